@@ -1,0 +1,1 @@
+"""Real and distilled images: loading, splitting, transforming, augmenting."""

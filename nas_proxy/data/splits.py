@@ -1,0 +1,71 @@
+"""Drawing images: stratified, deterministic, from an explicit generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nas_proxy.errors import DataError
+from nas_proxy.types import ImageDataset
+
+
+def stratified_split(
+    labels: Tensor, fraction: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Divide indices so that every class gives the same fraction to the second part.
+
+    Args:
+        labels: int64, `(n,)`.
+        fraction: Share of each class that goes into the second part, rounded to the nearest
+            image, but at least one image and never all of them.
+        generator: The only source of randomness.
+
+    Returns:
+        The indices of both parts, each in ascending order.
+
+    Raises:
+        DataError: If a class has fewer than two images.
+    """
+    first, second = [], []
+    for label in labels.unique().tolist():
+        members = torch.nonzero(labels == label).flatten()
+        if len(members) < 2:
+            raise DataError(
+                f"class {label} has {len(members)} image(s); two are needed to divide it between "
+                "training and validation"
+            )
+        members = members[torch.randperm(len(members), generator=generator)]
+        num_second = min(max(round(len(members) * fraction), 1), len(members) - 1)
+        second.append(members[:num_second])
+        first.append(members[num_second:])
+    return torch.cat(first).sort().values, torch.cat(second).sort().values
+
+
+def draw_per_class(
+    dataset: ImageDataset, images_per_class: int, generator: torch.Generator
+) -> Tensor:
+    """Indices of `images_per_class` random images of each class, class by class.
+
+    Args:
+        dataset: Where to draw from.
+        images_per_class: Images to draw of each class, without replacement.
+        generator: On the CPU; the only source of randomness.
+
+    Returns:
+        int64 on the device of the labels, `(num_classes * images_per_class,)`.
+
+    Raises:
+        DataError: If a class has too few images; the message gives both numbers.
+    """
+    labels = dataset.labels.cpu()
+    drawn = []
+    for label, name in enumerate(dataset.spec.class_names):
+        members = torch.nonzero(labels == label).flatten()
+        if len(members) < images_per_class:
+            raise DataError(
+                f"class {name!r} of {dataset.spec.name} has {len(members)} images in the "
+                f"search-training split, but images_per_class asks for {images_per_class}; "
+                "ask for fewer or give the class more images"
+            )
+        drawn.append(members[torch.randperm(len(members), generator=generator)[:images_per_class]])
+    return torch.cat(drawn).to(dataset.labels.device)

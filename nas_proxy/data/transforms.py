@@ -1,0 +1,58 @@
+"""Deterministic changes of whole batches of images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas_proxy.types import DatasetSpec, ImageDataset
+
+
+def normalise(images: Tensor, spec: DatasetSpec) -> Tensor:
+    """From uint8 `(n, c, h, w)` to float32 with zero mean and unit deviation per channel."""
+    mean, std = _statistics(spec, images.device)
+    return (images.float() / 255 - mean) / std
+
+
+def denormalise(images: Tensor, spec: DatasetSpec) -> Tensor:
+    """The inverse of `normalise`: float32 to uint8; values outside [0, 255] are clipped."""
+    mean, std = _statistics(spec, images.device)
+    return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def resize(images: Tensor, image_size: int) -> Tensor:
+    """Square images of `image_size` pixels, bilinear with antialiasing; the dtype stays.
+
+    Args:
+        images: uint8 or float32, `(n, c, h, w)`.
+        image_size: Height and width of the result.
+    """
+    if tuple(images.shape[-2:]) == (image_size, image_size):
+        return images
+    size = (image_size, image_size)
+    if images.dtype != torch.uint8:
+        return F.interpolate(images, size=size, mode="bilinear", antialias=True)
+    # Part by part: a whole data set in float32 would need four times its memory.
+    parts = [
+        F.interpolate(part.float(), size=size, mode="bilinear", antialias=True).round().clamp(0, 255)
+        for part in images.split(4096)
+    ]
+    return torch.cat([part.to(torch.uint8) for part in parts])
+
+
+def resize_dataset(dataset: ImageDataset, image_size: int) -> ImageDataset:
+    """The data set at another image size; mean and deviation stay those of the original."""
+    return replace(
+        dataset,
+        images=resize(dataset.images, image_size),
+        spec=dataset.spec.with_image_size(image_size),
+    )
+
+
+def _statistics(spec: DatasetSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    shape = (1, len(spec.mean), 1, 1)
+    mean = torch.tensor(spec.mean, device=device).view(shape)
+    return mean, torch.tensor(spec.std, device=device).view(shape)

@@ -1,0 +1,56 @@
+"""The errors that nas_proxy raises.
+
+A :class:`UserError` is the user's to mend: its message is one clear sentence that says what is
+wrong, which value, and what to do. The command line prints it without a traceback and exits with
+status 2. Everything else is a defect of ours and exits with status 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class NasProxyError(Exception):
+    """Base class of all errors that nas_proxy raises on purpose."""
+
+
+class UserError(NasProxyError):
+    """Something that the user can mend; the message says how."""
+
+
+class ConfigError(UserError):
+    """A configuration that cannot be used; the message lists every fault with its path."""
+
+
+class DataError(UserError):
+    """A data set that is missing, unreadable, or too small for what is asked of it."""
+
+
+class ProxyFileError(UserError):
+    """A proxy data set file that is damaged, or does not belong to the data set in use."""
+
+
+class PluginError(UserError):
+    """A plug-in that does not exist, cannot be imported, or clashes with another."""
+
+
+class StudyError(UserError):
+    """A study that cannot go on: its folder belongs to another config, or nothing can be trained."""
+
+
+class EvaluationError(NasProxyError):
+    """One architecture could not be evaluated; it becomes a failed `Evaluation`, never a number."""
+
+
+class DivergedError(EvaluationError):
+    """Training reached a loss that is not finite."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A clause that names the nearest of `known`, or lists them all when none is near."""
+    names = sorted(known)
+    near = get_close_matches(word, names, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known: {', '.join(names)}" if names else "there is none"

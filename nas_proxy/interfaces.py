@@ -1,0 +1,242 @@
+"""What a plug-in implements: a search space, a distiller, or a zero-cost score.
+
+Each is a frozen dataclass whose fields are its options (see `nas_proxy.options`). The contract
+tests in `nas_proxy.testing` check what the docstrings here promise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nas_proxy.errors import UserError
+from nas_proxy.options import Options
+from nas_proxy.reproducibility import content_hash
+from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, ImageDataset
+
+if TYPE_CHECKING:
+    from nas_proxy.data.proxy_dataset import ProxyDataset
+
+
+class Trial(Protocol):
+    """The part of Optuna's trial that a search space uses; `optuna.Trial` satisfies it."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of `choices`, which are str, int, float, bool or None."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """An integer in [low, high]."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number in [low, high]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace(Options, ABC):
+    """A set of architectures. Total: every genotype it can produce builds and trains.
+
+    Attributes:
+        name: The registered name; architectures carry it.
+        fidelity_options: Options that make networks cheaper and leave the set of genotypes as it
+            is, such as cells per stage. `train.space_fidelity` may reduce these and no others.
+    """
+
+    name: ClassVar[str]
+    fidelity_options: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def suggest(self, trial: Trial) -> Architecture:
+        """The architecture of an Optuna trial; every choice goes through `trial.suggest_*`."""
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator) -> Architecture:
+        """One architecture, uniform over the genotypes."""
+
+    @abstractmethod
+    def mutate(self, architecture: Architecture, generator: torch.Generator) -> Architecture:
+        """A neighbour that differs from `architecture` in one choice; never the same one."""
+
+    @abstractmethod
+    def build(self, architecture: Architecture, spec: DatasetSpec) -> nn.Module:
+        """A fresh network that maps images `(n, c, h, w)` to logits `(n, num_classes)`.
+
+        Weights come from torch's global generator, which the caller has seeded.
+        """
+
+    @abstractmethod
+    def encode(self, architecture: Architecture) -> Tensor:
+        """The genotype as float32 features, `(d,)`, with the same d for all of the space."""
+
+    def describe(self, architecture: Architecture) -> str:
+        """The architecture in words, on one line, for reports."""
+        return architecture.genotype_json
+
+    def to_string(self, architecture: Architecture) -> str:
+        """The field's own notation for the architecture.
+
+        Raises:
+            UserError: If the space has none; truth tables cannot be read then.
+        """
+        raise UserError(f"search space {self.name!r} has no string form")
+
+    def from_string(self, text: str) -> Architecture:
+        """The inverse of `to_string`.
+
+        Raises:
+            ValueError: If `text` is no architecture of this space.
+            UserError: If the space has no string form; truth tables cannot be read then.
+        """
+        raise UserError(f"search space {self.name!r} has no string form")
+
+    def fingerprint(self) -> str:
+        """Hash of name and options: equal fingerprints mean the same networks."""
+        return content_hash(self.name, asdict(self))
+
+
+class Progress(Protocol):
+    """Receives how far long work has come; shows it, or does nothing."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` units are finished; `note` is a figure worth showing."""
+
+
+def no_progress(done: int, total: int, note: str = "") -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillContext:
+    """Where a distillation runs and where it may leave its state.
+
+    Attributes:
+        device: Where the work is done; images arrive there.
+        progress: Told after every step.
+        checkpoint: File from which a killed run continues; None keeps no checkpoint.
+    """
+
+    device: torch.device = torch.device("cpu")
+    progress: Progress = no_progress
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distiller(Options, ABC):
+    """Condenses real images into a few.
+
+    Attributes:
+        name: The registered name; the proxy data set records it.
+        summary: One line for `nas-proxy list`.
+        paper: What it implements, "Author et al., title, venue year"; empty for a control.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+
+    def initialise(
+        self, dataset: ImageDataset, images_per_class: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The images that distilling starts from: real ones, drawn at random from each class.
+
+        Returns:
+            Normalised float32 images `(num_classes * images_per_class, c, h, w)`, class by class,
+            and their labels, int64.
+
+        Raises:
+            DataError: If a class has fewer than `images_per_class` images.
+        """
+        from nas_proxy.data.splits import draw_per_class
+        from nas_proxy.data.transforms import normalise
+
+        indices = draw_per_class(dataset, images_per_class, generator)
+        return normalise(dataset.images[indices], dataset.spec), dataset.labels[indices]
+
+    @abstractmethod
+    def distill(
+        self,
+        dataset: ImageDataset,
+        images_per_class: int,
+        *,
+        generator: torch.Generator,
+        context: DistillContext,
+    ) -> ProxyDataset:
+        """Condense `dataset` into `images_per_class` images for each class.
+
+        Args:
+            dataset: The search-training images, on `context.device`.
+            images_per_class: Images to make for each class.
+            generator: On the CPU; the only source of randomness. The same seed gives the same
+                images on the same machine, also across a kill and a continuation.
+            context: Device, progress and checkpoint.
+
+        Raises:
+            DataError: If a class has fewer than `images_per_class` images.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroCostScore(Options, ABC):
+    """A number that ranks an untrained network in seconds: one signal.
+
+    Attributes:
+        name: The registered name, which is also the signal's.
+        higher_is_better: The direction in which good architectures are found.
+        summary: One line for `nas-proxy list`.
+        paper: What it implements; empty when it is folklore.
+    """
+
+    name: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+
+    @abstractmethod
+    def measure(self, network: nn.Module, images: Tensor) -> float:
+        """Score a freshly initialised network, which may be altered: nobody uses it afterwards.
+
+        Args:
+            network: At the search space's full size, on the device of `images`.
+            images: Normalised real images of the search-training split, `(n, c, h, w)`.
+
+        Raises:
+            EvaluationError: If the score is not defined for this network, with the reason.
+        """
+
+
+class Evaluator(Protocol):
+    """Measures architectures; can be rebuilt in a worker process."""
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """What one evaluation costs."""
+
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        """Measure one architecture; a failure is a `FAILED` evaluation, not an exception."""
+
+
+class EvaluatorFactory(Protocol):
+    """A picklable description of an evaluator, from which each worker builds its own."""
+
+    def build(self) -> Evaluator:
+        """Load what the evaluator needs and construct it."""
+
+
+__all__ = [
+    "DistillContext",
+    "Distiller",
+    "Evaluator",
+    "EvaluatorFactory",
+    "Progress",
+    "SearchSpace",
+    "Trial",
+    "ZeroCostScore",
+    "no_progress",
+]

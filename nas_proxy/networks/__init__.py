@@ -1,0 +1,1 @@
+"""The fixed networks that distilling and teaching use."""

@@ -1,0 +1,58 @@
+"""Typed options of plug-ins and stages, checked by pydantic but importable without it.
+
+A plug-in is a frozen dataclass whose fields are its options::
+
+    @DISTILLERS.register("my_method")
+    @dataclass(frozen=True, kw_only=True)
+    class MyMethod(Distiller):
+        num_steps: PositiveInt = 1000
+
+The configuration validates the user's mapping against it (`nas_proxy.config`). The bounds below
+speak pydantic's protocol, so distilling and training also run where pydantic is not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Limits of a number, as `Annotated[int, Bound(ge=1)]`; a truth value is never a number."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        """Pydantic's hook: the number's own schema with these limits."""
+        from pydantic_core import core_schema
+
+        limits = {name: limit for name, limit in vars(self).items() if limit is not None}
+        number = {**handler(source), **limits}
+        if source is float:
+            number["allow_inf_nan"] = False
+        return core_schema.no_info_before_validator_function(_refuse_truth_value, number)
+
+
+def _refuse_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):  # YAML reads on, off, yes and no as truth values
+        raise ValueError(f"expected a number, got {str(value).lower()}")
+    return value
+
+
+PositiveInt = Annotated[int, Bound(ge=1)]
+NonNegativeInt = Annotated[int, Bound(ge=0)]
+PositiveFloat = Annotated[float, Bound(gt=0)]
+NonNegativeFloat = Annotated[float, Bound(ge=0)]
+Fraction = Annotated[float, Bound(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base of everything that a configuration section is read into: unknown keys are refused."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}

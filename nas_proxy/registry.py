@@ -1,0 +1,184 @@
+"""Where plug-ins are found: by registered name, by entry point, or straight from a file.
+
+`DISTILLERS`, `SEARCH_SPACES` and `SCORES` each map a name to a class. A name is known once the
+class's decorator has run, or when an installed distribution announces it as an entry point; the
+built-in plug-ins are announced in the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Generic, TypeVar
+
+from nas_proxy.errors import PluginError, did_you_mean
+from nas_proxy.interfaces import Distiller, SearchSpace, ZeroCostScore
+
+T = TypeVar("T")
+PluginClass = TypeVar("PluginClass", bound=type)
+
+
+class Registry(Generic[T]):
+    """Named classes of one kind.
+
+    Args:
+        kind: What the classes are, for messages: "distiller".
+        base: The class that every entry derives from.
+        group: Entry-point group in which distributions announce theirs.
+    """
+
+    def __init__(self, kind: str, base: type[T], group: str) -> None:
+        self.kind = kind
+        self._base = base
+        self._group = group
+        self._classes: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[PluginClass], PluginClass]:
+        """Decorator that makes a class known as `name`, and sets its attribute `name`.
+
+        Raises:
+            PluginError: If another class has the name already; the message names both.
+        """
+
+        def decorate(plugin: PluginClass) -> PluginClass:
+            plugin.name = name  # type: ignore[attr-defined]
+            known = self._classes.get(name)
+            if known is not None and _origin(known) != _origin(plugin):
+                raise PluginError(
+                    f"two {self.kind}s are called {name!r}: {_origin(known)} and {_origin(plugin)}; "
+                    "rename one of them"
+                )
+            self._classes[name] = plugin
+            return plugin
+
+        return decorate
+
+    def get(self, reference: str) -> type[T]:
+        """The class that a configuration names.
+
+        Args:
+            reference: A registered name, `module:Class`, or `path/to/file.py:Class`.
+
+        Raises:
+            PluginError: If it does not exist (the message names the nearest), cannot be imported,
+                or is not a plug-in of this kind.
+        """
+        if ":" in reference:
+            return self._from_reference(reference)
+        announced = self._announced().get(reference)
+        if reference not in self._classes and announced is not None:
+            self._load(announced)
+        if reference not in self._classes:
+            raise PluginError(
+                f"unknown {self.kind} {reference!r}; {did_you_mean(reference, self.names())} "
+                "(a plug-in of your own is named path/to/file.py:ClassName or module:ClassName)"
+            )
+        return self._classes[reference]
+
+    def names(self) -> list[str]:
+        """All known names, sorted, whether or not their modules can be imported."""
+        return sorted({*self._classes, *self._announced()})
+
+    def _announced(self) -> dict[str, EntryPoint]:
+        found: dict[str, EntryPoint] = {}
+        for entry in entry_points(group=self._group):
+            other = found.setdefault(entry.name, entry)
+            if other.value != entry.value:
+                raise PluginError(
+                    f"two {self.kind}s are called {entry.name!r}: {other.value} and {entry.value}; "
+                    "uninstall one of their distributions"
+                )
+        return found
+
+    def _load(self, entry: EntryPoint) -> None:
+        try:
+            plugin = entry.load()
+        except Exception as error:  # noqa: BLE001 - a plug-in's import may raise anything
+            raise PluginError(
+                f"{self.kind} {entry.name!r} ({entry.value}) cannot be imported: {_reason(error)}"
+            ) from error
+        self._check(plugin, entry.value)
+        if entry.name not in self._classes:  # announced without the decorator
+            self.register(entry.name)(plugin)
+
+    def _from_reference(self, reference: str) -> type[T]:
+        location, _, class_name = reference.rpartition(":")
+        module = _import_file(location) if location.endswith(".py") else _import_module(location)
+        plugin = getattr(module, class_name, None)
+        if plugin is None:
+            classes = [
+                name
+                for name, value in vars(module).items()
+                if isinstance(value, type) and value.__module__ == module.__name__
+            ]
+            raise PluginError(
+                f"{location} has no class {class_name!r}; {did_you_mean(class_name, classes)}"
+            )
+        self._check(plugin, reference)
+        if "name" not in vars(plugin):
+            plugin.name = reference
+        return plugin  # type: ignore[no-any-return]
+
+    def _check(self, plugin: object, origin: str) -> None:
+        if not (isinstance(plugin, type) and issubclass(plugin, self._base)):
+            raise PluginError(
+                f"{origin} is not a {self.kind}: derive the class from nas_proxy.interfaces."
+                f"{self._base.__name__}"
+            )
+        missing = sorted(getattr(plugin, "__abstractmethods__", ()))
+        if missing:
+            raise PluginError(
+                f"{self.kind} {origin} lacks the method{'s' * (len(missing) > 1)} "
+                f"{', '.join(missing)} of nas_proxy.interfaces.{self._base.__name__}"
+            )
+
+
+def _origin(plugin: type) -> str:
+    return f"{plugin.__module__}:{plugin.__qualname__}"
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # noqa: BLE001 - a plug-in's import may raise anything
+        raise PluginError(f"plug-in module {name!r} cannot be imported: {_reason(error)}") from error
+
+
+def _import_file(location: str) -> ModuleType:
+    path = Path(location).expanduser().resolve()
+    if not path.is_file():
+        raise PluginError(f"plug-in file {location} does not exist (looked at {path})")
+    # The content is part of the name, so that an edited file is a new module, and the path, so
+    # that two files of one name live side by side.
+    identity = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:12]
+    name = f"{path.stem}_{identity}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up while it is being imported
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # noqa: BLE001 - a plug-in's import may raise anything
+        del sys.modules[name]
+        raise PluginError(f"plug-in file {location} cannot be imported: {_reason(error)}") from error
+    return module
+
+
+DISTILLERS: Registry[Distiller] = Registry("distiller", Distiller, "nas_proxy.distillers")  # type: ignore[type-abstract]
+SEARCH_SPACES: Registry[SearchSpace] = Registry(
+    "search space", SearchSpace, "nas_proxy.search_spaces"  # type: ignore[type-abstract]
+)
+SCORES: Registry[ZeroCostScore] = Registry("score", ZeroCostScore, "nas_proxy.scores")  # type: ignore[type-abstract]

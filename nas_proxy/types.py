@@ -1,0 +1,219 @@
+"""The values that the stages exchange. All are immutable; none holds a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from nas_proxy.reproducibility import canonical_json, content_hash
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What a network must know of a data set, and what identifies it.
+
+    Attributes:
+        name: The data set's name in the configuration, such as `cifar10`.
+        class_names: One name per class, in label order.
+        image_shape: Channels, height and width, `(c, h, w)`.
+        mean: Per-channel mean of the search-training images, scaled to [0, 1].
+        std: Per-channel standard deviation of the same, scaled alike; never zero.
+        licence: The terms under which the images may be used, in words.
+        source_hash: Hash of the search-training images and labels. A proxy data set made from
+            another split has another hash: it may have seen what judges it.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    licence: str
+    source_hash: str
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def with_image_size(self, image_size: int) -> DatasetSpec:
+        """The same data set with square images of `image_size` pixels."""
+        return replace(self, image_shape=(self.image_shape[0], image_size, image_size))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """Real images and their classes.
+
+    Attributes:
+        images: uint8, `(n, c, h, w)`.
+        labels: int64, `(n,)`, in `[0, num_classes)`.
+        spec: The data set they belong to.
+    """
+
+    images: Tensor
+    labels: Tensor
+    spec: DatasetSpec
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> ImageDataset:
+        """The images at `indices`, in that order."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """One data set in three parts that share no image.
+
+    Attributes:
+        search_train: What the distiller sees and candidates train on.
+        search_val: What measures candidates during the search.
+        test: Read by the validator's full-data reference and by nothing else.
+    """
+
+    search_train: ImageDataset
+    search_val: ImageDataset
+    test: ImageDataset
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """The specification that the three parts share."""
+        return self.search_train.spec
+
+
+@dataclass(frozen=True, init=False)
+class Architecture:
+    """One point of a search space: hashable, without weights, the same in every process.
+
+    Attributes:
+        space: Name of the search space.
+        genotype_json: The genotype as canonical JSON text.
+    """
+
+    space: str
+    genotype_json: str
+
+    def __init__(self, space: str, genotype: Any) -> None:
+        """Store `genotype`, any JSON value; tuples are read back as lists."""
+        object.__setattr__(self, "space", space)
+        object.__setattr__(self, "genotype_json", canonical_json(genotype))
+
+    @property
+    def genotype(self) -> Any:
+        """The genotype; a fresh copy each time."""
+        return json.loads(self.genotype_json)
+
+    @cached_property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that depend on the space's name and the genotype alone."""
+        return content_hash(self.space, self.genotype_json, length=12)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON mapping; `from_json` reads it back to an equal architecture."""
+        return {"space": self.space, "genotype": self.genotype}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Architecture:
+        """The inverse of `to_json`."""
+        return cls(value["space"], value["genotype"])
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What an evaluation costs.
+
+    Attributes:
+        dataset_id: Content hash of the images trained on; empty when nothing is trained.
+        num_steps: Optimiser steps per seed.
+        batch_size: Images per step.
+        image_size: Height and width in pixels of the images trained on.
+        space_fidelity: Options of the search space that were reduced, such as `num_cells`.
+        num_seeds: Trainings whose signals are averaged.
+    """
+
+    dataset_id: str
+    num_steps: int
+    batch_size: int
+    image_size: int
+    space_fidelity: Mapping[str, int] = field(default_factory=dict)
+    num_seeds: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON mapping with the attributes' names."""
+        return {**vars(self), "space_fidelity": dict(self.space_fidelity)}
+
+
+class Status(StrEnum):
+    """How an evaluation ended."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured on one architecture at one fidelity.
+
+    Attributes:
+        architecture: What was evaluated.
+        fidelity: What it was evaluated with.
+        seed: Seed of weights, batches and augmentation.
+        status: `FAILED` evaluations carry a reason and no signals.
+        signals: Name to value; averaged over the fidelity's seeds; every value is finite.
+        seed_signals: The same for each seed, in order; empty for signals that need no training.
+        train_losses: Mean loss over seeds at each step, `(num_steps,)`; empty without training.
+        signal_seconds: What each zero-cost signal cost, and `training` for all trained ones.
+        seconds: Wall-clock seconds of one process for the whole evaluation.
+        reason: Why it failed, in words; empty when it did not.
+    """
+
+    architecture: Architecture
+    fidelity: Fidelity
+    seed: int
+    status: Status
+    signals: Mapping[str, float] = field(default_factory=dict)
+    seed_signals: tuple[Mapping[str, float], ...] = ()
+    train_losses: tuple[float, ...] = ()
+    signal_seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    reason: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are signals to read."""
+        return self.status is Status.COMPLETE
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON mapping; `from_json` reads it back to an equal evaluation."""
+        return {
+            **vars(self),
+            "architecture": self.architecture.to_json(),
+            "fidelity": self.fidelity.to_json(),
+            "status": str(self.status),
+            "signals": dict(self.signals),
+            "seed_signals": [dict(signals) for signals in self.seed_signals],
+            "train_losses": list(self.train_losses),
+            "signal_seconds": dict(self.signal_seconds),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Evaluation:
+        """The inverse of `to_json`."""
+        return cls(
+            **{
+                **value,
+                "architecture": Architecture.from_json(value["architecture"]),
+                "fidelity": Fidelity(**value["fidelity"]),
+                "status": Status(value["status"]),
+                "seed_signals": tuple(value["seed_signals"]),
+                "train_losses": tuple(value["train_losses"]),
+            }
+        )
