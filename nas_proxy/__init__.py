@@ -1,3 +1,3 @@
-"""Neural architecture search on distilled proxy data sets, with proof that the ranking can be trusted."""
+"""Neural architecture search on distilled proxy data sets, with proof of their ranking."""
 
 __version__ = "0.1.0"

@@ -36,7 +36,7 @@ class PluginError(UserError):
 
 
 class StudyError(UserError):
-    """A study that cannot go on: its folder belongs to another config, or nothing can be trained."""
+    """A study that cannot go on: a folder of another config, or nothing that can be trained."""
 
 
 class EvaluationError(NasProxyError):

@@ -47,13 +47,13 @@ class Registry(Generic[T]):
         """
 
         def decorate(plugin: PluginClass) -> PluginClass:
-            plugin.name = name  # type: ignore[attr-defined]
             known = self._classes.get(name)
             if known is not None and _origin(known) != _origin(plugin):
                 raise PluginError(
-                    f"two {self.kind}s are called {name!r}: {_origin(known)} and {_origin(plugin)}; "
-                    "rename one of them"
+                    f"two {self.kind}s are called {name!r}: {_origin(known)} and "
+                    f"{_origin(plugin)}; rename one of them"
                 )
+            plugin.name = name  # type: ignore[attr-defined]
             self._classes[name] = plugin
             return plugin
 
@@ -109,7 +109,7 @@ class Registry(Generic[T]):
 
     def _from_reference(self, reference: str) -> type[T]:
         location, _, class_name = reference.rpartition(":")
-        module = _import_file(location) if location.endswith(".py") else _import_module(location)
+        module = import_file(location) if location.endswith(".py") else _import_module(location)
         plugin = getattr(module, class_name, None)
         if plugin is None:
             classes = [
@@ -140,7 +140,9 @@ class Registry(Generic[T]):
 
 
 def _origin(plugin: type) -> str:
-    return f"{plugin.__module__}:{plugin.__qualname__}"
+    # By file, not by module: an edited file that is loaded again replaces its earlier self.
+    file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
+    return f"{file or plugin.__module__}:{plugin.__qualname__}"
 
 
 def _reason(error: Exception) -> str:
@@ -151,10 +153,25 @@ def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:  # noqa: BLE001 - a plug-in's import may raise anything
-        raise PluginError(f"plug-in module {name!r} cannot be imported: {_reason(error)}") from error
+        raise PluginError(
+            f"plug-in module {name!r} cannot be imported: {_reason(error)}"
+        ) from error
 
 
-def _import_file(location: str) -> ModuleType:
+_PLUGIN_FILES: list[str] = []
+
+
+def plugin_files() -> tuple[str, ...]:
+    """Files that plug-ins were loaded from; a worker process imports them before it unpickles."""
+    return tuple(_PLUGIN_FILES)
+
+
+def import_file(location: str) -> ModuleType:
+    """Import a plug-in's file, which need not be on the module search path.
+
+    Raises:
+        PluginError: If the file does not exist or its import fails; the message says why.
+    """
     path = Path(location).expanduser().resolve()
     if not path.is_file():
         raise PluginError(f"plug-in file {location} does not exist (looked at {path})")
@@ -173,12 +190,25 @@ def _import_file(location: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # noqa: BLE001 - a plug-in's import may raise anything
         del sys.modules[name]
-        raise PluginError(f"plug-in file {location} cannot be imported: {_reason(error)}") from error
+        raise PluginError(
+            f"plug-in file {location} cannot be imported: {_reason(error)}"
+        ) from error
+    _PLUGIN_FILES.append(str(path))
     return module
 
 
-DISTILLERS: Registry[Distiller] = Registry("distiller", Distiller, "nas_proxy.distillers")  # type: ignore[type-abstract]
-SEARCH_SPACES: Registry[SearchSpace] = Registry(
-    "search space", SearchSpace, "nas_proxy.search_spaces"  # type: ignore[type-abstract]
+DISTILLERS = Registry[Distiller](
+    "distiller",
+    Distiller,  # type: ignore[type-abstract]
+    "nas_proxy.distillers",
 )
-SCORES: Registry[ZeroCostScore] = Registry("score", ZeroCostScore, "nas_proxy.scores")  # type: ignore[type-abstract]
+SEARCH_SPACES = Registry[SearchSpace](
+    "search space",
+    SearchSpace,  # type: ignore[type-abstract]
+    "nas_proxy.search_spaces",
+)
+SCORES = Registry[ZeroCostScore](
+    "score",
+    ZeroCostScore,  # type: ignore[type-abstract]
+    "nas_proxy.scores",
+)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def derive_seed(*parts: object) -> int:
-    """A seed in [0, 2**63) that is a pure function of `parts`; unlike `hash`, the same everywhere."""
+    """A seed in [0, 2**63), a pure function of `parts`; unlike `hash`, the same everywhere."""
     digest = hashlib.sha256(canonical_json([str(part) for part in parts]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -37,7 +37,9 @@ def resize(images: Tensor, image_size: int) -> Tensor:
         return F.interpolate(images, size=size, mode="bilinear", antialias=True)
     # Part by part: a whole data set in float32 would need four times its memory.
     parts = [
-        F.interpolate(part.float(), size=size, mode="bilinear", antialias=True).round().clamp(0, 255)
+        F.interpolate(part.float(), size=size, mode="bilinear", antialias=True)
+        .round()
+        .clamp(0, 255)
         for part in images.split(4096)
     ]
     return torch.cat([part.to(torch.uint8) for part in parts])

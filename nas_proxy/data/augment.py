@@ -1,0 +1,214 @@
+"""Random augmentation of whole batches on their device, in normalised pixel space.
+
+Two families: the crop, flip and cutout of ordinary training, and the differentiable Siamese
+augmentation (DSA) of Zhao and Bilen, "Dataset Condensation with Differentiable Siamese
+Augmentation", ICML 2021. Padding and erased pixels are zero, which is the data set's mean colour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas_proxy.errors import ConfigError, did_you_mean
+from nas_proxy.options import Fraction, Options
+
+DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
+DSA_STRATEGY_WITHOUT_FLIP = "color_crop_cutout_scale_rotate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation(Options):
+    """Which random changes a training image gets; the default is none.
+
+    Attributes:
+        crop: Largest shift in each direction as a share of the image's side; 0.125 is the usual
+            padding of 4 for 32 pixels.
+        flip: Mirror half of the images; wrong for digits and other written characters.
+        cutout: Side of the erased square as a share of the image's side (DeVries and Taylor 2017).
+        dsa: Families of differentiable Siamese augmentation joined by `_`, such as
+            `color_crop_cutout_flip_scale_rotate`; one of them is drawn for each batch. Empty for
+            none. Comes after the others.
+    """
+
+    crop: Fraction = 0.0
+    flip: bool = False
+    cutout: Fraction = 0.0
+    dsa: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse families that do not exist."""
+        dsa_families(self.dsa)
+
+    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change each image by its own draw.
+
+        Args:
+            images: Normalised, `(n, c, h, w)`.
+            generator: On the device of `images`.
+        """
+        if self.crop:
+            images = shift(images, round(self.crop * images.shape[-1]), len(images), generator)
+        if self.flip:
+            images = mirror(images, len(images), generator)
+        if self.cutout:
+            images = erase(images, round(self.cutout * images.shape[-1]), len(images), generator)
+        if self.dsa:
+            images = siamese_augment(images, self.dsa, generator, shared=False)
+        return images
+
+
+def shift(images: Tensor, largest: int, num: int, generator: torch.Generator) -> Tensor:
+    """Move images by up to `largest` pixels in both directions; zeros move in.
+
+    Args:
+        images: `(n, c, h, w)`.
+        largest: In pixels; 0 changes nothing.
+        num: Draws: n for one per image, 1 to share it.
+        generator: On the device of `images`.
+    """
+    height, width = images.shape[-2:]
+    rows, columns = _integers(2 * largest + 1, (2, num, 1, 1), generator) - largest
+    rows = rows + torch.arange(height, device=images.device)[:, None]
+    columns = columns + torch.arange(width, device=images.device)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    source = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
+    source = source.flatten(1)[:, None, :].expand(len(images), images.shape[1], -1)
+    moved = images.flatten(2).gather(2, source).view_as(images)
+    return moved.masked_fill(~inside[:, None], 0.0)
+
+
+def mirror(images: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    """Mirror left to right with probability one half; `num` as in `shift`."""
+    mirrored = _uniform((num, 1, 1, 1), images, generator) < 0.5
+    return torch.where(mirrored, images.flip(-1), images)
+
+
+def erase(images: Tensor, size: int, num: int, generator: torch.Generator) -> Tensor:
+    """Set a square of `size` pixels to zero; it may stick out of the image; `num` as in `shift`."""
+    height, width = images.shape[-2:]
+    rows = _window(height, size, num, generator)[:, None, :, None]
+    columns = _window(width, size, num, generator)[:, None, None, :]
+    return images.masked_fill(rows & columns, 0.0)
+
+
+def siamese_augment(
+    images: Tensor, strategy: str, generator: torch.Generator, *, shared: bool = True
+) -> Tensor:
+    """Differentiable Siamese augmentation: one family, drawn at random, for the whole batch.
+
+    For the Siamese use, call it for the real and the synthetic batch with two generators in the
+    same state, and `shared=True`: both then get the same family with the same parameters.
+
+    Args:
+        images: Normalised, `(n, c, h, w)`; gradients flow through.
+        strategy: Families joined by `_`; empty changes nothing.
+        generator: On the device of `images`.
+        shared: One parameter for the whole batch instead of one for each image.
+
+    Raises:
+        ConfigError: If a family does not exist.
+    """
+    families = dsa_families(strategy)
+    if not families:
+        return images
+    drawn = int(torch.randint(len(families), (1,), generator=generator, device=generator.device))
+    for change in families[drawn]:
+        images = change(images, 1 if shared else len(images), generator)
+    return images
+
+
+Change = Callable[[Tensor, int, torch.Generator], Tensor]
+
+
+def dsa_families(strategy: str) -> list[tuple[Change, ...]]:
+    """The changes that each family of `strategy` makes, in order.
+
+    Raises:
+        ConfigError: If a family does not exist.
+    """
+    names = [name for name in strategy.split("_") if name]
+    for name in names:
+        if name not in _FAMILIES:
+            raise ConfigError(
+                f"unknown augmentation family {name!r} in {strategy!r}; "
+                f"{did_you_mean(name, _FAMILIES)}"
+            )
+    return [_FAMILIES[name] for name in names]
+
+
+# The families follow the published parameters: brightness 1, saturation 2, contrast 0.5,
+# crop 0.125, cutout 0.5, scale 1.2, rotation 15 degrees. `num` is how many parameters are drawn:
+# the batch's length, or 1 to share one.
+
+
+def _brightness(images: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    return images + (_uniform((num, 1, 1, 1), images, generator) - 0.5)
+
+
+def _saturation(images: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    grey = images.mean(dim=1, keepdim=True)
+    return (images - grey) * (_uniform((num, 1, 1, 1), images, generator) * 2.0) + grey
+
+
+def _contrast(images: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return (images - mean) * (_uniform((num, 1, 1, 1), images, generator) + 0.5) + mean
+
+
+def _crop(images: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    return shift(images, math.floor(images.shape[-1] * 0.125 + 0.5), num, generator)
+
+
+def _cutout(images: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    return erase(images, math.floor(images.shape[-1] * 0.5 + 0.5), num, generator)
+
+
+def _scale(images: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    smallest = 1 / 1.2
+    factors = _uniform((2, num), images, generator) * (1.2 - smallest) + smallest
+    zero = torch.zeros_like(factors[0])
+    return _affine(images, [[factors[0], zero, zero], [zero, factors[1], zero]])
+
+
+def _rotate(images: Tensor, num: int, generator: torch.Generator) -> Tensor:
+    angle = (_uniform((num,), images, generator) - 0.5) * 2 * math.radians(15)
+    zero = torch.zeros_like(angle)
+    return _affine(images, [[angle.cos(), -angle.sin(), zero], [angle.sin(), angle.cos(), zero]])
+
+
+_FAMILIES: dict[str, tuple[Change, ...]] = {
+    "color": (_brightness, _saturation, _contrast),
+    "crop": (_crop,),
+    "cutout": (_cutout,),
+    "flip": (mirror,),
+    "scale": (_scale,),
+    "rotate": (_rotate,),
+}
+
+
+def _affine(images: Tensor, rows: list[list[Tensor]]) -> Tensor:
+    theta = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    theta = theta.expand(len(images), 2, 3)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def _window(length: int, size: int, num: int, generator: torch.Generator) -> Tensor:
+    """Which positions a window of `size` at a random place covers: bool `(num, length)`."""
+    centre = _integers(length + 1 - size % 2, (num, 1), generator)
+    offset = torch.arange(length, device=centre.device) - centre + size // 2
+    return (offset >= 0) & (offset < size)
+
+
+def _uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
+
+
+def _integers(high: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randint(high, shape, generator=generator, device=generator.device)

@@ -1,0 +1,337 @@
+"""Folders of images: listing them, decoding them in parallel, keeping what was decoded.
+
+Decoding costs far more than reading the result back, so each decoded selection is kept as one
+file below `cache_folder()`. Its name is a hash of what it was made from: an image that is edited,
+added or removed gives another name, and a stale file is never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL
+import safetensors.torch
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from nas_proxy.errors import DataError
+from nas_proxy.interfaces import Progress, no_progress
+from nas_proxy.reproducibility import content_hash, write_atomically
+
+logger = logging.getLogger("nas_proxy")
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""What counts as an image, in upper or lower case: the same as torchvision's ImageFolder."""
+
+FORMAT_VERSION = 1
+"""Raised by hand when decoding changes, so that older cache files are not read."""
+
+_FILES_PER_TASK = 16
+_MAX_THREADS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class FolderListing:
+    """The images of a folder: found, not yet opened.
+
+    Attributes:
+        root: The folder.
+        files: Paths relative to `root`, class by class in label order; test images come last.
+        labels: int64, `(len(files),)`.
+        is_test: bool, `(len(files),)`; None where the folder has no test part of its own.
+        class_names: The names of the class folders, sorted as torchvision's ImageFolder does.
+    """
+
+    root: Path
+    files: tuple[str, ...]
+    labels: Tensor
+    is_test: Tensor | None
+    class_names: tuple[str, ...]
+
+
+def user_cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/nas_proxy`, or `~/.cache/nas_proxy` without that variable."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base).absolute() / "nas_proxy"
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: `decoded` in $NAS_PROXY_CACHE or the user's cache folder."""
+    base = os.environ.get("NAS_PROXY_CACHE")
+    folder = Path(os.path.expanduser(base)).absolute() if base else user_cache_folder()
+    return folder / "decoded"
+
+
+def list_folder(root: Path) -> FolderListing:
+    """The images below `root`, which holds one of two layouts.
+
+    - `train/<class>/*`, and for the test `test/<class>/*` or else `val/<class>/*`;
+    - `<class>/*`, without a test part. A `train` folder without folders in it is a class.
+
+    Hidden entries and files without an ending of `IMAGE_ENDINGS` are ignored; images count only
+    where they lie directly in a class folder.
+
+    Raises:
+        DataError: If a folder cannot be read, there are fewer than two class folders, one holds
+            no image, or the classes of the two parts differ; the message names the folders.
+    """
+    train, test = _parts(root)
+    train_files = _class_files(train)
+    names = tuple(train_files)
+    test_files = {} if test is None else _class_files(test)
+    if test is not None and test_files.keys() != train_files.keys():
+        raise DataError(
+            f"the classes of {train} and {test} differ: "
+            f"{_only_in(train, names, test_files)}{_only_in(test, test_files, names)}"
+            "give both the same class folders"
+        )
+    files, labels, is_test = [], [], []
+    for part, found in ((train, train_files), (test, test_files)):
+        for label, name in enumerate(found):
+            prefix = Path(os.path.relpath(part or root, root), name).as_posix()
+            files += [f"{prefix}/{file}" for file in found[name]]
+            labels += [label] * len(found[name])
+            is_test += [part is test] * len(found[name])
+    return FolderListing(
+        root=root,
+        files=tuple(files),
+        labels=torch.tensor(labels),
+        is_test=None if test is None else torch.tensor(is_test),
+        class_names=names,
+    )
+
+
+def read_images(
+    root: Path, files: Sequence[str], image_size: int, *, progress: Progress = no_progress
+) -> Tensor:
+    """Decode images, or read what an earlier call decoded; the result is the same.
+
+    Args:
+        root: The folder that `files` are relative to; its own place does not matter.
+        files: What to read, in order.
+        image_size: Height and width of the result; see `decode`.
+        progress: Told about the files read, and decoded if they must be.
+
+    Returns:
+        uint8, `(len(files), 3, image_size, image_size)`.
+
+    Raises:
+        DataError: If a file cannot be read or decoded; see `decode`.
+    """
+    path = cache_folder() / f"{_cache_key(root, files, image_size, progress)}.safetensors"
+    images = _read_cache(path)
+    if images is None:
+        images = decode(root, files, image_size, progress=progress)
+        _write_cache(path, images)
+    return images
+
+
+def decode(
+    root: Path, files: Sequence[str], image_size: int, *, progress: Progress = no_progress
+) -> Tensor:
+    """Decode images to RGB squares, in parallel.
+
+    The camera's orientation is applied. The shorter side is resized to `image_size` (bilinear
+    with antialiasing) and the middle of the longer one is kept, as torchvision's `Resize` and
+    `CenterCrop` do; squares are resized as they are. Transparency is dropped, 16-bit greys are
+    divided by 257.
+
+    Returns:
+        uint8, `(len(files), 3, image_size, image_size)`.
+
+    Raises:
+        DataError: If files are damaged or hold no image; the message gives their number, and the
+            first five with what is wrong.
+    """
+    images = torch.empty((len(files), 3, image_size, image_size), dtype=torch.uint8)
+    pixels = images.numpy()
+
+    def work(index: int, path: Path) -> None:
+        with Image.open(path) as image:
+            square = _square(_to_rgb(ImageOps.exif_transpose(image)), image_size)
+        pixels[index] = np.asarray(square).transpose(2, 0, 1)
+
+    _for_each_file(root, files, work, progress, "decoding")
+    return images
+
+
+def _parts(root: Path) -> tuple[Path, Path | None]:
+    """The folders that hold the class folders for training and, where there is one, testing."""
+    if "train" not in _subfolders(root) or not _subfolders(root / "train"):
+        return root, None
+    present = [root / name for name in ("test", "val") if (root / name).is_dir()]
+    usable = [part for part in present if _subfolders(part)]
+    for part in present:
+        if part not in usable[:1]:
+            reason = f"the test images are those of {usable[0]}" if usable else "no class folders"
+            logger.warning("%s is not read: %s", part, reason)
+    return root / "train", usable[0] if usable else None
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read as a folder of images: {_reason(error)}") from error
+    return sorted(visible, key=lambda entry: entry.name)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return [entry.name for entry in _entries(folder) if entry.is_dir()]
+
+
+def _class_files(part: Path) -> dict[str, list[str]]:
+    """The names of the images in each class folder; both are in ascending order."""
+    names = _subfolders(part)
+    if len(names) < 2:
+        found = f"only the class folder {names[0]!r}" if names else "no class folder"
+        raise DataError(
+            f"{part} holds {found}; at least two are needed, each with the images of one class"
+        )
+    files = {}
+    for name in names:
+        # A link that leads nowhere is listed all the same: decoding then names it as damaged.
+        files[name] = [
+            entry.name
+            for entry in _entries(part / name)
+            if entry.name.lower().endswith(IMAGE_ENDINGS) and not entry.is_dir()
+        ]
+        if not files[name]:
+            nested = _subfolders(part / name)
+            hint = f" directly in it, only folders such as {nested[0]!r}" if nested else ""
+            raise DataError(
+                f"class folder {part / name} holds no image{hint}; put images "
+                f"({', '.join(IMAGE_ENDINGS)}) there, or remove it"
+            )
+    return files
+
+
+def _only_in(part: Path, names: Sequence[str] | dict[str, list[str]], others: object) -> str:
+    """A clause that names up to five classes which only one part has; empty without any."""
+    assert isinstance(others, (tuple, dict))
+    extra = [name for name in names if name not in others]
+    if not extra:
+        return ""
+    more = f" and {len(extra) - 5} more" if len(extra) > 5 else ""
+    return f"{', '.join(map(repr, extra[:5]))}{more} only in {part.name}/; "
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow would clip at 255, and make nearly every pixel of a 16-bit image white.
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its values do not fit 16 bits")
+        grey = ((values + 128) // 257).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range; save it with 8 or 16 bits")
+    if image.mode == "P":
+        return image.convert("RGBA").convert("RGB")  # a warning otherwise, if it is transparent
+    return image.convert("RGB")
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to `size` and keep the middle, without making the parts cut off."""
+    (width, height), short = image.size, min(image.size)
+    full = (size * width // short, size * height // short)
+    left, top = (round((side - size) / 2) for side in full)
+    scale_x, scale_y = width / full[0], height / full[1]
+    box = (
+        left * scale_x,
+        top * scale_y,
+        min((left + size) * scale_x, width),
+        min((top + size) * scale_y, height),
+    )
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+
+
+def _for_each_file(
+    root: Path,
+    files: Sequence[str],
+    work: Callable[[int, Path], None],
+    progress: Progress,
+    note: str,
+) -> None:
+    """Run `work(index, path)` for every file, in threads; raise for all that failed at once."""
+
+    def run(start: int) -> list[str]:
+        faults = []
+        for index in range(start, min(start + _FILES_PER_TASK, len(files))):
+            try:
+                work(index, root / files[index])
+            except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything
+                faults.append(f"{files[index]} ({_reason(error)})")
+        return faults
+
+    damaged: list[str] = []
+    starts = range(0, len(files), _FILES_PER_TASK)
+    executor = ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, _MAX_THREADS))
+    try:
+        for start, faults in zip(starts, executor.map(run, starts), strict=True):
+            damaged += faults
+            progress(min(start + _FILES_PER_TASK, len(files)), len(files), note)
+    finally:
+        executor.shutdown(cancel_futures=True)  # an interrupted run does not decode the rest
+    if damaged:
+        more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
+        raise DataError(
+            f"{len(damaged)} of {len(files)} images in {root} cannot be read: "
+            f"{', '.join(damaged[:5])}{more}; replace or delete them"
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is empty or not an image"  # Pillow's message repeats the path
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return strerror or str(error) or type(error).__name__
+
+
+def _cache_key(root: Path, files: Sequence[str], image_size: int, progress: Progress) -> str:
+    digests = [""] * len(files)
+
+    def work(index: int, path: Path) -> None:
+        digests[index] = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    _for_each_file(root, files, work, progress, "reading")
+    # Pillow's versions decode and resize slightly differently.
+    maker = ["decoded", FORMAT_VERSION, PIL.__version__, image_size]
+    return content_hash(maker, list(files), digests, length=32)
+
+
+def _read_cache(path: Path) -> Tensor | None:
+    """The images in a cache file; None if it is missing or not what was written."""
+    try:
+        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            images: Tensor = file.get_tensor("images")
+            expected = (file.metadata() or {}).get("content_hash")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, SafetensorError) as error:
+        logger.warning("cached images %s cannot be read (%s) and are made again", path, error)
+        return None
+    if content_hash(images) != expected:
+        logger.warning("cached images %s are damaged and are made again", path)
+        return None
+    return images
+
+
+def _write_cache(path: Path, images: Tensor) -> None:
+    try:
+        metadata = {"content_hash": content_hash(images)}
+        write_atomically(path, safetensors.torch.save({"images": images}, metadata))
+    except OSError as error:
+        logger.warning("decoded images are not kept: %s cannot be written (%s)", path, error)

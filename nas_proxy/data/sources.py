@@ -1,0 +1,413 @@
+"""The data sets by name, and how each becomes three parts that share no image.
+
+`load_splits` is the way in; `DATASETS` lists what there is. The test part never depends on the
+seed: where the authors set none aside, the same fifth of each class is held out whatever the
+settings, so that no run has trained on what another tests with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
+from pathlib import Path
+from tarfile import TarError
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas_proxy.data.folder import FolderListing, list_folder, read_images, user_cache_folder
+from nas_proxy.data.splits import stratified_split
+from nas_proxy.data.transforms import resize
+from nas_proxy.errors import DataError, did_you_mean
+from nas_proxy.interfaces import Progress, no_progress
+from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveInt
+from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
+from nas_proxy.types import DatasetSpec, ImageDataset, Splits
+
+TEST_FRACTION = 0.2
+"""Share of each class that is held out where a data set has no test part of its own."""
+
+IMAGENETTE_COUNTS = (9469, 3925)
+"""Images of Imagenette's train/ and val/: fewer mean that unpacking was interrupted."""
+
+_FETCH_ERRORS = (OSError, RuntimeError, HTTPException, TarError, EOFError)  # what torchvision raises
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(Options):
+    """The configuration section `data`.
+
+    Attributes:
+        name: One of `DATASETS`.
+        root: Folder with the data; None is $NAS_PROXY_DATA or else the user's cache folder.
+        classes: Classes to keep, by name or label, renumbered in this order; None keeps all. A
+            number means the class of that name where classes are named by numbers.
+        images_per_class: Limit of training images of each class, drawn at random before they
+            are divided into search_train and search_val; None keeps all. Test images have none.
+        image_size: Height and width in pixels; None keeps the data set's own.
+        val_fraction: Share of each class's training images that goes into search_val.
+        seed: Decides the limit's draw and the division; independent of the study's seed.
+        download: Whether a missing data set may be fetched from its authors' site.
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    classes: tuple[str | NonNegativeInt, ...] | None = None
+    images_per_class: PositiveInt | None = None
+    image_size: PositiveInt | None = None
+    val_fraction: Annotated[float, Bound(gt=0, lt=1)] = 0.2
+    seed: NonNegativeInt = 0
+    download: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class FoundImages:
+    """A data set before anything is chosen from it.
+
+    Attributes:
+        class_names: One name per class, in label order.
+        labels: int64, `(n,)`.
+        is_test: bool, `(n,)`; None where the data set has no test part of its own.
+        read: From indices `(k,)` to images, uint8 `(k, c, h, w)`.
+    """
+
+    class_names: tuple[str, ...]
+    labels: Tensor
+    is_test: Tensor | None
+    read: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """One entry of `DATASETS`.
+
+    Attributes:
+        summary: One line for `nas-proxy list datasets`.
+        licence: The terms under which the images may be used, in words.
+        find: Finds or fetches the data; raises DataError if it cannot.
+    """
+
+    summary: str
+    licence: str
+    find: Callable[[DataSettings, Progress], FoundImages]
+
+
+def load_splits(settings: DataSettings, *, progress: Progress = no_progress) -> Splits:
+    """Load a data set and divide it, stratified by class and deterministically.
+
+    Args:
+        settings: The configuration section `data`.
+        progress: Told about image files read and decoded.
+
+    Returns:
+        Three parts that share no image and one specification, whose mean, deviation and hash are
+        those of search_train.
+
+    Raises:
+        DataError: If the data set is unknown, missing or damaged, a class is unknown or has too
+            few images; the message says how to mend it.
+    """
+    if settings.name not in DATASETS:
+        raise DataError(
+            f"data.name: there is no data set {settings.name!r}; "
+            f"{did_you_mean(settings.name, DATASETS)}"
+        )
+    found = DATASETS[settings.name].find(settings, progress)
+    names, labels = _choose_classes(found, settings)
+    is_test = _hold_out(labels, names) if found.is_test is None else found.is_test
+    parts = (*_divide(labels, ~is_test, names, settings), _members(is_test & (labels >= 0)))
+    chosen = torch.cat(parts).sort().values  # read in one go, in an order no seed changes
+    images = found.read(chosen)
+    if settings.image_size is not None:
+        images = resize(images, settings.image_size)
+    divided = [images[torch.searchsorted(chosen, part)] for part in parts]
+    mean, std = _statistics(divided[0])
+    spec = DatasetSpec(
+        name=settings.name,
+        class_names=names,
+        image_shape=(images.shape[1], images.shape[2], images.shape[3]),
+        mean=mean,
+        std=std,
+        licence=DATASETS[settings.name].licence,
+        source_hash=content_hash(divided[0], labels[parts[0]]),
+    )
+    train, val, test = (
+        ImageDataset(part_images, labels[part], spec)
+        for part_images, part in zip(divided, parts, strict=True)
+    )
+    return Splits(search_train=train, search_val=val, test=test)
+
+
+def data_root(settings: DataSettings) -> tuple[Path, str]:
+    """The absolute folder where data sets are looked for, and in words what named it."""
+    variable = os.environ.get("NAS_PROXY_DATA")
+    if settings.root:
+        return Path(os.path.expanduser(settings.root)).absolute(), "data.root"
+    if variable:
+        return Path(os.path.expanduser(variable)).absolute(), "NAS_PROXY_DATA"
+    return user_cache_folder(), "the default; set data.root for another"
+
+
+def _members(mask: Tensor) -> Tensor:
+    return torch.nonzero(mask).flatten()
+
+
+def _choose_classes(found: FoundImages, settings: DataSettings) -> tuple[tuple[str, ...], Tensor]:
+    """The names and labels of the classes to keep; the other images get the label -1."""
+    if settings.classes is None:
+        return found.class_names, found.labels
+    kept = [_class_label(given, found.class_names, settings.name) for given in settings.classes]
+    names = tuple(found.class_names[label] for label in kept)
+    twice = [name for index, name in enumerate(names) if name in names[:index]]
+    if twice:
+        raise DataError(f"data.classes names the class {twice[0]!r} of {settings.name} twice")
+    if len(names) < 2:
+        raise DataError(f"data.classes has {len(names)} class(es); at least two are needed")
+    renumbered = torch.full((len(found.class_names),), -1)
+    renumbered[torch.tensor(kept)] = torch.arange(len(kept))
+    return names, renumbered[found.labels]
+
+
+def _class_label(given: str | int, names: Sequence[str], dataset: str) -> int:
+    if str(given) in names:  # before indices: a folder's classes may be called 1, 2 and 10
+        return names.index(str(given))
+    named_by_numbers = any(name.isdigit() for name in names)
+    if isinstance(given, int) and not named_by_numbers and 0 <= given < len(names):
+        return given
+    labels = "" if named_by_numbers else f", or a label from 0 to {len(names) - 1}"
+    raise DataError(
+        f"data.classes: {dataset} has no class {given!r}; {did_you_mean(str(given), names)}{labels}"
+    )
+
+
+def _hold_out(labels: Tensor, names: Sequence[str]) -> Tensor:
+    """Which images are for testing, bool `(n,)`: decided class by class from its name alone."""
+    is_test = torch.zeros(len(labels), dtype=torch.bool)
+    for label, name in enumerate(names):
+        members = _members(labels == label)
+        if len(members) < 3:
+            raise DataError(
+                f"class {name!r} has {len(members)} image(s), but three are needed: one each to "
+                "train, to validate and to test; give it more or leave it out of data.classes"
+            )
+        generator = make_generator(derive_seed("test", name))
+        _, held_out = stratified_split(labels[members], TEST_FRACTION, generator)
+        is_test[members[held_out]] = True
+    return is_test
+
+
+def _divide(
+    labels: Tensor, trainable: Tensor, names: Sequence[str], settings: DataSettings
+) -> tuple[Tensor, Tensor]:
+    """The indices of search_train and search_val, each in ascending order."""
+    generator = make_generator(derive_seed("split", settings.seed))
+    pool = []
+    for label, name in enumerate(names):
+        members = _members(trainable & (labels == label))
+        limit = settings.images_per_class or len(members)
+        if len(members) < limit:
+            raise DataError(
+                f"class {name!r} of {settings.name} has {len(members)} training image(s), but "
+                f"data.images_per_class asks for {limit}; lower it or give the class more images"
+            )
+        if limit < 2:
+            raise DataError(
+                f"class {name!r} of {settings.name} would have {limit} training image(s), but two "
+                "are needed: one to train and one to validate; give it more or raise "
+                "data.images_per_class"
+            )
+        pool.append(members[torch.randperm(len(members), generator=generator)[:limit]])
+    indices = torch.cat(pool).sort().values
+    first, second = stratified_split(labels[indices], settings.val_fraction, generator)
+    return indices[first], indices[second]
+
+
+def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, scaled to [0, 1].
+
+    A pixel has one of 256 values, so counting them gives both exactly, however many there are.
+    """
+    num_channels = images.shape[1]
+    counts = torch.zeros(num_channels, 256, dtype=torch.float64)
+    for part in images.split(4096):
+        for channel in range(num_channels):
+            counts[channel] += torch.bincount(part[:, channel].flatten(), minlength=256)
+    share = counts / counts.sum(1, keepdim=True)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ values
+    std = (share * (values - mean[:, None]) ** 2).sum(1).sqrt()
+    # One grey level: a channel that never changes must not be divided by zero.
+    return tuple(mean.tolist()), tuple(std.clamp_min(1 / 255).tolist())
+
+
+def _find_digits(settings: DataSettings, progress: Progress) -> FoundImages:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataError("data set 'digits' comes with scikit-learn: install that first") from error
+    data = load_digits()
+    images = torch.from_numpy((data["images"] * (255 / 16)).round().astype(np.uint8))[:, None]
+    labels = torch.from_numpy(data["target"].astype(np.int64))
+    return FoundImages(tuple(map(str, data["target_names"])), labels, None, images.__getitem__)
+
+
+def _find_cifar(name: str, settings: DataSettings, progress: Progress) -> FoundImages:
+    """CIFAR from the authors' files, which torchvision unpickles after checking their md5."""
+    import torchvision
+
+    data_class = getattr(torchvision.datasets, name)
+    root, origin = data_root(settings)
+    try:
+        parts = [data_class(str(root), train=train, download=settings.download) for train in (1, 0)]
+    except _FETCH_ERRORS as error:
+        folder = root / data_class.base_folder
+        batch_faults, meta_faults = _faulty_files(data_class, folder)
+        if settings.download and batch_faults:
+            raise _not_fetched(data_class.url, root, error) from error
+        if not folder.is_dir():
+            raise _not_found(name, root, origin, data_class.base_folder, "170 MB") from error
+        faults = ", ".join(batch_faults + meta_faults) or str(error)
+        raise DataError(
+            f"{name} in {folder} cannot be used: {faults}; delete that folder and put a whole copy "
+            "there, or pass data.download=true to fetch one"
+        ) from error
+    pixels = np.concatenate([part.data for part in parts]).transpose(0, 3, 1, 2)
+    images = torch.from_numpy(np.ascontiguousarray(pixels))
+    labels = torch.tensor(parts[0].targets + parts[1].targets)
+    is_test = torch.arange(len(labels)) >= len(parts[0].targets)
+    return FoundImages(tuple(parts[0].classes), labels, is_test, images.__getitem__)
+
+
+def _faulty_files(data_class: Any, folder: Path) -> tuple[list[str], list[str]]:
+    """What is wrong with CIFAR's batches, and with the file of class names, in words."""
+    from torchvision.datasets.utils import check_integrity
+
+    batches = [*data_class.train_list, *data_class.test_list]
+    faults: tuple[list[str], list[str]] = ([], [])
+    for name, md5 in [*batches, (data_class.meta["filename"], data_class.meta["md5"])]:
+        words = faults[name == data_class.meta["filename"]]
+        try:
+            if not (folder / name).exists():
+                words.append(f"{name} is missing")
+            elif not check_integrity(folder / name, md5):
+                words.append(f"{name} is damaged (its md5 is not the published one)")
+        except OSError as error:
+            words.append(f"{name} cannot be read ({error.strerror})")
+    return faults
+
+
+def _not_found(name: str, root: Path, origin: str, folder: str, size: str) -> DataError:
+    return DataError(
+        f"{name} was not found in {root} (from {origin}): put {folder} there, or pass "
+        f"data.download=true to fetch {size} from the authors' site"
+    )
+
+
+def _not_fetched(url: str, root: Path, error: Exception) -> DataError:
+    reason = str(error).rstrip(".")
+    if type(error) is RuntimeError:  # torchvision's own, from comparing checksums
+        reason = f"the md5 of what arrived is not the published one ({reason})"
+    return DataError(f"{url} could not be downloaded to {root}: {reason}; try again later")
+
+
+def _find_image_folder(settings: DataSettings, progress: Progress) -> FoundImages:
+    root, origin = data_root(settings)
+    if not settings.root and origin != "NAS_PROXY_DATA":
+        raise DataError(
+            "data.name=image_folder needs data.root: the folder with train/<class>/ or <class>/"
+        )
+    if not root.is_dir():
+        raise DataError(
+            f"there is no image folder {root} (from {origin}): data.root names the folder with "
+            "train/<class>/ or <class>/"
+        )
+    return _found_folder(list_folder(root), settings, progress)
+
+
+def _find_imagenette(settings: DataSettings, progress: Progress) -> FoundImages:
+    from torchvision.datasets import Imagenette
+
+    root, origin = data_root(settings)
+    folder = root / "imagenette2-160"
+    if not settings.download and not folder.is_dir():
+        raise _not_found("Imagenette", root, origin, folder.name, "100 MB")
+    incomplete = (
+        f"Imagenette in {folder} is incomplete: delete that folder and put a whole copy there, "
+        "or pass data.download=true to fetch one"
+    )
+    try:
+        data = Imagenette(str(root), split="train", size="160px", download=settings.download)
+    except FileNotFoundError as error:  # the folder is there, its train/ is not
+        raise DataError(incomplete) from error
+    except _FETCH_ERRORS as error:
+        raise _not_fetched(Imagenette._ARCHIVES["160px"][0], root, error) from error
+    listing = list_folder(folder)
+    num_test = 0 if listing.is_test is None else int(listing.is_test.sum())
+    counts = (len(listing.files) - num_test, num_test)
+    if counts != IMAGENETTE_COUNTS:
+        raise DataError(f"{incomplete} (it has {counts} images, not {IMAGENETTE_COUNTS})")
+    words = dict(zip(data.wnids, (names[0] for names in data.classes), strict=True))
+    return _found_folder(listing, settings, progress, names=words)
+
+
+def _found_folder(
+    listing: FolderListing,
+    settings: DataSettings,
+    progress: Progress,
+    names: Mapping[str, str] | None = None,
+) -> FoundImages:
+    """A listed folder; `names` maps its class folders to what the classes are called."""
+    image_size = settings.image_size
+    if image_size is None:
+        raise DataError(
+            f"data.name={settings.name} needs data.image_size, such as 64: "
+            "its images have no size in common"
+        )
+
+    def read(indices: Tensor) -> Tensor:
+        files = [listing.files[index] for index in indices.tolist()]
+        return read_images(listing.root, files, image_size, progress=progress)
+
+    class_names = tuple((names or {}).get(name, name) for name in listing.class_names)
+    return FoundImages(class_names, listing.labels, listing.is_test, read)
+
+
+_CIFAR_LICENCE = (
+    "No formal licence; collected from the web, for research. Cite Krizhevsky, Learning Multiple "
+    "Layers of Features from Tiny Images, 2009."
+)
+
+DATASETS: Mapping[str, DatasetSource] = {
+    "digits": DatasetSource(
+        "1,797 grey 8x8 handwritten digits; comes with scikit-learn, needs no file",
+        "CC BY 4.0: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.",
+        _find_digits,
+    ),
+    "cifar10": DatasetSource(
+        "60,000 colour 32x32 photographs of 10 things",
+        _CIFAR_LICENCE,
+        partial(_find_cifar, "CIFAR10"),
+    ),
+    "cifar100": DatasetSource(
+        "60,000 colour 32x32 photographs of 100 things",
+        _CIFAR_LICENCE,
+        partial(_find_cifar, "CIFAR100"),
+    ),
+    "imagenette": DatasetSource(
+        "13,394 photographs of 10 easy ImageNet classes, shorter side 160; needs image_size",
+        "ImageNet's terms of access: non-commercial research and education only. Cite Russakovsky "
+        "et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015; Howard, Imagenette.",
+        _find_imagenette,
+    ),
+    "image_folder": DatasetSource(
+        "your own: root/train/<class>/* with root/val or root/test, or root/<class>/*",
+        "That of the folder's images, which nas_proxy does not know.",
+        _find_image_folder,
+    ),
+}
+"""The data sets that `data.name` may name."""

@@ -1,0 +1,1 @@
+"""Dataset distillation: one file is one method."""

@@ -1,0 +1,88 @@
+"""The state from which a killed distillation continues to the identical result."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from nas_proxy.errors import StudyError
+from nas_proxy.reproducibility import canonical_json, write_atomically
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that the next step depends on.
+
+    Attributes:
+        step: Steps done.
+        seconds: Wall-clock seconds they took, over all processes.
+        tensors: Images, optimiser buffers and the state of the generator.
+    """
+
+    step: int
+    seconds: float
+    tensors: dict[str, Tensor]
+
+
+class Checkpointer:
+    """Saves and restores one distillation.
+
+    Args:
+        path: The file; None saves nothing.
+        key: Identifies the distillation: options, data, seed.
+    """
+
+    def __init__(self, path: Path | None, key: str) -> None:
+        self._path = path
+        self._key = key
+        self._saved_at = time.monotonic()
+        self._save_seconds = 0.0
+
+    def load(self) -> State | None:
+        """The last saved state; None if there is none.
+
+        Raises:
+            StudyError: If the file is damaged or belongs to another distillation.
+        """
+        if self._path is None or not self._path.is_file():
+            return None
+        try:
+            with safe_open(str(self._path), framework="pt") as file:
+                header = json.loads((file.metadata() or {})["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise StudyError(
+                f"the checkpoint {self._path} is damaged ({error}); delete it to distil anew"
+            ) from error
+        if header["key"] != self._key:
+            raise StudyError(
+                f"the checkpoint {self._path} belongs to a distillation with other options, data "
+                "or seed; delete it to distil anew, or choose another study_name"
+            )
+        return State(header["step"], header["seconds"], tensors)
+
+    def save_if_due(self, step: int, seconds: float, tensors: dict[str, Tensor]) -> None:
+        """Save, unless that would take more than about two per cent of the time.
+
+        Raises:
+            OSError: If the disk is full or the folder cannot be written.
+        """
+        started = time.monotonic()
+        if self._path is None or started - self._saved_at < max(1.0, 50 * self._save_seconds):
+            return
+        header = {"state": canonical_json({"key": self._key, "step": step, "seconds": seconds})}
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        write_atomically(self._path, to_safetensors(contiguous, header))
+        self._saved_at = time.monotonic()
+        self._save_seconds = self._saved_at - started
+
+    def remove(self) -> None:
+        """Forget the state, once the result is safe elsewhere."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)

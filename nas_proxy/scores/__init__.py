@@ -1,0 +1,1 @@
+"""Zero-cost scores: numbers that rank untrained networks in seconds; one file, one score."""

@@ -1,0 +1,68 @@
+"""log-SynFlow: how much signal the weights carry from input to output."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nas_proxy.errors import EvaluationError
+from nas_proxy.interfaces import ZeroCostScore
+from nas_proxy.registry import SCORES
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+
+@SCORES.register("log_synflow")
+@dataclass(frozen=True, kw_only=True)
+class LogSynFlow(ZeroCostScore):
+    """Sum over the weights of |w| log(1 + |dR/dw|), with R the sum of the logits.
+
+    R is taken on one image of ones, with every weight made positive and every norm bypassed. The
+    logarithm, FreeREA's addition to SynFlow (Tanaka et al., NeurIPS 2020), keeps the gradients of
+    the last layers, which grow exponentially with depth, from drowning the rest.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = "signal that positive weights carry from input to output"
+    paper: ClassVar[str] = "Cavagnero et al., FreeREA, WACV 2023"
+
+    def measure(self, network: nn.Module, images: Tensor) -> float:
+        """Score one network; of `images`, only the shape, dtype and device matter.
+
+        Raises:
+            EvaluationError: If the network is so deep that the sum leaves float64's range.
+        """
+        # float64: gradients of some 1e40 are common, and float32 ends at 3e38.
+        network.double().eval()
+        hooks = [
+            module.register_forward_hook(_bypass)
+            for module in network.modules()
+            if isinstance(module, _NORMS)
+        ]
+        parameters = [weight for weight in network.parameters() if weight.requires_grad]
+        with torch.no_grad():
+            for weight in parameters:
+                weight.abs_()
+        with torch.enable_grad():
+            logits = network(torch.ones_like(images[:1], dtype=torch.float64))
+            # Weights that the logits do not depend on, such as those of a bypassed norm, have no
+            # gradient and add log(1) = 0.
+            gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+        for hook in hooks:
+            hook.remove()
+        score = sum(
+            float((weight.detach() * gradient.abs().log1p()).sum())
+            for weight, gradient in zip(parameters, gradients, strict=True)
+            if gradient is not None
+        )
+        if not math.isfinite(score):
+            raise EvaluationError("log_synflow: the gradients leave the range of float64")
+        return score
+
+
+def _bypass(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return inputs[0]

@@ -1,0 +1,102 @@
+"""NASWOT: how differently an untrained network sees different images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nas_proxy.errors import EvaluationError
+from nas_proxy.interfaces import ZeroCostScore
+from nas_proxy.registry import SCORES
+
+# What stands in for ReLU: activations that behave differently on the two sides of zero.
+_OTHER_ACTIVATIONS = (
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.RReLU,
+    nn.ReLU6,
+    nn.ELU,
+    nn.CELU,
+    nn.SELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Hardtanh,
+    nn.Softplus,
+    nn.Sigmoid,
+    nn.Tanh,
+)
+
+
+@SCORES.register("naswot")
+@dataclass(frozen=True, kw_only=True)
+class NASWOT(ZeroCostScore):
+    """Log-determinant of the kernel that counts the units on which two images agree.
+
+    A unit is one element of a ReLU's input, and two images agree on it when it has the same sign
+    for both. In a network without any `nn.ReLU`, the inputs of its other activation modules take
+    their place: the sign of a leaky ReLU's input, and whether a sigmoid exceeds one half.
+    The network runs in training mode, as published: fresh norms then use the batch's statistics.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = "how differently an untrained network sees different images"
+    paper: ClassVar[str] = "Mellor et al., Neural architecture search without training, ICML 2021"
+
+    def measure(self, network: nn.Module, images: Tensor) -> float:
+        """Score one network on all of `images`; scores of different batches do not compare.
+
+        Raises:
+            EvaluationError: If the network has no activation module, or sees two images alike, so
+                that the kernel is singular.
+        """
+        kernel = _agreement_kernel(network, images)
+        # The kernel is symmetric and positive semi-definite. Its eigenvalues tell a singular one
+        # from rounding, where a factorisation would give an arbitrary finite logarithm.
+        eigenvalues = torch.linalg.eigvalsh(kernel.cpu())
+        smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
+        if smallest <= largest * len(images) * torch.finfo(eigenvalues.dtype).eps:
+            raise EvaluationError(
+                "naswot: the kernel is singular, its log-determinant is not finite: the network's "
+                "activations do not tell the images apart"
+            )
+        return float(eigenvalues.log().sum())
+
+
+def _agreement_kernel(network: nn.Module, images: Tensor) -> Tensor:
+    """Units on which each pair of images agrees: float64, `(n, n)`."""
+    num_images = len(images)
+    num_units = 0
+    # With codes of -1 and 1, agreements minus disagreements are a single product.
+    products = torch.zeros(num_images, num_images, dtype=torch.float64, device=images.device)
+
+    def add_codes(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal num_units
+        codes = (inputs[0].detach().reshape(num_images, -1) > 0).float().mul_(2).sub_(1)
+        num_units += codes.shape[1]
+        products.add_(codes @ codes.T)  # whole numbers below 2**24: exact in float32
+
+    hooks = [module.register_forward_pre_hook(add_codes) for module in _activations(network)]
+    network.train()
+    with torch.no_grad():
+        network(images)
+    for hook in hooks:
+        hook.remove()
+    return (products + num_units) / 2
+
+
+def _activations(network: nn.Module) -> list[nn.Module]:
+    modules = list(network.modules())
+    found = [module for module in modules if isinstance(module, nn.ReLU)]
+    found = found or [module for module in modules if isinstance(module, _OTHER_ACTIVATIONS)]
+    if not found:
+        raise EvaluationError(
+            "naswot: the network has no activation module such as nn.ReLU, whose inputs could be "
+            "compared (functional calls cannot be seen)"
+        )
+    return found

@@ -1,0 +1,193 @@
+"""The one training loop: candidates, references and the networks inside distilling all use it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas_proxy.data.augment import Augmentation
+from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.data.transforms import normalise
+from nas_proxy.errors import DivergedError
+from nas_proxy.train.schedules import learning_rate_factor
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.types import DatasetSpec, ImageDataset
+
+_CHECK_EVERY = 50  # steps between looks at the loss: looking makes a GPU wait
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Images and labels to train on, real or distilled.
+
+    Attributes:
+        images: uint8 and not normalised, or float32 and normalised, `(n, c, h, w)`.
+        labels: int64 `(n,)`, or float32 `(n, num_classes)`.
+        spec: Their data set.
+        augmentation: What they get when the settings do not say.
+    """
+
+    images: Tensor
+    labels: Tensor
+    spec: DatasetSpec
+    augmentation: Augmentation = Augmentation()
+
+    @classmethod
+    def of(cls, dataset: ImageDataset | ProxyDataset) -> TrainingSet:
+        """The images and labels of a real or a proxy data set."""
+        if isinstance(dataset, ProxyDataset):
+            return cls(dataset.images, dataset.labels, dataset.spec, dataset.augmentation)
+        return cls(dataset.images, dataset.labels, dataset.spec)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images and labels at `indices`."""
+        images = self.images[indices]
+        if images.dtype == torch.uint8:
+            images = normalise(images, self.spec)
+        return images, self.labels[indices]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What one training leaves behind besides the weights.
+
+    Attributes:
+        losses: Mean loss of the batch at each step, `(num_steps,)`.
+        train_seconds: Wall-clock seconds of the loop.
+        images_seen: Images that went through the network, repeats counted.
+    """
+
+    losses: tuple[float, ...]
+    train_seconds: float
+    images_seen: int
+
+    @property
+    def loss_mean(self) -> float:
+        """Mean over all steps: how fast the network learns."""
+        return sum(self.losses) / len(self.losses)
+
+    @property
+    def loss_tail(self) -> float:
+        """Mean over the last tenth of the steps, at least one: how far it got."""
+        tail = self.losses[-max(1, len(self.losses) // 10) :]
+        return sum(tail) / len(tail)
+
+
+def train(
+    network: nn.Module,
+    training_set: TrainingSet,
+    settings: TrainSettings,
+    generator: torch.Generator,
+) -> TrainResult:
+    """Train `network` in place by stochastic gradient descent on cross-entropy.
+
+    Args:
+        network: Maps `(n, c, h, w)` to logits; on the device of the images.
+        training_set: What it learns.
+        settings: Length, schedule, augmentation, precision.
+        generator: On the device of the images: order of the images and augmentation.
+
+    Raises:
+        DivergedError: If the loss is not finite; it is looked at every 50 steps and at the end.
+    """
+    device = training_set.images.device
+    num_steps = settings.steps_for(len(training_set))
+    batch_size = min(settings.batch_size, len(training_set))
+    augmentation = settings.augmentation or training_set.augmentation
+    optimiser = torch.optim.SGD(
+        network.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: learning_rate_factor(settings.schedule, step, num_steps)
+    )
+    if settings.uses_channels_last(device):
+        network.to(memory_format=torch.channels_last)
+    network.train()
+    started = time.perf_counter()
+    losses: list[Tensor] = []
+    for indices in _index_batches(len(training_set), batch_size, num_steps, generator):
+        images, labels = training_set.batch(indices)
+        logits = _forward(network, augmentation.apply(images, generator), settings)
+        loss = F.cross_entropy(logits, labels, label_smoothing=_smoothing(labels, settings))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        scheduler.step()
+        losses.append(loss.detach())
+        if len(losses) % _CHECK_EVERY == 0 or len(losses) == num_steps:
+            _check_finite(losses)
+    return TrainResult(
+        losses=tuple(torch.stack(losses).tolist()),
+        train_seconds=time.perf_counter() - started,
+        images_seen=num_steps * batch_size,
+    )
+
+
+@torch.no_grad()
+def measure(
+    network: nn.Module, dataset: ImageDataset, settings: TrainSettings, batch_size: int = 500
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy in [0, 1] on real images, in evaluation mode.
+
+    Raises:
+        DivergedError: If the loss is not finite.
+    """
+    network.eval()
+    real = TrainingSet.of(dataset)
+    loss = torch.zeros((), device=dataset.images.device)
+    correct = torch.zeros((), dtype=torch.int64, device=dataset.images.device)
+    for indices in torch.arange(len(real), device=dataset.images.device).split(batch_size):
+        images, labels = real.batch(indices)
+        logits = _forward(network, images, settings)
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        correct += (logits.argmax(dim=1) == labels).sum()
+    mean_loss = float(loss) / len(real)
+    if not mean_loss < float("inf"):
+        raise DivergedError("the validation loss is not finite")
+    return mean_loss, float(correct) / len(real)
+
+
+def _forward(network: nn.Module, images: Tensor, settings: TrainSettings) -> Tensor:
+    """Logits in float32, whatever they were computed in."""
+    device = images.device
+    if settings.uses_channels_last(device):
+        images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.uses_bfloat16(device)):
+        logits: Tensor = network(images)
+    return logits.float()
+
+
+def _index_batches(
+    num_images: int, batch_size: int, num_steps: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Batches of a stream of permutations: each image once before any image again."""
+    stream = torch.empty(0, dtype=torch.int64, device=generator.device)
+    for _ in range(num_steps):
+        if len(stream) < batch_size:
+            order = torch.randperm(num_images, generator=generator, device=generator.device)
+            stream = torch.cat([stream, order])
+        yield stream[:batch_size]
+        stream = stream[batch_size:]
+
+
+def _smoothing(labels: Tensor, settings: TrainSettings) -> float:
+    return settings.label_smoothing if labels.ndim == 1 else 0.0
+
+
+def _check_finite(losses: list[Tensor]) -> None:
+    recent = torch.stack(losses[-_CHECK_EVERY:])
+    if not bool(recent.isfinite().all()):
+        first = len(losses) - len(recent) + int((~recent.isfinite()).nonzero()[0]) + 1
+        raise DivergedError(f"the training loss is not finite from step {first} on")

@@ -1,0 +1,24 @@
+"""Learning-rate schedules as factors of the largest learning rate."""
+
+from __future__ import annotations
+
+import math
+
+from nas_proxy.train.settings import Schedule
+
+WARM_UP = 0.25  # share of the steps that `one_cycle` spends rising
+
+
+def learning_rate_factor(schedule: Schedule, step: int, num_steps: int) -> float:
+    """Factor in (0, 1] for step 0, 1, ..., num_steps - 1; no step is wasted on a rate of zero.
+
+    `one_cycle` follows Smith and Topin, "Super-convergence", 2019, with a linear rise.
+    """
+    if schedule == "constant":
+        return 1.0
+    if schedule == "step":
+        return 1.0 if step < num_steps // 2 + 1 else 0.1
+    warm_up = int(num_steps * WARM_UP) if schedule == "one_cycle" else 0
+    if step < warm_up:
+        return (step + 1) / (warm_up + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (num_steps - warm_up)))

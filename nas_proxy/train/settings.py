@@ -1,0 +1,94 @@
+"""What training is told: the configuration section `train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from nas_proxy.data.augment import Augmentation
+from nas_proxy.options import Fraction, NonNegativeFloat, Options, PositiveFloat, PositiveInt
+
+Schedule = Literal["one_cycle", "cosine", "step", "constant"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(Options):
+    """How networks are trained, and at which fidelity.
+
+    Attributes:
+        num_steps: Optimiser steps. Give this or `num_epochs`.
+        num_epochs: Passes over the training images, the last step rounded up.
+        batch_size: Images per step; a smaller set is used whole.
+        learning_rate: The largest of the schedule.
+        schedule: `one_cycle`: linear warm-up over the first quarter, then cosine to zero.
+            `cosine`: from the start to zero. `step`: times 0.1 at half, as in the condensation
+            literature. `constant`.
+        momentum: Of stochastic gradient descent.
+        nesterov: Whether the momentum is Nesterov's.
+        weight_decay: L2 penalty on every parameter.
+        label_smoothing: Share of the label that is spread over all classes; hard labels only.
+        augmentation: Random changes of the training images. None takes what the proxy data set
+            asks for, and nothing for real images.
+        precision: `bfloat16` computes convolutions and products in bfloat16 (autocast) and keeps
+            weights in float32. `auto`: bfloat16 where the processor has instructions for it.
+        channels_last: Memory layout of images and weights; faster with bfloat16. None: with it.
+        num_seeds: Trainings per architecture, whose signals are averaged.
+        image_size: Train and measure at this size; None keeps the data set's.
+        space_fidelity: Options of the search space to reduce, such as `num_cells: 1`.
+        num_val_images: Validate on this many images, class-balanced; None takes all.
+    """
+
+    num_steps: PositiveInt | None = None
+    num_epochs: PositiveInt | None = None
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 0.1
+    schedule: Schedule = "one_cycle"
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegativeFloat = 5e-4
+    label_smoothing: Fraction = 0.0
+    augmentation: Augmentation | None = None
+    precision: Precision = "auto"
+    channels_last: bool | None = None
+    num_seeds: PositiveInt = 1
+    image_size: PositiveInt | None = None
+    space_fidelity: Mapping[str, PositiveInt] = field(default_factory=dict)
+    num_val_images: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a length that is missing or said twice."""
+        if (self.num_steps is None) == (self.num_epochs is None):
+            raise ValueError("give exactly one of num_steps and num_epochs")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0; set nesterov: false")
+
+    def steps_for(self, num_images: int) -> int:
+        """Optimiser steps when training on `num_images` images."""
+        if self.num_steps is not None:
+            return self.num_steps
+        assert self.num_epochs is not None
+        return -(-self.num_epochs * num_images // min(self.batch_size, num_images))
+
+    def uses_bfloat16(self, device: torch.device) -> bool:
+        """Whether training on `device` computes in bfloat16."""
+        if self.precision == "auto":
+            return has_bfloat16(device)
+        return self.precision == "bfloat16"
+
+    def uses_channels_last(self, device: torch.device) -> bool:
+        """Whether images and weights are laid out channels-last on `device`."""
+        if self.channels_last is None:
+            return self.uses_bfloat16(device)
+        return self.channels_last
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the processor has instructions for bfloat16, not just an emulation."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # torch has no public word for this before 2.9; the private one exists since 2.4.
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
