@@ -19,8 +19,11 @@ class UserError(NasProxyError):
     """Something that the user can mend; the message says how."""
 
 
-class ConfigError(UserError):
-    """A configuration that cannot be used; the message lists every fault with its path."""
+class ConfigError(UserError, ValueError):
+    """A configuration that cannot be used; the message lists every fault with its path.
+
+    It is a ValueError too, so that pydantic adds the path to one raised by a section itself.
+    """
 
 
 class DataError(UserError):

@@ -227,6 +227,10 @@ class Evaluator(Protocol):
 class EvaluatorFactory(Protocol):
     """A picklable description of an evaluator, from which each worker builds its own."""
 
+    @property
+    def fidelity(self) -> Fidelity:
+        """What one evaluation costs."""
+
     def build(self) -> Evaluator:
         """Load what the evaluator needs and construct it."""
 

@@ -31,9 +31,7 @@ _WORDS = {
     "nor_conv_3x3": "3x3 convolution",
     "avg_pool_3x3": "average pooling",
 }
-_EXAMPLE = (
-    "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|skip_connect~2|"
-)
+_EXAMPLE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|skip_connect~2|"
 
 
 @SEARCH_SPACES.register("nasbench201")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +64,20 @@ def user_cache_folder() -> Path:
     return Path(base).absolute() / "nas_proxy"
 
 
+def data_root(root: str | None) -> tuple[Path, str]:
+    """The absolute folder where data sets are looked for, and in words what named it.
+
+    Args:
+        root: The setting `data.root`; without it, $NAS_PROXY_DATA or `user_cache_folder()`.
+    """
+    variable = os.environ.get("NAS_PROXY_DATA")
+    if root:
+        return Path(os.path.expanduser(root)).absolute(), "data.root"
+    if variable:
+        return Path(os.path.expanduser(variable)).absolute(), "NAS_PROXY_DATA"
+    return user_cache_folder(), "the default; set data.root for another"
+
+
 def cache_folder() -> Path:
     """Where decoded images are kept: `decoded` in $NAS_PROXY_CACHE or the user's cache folder."""
     base = os.environ.get("NAS_PROXY_CACHE")
@@ -111,26 +125,32 @@ def list_folder(root: Path) -> FolderListing:
 
 
 def read_images(
-    root: Path, files: Sequence[str], image_size: int, *, progress: Progress = no_progress
+    listing: FolderListing,
+    indices: Tensor,
+    *,
+    image_size: int,
+    progress: Progress = no_progress,
 ) -> Tensor:
     """Decode images, or read what an earlier call decoded; the result is the same.
 
     Args:
-        root: The folder that `files` are relative to; its own place does not matter.
-        files: What to read, in order.
+        listing: What `list_folder` found.
+        indices: Which of its files to read, int64, `(k,)`.
         image_size: Height and width of the result; see `decode`.
         progress: Told about the files read, and decoded if they must be.
 
     Returns:
-        uint8, `(len(files), 3, image_size, image_size)`.
+        uint8, `(k, 3, image_size, image_size)`.
 
     Raises:
         DataError: If a file cannot be read or decoded; see `decode`.
     """
-    path = cache_folder() / f"{_cache_key(root, files, image_size, progress)}.safetensors"
+    files = [listing.files[index] for index in indices.tolist()]
+    key = _cache_key(listing.root, files, image_size, progress)
+    path = cache_folder() / f"{key}.safetensors"
     images = _read_cache(path)
     if images is None:
-        images = decode(root, files, image_size, progress=progress)
+        images = decode(listing.root, files, image_size, progress=progress)
         _write_cache(path, images)
     return images
 
@@ -182,7 +202,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        raise DataError(f"{folder} cannot be read as a folder of images: {_reason(error)}") from error
+        raise DataError(f"{folder} cannot be read as an image folder: {_reason(error)}") from error
     return sorted(visible, key=lambda entry: entry.name)
 
 
@@ -216,9 +236,8 @@ def _class_files(part: Path) -> dict[str, list[str]]:
     return files
 
 
-def _only_in(part: Path, names: Sequence[str] | dict[str, list[str]], others: object) -> str:
+def _only_in(part: Path, names: Iterable[str], others: Container[str]) -> str:
     """A clause that names up to five classes which only one part has; empty without any."""
-    assert isinstance(others, (tuple, dict))
     extra = [name for name in names if name not in others]
     if not extra:
         return ""
@@ -315,7 +334,7 @@ def _cache_key(root: Path, files: Sequence[str], image_size: int, progress: Prog
 def _read_cache(path: Path) -> Tensor | None:
     """The images in a cache file; None if it is missing or not what was written."""
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             images: Tensor = file.get_tensor("images")
             expected = (file.metadata() or {}).get("content_hash")
     except (FileNotFoundError, NotADirectoryError):

@@ -7,7 +7,6 @@ settings, so that no run has trained on what another tests with.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas_proxy.data.folder import FolderListing, list_folder, read_images, user_cache_folder
+from nas_proxy.data.folder import data_root, list_folder, read_images, user_cache_folder
 from nas_proxy.data.splits import stratified_split
 from nas_proxy.data.transforms import resize
 from nas_proxy.errors import DataError, did_you_mean
@@ -35,7 +34,8 @@ TEST_FRACTION = 0.2
 IMAGENETTE_COUNTS = (9469, 3925)
 """Images of Imagenette's train/ and val/: fewer mean that unpacking was interrupted."""
 
-_FETCH_ERRORS = (OSError, RuntimeError, HTTPException, TarError, EOFError)  # what torchvision raises
+# What torchvision raises when it fetches, unpacks or checks a file.
+_FETCH_ERRORS = (OSError, RuntimeError, HTTPException, TarError, EOFError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,16 +143,6 @@ def load_splits(settings: DataSettings, *, progress: Progress = no_progress) -> 
     return Splits(search_train=train, search_val=val, test=test)
 
 
-def data_root(settings: DataSettings) -> tuple[Path, str]:
-    """The absolute folder where data sets are looked for, and in words what named it."""
-    variable = os.environ.get("NAS_PROXY_DATA")
-    if settings.root:
-        return Path(os.path.expanduser(settings.root)).absolute(), "data.root"
-    if variable:
-        return Path(os.path.expanduser(variable)).absolute(), "NAS_PROXY_DATA"
-    return user_cache_folder(), "the default; set data.root for another"
-
-
 def _members(mask: Tensor) -> Tensor:
     return torch.nonzero(mask).flatten()
 
@@ -192,8 +182,8 @@ def _hold_out(labels: Tensor, names: Sequence[str]) -> Tensor:
         members = _members(labels == label)
         if len(members) < 3:
             raise DataError(
-                f"class {name!r} has {len(members)} image(s), but three are needed: one each to "
-                "train, to validate and to test; give it more or leave it out of data.classes"
+                f"class {name!r} has {len(members)} image(s), but three are needed: to train, to "
+                "validate and to test; give it more, or leave it out of data.classes"
             )
         generator = make_generator(derive_seed("test", name))
         _, held_out = stratified_split(labels[members], TEST_FRACTION, generator)
@@ -217,9 +207,8 @@ def _divide(
             )
         if limit < 2:
             raise DataError(
-                f"class {name!r} of {settings.name} would have {limit} training image(s), but two "
-                "are needed: one to train and one to validate; give it more or raise "
-                "data.images_per_class"
+                f"class {name!r} of {settings.name} has {limit} training image(s), but two are "
+                "needed: one to train, one to validate; add more or raise data.images_per_class"
             )
         pool.append(members[torch.randperm(len(members), generator=generator)[:limit]])
     indices = torch.cat(pool).sort().values
@@ -261,43 +250,45 @@ def _find_cifar(name: str, settings: DataSettings, progress: Progress) -> FoundI
     import torchvision
 
     data_class = getattr(torchvision.datasets, name)
-    root, origin = data_root(settings)
+    root, origin = data_root(settings.root)
     try:
-        parts = [data_class(str(root), train=train, download=settings.download) for train in (1, 0)]
+        train, test = (
+            data_class(str(root), train=is_train, download=settings.download)
+            for is_train in (True, False)
+        )
     except _FETCH_ERRORS as error:
         folder = root / data_class.base_folder
-        batch_faults, meta_faults = _faulty_files(data_class, folder)
-        if settings.download and batch_faults:
-            raise _not_fetched(data_class.url, root, error) from error
+        faults = _faults(data_class, folder)
+        # torchvision does not fetch again for the file of class names alone.
+        if settings.download and faults.keys() - {data_class.meta["filename"]}:
+            raise _not_fetched(data_class.url, folder, error) from error
         if not folder.is_dir():
             raise _not_found(name, root, origin, data_class.base_folder, "170 MB") from error
-        faults = ", ".join(batch_faults + meta_faults) or str(error)
         raise DataError(
-            f"{name} in {folder} cannot be used: {faults}; delete that folder and put a whole copy "
-            "there, or pass data.download=true to fetch one"
+            f"{name} in {folder} cannot be used: {', '.join(faults.values()) or error}; delete "
+            "that folder, then put a whole copy there or pass data.download=true to fetch one"
         ) from error
-    pixels = np.concatenate([part.data for part in parts]).transpose(0, 3, 1, 2)
-    images = torch.from_numpy(np.ascontiguousarray(pixels))
-    labels = torch.tensor(parts[0].targets + parts[1].targets)
-    is_test = torch.arange(len(labels)) >= len(parts[0].targets)
-    return FoundImages(tuple(parts[0].classes), labels, is_test, images.__getitem__)
+    pixels = np.concatenate([part.data.transpose(0, 3, 1, 2) for part in (train, test)])
+    labels = torch.tensor(train.targets + test.targets)
+    is_test = torch.arange(len(labels)) >= len(train.targets)
+    read = torch.from_numpy(pixels).__getitem__
+    return FoundImages(tuple(train.classes), labels, is_test, read)
 
 
-def _faulty_files(data_class: Any, folder: Path) -> tuple[list[str], list[str]]:
-    """What is wrong with CIFAR's batches, and with the file of class names, in words."""
+def _faults(data_class: Any, folder: Path) -> dict[str, str]:
+    """Which of CIFAR's files are missing or damaged, and how in words."""
     from torchvision.datasets.utils import check_integrity
 
-    batches = [*data_class.train_list, *data_class.test_list]
-    faults: tuple[list[str], list[str]] = ([], [])
-    for name, md5 in [*batches, (data_class.meta["filename"], data_class.meta["md5"])]:
-        words = faults[name == data_class.meta["filename"]]
+    meta = (data_class.meta["filename"], data_class.meta["md5"])
+    faults = {}
+    for name, md5 in [*data_class.train_list, *data_class.test_list, meta]:
         try:
             if not (folder / name).exists():
-                words.append(f"{name} is missing")
+                faults[name] = f"{name} is missing"
             elif not check_integrity(folder / name, md5):
-                words.append(f"{name} is damaged (its md5 is not the published one)")
+                faults[name] = f"{name} is damaged (its md5 is not the published one)"
         except OSError as error:
-            words.append(f"{name} cannot be read ({error.strerror})")
+            faults[name] = f"{name} cannot be read ({error.strerror})"
     return faults
 
 
@@ -308,73 +299,67 @@ def _not_found(name: str, root: Path, origin: str, folder: str, size: str) -> Da
     )
 
 
-def _not_fetched(url: str, root: Path, error: Exception) -> DataError:
+def _not_fetched(url: str, folder: Path, error: Exception) -> DataError:
     reason = str(error).rstrip(".")
     if type(error) is RuntimeError:  # torchvision's own, from comparing checksums
         reason = f"the md5 of what arrived is not the published one ({reason})"
-    return DataError(f"{url} could not be downloaded to {root}: {reason}; try again later")
+    return DataError(
+        f"{url} could not be downloaded ({reason}): try again, or put its content in {folder}"
+    )
 
 
 def _find_image_folder(settings: DataSettings, progress: Progress) -> FoundImages:
-    root, origin = data_root(settings)
-    if not settings.root and origin != "NAS_PROXY_DATA":
+    image_size = _image_size(settings)
+    root, origin = data_root(settings.root)
+    if root == user_cache_folder() or not root.is_dir():
         raise DataError(
-            "data.name=image_folder needs data.root: the folder with train/<class>/ or <class>/"
+            f"there is no image folder {root} (from {origin}): data.root must name the folder "
+            "with train/<class>/ or <class>/"
         )
-    if not root.is_dir():
-        raise DataError(
-            f"there is no image folder {root} (from {origin}): data.root names the folder with "
-            "train/<class>/ or <class>/"
-        )
-    return _found_folder(list_folder(root), settings, progress)
+    listing = list_folder(root)
+    read = partial(read_images, listing, image_size=image_size, progress=progress)
+    return FoundImages(listing.class_names, listing.labels, listing.is_test, read)
 
 
 def _find_imagenette(settings: DataSettings, progress: Progress) -> FoundImages:
     from torchvision.datasets import Imagenette
 
-    root, origin = data_root(settings)
+    image_size = _image_size(settings)  # before anything is fetched
+    root, origin = data_root(settings.root)
     folder = root / "imagenette2-160"
     if not settings.download and not folder.is_dir():
         raise _not_found("Imagenette", root, origin, folder.name, "100 MB")
-    incomplete = (
-        f"Imagenette in {folder} is incomplete: delete that folder and put a whole copy there, "
-        "or pass data.download=true to fetch one"
-    )
     try:
         data = Imagenette(str(root), split="train", size="160px", download=settings.download)
-    except FileNotFoundError as error:  # the folder is there, its train/ is not
-        raise DataError(incomplete) from error
-    except _FETCH_ERRORS as error:
-        raise _not_fetched(Imagenette._ARCHIVES["160px"][0], root, error) from error
-    listing = list_folder(folder)
+        listing = list_folder(folder)
+    except (*_FETCH_ERRORS, DataError) as error:
+        if folder.is_dir():  # torchvision takes it for complete
+            raise _incomplete(folder, str(error)) from error
+        raise _not_fetched(Imagenette._ARCHIVES["160px"][0], folder, error) from error
     num_test = 0 if listing.is_test is None else int(listing.is_test.sum())
     counts = (len(listing.files) - num_test, num_test)
     if counts != IMAGENETTE_COUNTS:
-        raise DataError(f"{incomplete} (it has {counts} images, not {IMAGENETTE_COUNTS})")
-    words = dict(zip(data.wnids, (names[0] for names in data.classes), strict=True))
-    return _found_folder(listing, settings, progress, names=words)
-
-
-def _found_folder(
-    listing: FolderListing,
-    settings: DataSettings,
-    progress: Progress,
-    names: Mapping[str, str] | None = None,
-) -> FoundImages:
-    """A listed folder; `names` maps its class folders to what the classes are called."""
-    image_size = settings.image_size
-    if image_size is None:
-        raise DataError(
-            f"data.name={settings.name} needs data.image_size, such as 64: "
-            "its images have no size in common"
-        )
-
-    def read(indices: Tensor) -> Tensor:
-        files = [listing.files[index] for index in indices.tolist()]
-        return read_images(listing.root, files, image_size, progress=progress)
-
-    class_names = tuple((names or {}).get(name, name) for name in listing.class_names)
+        expected = " + ".join(map(str, IMAGENETTE_COUNTS))
+        raise _incomplete(folder, f"it has {counts[0]} + {counts[1]} images instead of {expected}")
+    class_names = tuple(names[0] for names in data.classes)
+    read = partial(read_images, listing, image_size=image_size, progress=progress)
     return FoundImages(class_names, listing.labels, listing.is_test, read)
+
+
+def _incomplete(folder: Path, reason: str) -> DataError:
+    return DataError(
+        f"Imagenette in {folder} is incomplete ({reason}): delete that folder, then put a whole "
+        "copy there or pass data.download=true to fetch one"
+    )
+
+
+def _image_size(settings: DataSettings) -> int:
+    if settings.image_size is None:
+        raise DataError(
+            f"data.name={settings.name} needs data.image_size, such as 64: its images have no "
+            "size in common"
+        )
+    return settings.image_size
 
 
 _CIFAR_LICENCE = (

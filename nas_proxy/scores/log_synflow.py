@@ -13,7 +13,7 @@ from nas_proxy.errors import EvaluationError
 from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.registry import SCORES
 
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 @SCORES.register("log_synflow")
@@ -38,22 +38,15 @@ class LogSynFlow(ZeroCostScore):
         """
         # float64: gradients of some 1e40 are common, and float32 ends at 3e38.
         network.double().eval()
-        hooks = [
-            module.register_forward_hook(_bypass)
-            for module in network.modules()
-            if isinstance(module, _NORMS)
-        ]
+        _bypass_norms(network)
         parameters = [weight for weight in network.parameters() if weight.requires_grad]
         with torch.no_grad():
             for weight in parameters:
                 weight.abs_()
         with torch.enable_grad():
             logits = network(torch.ones_like(images[:1], dtype=torch.float64))
-            # Weights that the logits do not depend on, such as those of a bypassed norm, have no
-            # gradient and add log(1) = 0.
+            # Weights that the logits do not depend on have no gradient and add log(1) = 0.
             gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
-        for hook in hooks:
-            hook.remove()
         score = sum(
             float((weight.detach() * gradient.abs().log1p()).sum())
             for weight, gradient in zip(parameters, gradients, strict=True)
@@ -64,5 +57,8 @@ class LogSynFlow(ZeroCostScore):
         return score
 
 
-def _bypass(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    return inputs[0]
+def _bypass_norms(network: nn.Module) -> None:
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, _NORMS):
+                setattr(module, name, nn.Identity())

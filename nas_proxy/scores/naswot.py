@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nas_proxy.errors import EvaluationError
 from nas_proxy.interfaces import ZeroCostScore
+from nas_proxy.options import PositiveInt
 from nas_proxy.registry import SCORES
 
 # What stands in for ReLU: activations that behave differently on the two sides of zero.
@@ -42,25 +43,31 @@ class NASWOT(ZeroCostScore):
     for both. In a network without any `nn.ReLU`, the inputs of its other activation modules take
     their place: the sign of a leaky ReLU's input, and whether a sigmoid exceeds one half.
     The network runs in training mode, as published: fresh norms then use the batch's statistics.
+
+    Attributes:
+        num_images: Images to compare, the first ones given; all when fewer are given. The cost
+            grows in proportion; on NAS-Bench-201 the ranking hardly changes from 32 upwards.
     """
+
+    num_images: PositiveInt = 64
 
     name: ClassVar[str]
     summary: ClassVar[str] = "how differently an untrained network sees different images"
     paper: ClassVar[str] = "Mellor et al., Neural architecture search without training, ICML 2021"
 
     def measure(self, network: nn.Module, images: Tensor) -> float:
-        """Score one network on all of `images`; scores of different batches do not compare.
+        """Score one network; scores of different images do not compare.
 
         Raises:
             EvaluationError: If the network has no activation module, or sees two images alike, so
                 that the kernel is singular.
         """
-        kernel = _agreement_kernel(network, images)
+        kernel = _agreement_kernel(network, images[: self.num_images])
         # The kernel is symmetric and positive semi-definite. Its eigenvalues tell a singular one
         # from rounding, where a factorisation would give an arbitrary finite logarithm.
         eigenvalues = torch.linalg.eigvalsh(kernel.cpu())
         smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
-        if smallest <= largest * len(images) * torch.finfo(eigenvalues.dtype).eps:
+        if smallest <= largest * len(kernel) * torch.finfo(eigenvalues.dtype).eps:
             raise EvaluationError(
                 "naswot: the kernel is singular, its log-determinant is not finite: the network's "
                 "activations do not tell the images apart"
@@ -92,7 +99,7 @@ def _agreement_kernel(network: nn.Module, images: Tensor) -> Tensor:
 
 def _activations(network: nn.Module) -> list[nn.Module]:
     modules = list(network.modules())
-    found = [module for module in modules if isinstance(module, nn.ReLU)]
+    found: list[nn.Module] = [module for module in modules if isinstance(module, nn.ReLU)]
     found = found or [module for module in modules if isinstance(module, _OTHER_ACTIVATIONS)]
     if not found:
         raise EvaluationError(

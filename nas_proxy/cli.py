@@ -1,0 +1,285 @@
+"""The command line. Exit status: 0 done, 2 the input is wrong, 1 anything else."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from nas_proxy import __version__
+from nas_proxy.errors import PluginError, UserError
+from nas_proxy.interfaces import Progress
+
+_LINE_SECONDS = 15.0  # between lines of progress where there is no terminal
+_USERS_ERRNOS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a file is in the way",
+}
+
+
+class ConsoleDisplay:
+    """Shows progress on standard error: bars in a terminal, now and then a line elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def say(self, message: str) -> None:
+        """Print one line."""
+        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        """A bar, or a line every 15 seconds; nothing for work that is over at once."""
+        if not self._console.is_terminal:
+            yield _ProgressLines(self, title)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with RichProgress(*columns, console=self._console, transient=True) as bars:
+            task = bars.add_task(title, total=None, note="")
+
+            def show(done: int, total: int, note: str = "") -> None:
+                bars.update(task, completed=done, total=total, note=note)
+
+            yield show
+
+
+class _ProgressLines:
+    """Progress for a log file."""
+
+    def __init__(self, display: ConsoleDisplay, title: str) -> None:
+        self._display = display
+        self._title = title
+        self._started = self._shown = time.monotonic()
+        self._first_done: int | None = None
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if self._first_done is None:
+            self._first_done, self._started = done, now
+        if now - self._shown < _LINE_SECONDS:
+            return
+        self._shown = now
+        left = ""
+        if done > self._first_done:
+            seconds = (now - self._started) / (done - self._first_done) * (total - done)
+            left = f", about {seconds:.0f} s left"
+        self._display.say(f"{self._title}: {done} of {total}{left}{'; ' + note if note else ''}")
+
+
+_console = Console(stderr=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nas-proxy")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Neural architecture search on distilled proxy data sets, with proof of their ranking.
+
+    CONFIG is a YAML file; any of its values can be replaced on the command line, as in
+    `nas-proxy run configs/quickstart.yaml search.n_trials=50`.
+    """
+    context.obj = {"debug": debug}
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=_console, show_time=False, show_path=False)],
+    )
+
+
+def _stage_command(name: str, summary: str) -> None:
+    @cli.command(name=name, help=summary)
+    @click.argument("config", type=click.Path(path_type=Path))
+    @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+    @click.option("--force", is_flag=True, help="Discard this stage's earlier result, repeat it.")
+    def command(config: Path, overrides: tuple[str, ...], force: bool) -> None:
+        from nas_proxy.config import load_config
+        from nas_proxy.pipeline import run_pipeline
+
+        loaded = load_config(config, overrides)
+        last: Any = "report" if name == "run" else name
+        run_pipeline(loaded, ConsoleDisplay(_console), last=last, force=force)
+
+
+_stage_command("run", "Distil, search, validate and report; continue where an earlier run stopped.")
+_stage_command("distill", "Make the proxy data set.")
+_stage_command("search", "Search the space on the proxy data set, which is made first if missing.")
+_stage_command("validate", "Judge the ranking, after what it needs has been done.")
+_stage_command("report", "Write the report again, after what it needs has been done.")
+
+
+@cli.command(name="list")
+@click.argument(
+    "kind",
+    required=False,
+    type=click.Choice(["distillers", "spaces", "scores", "datasets"]),
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_command(kind: str | None, as_json: bool) -> None:
+    """Show what can be named in a config: distillers, search spaces, scores and data sets."""
+    found = {name: rows() for name, rows in _LISTS.items() if kind in (None, name)}
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    output = Console()
+    for name, entries in found.items():
+        table = Table("name", "what it is", "paper or licence", title=name, title_justify="left")
+        for entry in entries:
+            table.add_row(entry["name"], entry["summary"], entry["source"])
+        output.print(table)
+
+
+def _registered(registry: Any) -> list[dict[str, str]]:
+    entries = []
+    for name in registry.names():
+        try:
+            plugin = registry.get(name)
+        except PluginError as error:
+            logging.getLogger("nas_proxy").warning("%s", error)
+            continue
+        summary = plugin.summary or (plugin.__doc__ or "").strip().partition("\n")[0]
+        entries.append({"name": name, "summary": summary, "source": plugin.paper})
+    return entries
+
+
+def _distillers() -> list[dict[str, str]]:
+    from nas_proxy.registry import DISTILLERS
+
+    return _registered(DISTILLERS)
+
+
+def _spaces() -> list[dict[str, str]]:
+    from nas_proxy.registry import SEARCH_SPACES
+
+    return _registered(SEARCH_SPACES)
+
+
+def _scores() -> list[dict[str, str]]:
+    from nas_proxy.registry import SCORES
+
+    return _registered(SCORES)
+
+
+def _datasets() -> list[dict[str, str]]:
+    from nas_proxy.data.sources import DATASETS
+
+    return [
+        {"name": name, "summary": source.summary, "source": source.licence}
+        for name, source in DATASETS.items()
+    ]
+
+
+_LISTS: dict[str, Callable[[], list[dict[str, str]]]] = {
+    "distillers": _distillers,
+    "spaces": _spaces,
+    "scores": _scores,
+    "datasets": _datasets,
+}
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--picture", type=click.Path(path_type=Path), help="Where to; beside FILE otherwise.")
+def inspect(file: Path, picture: Path | None) -> None:
+    """Print what a proxy data set FILE says of itself, and write a picture of its images."""
+    from nas_proxy.data.pictures import write_image_grid
+    from nas_proxy.data.proxy_dataset import ProxyDataset
+
+    proxy_dataset = ProxyDataset.load(file)
+    table = Table(show_header=False, box=None)
+    for name, value in proxy_dataset.card().items():
+        table.add_row(name, value if isinstance(value, str) else json.dumps(value))
+    Console().print(table)
+    target = picture or file.with_suffix(".png")
+    write_image_grid(target, proxy_dataset.pixels(), proxy_dataset.images_per_class)
+    click.echo(f"picture: {target}")
+
+
+@cli.command()
+@click.option("--results", type=click.Path(path_type=Path), default=Path("results"))
+@click.option("--uri", help="Another MLflow store than the one in the results folder.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+def ui(results: Path, uri: str | None, port: int) -> None:
+    """Open MLflow's pages on 127.0.0.1 until Ctrl-C."""
+    from nas_proxy.tracking import launch_ui
+
+    _console.print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    launch_ui(results, uri, port)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; errors become one paragraph on standard error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = cli.main(args=words, prog_name="nas-proxy", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped; the same command continues where it was", 1)
+    except Exception as error:  # noqa: BLE001 - the last place that can turn it into a sentence
+        if "--debug" in words:
+            traceback.print_exc()
+        message, status = _explain(error)
+        _fail(message, status)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One sentence for an error, and the exit status."""
+    if isinstance(error, UserError):
+        return str(error), 2
+    cause: BaseException | None = error
+    while cause is not None:  # a library may have wrapped the system's error
+        if isinstance(cause, OSError) and cause.errno in _USERS_ERRNOS:
+            where = f" at {cause.filename}" if cause.filename else ""
+            return (
+                f"{_USERS_ERRNOS[cause.errno]}{where}; nothing that was finished is lost: mend it "
+                "or set results to another folder, and the same command continues",
+                2,
+            )
+        cause = cause.__cause__ or cause.__context__
+    kind = type(error).__name__
+    return f"unexpected {kind}: {error} (nas-proxy --debug ... shows where)", 1
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"nas-proxy: {message}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""From a YAML file and overrides to a checked configuration.
+
+Sections are frozen dataclasses (`nas_proxy.options`), checked by pydantic; all faults are reported
+at once, each with its path and the nearest right key. A plug-in's section names the plug-in in
+`name`; the rest is checked against the plug-in's own fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from nas_proxy.data.sources import DataSettings
+from nas_proxy.errors import ConfigError, PluginError, UserError, did_you_mean
+from nas_proxy.interfaces import Distiller, SearchSpace
+from nas_proxy.options import NonNegativeInt, PositiveInt
+from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
+from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.scores.signals import higher_is_better
+from nas_proxy.search.settings import SearchSettings
+from nas_proxy.tracking import TrackingSettings
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.validate.settings import ValidateSettings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """A checked configuration.
+
+    Attributes:
+        study_name: Names the study's folder, its Optuna study and its MLflow run.
+        seed: Of everything random but the data split, which has its own.
+        device: `cpu`, `cuda` or `cuda:1`.
+        num_threads: Torch threads of this process on a CPU; workers have one each.
+        results: Folder that holds the study's folder and the MLflow store.
+        data: The real data set.
+        distiller: Makes the proxy data set.
+        images_per_class: How many images it makes for each class.
+        space: Where architectures come from.
+        train: How candidates are trained.
+        score: How they are ranked.
+        search: How the space is searched.
+        validation: How the ranking is judged; None if it is not.
+        tracking: Where the study is logged.
+        resolved: The whole configuration as plain values, defaults included; reading it back
+            gives the same study.
+    """
+
+    study_name: str
+    seed: int
+    device: str
+    num_threads: int
+    results: Path
+    data: DataSettings
+    distiller: Distiller
+    images_per_class: int
+    space: SearchSpace
+    train: TrainSettings
+    score: ScoreSettings
+    search: SearchSettings
+    validation: ValidateSettings | None
+    tracking: TrackingSettings
+    resolved: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return self.results / self.study_name
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML."""
+        return yaml.safe_dump(dict(self.resolved), sort_keys=False)
+
+
+class _Sections(BaseModel):
+    """The file's top level. Plug-in sections stay mappings: their plug-ins check them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    seed: NonNegativeInt = 0
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    num_threads: PositiveInt = 1
+    results: Path = Path("results")
+    data: DataSettings = DataSettings()
+    distill: dict[str, Any]
+    space: dict[str, Any]
+    train: TrainSettings
+    score: ScoreSettings = ScoreSettings()
+    search: SearchSettings = SearchSettings()
+    validation: Annotated[ValidateSettings | None, Field(alias="validate")] = None
+    tracking: TrackingSettings = TrackingSettings()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read and check a configuration.
+
+    Args:
+        path: YAML file.
+        overrides: Such as `train.num_steps=200`; the value is read as YAML.
+
+    Raises:
+        ConfigError: With every fault that was found, one per line.
+    """
+    mapping = _read_yaml(path)
+    for override in overrides:
+        _apply(mapping, override)
+    return check_config(mapping)
+
+
+def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
+    """Check a configuration that is already a mapping; it is not altered.
+
+    Raises:
+        ConfigError: With every fault that was found, one per line.
+    """
+    faults: list[str] = []
+    sections = _check(_Sections, mapping, (), faults)
+    distill = dict(_mapping_at(mapping, "distill"))
+    images_per_class = _check(
+        PositiveInt, distill.pop("images_per_class", 10), ("distill", "images_per_class"), faults
+    )
+    distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
+    space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
+    if sections is not None:
+        faults.extend(_contradictions(sections, space))
+    if faults or sections is None or distiller is None or space is None:
+        listed = "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))
+        raise ConfigError(f"the configuration cannot be used:\n{listed}")
+    plain = TypeAdapter(_Sections).dump_python(sections, mode="json", by_alias=True)
+    plain["distill"] = {
+        "name": mapping["distill"]["name"],
+        "images_per_class": images_per_class,
+        **_dump(distiller),
+    }
+    plain["space"] = {"name": mapping["space"]["name"], **_dump(space)}
+    return StudyConfig(
+        **{name: getattr(sections, name) for name in _COPIED},
+        distiller=distiller,
+        images_per_class=images_per_class or 0,
+        space=space,
+        resolved=plain,
+    )
+
+
+_COPIED = tuple(name for name in _Sections.model_fields if name not in ("distill", "space"))
+
+
+def _contradictions(sections: _Sections, space: SearchSpace | None) -> list[str]:
+    """Faults that show only when sections are seen together."""
+    faults = []
+    controls = sections.validation.controls if sections.validation is not None else ()
+    for path, signals in (
+        ("score.signals", sections.score.signals),
+        ("validate.controls", controls),
+    ):
+        for signal in signals:
+            try:
+                higher_is_better(signal)
+            except UserError as error:
+                faults.append(f"{path}: {error}")
+    if space is not None:
+        for option in sections.train.space_fidelity:
+            if option not in space.fidelity_options:
+                faults.append(
+                    f"train.space_fidelity.{option}: not a fidelity of the space {space.name!r}; "
+                    + did_you_mean(option, space.fidelity_options)
+                )
+    return faults
+
+
+def _plugin(
+    registry: Registry[T],
+    section: Mapping[str, Any],
+    path: str,
+    mapping: Mapping[str, Any],
+    faults: list[str],
+) -> T | None:
+    """The plug-in that a section names, with the section's other keys as its options."""
+    if not isinstance(mapping.get(path), Mapping):
+        return None  # missing or no mapping: already among the faults
+    options = dict(section)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        faults.append(f"{path}.name: name a {registry.kind}: {', '.join(registry.names())}")
+        return None
+    try:
+        plugin = registry.get(name)
+    except PluginError as error:
+        faults.append(f"{path}.name: {error}")
+        return None
+    return _check(plugin, options, (path,), faults)
+
+
+def _check(kind: Any, value: Any, path: tuple[str, ...], faults: list[str]) -> Any:
+    """`value` as `kind`; None after adding to `faults` what is wrong with it."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        faults.extend(_in_words(fault, kind, path) for fault in error.errors())
+    except ConfigError as error:  # from a section's own __post_init__
+        faults.append(f"{'.'.join(path)}: {error}")
+    return None
+
+
+def _in_words(fault: Any, kind: Any, path: tuple[str, ...]) -> str:
+    location = ".".join(str(part) for part in (*path, *fault["loc"]))
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _keys_at(kind, fault["loc"][:-1])
+        return f"{location}: unknown key; {did_you_mean(str(fault['loc'][-1]), known)}"
+    if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{location}: missing"
+    message = fault["msg"].removeprefix("Value error, ").replace("Input", "the value")
+    shown = repr(fault["input"])
+    given = f" (got {shown if len(shown) <= 60 else shown[:57] + '...'})"
+    return f"{location or 'configuration'}: {message}{'' if 'got ' in message else given}"
+
+
+def _keys_at(kind: Any, location: Sequence[Any]) -> list[str]:
+    """The keys that the section at `location` knows."""
+    for part in location:
+        fields = _fields(kind)
+        kind = fields.get(str(part), kind)
+    return list(_fields(kind))
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Key to type of a section; nothing for a type that is no section."""
+    for candidate in (kind, *getattr(kind, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return {f.alias or n: f.annotation for n, f in candidate.model_fields.items()}
+        if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
+            from typing import get_type_hints
+
+            hints = get_type_hints(candidate)
+            return {field.name: hints[field.name] for field in dataclasses.fields(candidate)}
+    return {}
+
+
+def _dump(plugin: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = TypeAdapter(type(plugin)).dump_python(plugin, mode="json")
+    return dumped
+
+
+def _mapping_at(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    section = mapping.get(key)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the configuration {path} is not UTF-8 text: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{path}{place} is not valid YAML: {problem}") from error
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{path} must hold sections such as data: and distill:, as a mapping")
+    return mapping
+
+
+def _apply(mapping: dict[str, Any], override: str) -> None:
+    """Set one value in place, creating sections on the way."""
+    key, equals, text = override.partition("=")
+    if not equals or not key or not all(key.split(".")):
+        raise ConfigError(f"override {override!r} must look like section.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of override {override!r} is not valid YAML") from error
+    *sections, last = key.split(".")
+    inner = mapping
+    for section in sections:
+        if inner.get(section) is None:
+            inner[section] = {}
+        inner = inner[section]
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
+    inner[last] = value

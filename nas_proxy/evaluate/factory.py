@@ -1,0 +1,110 @@
+"""Descriptions of evaluators, light enough to be sent to a worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.data.sources import DataSettings, load_splits
+from nas_proxy.data.splits import draw_per_class
+from nas_proxy.data.transforms import normalise, resize, resize_dataset
+from nas_proxy.evaluate.network import NetworkEvaluator
+from nas_proxy.interfaces import SearchSpace, ZeroCostScore
+from nas_proxy.reproducibility import derive_seed, make_generator
+from nas_proxy.train.loop import TrainingSet
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.types import DatasetSpec, Fidelity, ImageDataset
+
+NUM_SCORE_IMAGES = 64  # real images that zero-cost scores look at
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkEvaluatorFactory:
+    """Builds a `NetworkEvaluator` from what is on the disk.
+
+    Attributes:
+        data: The real data set.
+        space: At full size.
+        scores: Zero-cost signals to measure, by the names they are reported under.
+        settings: How networks are trained, and at which fidelity.
+        train_on: A proxy data set's file; `search_train` for the real images; None for no
+            training.
+        judged_by: The split that measures trained networks. `test` is for the validator's
+            full-data reference alone.
+        device: Where to work, such as `cpu` or `cuda`.
+        fidelity: What one evaluation costs.
+    """
+
+    data: DataSettings
+    space: SearchSpace
+    scores: Mapping[str, ZeroCostScore]
+    settings: TrainSettings
+    train_on: Path | Literal["search_train"] | None
+    judged_by: Literal["search_val", "test"] = "search_val"
+    device: str
+    fidelity: Fidelity
+
+    def build(self) -> NetworkEvaluator:
+        """Load the images and put them on the device, every one at the size of the training."""
+        device = torch.device(self.device)
+        splits = load_splits(self.data)
+        search_train = _on(splits.search_train, device)
+        size = self.settings.image_size or splits.spec.image_shape[1]
+        judge = splits.test if self.judged_by == "test" else splits.search_val
+        if self.judged_by == "search_val" and self.settings.num_val_images is not None:
+            judge = _balanced(judge, self.settings.num_val_images)
+        generator = make_generator(derive_seed("score images"))
+        chosen = torch.randperm(len(search_train), generator=generator)[:NUM_SCORE_IMAGES]
+        return NetworkEvaluator(
+            space=self.space,
+            scores=self.scores,
+            score_images=normalise(search_train.images[chosen.to(device)], splits.spec),
+            spec=splits.spec,
+            settings=self.settings,
+            fidelity=self.fidelity,
+            training_set=self._training_set(search_train, size),
+            measured_on=resize_dataset(_on(judge, device), size),
+            measured_split="test" if self.judged_by == "test" else "val",
+        )
+
+    def _training_set(self, search_train: ImageDataset, size: int) -> TrainingSet | None:
+        if self.train_on is None:
+            return None
+        if isinstance(self.train_on, Path):
+            proxy_dataset = ProxyDataset.load(self.train_on).to(search_train.images.device)
+            proxy_dataset.check_source(search_train.spec)
+            training_set = TrainingSet.of(proxy_dataset)
+        else:
+            training_set = TrainingSet.of(search_train)
+        return replace(training_set, images=resize(training_set.images, size))
+
+
+def training_fidelity(
+    settings: TrainSettings, spec: DatasetSpec, dataset_id: str, num_images: int
+) -> Fidelity:
+    """The fidelity of training on `num_images` images that `dataset_id` identifies."""
+    return Fidelity(
+        dataset_id=dataset_id,
+        num_steps=settings.steps_for(num_images),
+        batch_size=min(settings.batch_size, num_images),
+        image_size=settings.image_size or spec.image_shape[1],
+        space_fidelity=dict(settings.space_fidelity),
+        num_seeds=settings.num_seeds,
+    )
+
+
+def _on(dataset: ImageDataset, device: torch.device) -> ImageDataset:
+    return replace(dataset, images=dataset.images.to(device), labels=dataset.labels.to(device))
+
+
+def _balanced(dataset: ImageDataset, num_images: int) -> ImageDataset:
+    """About `num_images` images, the same number of each class, always the same ones."""
+    smallest = int(torch.bincount(dataset.labels.cpu()).min())
+    per_class = min(max(1, num_images // dataset.spec.num_classes), smallest)
+    generator = make_generator(derive_seed("validation images"))
+    return dataset.subset(draw_per_class(dataset, per_class, generator))

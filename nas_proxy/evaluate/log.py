@@ -1,0 +1,78 @@
+"""Evaluations on disk: one JSON line each, so that nothing finished is lost or repeated."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from nas_proxy.errors import StudyError
+from nas_proxy.reproducibility import canonical_json
+from nas_proxy.types import Architecture, Evaluation
+
+
+class EvaluationLog:
+    """An append-only file of evaluations at one fidelity, and its content in memory.
+
+    Args:
+        path: The file; created with the first evaluation.
+
+    Raises:
+        StudyError: If a line before the last cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._evaluations: dict[tuple[str, int], Evaluation] = {}
+        drop_partial_line(path)
+        if path.is_file():
+            for number, line in enumerate(path.read_text().splitlines(), start=1):
+                self._remember(_parse(line, path, number))
+
+    def __len__(self) -> int:
+        return len(self._evaluations)
+
+    def __iter__(self) -> Iterator[Evaluation]:
+        return iter(self._evaluations.values())
+
+    def get(self, architecture: Architecture, seed: int) -> Evaluation | None:
+        """The evaluation of an architecture, if it is finished."""
+        return self._evaluations.get((architecture.id, seed))
+
+    def append(self, evaluation: Evaluation) -> None:
+        """Keep an evaluation; it is on the disk when this returns.
+
+        Raises:
+            OSError: If the disk is full or the folder cannot be written.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab") as file:
+            file.write(canonical_json(evaluation.to_json()).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._remember(evaluation)
+
+    def _remember(self, evaluation: Evaluation) -> None:
+        self._evaluations[evaluation.architecture.id, evaluation.seed] = evaluation
+
+
+def drop_partial_line(path: Path) -> None:
+    """Cut off what a killed process left of its last line; a file that ends well stays."""
+    if not path.is_file():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            file.truncate(complete)
+
+
+def _parse(line: str, path: Path, number: int) -> Evaluation:
+    try:
+        return Evaluation.from_json(json.loads(line))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StudyError(
+            f"{path}, line {number}, is damaged ({error}); remove the line to repeat that "
+            "evaluation"
+        ) from error

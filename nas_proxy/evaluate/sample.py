@@ -1,0 +1,90 @@
+"""Drawing the architectures that a ranking is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import torch
+
+from nas_proxy.errors import StudyError
+from nas_proxy.interfaces import SearchSpace
+from nas_proxy.types import Architecture
+
+_MAX_REPEATS = 1000  # consecutive known draws after which a space counts as exhausted
+_STRATA = ((0.0, 1 / 8), (1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 2, 1.0))  # best first
+
+
+def draw_architectures(
+    space: SearchSpace,
+    num: int,
+    generator: torch.Generator,
+    *,
+    among: Sequence[Architecture] | None = None,
+    excluded: Collection[Architecture] = (),
+) -> list[Architecture]:
+    """Different architectures, uniform over the space or over a benchmark's rows.
+
+    Args:
+        space: Where to draw from.
+        num: How many.
+        generator: The only source of randomness.
+        among: A benchmark's architectures, to draw from these instead.
+        excluded: Never drawn: they had a part in what is judged.
+
+    Raises:
+        StudyError: If there are not so many; the message says how many there are.
+    """
+    source = _shuffled(among, generator) if among is not None else _stream(space, generator)
+    barred = set(excluded)
+    drawn: dict[Architecture, None] = {}
+    repeats = 0
+    for architecture in source:
+        if architecture in drawn or architecture in barred:
+            repeats += 1
+            if repeats > _MAX_REPEATS:
+                break
+            continue
+        repeats = 0
+        drawn[architecture] = None
+        if len(drawn) == num:
+            return list(drawn)
+    raise StudyError(
+        f"{num} different architectures are asked for, but only {len(drawn)} could be drawn from "
+        f"{'the truth table' if among is not None else f'the space {space.name!r}'} "
+        f"({len(barred)} are set aside for the score); ask for fewer"
+    )
+
+
+def stratify(scores: Sequence[float], num: int, generator: torch.Generator) -> list[int]:
+    """Indices of `num` architectures, spread over the strata of their scores, best first.
+
+    The strata are the best eighth, the next eighth, the next quarter and the worse half; each
+    gives as many as the others as far as it has them.
+
+    Args:
+        scores: Higher is better, at least `num` of them.
+        num: How many to choose.
+        generator: The only source of randomness.
+    """
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    strata = []
+    for low, high in _STRATA:
+        members = order[round(low * len(order)) : round(high * len(order))]
+        shuffled = torch.randperm(len(members), generator=generator).tolist()
+        strata.append([members[position] for position in shuffled])
+    chosen: list[int] = []
+    while len(chosen) < num and any(strata):
+        for stratum in strata:
+            if stratum and len(chosen) < num:
+                chosen.append(stratum.pop())
+    return chosen
+
+
+def _stream(space: SearchSpace, generator: torch.Generator) -> Iterator[Architecture]:
+    while True:
+        yield space.sample(generator)
+
+
+def _shuffled(among: Sequence[Architecture], generator: torch.Generator) -> Iterator[Architecture]:
+    for index in torch.randperm(len(among), generator=generator).tolist():
+        yield among[index]

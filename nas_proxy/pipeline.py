@@ -1,0 +1,119 @@
+"""A study from its configuration to its report, in one straight line.
+
+config -> distill -> ProxyDataset -> search -> evaluations -> validate -> RankReport -> report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+import yaml
+
+from nas_proxy.config import StudyConfig
+from nas_proxy.data.sources import load_splits
+from nas_proxy.errors import ConfigError, StudyError
+from nas_proxy.evaluate.executors import open_executor
+from nas_proxy.reproducibility import write_atomically
+from nas_proxy.stages.context import Display, StudyContext
+from nas_proxy.stages.distill import run_distill
+from nas_proxy.stages.folder import differences
+from nas_proxy.stages.report import run_report
+from nas_proxy.stages.search import run_search_stage
+from nas_proxy.stages.validate import run_validate
+from nas_proxy.tracking import open_tracker
+
+StageName = Literal["distill", "search", "validate", "report"]
+STAGES: dict[StageName, Callable[..., None]] = {
+    "distill": run_distill,
+    "search": run_search_stage,
+    "validate": run_validate,
+    "report": run_report,
+}
+assert tuple(STAGES) == get_args(StageName)
+
+
+def run_pipeline(
+    config: StudyConfig, display: Display, *, last: StageName = "report", force: bool = False
+) -> None:
+    """Run the stages up to `last`; those whose inputs have not changed are skipped.
+
+    Args:
+        config: The study.
+        display: Shows progress.
+        last: Where to stop.
+        force: Discard what `last` and the stages after it have written, and repeat `last`; with
+            `report`, repeat everything.
+
+    Raises:
+        StudyError: If the study's folder was written by another configuration; nothing is changed.
+        UserError: If something is wrong that the user can mend.
+    """
+    _prepare_device(config)
+    _refuse_foreign_folder(config, repeated=_repeated(last) if force else ())
+    with display.progress("loading images") as progress:
+        splits = load_splits(config.data, progress=progress)
+    write_atomically(config.folder / "config.yaml", config.to_yaml())
+    tracker = open_tracker(config.tracking, config.results, config.folder, config.study_name)
+    executor = open_executor(config.search.executor, config.search.num_workers)
+    with tracker, executor as running:
+        study = StudyContext(config, splits, running, tracker, display)
+        for name, stage in STAGES.items():
+            stage(study, force=force and name in _repeated(last))
+            if name == last:
+                return
+
+
+def _repeated(last: StageName) -> tuple[StageName, ...]:
+    """The stages that `--force` repeats: the one that is asked for, or all of them."""
+    return tuple(STAGES) if last == "report" else (last,)
+
+
+def _refuse_foreign_folder(config: StudyConfig, *, repeated: tuple[StageName, ...]) -> None:
+    """Compare with the configuration that wrote the folder, before anything is touched."""
+    stored_file = config.folder / "config.yaml"
+    if not stored_file.is_file():
+        return
+    try:
+        stored = yaml.safe_load(stored_file.read_text())
+    except yaml.YAMLError as error:
+        raise StudyError(
+            f"{stored_file} is damaged; delete it, or choose another study_name"
+        ) from error
+    sections: set[str] = set()
+    for name, read in _READ_SECTIONS.items():
+        if name not in repeated and (config.folder / name / "stage.json").is_file():
+            sections.update(read)
+    found = differences(
+        *({name: _comparable(name, mapping.get(name)) for name in sections}
+          for mapping in (stored, config.resolved))
+    )  # fmt: skip
+    if found:
+        raise StudyError(
+            f"{config.folder} was written by a different config ({'; '.join(found)}); choose "
+            "another study_name, or pass --force to discard that work and repeat it"
+        )
+
+
+_READ_SECTIONS: dict[str, tuple[str, ...]] = {
+    "distill": ("seed", "data", "distill"),
+    "search": ("space", "train", "score", "search"),
+    "validate": ("validate",),
+}
+_FREE_TO_CHANGE = {  # where things are and how fast they go, not what comes out
+    "data": ("root", "download"),
+    "search": ("n_trials", "executor", "num_workers"),
+}
+
+
+def _comparable(name: str, section: Any) -> Any:
+    if not isinstance(section, dict):
+        return section
+    return {key: v for key, v in section.items() if key not in _FREE_TO_CHANGE.get(name, ())}
+
+
+def _prepare_device(config: StudyConfig) -> None:
+    torch.set_num_threads(config.num_threads)
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device is {config.device!r}, but torch sees no GPU; use device=cpu")

@@ -1,0 +1,89 @@
+"""Who proposes the next architecture, through Optuna's sampler interface."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.search_space import intersection_search_space
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from nas_proxy.search.settings import SearchSettings
+
+
+def make_sampler(settings: SearchSettings, seed: int) -> BaseSampler:
+    """The sampler that the settings name, starting from `seed`."""
+    if settings.sampler == "random":
+        return RandomSampler(seed=seed)
+    if settings.sampler == "nsga2":
+        return NSGAIISampler(population_size=settings.population_size, seed=seed)
+    if settings.sampler == "regularized_evolution":
+        return RegularizedEvolutionSampler(
+            settings.population_size, settings.tournament_size, seed=seed
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # The constant liar keeps parallel workers from all trying the same promising corner.
+        return TPESampler(seed=seed, constant_liar=settings.executor == "processes")
+
+
+class RegularizedEvolutionSampler(BaseSampler):
+    """Aging evolution: mutate the best of a few random members of a population of the youngest.
+
+    Real et al., "Regularized Evolution for Image Classifier Architecture Search", AAAI 2019. A
+    mutation changes one parameter of the trial, whatever the search space. Works on one objective.
+
+    Args:
+        population_size: The youngest complete trials that are alive; random trials until then.
+        tournament_size: Members drawn for each tournament.
+        seed: Of all draws.
+    """
+
+    def __init__(self, population_size: int, tournament_size: int, *, seed: int) -> None:
+        self._population_size = population_size
+        self._tournament_size = tournament_size
+        self._random = RandomSampler(seed=seed)
+        self._rng = np.random.default_rng(seed)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The parameters that all complete trials share; others are drawn independently."""
+        return intersection_search_space(study.get_trials(deepcopy=False))
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The parent's parameters with one of them changed; nothing while the population fills."""
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        free = {name: d for name, d in search_space.items() if not d.single()}
+        if len(complete) < self._population_size or not free:
+            return {}
+        parent = self._tournament(study, complete[-self._population_size :])
+        params = {name: parent.params[name] for name in search_space}
+        changed = str(self._rng.choice(sorted(free)))
+        while params[changed] == parent.params[changed]:
+            params[changed] = self._random.sample_independent(study, trial, changed, free[changed])
+        return params
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A uniform draw."""
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def _tournament(self, study: Study, population: Sequence[FrozenTrial]) -> FrozenTrial:
+        size = min(self._tournament_size, len(population))
+        members = [population[i] for i in self._rng.choice(len(population), size, replace=False)]
+        sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
+        return max(members, key=lambda member: sign * (member.value or 0.0))

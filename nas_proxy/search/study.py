@@ -1,0 +1,293 @@
+"""The search loop: ask Optuna for an architecture, evaluate it, tell what its score was.
+
+Results are told in the order in which they were asked for, whichever worker finishes first, and
+the number of open questions is fixed. So the same config and seed make the same search on the same
+machine, with any number of workers that is kept the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas_proxy.errors import StudyError
+from nas_proxy.evaluate.executors import Executor
+from nas_proxy.evaluate.log import EvaluationLog, drop_partial_line
+from nas_proxy.interfaces import EvaluatorFactory, Progress, SearchSpace, no_progress
+from nas_proxy.reproducibility import derive_seed
+from nas_proxy.scores.combine import Score
+from nas_proxy.search.samplers import make_sampler
+from nas_proxy.search.settings import SearchSettings
+from nas_proxy.types import Architecture, Evaluation, Status
+
+logger = logging.getLogger("nas_proxy")
+
+_MAX_IDLE_DRAWS = 300  # consecutive draws that are known or too large before the search gives up
+_MAX_FIRST_FAILURES = 8  # failures with no success at all: the mistake is not the candidates'
+_MAX_ATTEMPTS = 3  # a candidate that was in flight at so many kills is taken for their cause
+
+_ARCHITECTURE = "architecture_id"  # user attributes of Optuna's trials
+_REASON = "reason"
+_ATTEMPTS = "attempts"
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What a search needs beside its executor.
+
+    Attributes:
+        space: What is searched.
+        factory: How candidates are evaluated.
+        score: What is maximised.
+        settings: How.
+        study_name: Optuna's; also part of the seed of its sampler.
+        seed: Of the sampler and of every evaluation.
+        sizes: Resources of an architecture by the names of the constraints.
+        on_trial: Told each finished trial's number, evaluation and score (None if it failed).
+        progress: Told after every trial.
+    """
+
+    space: SearchSpace
+    factory: EvaluatorFactory
+    score: Score
+    settings: SearchSettings
+    study_name: str
+    seed: int
+    sizes: Callable[[Architecture], dict[str, float]]
+    on_trial: Callable[[int, Evaluation, float | None], None] = lambda *_: None
+    progress: Progress = no_progress
+
+
+@dataclass
+class SearchOutcome:
+    """What a search did.
+
+    Attributes:
+        trials: Optuna's number, evaluation and score of every architecture, in order.
+        num_duplicates: Proposals that were known already and not trained again.
+        num_infeasible: Proposals that a constraint ruled out before training.
+    """
+
+    trials: list[tuple[int, Evaluation, float | None]] = field(default_factory=list)
+    num_duplicates: int = 0
+    num_infeasible: int = 0
+
+
+def open_storage(storage: str, folder: Path) -> optuna.storages.BaseStorage | str:
+    """Optuna's storage: a journal in `folder`, repaired if a kill cut its last line, or a URL."""
+    if storage != "journal":
+        return storage
+    path = folder / "optuna_journal.log"
+    drop_partial_line(path)
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+def run_search(
+    task: SearchTask,
+    executor: Executor,
+    log: EvaluationLog,
+    storage: optuna.storages.BaseStorage | str,
+) -> SearchOutcome:
+    """Evaluate `n_trials` different architectures, or continue where a killed run stopped.
+
+    Raises:
+        StudyError: If the storage cannot be opened, no candidate can be evaluated, or none
+            satisfies the constraints.
+    """
+    return _Search(task, executor, log, _open_study(task, storage)).run()
+
+
+@dataclass
+class _Question:
+    """A trial that waits for its turn to be told."""
+
+    trial: Trial
+    architecture: Architecture
+    answer: Future[Evaluation] | Evaluation
+
+
+class _Search:
+    def __init__(
+        self, task: SearchTask, executor: Executor, log: EvaluationLog, study: optuna.Study
+    ) -> None:
+        self._task = task
+        self._executor = executor
+        self._log = log
+        self._study = study
+        self._outcome = SearchOutcome()
+        self._told: dict[str, float | None] = {}  # score by architecture id
+        self._open: deque[_Question] = deque()
+        self._idle_draws = 0
+        self._seen_sizes: dict[str, float] = {}
+        self._recall()
+
+    def run(self) -> SearchOutcome:
+        num_wanted = self._task.settings.n_trials
+        # Twice the workers: nobody waits for the slowest while a result is told in its turn.
+        window = 1 if self._executor.num_workers == 1 else 2 * self._executor.num_workers
+        self._task.progress(len(self._told), num_wanted)
+        while len(self._told) < num_wanted:
+            while len(self._open) < min(window, num_wanted - len(self._told)):
+                if not self._ask():
+                    break
+            if not self._open:
+                break
+            self._tell(self._open.popleft())
+            self._task.progress(len(self._told), num_wanted, self._note())
+        return self._outcome
+
+    def _ask(self) -> bool:
+        """Open one question; False if the space seems to hold nothing new."""
+        while self._idle_draws < _MAX_IDLE_DRAWS:
+            trial = self._study.ask()
+            architecture = self._task.space.suggest(trial)
+            trial.set_user_attr(_ARCHITECTURE, architecture.id)
+            if self._is_known(trial, architecture) or self._is_infeasible(trial, architecture):
+                self._idle_draws += 1
+                continue
+            self._idle_draws = 0
+            logged = self._log.get(architecture, self._task.seed)
+            given_up = self._given_up(trial, architecture)
+            answer = logged or given_up or self._submit(architecture)
+            self._open.append(_Question(trial, architecture, answer))
+            return True
+        if not self._told and not self._open:
+            raise StudyError(
+                f"none of {_MAX_IDLE_DRAWS} architectures satisfies search.constraints; the "
+                f"smallest seen had {_in_words(self._seen_sizes)}; raise the limits"
+            )
+        logger.warning(
+            "the last %d proposals were known or ruled out: the search ends with %d of %d trials",
+            _MAX_IDLE_DRAWS, len(self._told) + len(self._open), self._task.settings.n_trials,
+        )  # fmt: skip
+        return False
+
+    def _submit(self, architecture: Architecture) -> Future[Evaluation]:
+        return self._executor.submit(self._task.factory, architecture, self._task.seed)
+
+    def _is_known(self, trial: Trial, architecture: Architecture) -> bool:
+        """Answer a question that was asked before from memory."""
+        if architecture.id in self._told:
+            score = self._told[architecture.id]
+            if score is None:
+                self._study.tell(trial, state=TrialState.FAIL)
+            else:
+                self._study.tell(trial, score)
+        elif any(question.architecture == architecture for question in self._open):
+            # Its score is not there yet; the first question will teach it to the sampler.
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            return False
+        self._outcome.num_duplicates += 1
+        return True
+
+    def _is_infeasible(self, trial: Trial, architecture: Architecture) -> bool:
+        """Turn down what exceeds a limit; a pruned trial tells the sampler that it was bad."""
+        limits = {k: v for k, v in vars(self._task.settings.constraints).items() if v is not None}
+        if not limits:
+            return False
+        sizes = self._task.sizes(architecture)
+        for name in limits:
+            self._seen_sizes[name] = min(sizes[name], self._seen_sizes.get(name, sizes[name]))
+        exceeded = {name: sizes[name] for name, limit in limits.items() if sizes[name] > limit}
+        if not exceeded:
+            return False
+        trial.set_user_attr(_REASON, f"exceeds search.constraints: {_in_words(exceeded)}")
+        self._study.tell(trial, state=TrialState.PRUNED)
+        self._outcome.num_infeasible += 1
+        return True
+
+    def _given_up(self, trial: Trial, architecture: Architecture) -> Evaluation | None:
+        attempts = trial.user_attrs.get(_ATTEMPTS, 0)
+        if attempts < _MAX_ATTEMPTS:
+            return None
+        reason = f"the program was killed {attempts} times while this was evaluated"
+        return Evaluation(
+            architecture, self._task.factory.fidelity, self._task.seed, Status.FAILED, reason=reason
+        )
+
+    def _tell(self, question: _Question) -> None:
+        answer = question.answer
+        evaluation = answer if isinstance(answer, Evaluation) else answer.result()
+        if self._log.get(question.architecture, self._task.seed) is None:
+            self._log.append(evaluation)  # first the result, then the trial: see _recall
+        score = self._task.score.of(evaluation) if evaluation.complete else None
+        if score is None:
+            question.trial.set_user_attr(_REASON, evaluation.reason)
+            self._study.tell(question.trial, state=TrialState.FAIL)
+        else:
+            self._study.tell(question.trial, score)
+        self._remember(question.trial.number, evaluation, score)
+        self._task.on_trial(question.trial.number, evaluation, score)
+        self._refuse_hopeless()
+
+    def _remember(self, number: int, evaluation: Evaluation, score: float | None) -> None:
+        self._told[evaluation.architecture.id] = score
+        self._outcome.trials.append((number, evaluation, score))
+
+    def _refuse_hopeless(self) -> None:
+        trials = self._outcome.trials
+        if len(trials) >= _MAX_FIRST_FAILURES and not any(e.complete for _, e, _ in trials):
+            reason, count = Counter(e.reason for _, e, _ in trials).most_common(1)[0]
+            raise StudyError(
+                f"all {len(trials)} architectures so far failed, {count} of them because: {reason}"
+            )
+
+    def _recall(self) -> None:
+        """Take up what an earlier process left: finished trials count, others are asked again.
+
+        A result is logged before its trial is told, so a kill in between leaves a running trial
+        whose result is known: its parameters are asked again and answered from the log.
+        """
+        logged = {evaluation.architecture.id: evaluation for evaluation in self._log}
+        for trial in self._study.get_trials(deepcopy=False):
+            evaluation = logged.get(trial.user_attrs.get(_ARCHITECTURE, ""))
+            if trial.state == TrialState.RUNNING:
+                self._requeue(trial)
+            elif trial.state == TrialState.PRUNED:
+                self._outcome.num_infeasible += 1
+            elif evaluation is None:
+                continue  # asked again before, and still waiting
+            elif evaluation.architecture.id in self._told:
+                self._outcome.num_duplicates += 1
+            elif evaluation.complete == (trial.state == TrialState.COMPLETE):
+                self._remember(trial.number, evaluation, trial.value)
+
+    def _requeue(self, trial: FrozenTrial) -> None:
+        attempts = trial.user_attrs.get(_ATTEMPTS, 0) + 1
+        self._study.tell(trial.number, state=TrialState.FAIL)
+        if trial.params:
+            self._study.enqueue_trial(trial.params, user_attrs={_ATTEMPTS: attempts})
+
+    def _note(self) -> str:
+        scores = [score for _, _, score in self._outcome.trials if score is not None]
+        return f"best score {max(scores):.4g}" if scores else "no success yet"
+
+
+def _open_study(task: SearchTask, storage: optuna.storages.BaseStorage | str) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # progress is shown by the caller
+    try:
+        study = optuna.create_study(
+            study_name=task.study_name, storage=storage, direction="maximize", load_if_exists=True
+        )
+    except Exception as error:  # a driver's own exceptions, whichever database it is
+        if isinstance(error, OSError):
+            raise
+        raise StudyError(f"search.storage {storage!r} cannot be opened: {error}") from error
+    # A continued study must not draw the numbers again that it drew before.
+    seed = derive_seed("sampler", task.seed, len(study.get_trials(deepcopy=False))) % 2**32
+    study.sampler = make_sampler(task.settings, seed)
+    return study
+
+
+def _in_words(sizes: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:,.0f}" for name, value in sizes.items())

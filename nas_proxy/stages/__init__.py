@@ -1,0 +1,1 @@
+"""The stages of a study. Each reads what earlier ones wrote and writes its own folder."""

@@ -1,0 +1,71 @@
+"""The first stage: real images in, a proxy data set out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from nas_proxy.data.pictures import write_image_grid
+from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.data.transforms import denormalise
+from nas_proxy.interfaces import DistillContext
+from nas_proxy.reproducibility import derive_seed, make_generator
+from nas_proxy.stages.context import StudyContext
+from nas_proxy.stages.folder import StageFolder
+from nas_proxy.types import ImageDataset
+
+VERSION = 1
+
+
+def run_distill(study: StudyContext, *, force: bool) -> None:
+    """Write `proxy.safetensors`, and pictures of the images before and after."""
+    config = study.config
+    folder = StageFolder(
+        config.folder / "distill",
+        VERSION,
+        {
+            "distill": config.resolved["distill"],
+            "data": study.splits.spec.source_hash,
+            "seed": config.seed,
+        },
+    )
+    if not folder.open(force=force):
+        study.display.say("distill: the proxy data set is there already")
+        return
+    device = torch.device(config.device)
+    real = study.splits.search_train  # the distiller is given nothing else to look at
+    dataset = replace(real, images=real.images.to(device), labels=real.labels.to(device))
+    seed = derive_seed("distill", config.seed)
+    with study.display.progress(f"distilling: {config.distiller.name}") as progress:
+        proxy_dataset = config.distiller.distill(
+            dataset,
+            config.images_per_class,
+            generator=make_generator(seed),
+            context=DistillContext(
+                device=device,
+                progress=progress,
+                checkpoint=folder.path / "checkpoint.safetensors",
+            ),
+        )
+    proxy_dataset.save(study.proxy_file)
+    _write_pictures(study, dataset, proxy_dataset, seed)
+    folder.finish()
+    study.display.say(
+        f"distill: {len(proxy_dataset)} images in {proxy_dataset.cost_seconds:.1f} s, "
+        f"{study.proxy_file}"
+    )
+
+
+def _write_pictures(
+    study: StudyContext, dataset: ImageDataset, proxy_dataset: ProxyDataset, seed: int
+) -> None:
+    folder = study.proxy_file.parent
+    per_class = proxy_dataset.images_per_class
+    # The same seed draws the same images that the distiller started from.
+    initial, _ = study.config.distiller.initialise(dataset, per_class, make_generator(seed))
+    write_image_grid(folder / "before.png", denormalise(initial, dataset.spec), per_class)
+    write_image_grid(folder / "after.png", proxy_dataset.pixels(), per_class)
+    for name in ("before.png", "after.png"):
+        study.tracker.study.artifact(folder / name, "images")
+    study.tracker.study.artifact(study.proxy_file, "proxy_dataset")

@@ -1,0 +1,104 @@
+"""A stage's folder: whether its result is there already, and whose it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nas_proxy.errors import StudyError
+from nas_proxy.reproducibility import canonical_json, content_hash, write_atomically
+
+_MISSING = "(absent)"
+
+
+class StageFolder:
+    """The folder of one stage, and `stage.json` in it, which says what the stage was given.
+
+    Args:
+        path: The folder.
+        version: Of the stage's code; raised by hand when its results change.
+        inputs: Configuration and hashes of everything that the stage reads, as JSON values.
+        goal: How much is asked for; a finished stage whose goal was smaller goes on.
+    """
+
+    def __init__(
+        self, path: Path, version: int, inputs: Mapping[str, Any], goal: int | None = None
+    ) -> None:
+        self.path = path
+        self._goal = goal
+        # Through JSON and back, so that what is compared is what is stored.
+        self._inputs = json.loads(canonical_json({"stage version": version, **inputs}))
+
+    @property
+    def key(self) -> str:
+        """Hash of the inputs; downstream stages take it into theirs."""
+        return content_hash(self._inputs, self._goal)
+
+    def open(self, *, force: bool) -> bool:
+        """Get the folder ready; True if the stage has to run, False if its result is there.
+
+        Args:
+            force: Delete what is there, whoever wrote it.
+
+        Raises:
+            StudyError: If the folder holds the work of another configuration; the message names
+                what differs. Nothing is changed then.
+            OSError: If the folder cannot be written.
+        """
+        record = self._record()
+        if force and self.path.exists():
+            shutil.rmtree(self.path)
+            record = None
+        if record is None:
+            self._write(finished=False)
+            return True
+        changed = differences(record["inputs"], self._inputs)
+        if changed:
+            raise StudyError(
+                f"{self.path} was written by a different config ({'; '.join(changed)}); "
+                "choose another study_name, or pass --force to discard it and repeat the stage"
+            )
+        if record["finished"] and (self._goal or 0) <= (record["goal"] or 0):
+            return False
+        self._write(finished=False)
+        return True
+
+    def finish(self) -> None:
+        """Record that the result is complete."""
+        self._write(finished=True)
+
+    def _record(self) -> dict[str, Any] | None:
+        path = self.path / "stage.json"
+        if not path.is_file():
+            return None
+        try:
+            record: dict[str, Any] = json.loads(path.read_text())
+            record["inputs"], record["finished"], record["goal"]  # noqa: B018 - are they there?
+        except (ValueError, KeyError, TypeError) as error:
+            raise StudyError(
+                f"{path} is damaged ({error}); pass --force to discard the stage and repeat it"
+            ) from error
+        return record
+
+    def _write(self, *, finished: bool) -> None:
+        record = {"finished": finished, "goal": self._goal, "inputs": self._inputs}
+        write_atomically(self.path / "stage.json", json.dumps(record, indent=1))
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """What changed between two JSON values, as `path: old -> new`; at most five entries."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: list[str] = []
+        for key in dict.fromkeys([*old, *new]):
+            inner = f"{path}.{key}" if path else key
+            found += differences(old.get(key, _MISSING), new.get(key, _MISSING), inner)
+        return found[:5]
+    return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,154 @@
+"""The last stage: everything that a person wants to know, on one page and in one JSON file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.environment import hardware, versions
+from nas_proxy.reproducibility import write_atomically
+from nas_proxy.stages.context import StudyContext
+from nas_proxy.validate.figures import write_figures
+from nas_proxy.validate.html import render_html
+
+
+def run_report(study: StudyContext, *, force: bool) -> None:
+    """Write `report.json`, `report.html` and the figures, from what the other stages left.
+
+    Cheap, so it is never skipped; `force` changes nothing.
+    """
+    report = collect(study)
+    folder = study.config.folder
+    figures = write_figures(report, folder / "figures")
+    pictures = [study.proxy_file.parent / name for name in ("before.png", "after.png")]
+    write_atomically(folder / "report.json", json.dumps(report, indent=1, allow_nan=False))
+    write_atomically(folder / "report.html", render_html(report, [*pictures, *figures]))
+    _log(study, report, figures)
+    study.display.say(f"report: {(folder / 'report.html').resolve()}")
+
+
+def collect(study: StudyContext) -> dict[str, Any]:
+    """Every figure of the report, as plain JSON values."""
+    config = study.config
+    proxy_dataset = study.load_proxy_dataset()
+    validation = _read(config.folder / "validate" / "rank_report.json")
+    search = _read(config.folder / "search" / "search.json")
+    return {
+        "study_name": config.study_name,
+        "verdict": validation["verdict"] if validation else "The ranking was not judged.",
+        "config": dict(config.resolved),
+        "commands": [f"nas-proxy run {config.folder / 'config.yaml'}"],
+        "environment": {"hardware": hardware(study.device), "versions": versions()},
+        "data": _data(study),
+        "proxy_dataset": proxy_dataset.card(),
+        "search": search,
+        "validation": validation,
+        "points": _read(config.folder / "validate" / "points.json"),
+        "costs": _costs(proxy_dataset, search, validation),
+    }
+
+
+def _data(study: StudyContext) -> dict[str, Any]:
+    splits = study.splits
+    return {
+        "name": splits.spec.name,
+        "licence": splits.spec.licence,
+        "classes": list(splits.spec.class_names),
+        "image_shape": list(splits.spec.image_shape),
+        "search_train": len(splits.search_train),
+        "search_val": len(splits.search_val),
+        "test": len(splits.test),
+        "source_hash": splits.spec.source_hash,
+    }
+
+
+def _costs(
+    proxy_dataset: ProxyDataset, search: dict[str, Any], validation: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """The ledger: what was paid for, how often, and seconds of one process in total."""
+    trials = search["trials"]
+    entries = [
+        {
+            "what": f"distilling ({proxy_dataset.method})",
+            "count": 1,
+            "seconds": proxy_dataset.cost_seconds,
+            "hardware": proxy_dataset.hardware,
+        },
+        {
+            "what": "search: training candidates on the proxy data set",
+            "count": len(trials),
+            "seconds": sum(trial["seconds"] for trial in trials),
+        },
+    ]
+    if validation is not None:
+        num = validation["num_architectures"] + validation["num_stratified"]
+        proxy = validation["rows"][0]
+        entries += [
+            {
+                "what": "score: its reference sample",
+                "count": 1,
+                "seconds": proxy["one_off_seconds"] - proxy_dataset.cost_seconds,
+            },
+            {
+                "what": f"validation: {validation['reference_name']}",
+                "count": num,
+                "seconds": num * validation["reference_seconds_per_architecture"],
+            },
+        ]
+        entries += [
+            {
+                "what": f"validation: {row['name']}",
+                "count": num,
+                "seconds": num * row["seconds_per_architecture"],
+            }
+            for row in validation["rows"]
+            if row["kind"] != "signal"
+        ]
+    return entries
+
+
+def _log(study: StudyContext, report: dict[str, Any], figures: list[Path]) -> None:
+    """What a person who opens the study's run in MLflow finds."""
+    run = study.tracker.study
+    best = report["search"]["best"][0] if report["search"]["best"] else None
+    run.description(
+        f"**{report['verdict']}**\n\n"
+        f"{study.config.space.name} on {report['data']['name']}, "
+        f"{len(report['search']['trials'])} architectures trained on "
+        f"{report['proxy_dataset']['images']} ({report['proxy_dataset']['method']}).\n\n"
+        + (f"Best: {best['description']} (score {best['score']:.4g})" if best else "")
+    )
+    run.params(_flat(report["config"]))
+    if report["validation"]:
+        for row in report["validation"]["rows"]:
+            if row["spearman"] is not None:
+                run.metrics({f"spearman {row['name']}": row["spearman"]["value"]})
+        proxy = report["validation"]["rows"][0]
+        for name in ("spearman", "kendall", "precision_at_k", "regret_at_k", "spearman_best"):
+            estimate = proxy[name]
+            for end in ("value", "low", "high"):
+                if estimate is not None and estimate[end] is not None:
+                    run.metrics({name if end == "value" else f"{name}_{end}": estimate[end]})
+    for figure in figures:
+        run.artifact(figure, "figures")
+    for name in ("report.html", "report.json"):
+        run.artifact(study.config.folder / name)
+    run.finish()
+
+
+def _flat(mapping: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in mapping.items():
+        name = f"{path}{key}"
+        if isinstance(value, dict) and value:
+            flat.update(_flat(value, f"{name}."))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.is_file() else None

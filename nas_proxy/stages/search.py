@@ -1,0 +1,165 @@
+"""The second stage: candidates are trained on the proxy data set, and Optuna learns from them."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from nas_proxy.evaluate.executors import evaluate_all
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.evaluate.sample import draw_architectures
+from nas_proxy.reproducibility import (
+    derive_seed,
+    isolated_rng,
+    make_generator,
+    write_atomically,
+)
+from nas_proxy.scores.combine import Score, make_score
+from nas_proxy.search.study import SearchOutcome, SearchTask, open_storage, run_search
+from nas_proxy.stages.context import StudyContext, zero_cost_scores
+from nas_proxy.stages.folder import StageFolder
+from nas_proxy.types import Architecture, Evaluation, ImageDataset
+
+VERSION = 1
+_CURVE_POINTS = 50  # of a trial's training loss in MLflow; the log keeps every step
+
+
+def run_search_stage(study: StudyContext, *, force: bool) -> None:
+    """Write `evaluations.jsonl` and `search.json`: every trial, the best first."""
+    config = study.config
+    proxy_dataset = study.load_proxy_dataset()
+    folder = StageFolder(
+        config.folder / "search",
+        VERSION,
+        {
+            "proxy_dataset": proxy_dataset.id,
+            "space": config.space.fingerprint(),
+            "train": config.resolved["train"],
+            "score": config.resolved["score"],
+            "search": {
+                name: value
+                for name, value in config.resolved["search"].items()
+                if name not in ("n_trials", "executor", "num_workers")  # not what is searched
+            },
+            "seed": config.seed,
+        },
+        goal=config.search.n_trials,
+    )
+    if not folder.open(force=force):
+        study.display.say("search: finished already")
+        return
+    factory = study.proxy_factory(study.proxy_file, proxy_dataset, config.score.signals)
+    score = make_score(config.score, _reference_sample(study, folder))
+    log = EvaluationLog(folder.path / "evaluations.jsonl")
+    with study.display.progress(f"searching: {config.search.sampler}") as progress:
+        task = SearchTask(
+            space=config.space,
+            factory=factory,
+            score=score,
+            settings=config.search,
+            study_name=config.study_name,
+            seed=study.seed,
+            sizes=_sizes(study),
+            on_trial=lambda *trial: _log_trial(study, *trial),
+            progress=progress,
+        )
+        storage = open_storage(config.search.storage, folder.path)
+        outcome = run_search(task, study.executor, log, storage)
+    _finish(study, folder, score, outcome)
+
+
+def _reference_sample(study: StudyContext, folder: StageFolder) -> list[Evaluation]:
+    """The evaluations among which `rank_mean` ranks; none for a single signal."""
+    config = study.config
+    if config.score.combine == "single":
+        return []
+    generator = make_generator(derive_seed("score reference", config.seed))
+    architectures = draw_architectures(config.space, config.score.num_reference, generator)
+    factory = study.proxy_factory(
+        study.proxy_file, study.load_proxy_dataset(), config.score.signals
+    )
+    log = EvaluationLog(folder.path / "score_reference.jsonl")
+    with study.display.progress("evaluating the score's reference sample") as progress:
+        return evaluate_all(study.executor, factory, architectures, study.seed, log, progress)
+
+
+def _sizes(study: StudyContext) -> Any:
+    """Parameters and FLOPs of an architecture at full size, computed once for each."""
+    measures = zero_cost_scores(("num_params", "flops"))
+    image = ImageDataset.subset(study.splits.search_train, [0]).images.float()  # type: ignore[arg-type]
+
+    @cache
+    def sizes(architecture: Architecture) -> dict[str, float]:
+        with isolated_rng(0):
+            network = study.config.space.build(architecture, study.splits.spec)
+        return {name: measure.measure(network, image) for name, measure in measures.items()}
+
+    return sizes
+
+
+def _log_trial(
+    study: StudyContext, number: int, evaluation: Evaluation, score: float | None
+) -> None:
+    """One child run; logging it again changes nothing."""
+    run = study.tracker.trial(number, f"trial {number:04d}")
+    architecture = evaluation.architecture
+    genotype = architecture.genotype
+    choices = genotype if isinstance(genotype, dict) else dict(enumerate(genotype))
+    run.params(
+        {
+            "architecture": study.config.space.describe(architecture),
+            "architecture_id": architecture.id,
+            **{f"choice.{name}": value for name, value in choices.items()},
+        }
+    )
+    run.metrics({**evaluation.signals, "seconds": evaluation.seconds})
+    stride = max(1, len(evaluation.train_losses) // _CURVE_POINTS)
+    steps = range(0, len(evaluation.train_losses), stride)
+    run.curve("train_loss", [evaluation.train_losses[step] for step in steps], list(steps))
+    if score is None:
+        run.finish("FAILED", evaluation.reason)
+        return
+    run.metrics({"score": score})
+    run.finish()
+    study.tracker.study.metrics({"score": score}, step=number)
+
+
+def _finish(study: StudyContext, folder: StageFolder, score: Score, outcome: SearchOutcome) -> None:
+    for trial in outcome.trials:  # a kill may have come between a trial and its logging
+        _log_trial(study, *trial)
+    space = study.config.space
+    trials = [
+        {
+            "trial": number,
+            "score": score,
+            "architecture_id": evaluation.architecture.id,
+            "genotype": evaluation.architecture.genotype,
+            "description": space.describe(evaluation.architecture),
+            "signals": dict(evaluation.signals),
+            "seconds": evaluation.seconds,
+            "reason": evaluation.reason,
+        }
+        for number, evaluation, score in outcome.trials
+    ]
+    best = sorted((t for t in trials if t["score"] is not None), key=lambda t: -t["score"])
+    result = {
+        "signals": list(score.signals),
+        "trials": trials,
+        "best": best[:10],
+        "num_failed": len(trials) - len(best),
+        "num_duplicates": outcome.num_duplicates,
+        "num_infeasible": outcome.num_infeasible,
+    }
+    write_atomically(folder.path / "search.json", json.dumps(result, indent=1))
+    best_so_far = float("-inf")
+    for number, _, value in outcome.trials:
+        if value is not None and value > best_so_far:
+            best_so_far = value
+            study.tracker.study.metrics({"best_score": value}, step=number)
+    folder.finish()
+    if best:
+        study.display.say(
+            f"search: {len(trials)} architectures, {result['num_failed']} failed; "
+            f"best score {best[0]['score']:.4g}: {best[0]['description']}"
+        )

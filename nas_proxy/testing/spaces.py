@@ -1,0 +1,302 @@
+"""Checks of search spaces."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas_proxy.errors import UserError
+from nas_proxy.interfaces import SearchSpace
+from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.testing.common import (
+    blame,
+    check_class,
+    global_generators_untouched,
+    require,
+    tiny_dataset,
+)
+from nas_proxy.types import Architecture, DatasetSpec
+
+_BATCH_SIZE = 4
+
+
+def check_space_class(space: SearchSpace, num_samples: int) -> None:
+    """The class is named, and everything it declares as an option is one."""
+    check_class(space)
+
+
+def check_sampling(space: SearchSpace, num_samples: int) -> None:
+    """Equal generators give equal architectures, which carry the space's name."""
+    first, second = (
+        [space.sample(generator) for _ in range(num_samples)]
+        for generator in (make_generator(7), make_generator(7))
+    )
+    require(
+        first == second,
+        f"{space.name}: sample() gives other architectures for an equal generator: draw only from "
+        "the generator that is handed in",
+    )
+    for architecture in first:
+        _require_member(space, architecture, "sample()")
+    with global_generators_untouched(f"{space.name}: sample()"):
+        space.sample(make_generator(7))
+
+
+def check_suggesting(space: SearchSpace, num_samples: int) -> None:
+    """Optuna's trials give architectures of the space, and their parameters give them again."""
+    import optuna
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=7))
+    for _ in range(num_samples):
+        trial = study.ask()
+        with blame(f"{space.name}: suggest() fails on an Optuna trial"):
+            architecture = space.suggest(trial)
+        _require_member(space, architecture, "suggest()")
+        with blame(f"{space.name}: suggest() fails when a trial's parameters are given again"):
+            again = space.suggest(optuna.trial.FixedTrial(trial.params))
+        require(
+            again == architecture,
+            f"{space.name}: suggest() gives another architecture for the same parameters: every "
+            "choice must go through trial.suggest_*",
+        )
+        _train(space, architecture, _small_spec(), "an architecture that suggest() gave")
+
+
+def check_mutating(space: SearchSpace, num_samples: int) -> None:
+    """A neighbour is another architecture of the space, builds, and depends on the generator."""
+    for seed, architecture in enumerate(_samples(space, num_samples)):
+        with blame(f"{space.name}: mutate() fails on {architecture.genotype_json}"):
+            neighbour, again = (space.mutate(architecture, make_generator(seed)) for _ in range(2))
+        require(
+            neighbour != architecture,
+            f"{space.name}: mutate() gives back the same architecture {architecture.genotype_json}",
+        )
+        require(
+            neighbour == again,
+            f"{space.name}: mutate() gives other neighbours for an equal generator",
+        )
+        _require_member(space, neighbour, "mutate()")
+        _train(space, neighbour, _small_spec(), "an architecture that mutate() gave")
+
+
+def check_json(space: SearchSpace, num_samples: int) -> None:
+    """Architectures survive JSON with the same id, and their genotypes build afterwards."""
+    for architecture in _samples(space, num_samples):
+        copy = Architecture.from_json(json.loads(json.dumps(architecture.to_json())))
+        require(
+            copy == architecture and copy.id == architecture.id,
+            f"{space.name}: {architecture.genotype_json} changes on its way through JSON",
+        )
+        _build(space, copy, _small_spec(), seed=0)
+
+
+def check_encoding(space: SearchSpace, num_samples: int) -> None:
+    """Features are finite float32 vectors of one length, and tell genotypes apart."""
+    architectures = _samples(space, num_samples)
+    features = [space.encode(architecture) for architecture in architectures]
+    for architecture, vector in zip(architectures, features, strict=True):
+        require(
+            vector.dtype == torch.float32 and vector.ndim == 1,
+            f"{space.name}: encode() must give float32 of shape (d,), not {vector.dtype} of shape "
+            f"{tuple(vector.shape)}",
+        )
+        require(
+            vector.shape == features[0].shape,
+            f"{space.name}: encode() gives {len(vector)} features for {architecture.genotype_json} "
+            f"and {len(features[0])} for {architectures[0].genotype_json}",
+        )
+        require(
+            bool(vector.isfinite().all()),
+            f"{space.name}: encode() gives features of {architecture.genotype_json} that are not "
+            "finite",
+        )
+    require(
+        len({tuple(vector.tolist()) for vector in features}) == len(architectures),
+        f"{space.name}: encode() gives different architectures the same features",
+    )
+
+
+def check_training_small(space: SearchSpace, num_samples: int) -> None:
+    """One step of training works on three classes of 8x8 images with one channel."""
+    for architecture in _samples(space, num_samples):
+        _train(space, architecture, _small_spec(), "a sampled architecture")
+
+
+def check_training_large(space: SearchSpace, num_samples: int) -> None:
+    """The same for seven classes of 32x32 images with three channels; on three samples at most."""
+    spec = tiny_dataset(num_classes=7, image_shape=(3, 32, 32)).spec
+    for architecture in _samples(space, num_samples)[:3]:
+        _train(space, architecture, spec, "a sampled architecture")
+
+
+def check_weights(space: SearchSpace, num_samples: int) -> None:
+    """The global generator's seed, and nothing else, decides a fresh network's weights."""
+    for architecture in _samples(space, min(2, num_samples)):
+        first, same, other = (
+            _build(space, architecture, _small_spec(), seed=seed) for seed in (1, 1, 2)
+        )
+        require(
+            _equal_weights(first, same),
+            f"{space.name}: build() gives other weights for an equal seed",
+        )
+        require(
+            not _equal_weights(first, other),
+            f"{space.name}: build() gives the same weights for every seed: does it seed torch?",
+        )
+        shared = {id(weight) for weight in first.parameters()}
+        require(
+            shared.isdisjoint(id(weight) for weight in same.parameters()),
+            f"{space.name}: build() gives the same weights to two networks: build a fresh one",
+        )
+
+
+def check_pickling(space: SearchSpace, num_samples: int) -> None:
+    """The space survives pickling: worker processes receive it so."""
+    with blame(f"{space.name}: the space cannot be pickled"):
+        copy = pickle.loads(pickle.dumps(space))
+    require(
+        copy == space and copy.fingerprint() == space.fingerprint(),
+        f"{space.name}: the space is another one after pickling",
+    )
+
+
+def check_fidelity_options(space: SearchSpace, num_samples: int) -> None:
+    """Halving any fidelity option keeps the genotypes, and they build."""
+    for option in space.fidelity_options:
+        value = getattr(space, option, None)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise AssertionError(
+                f"{space.name}: the fidelity option {option!r} must be an option with an integer "
+                f"value, not {value!r}"
+            )
+        reduced = replace(space, **{option: max(1, value // 2)})
+        require(
+            _samples(reduced, num_samples) == _samples(space, num_samples),
+            f"{space.name}: {option} changes the genotypes, so it is no fidelity option",
+        )
+        for architecture in _samples(space, num_samples)[:3]:
+            _train(reduced, architecture, _small_spec(), f"with {option} halved, an architecture")
+
+
+def check_string_form(space: SearchSpace, num_samples: int) -> None:
+    """If there is a string form, it leads back, and other text is a ValueError."""
+    for architecture in _samples(space, num_samples):
+        try:
+            text = space.to_string(architecture)
+        except UserError:
+            return
+        with blame(f"{space.name}: from_string() fails on {text!r}, which to_string() gave"):
+            back = space.from_string(text)
+        require(
+            back == architecture,
+            f"{space.name}: {text!r} reads back as {back.genotype_json}, not "
+            f"{architecture.genotype_json}",
+        )
+        for wrong in ("", f"{text}?"):
+            try:
+                space.from_string(wrong)
+            except ValueError:
+                continue
+            raise AssertionError(
+                f"{space.name}: from_string() accepts {wrong!r}; it must raise ValueError"
+            )
+
+
+def check_description(space: SearchSpace, num_samples: int) -> None:
+    """A description is one line."""
+    for architecture in _samples(space, num_samples):
+        text = space.describe(architecture)
+        require(
+            bool(text.strip()) and len(text.splitlines()) == 1,
+            f"{space.name}: describe() must give one line, not {text!r}",
+        )
+
+
+SPACE_CHECKS: tuple[Callable[[SearchSpace, int], None], ...] = (
+    check_space_class,
+    check_sampling,
+    check_suggesting,
+    check_mutating,
+    check_json,
+    check_encoding,
+    check_training_small,
+    check_training_large,
+    check_weights,
+    check_pickling,
+    check_fidelity_options,
+    check_string_form,
+    check_description,
+)
+
+
+def _small_spec() -> DatasetSpec:
+    return tiny_dataset(image_shape=(1, 8, 8)).spec
+
+
+def _samples(space: SearchSpace, num_samples: int) -> list[Architecture]:
+    """Different architectures, `num_samples` of them or fewer."""
+    generator = make_generator(0)
+    return list(dict.fromkeys(space.sample(generator) for _ in range(num_samples)))
+
+
+def _require_member(space: SearchSpace, architecture: Architecture, origin: str) -> None:
+    require(
+        isinstance(architecture, Architecture) and architecture.space == space.name,
+        f"{space.name}: {origin} must give Architecture(self.name, genotype), not {architecture!r}",
+    )
+
+
+def _build(
+    space: SearchSpace, architecture: Architecture, spec: DatasetSpec, *, seed: int
+) -> nn.Module:
+    with blame(f"{space.name}: {architecture.genotype_json} does not build"), isolated_rng(seed):
+        return space.build(architecture, spec)
+
+
+def _train(space: SearchSpace, architecture: Architecture, spec: DatasetSpec, what: str) -> None:
+    """One step of gradient descent, and an evaluation afterwards."""
+    shape = "x".join(map(str, reversed(spec.image_shape)))
+    where = (
+        f"{space.name}: {what}, {architecture.genotype_json}, on {spec.num_classes} classes of "
+        f"{shape} images"
+    )
+    network = _build(space, architecture, spec, seed=0)
+    generator = make_generator(0)
+    images = torch.randn(_BATCH_SIZE, *spec.image_shape, generator=generator)
+    labels = torch.randint(spec.num_classes, (_BATCH_SIZE,), generator=generator)
+    before = images.clone()
+    with blame(f"{where}, cannot be trained"), isolated_rng(0):
+        network.train()
+        logits = network(images)
+        require(
+            logits.shape == (_BATCH_SIZE, spec.num_classes),
+            f"{where}, gives logits of shape {tuple(logits.shape)} for {_BATCH_SIZE} images; "
+            f"expected {(_BATCH_SIZE, spec.num_classes)}",
+        )
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        torch.optim.SGD(network.parameters(), lr=0.01).step()
+        network.eval()
+        with torch.no_grad():
+            trained_logits = network(images)
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    require(bool(gradients), f"{where}, has no parameter that training could change")
+    require(bool(loss.isfinite()), f"{where}, has a loss that is not finite")
+    require(_finite(*gradients), f"{where}, has a gradient that is not finite")
+    require(_finite(trained_logits), f"{where}, gives logits that are not finite after one step")
+    require(torch.equal(images, before), f"{where}, changes the images it is given")
+
+
+def _finite(*tensors: Tensor) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+def _equal_weights(first: nn.Module, second: nn.Module) -> bool:
+    one, other = first.state_dict(), second.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

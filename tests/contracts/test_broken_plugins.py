@@ -1,0 +1,324 @@
+"""Every promise that a plug-in can break is noticed by the check that is meant for it."""
+
+import random
+from dataclasses import dataclass, replace
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nas_proxy.distill.random_subset import RandomSubset
+from nas_proxy.errors import EvaluationError
+from nas_proxy.interfaces import ZeroCostScore
+from nas_proxy.reproducibility import make_generator
+from nas_proxy.scores.num_params import NumParams
+from nas_proxy.testing import DISTILLER_CHECKS, SCORE_CHECKS, SPACE_CHECKS, tiny_dataset
+from nas_proxy.types import Architecture
+from search_spaces.convnet import ConvNetSpace
+
+CHECKS = {check.__name__: check for check in (*SPACE_CHECKS, *DISTILLER_CHECKS, *SCORE_CHECKS)}
+FIRST = ConvNetSpace().sample(make_generator(0))
+COUNTER = count()
+
+
+def subclass(base, **members):
+    return type("Broken", (base,), {"__module__": __name__, **members})
+
+
+def foreign(*_):
+    return Architecture("elsewhere", FIRST.genotype)
+
+
+class BuildWith(ConvNetSpace):
+    """Builds a network and alters it."""
+
+    def alter(self, network):
+        raise NotImplementedError
+
+    def build(self, architecture, spec):
+        network = super().build(architecture, spec)
+        return self.alter(network) or network
+
+
+def scaled(factor):
+    def alter(self, network):
+        for weight in network.parameters():
+            weight.data.mul_(factor)
+
+    return alter
+
+
+SPACES = {
+    "check_space_class": [
+        (subclass(ConvNetSpace, name=""), "has no name"),
+        (subclass(ConvNetSpace, __annotations__={"extra": int}, extra=3), "extra of Broken cannot"),
+    ],
+    "check_sampling": [
+        (
+            subclass(
+                ConvNetSpace,
+                sample=lambda s, g: ConvNetSpace.sample(s, make_generator(next(COUNTER))),
+            ),
+            "other architectures for an equal generator",
+        ),
+        (subclass(ConvNetSpace, sample=foreign), "must give Architecture"),
+        (
+            subclass(
+                ConvNetSpace, sample=lambda s, g: (random.random(), ConvNetSpace.sample(s, g))[1]
+            ),
+            "global random generator of Python",
+        ),
+    ],
+    "check_suggesting": [
+        (subclass(ConvNetSpace, suggest=foreign), "must give Architecture"),
+        (
+            subclass(ConvNetSpace, suggest=lambda s, t: s.sample(make_generator(next(COUNTER)))),
+            "every choice must go through",
+        ),
+        (subclass(ConvNetSpace, suggest=lambda s, t: t.suggest_any("x")), "suggest.. fails on"),
+    ],
+    "check_mutating": [
+        (subclass(ConvNetSpace, mutate=lambda s, a, g: a), "gives back the same"),
+        (subclass(ConvNetSpace, mutate=foreign), "must give Architecture"),
+        (
+            subclass(
+                ConvNetSpace,
+                mutate=lambda s, a, g: ConvNetSpace.mutate(s, a, make_generator(next(COUNTER))),
+            ),
+            "other neighbours for an equal generator",
+        ),
+        (
+            subclass(
+                ConvNetSpace,
+                mutate=lambda s, a, g: Architecture("convnet", {**a.genotype, "width": 30.5}),
+            ),
+            "does not build",
+        ),
+    ],
+    "check_json": [
+        (
+            subclass(ConvNetSpace, build=lambda s, a, spec: a.genotype["missing"]),
+            "does not build: KeyError",
+        ),
+    ],
+    "check_encoding": [
+        (subclass(ConvNetSpace, encode=lambda s, a: torch.zeros(3)), "the same features"),
+        (subclass(ConvNetSpace, encode=lambda s, a: torch.zeros(3).double()), "must give float32"),
+        (subclass(ConvNetSpace, encode=lambda s, a: torch.full((2,), torch.nan)), "not finite"),
+        (
+            subclass(ConvNetSpace, encode=lambda s, a: torch.rand(a.genotype["depth"])),
+            "features for",
+        ),
+    ],
+    "check_training_small": [
+        (
+            subclass(BuildWith, alter=lambda s, n: nn.Sequential(n, nn.Linear(3, 10))),
+            "gives logits of shape",
+        ),
+        (
+            subclass(BuildWith, alter=lambda s, n: (n.requires_grad_(False), None)[1]),
+            "cannot be trained",
+        ),
+        (subclass(BuildWith, alter=scaled(torch.inf)), "not finite"),
+        (
+            subclass(BuildWith, alter=lambda s, n: nn.Sequential(nn.Threshold(0, 0, True), n)),
+            "chang",
+        ),
+    ],
+    "check_training_large": [
+        (
+            subclass(
+                ConvNetSpace,
+                build=lambda s, a, spec: ConvNetSpace.build(
+                    s, a, replace(spec, image_shape=(spec.image_shape[0], 8, 8))
+                ),
+            ),
+            "cannot be trained",
+        ),
+    ],
+    "check_weights": [
+        (subclass(BuildWith, alter=lambda s, n: scaled(next(COUNTER))(s, n)), "an equal seed"),
+        (subclass(BuildWith, alter=scaled(0)), "for every seed"),
+    ],
+    "check_pickling": [
+        (subclass(ConvNetSpace, __reduce__=lambda s: (open, ("nowhere",))), "cannot be pickled"),
+        (subclass(ConvNetSpace, __reduce__=lambda s: (ConvNetSpace, ())), "another one"),
+    ],
+    "check_fidelity_options": [
+        (subclass(ConvNetSpace, fidelity_options=("widths",)), "must be an option with an integer"),
+    ],
+    "check_string_form": [
+        (subclass(ConvNetSpace, from_string=lambda s, text: FIRST), "reads back as"),
+        (
+            subclass(
+                ConvNetSpace,
+                from_string=lambda s, text: ConvNetSpace.from_string(s, text.strip("?")),
+            ),
+            "accepts",
+        ),
+        (subclass(ConvNetSpace, from_string=lambda s, text: 1 / 0), "from_string.. fails on"),
+    ],
+    "check_description": [
+        (subclass(ConvNetSpace, describe=lambda s, a: "two\nlines"), "one line"),
+        (subclass(ConvNetSpace, describe=lambda s, a: ""), "one line"),
+    ],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowingSpace(ConvNetSpace):
+    """Its size decides which genotypes there are."""
+
+    size: int = 4
+    fidelity_options = ("size",)
+
+    def sample(self, generator):
+        return Architecture(self.name, {**super().sample(generator).genotype, "width": self.size})
+
+
+SPACES["check_fidelity_options"].append((GrowingSpace, "changes the genotypes"))
+
+
+class Distiller(RandomSubset):
+    """Distils, and alters the result."""
+
+    def alter(self, proxy, dataset, generator, context):
+        raise NotImplementedError
+
+    def distill(self, dataset, images_per_class, *, generator, context):
+        proxy = super().distill(dataset, images_per_class, generator=generator, context=context)
+        return self.alter(proxy, dataset, generator, context) or proxy
+
+
+def altered(**changes):
+    """A distiller whose result has other attributes, computed from the right result."""
+    return subclass(
+        Distiller,
+        alter=lambda s, proxy, *_: replace(
+            proxy, **{name: change(getattr(proxy, name)) for name, change in changes.items()}
+        ),
+    )
+
+
+def forgetful(self, proxy, dataset, generator, context):
+    """Continues from its checkpoint, and gives something else than without one."""
+    if context.checkpoint is None:
+        return None
+    if context.checkpoint.exists():
+        return replace(proxy, images=proxy.images + 1)
+    context.checkpoint.touch()
+    return context.progress(1, 2)
+
+
+def swallow(self, dataset, images_per_class, *, generator, context):
+    """Gives fewer images where there are too few."""
+    return RandomSubset.distill(self, dataset, 1, generator=generator, context=context)
+
+
+def seeded(self, dataset, images_per_class, *, generator, context):
+    """Ignores the seed but draws from the generator."""
+    torch.rand(1, generator=generator)
+    return RandomSubset.distill(
+        self, dataset, images_per_class, generator=make_generator(3), context=context
+    )
+
+
+DISTILLERS = {
+    "check_distiller_class": [(subclass(RandomSubset, name=""), "has no name")],
+    "check_same_seed": [(altered(images=lambda x: x + next(COUNTER)), "two different sets")],
+    "check_other_seed": [(subclass(RandomSubset, distill=seeded), "two seeds give the same")],
+    "check_images": [
+        (altered(images=lambda x: x[1:]), "of shape"),
+        (altered(images=lambda x: x.double()), "float32"),
+        (altered(images=lambda x: x / 0), "not finite"),
+        (altered(images=lambda x: x.clone().requires_grad_()), "detach"),
+    ],
+    "check_labels": [
+        (altered(labels=lambda x: x.flip(0)), "class by class"),
+        (altered(labels=lambda x: x.float()), "int64"),
+        (altered(labels=lambda x: torch.ones(len(x), 3)), "sum to one"),
+        (altered(labels=lambda x: torch.ones(len(x), 2) / 2), "soft labels must have shape"),
+    ],
+    "check_record": [
+        (altered(method=lambda x: "other"), "must carry"),
+        (altered(images_per_class=lambda x: 3), "must carry"),
+        (altered(parameters=lambda x: {"path": object()}), "cannot be saved"),
+    ],
+    "check_too_few_images": [(subclass(RandomSubset, distill=swallow), "must raise DataError")],
+    "check_leaves_dataset": [
+        (
+            subclass(Distiller, alter=lambda s, p, dataset, *_: (dataset.images.zero_(), None)[1]),
+            "changes the data set",
+        ),
+    ],
+    "check_leaves_generators": [
+        (subclass(Distiller, alter=lambda *_: (torch.rand(1), None)[1]), "generator of torch"),
+        (subclass(Distiller, alter=lambda *_: (np.random.rand(), None)[1]), "generator of numpy"),
+    ],
+    "check_resuming": [(subclass(Distiller, alter=forgetful), "killed and continued")],
+}
+
+
+def scored(function):
+    return subclass(NumParams, measure=lambda self, network, images: function(network, images))
+
+
+def refuse(*_):
+    raise EvaluationError("never")
+
+
+def refuse_without_reason(*_):
+    raise EvaluationError
+
+
+NUMBERS = {
+    "check_score_class": [
+        (subclass(NumParams, higher_is_better="yes"), "must be true or false"),
+        (subclass(ZeroCostScore, measure=lambda *_: 0.0), "has no name"),
+    ],
+    "check_finite": [
+        (scored(lambda *_: float("nan")), "not a finite float"),
+        (scored(lambda *_: torch.ones(())), "not a finite float"),
+        (scored(refuse), "most networks of convnet have no score"),
+        (scored(refuse_without_reason), "gives no reason"),
+        (scored(lambda *_: 1 / 0), "cannot be measured: ZeroDivisionError"),
+    ],
+    "check_deterministic": [(scored(lambda *_: float(next(COUNTER))), "under equal seeds")],
+    "check_leaves_images": [
+        (scored(lambda n, images: float(images.zero_().sum())), "changes the images"),
+        (scored(lambda n, images: (images.requires_grad_(), 1.0)[1]), "changes the images"),
+    ],
+    "check_score_leaves_generators": [
+        (scored(lambda *_: float(np.random.rand())), "generator of numpy"),
+        (scored(lambda *_: random.random()), "generator of Python"),
+    ],
+}
+
+CASES = [
+    pytest.param(CHECKS[name], plugin, fault, id=f"{name.removeprefix('check_')}-{index}")
+    for table in (SPACES, DISTILLERS, NUMBERS)
+    for name, cases in table.items()
+    for index, (plugin, fault) in enumerate(cases)
+]
+
+
+@pytest.mark.parametrize(("check", "plugin", "fault"), CASES)
+def test_a_broken_promise_is_noticed(check, plugin, fault):
+    arguments = (plugin(), 6) if check in SPACE_CHECKS else (plugin(),)
+    with pytest.raises(AssertionError, match=fault) as caught:
+        check(*arguments)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_every_check_has_a_plugin_that_breaks_it():
+    assert set(CHECKS) == {*SPACES, *DISTILLERS, *NUMBERS}
+
+
+def test_the_tiny_dataset_is_always_the_same_and_in_mixed_order():
+    first, second = tiny_dataset(), tiny_dataset()
+    assert torch.equal(first.images, second.images)
+    assert first.images.dtype == torch.uint8
+    assert first.labels.bincount().tolist() == [8, 8, 8]
+    assert first.labels.tolist() != sorted(first.labels.tolist())

@@ -1,0 +1,42 @@
+"""Every registered plug-in keeps its contract; registering one adds it here."""
+
+import pytest
+
+from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
+from nas_proxy.testing import DISTILLER_CHECKS, SCORE_CHECKS, SPACE_CHECKS
+
+# Options that make the built-in methods cheap; others run with their defaults.
+SMALL_NETWORK = {"num_steps": 7, "network_width": 8, "network_depth": 2}
+SMALL_OPTIONS = {
+    "distribution_matching": SMALL_NETWORK,
+    "gradient_matching": {**SMALL_NETWORK, "outer_loop": 2, "inner_loop": 1},
+}
+MADE_ELSEWHERE = {"file"}  # hands over what another distiller made
+
+
+def check_name(check):
+    return check.__name__.removeprefix("check_")
+
+
+@pytest.mark.parametrize("check", SPACE_CHECKS, ids=check_name)
+@pytest.mark.parametrize("name", SEARCH_SPACES.names())
+def test_search_space(name, check):
+    check(SEARCH_SPACES.get(name)(), 6)
+
+
+@pytest.mark.parametrize("check", DISTILLER_CHECKS, ids=check_name)
+@pytest.mark.parametrize("name", [n for n in DISTILLERS.names() if n not in MADE_ELSEWHERE])
+def test_distiller(name, check):
+    check(DISTILLERS.get(name)(**SMALL_OPTIONS.get(name, {})))
+
+
+@pytest.mark.parametrize("check", SCORE_CHECKS, ids=check_name)
+@pytest.mark.parametrize("name", SCORES.names())
+def test_score(name, check):
+    check(SCORES.get(name)())
+
+
+def test_the_built_in_plugins_are_among_them():
+    assert {"convnet", "nasbench201"} <= set(SEARCH_SPACES.names())
+    assert {"num_params", "flops", "log_synflow", "naswot"} <= set(SCORES.names())
+    assert {"random_subset", *SMALL_OPTIONS} <= set(DISTILLERS.names())

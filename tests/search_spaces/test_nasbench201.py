@@ -1,0 +1,234 @@
+import csv
+import itertools
+import pickle
+import random
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.testing import tiny_dataset
+from nas_proxy.types import Architecture
+from search_spaces.nasbench201 import EDGES, OPERATIONS, Cell, NASBench201Space
+
+SPACE = NASBench201Space()
+SMALL = NASBench201Space(num_cells=1, channels=4)
+PUBLISHED = (
+    "|nor_conv_1x1~0|+|skip_connect~0|nor_conv_1x1~1|+|nor_conv_3x3~0|none~1|avg_pool_3x3~2|"
+)
+DISCONNECTED = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|none~2|"
+genotypes = st.lists(st.sampled_from(OPERATIONS), min_size=6, max_size=6)
+sparse_genotypes = st.lists(
+    st.sampled_from(["none", "none", "none", *OPERATIONS[1:]]), min_size=6, max_size=6
+)
+
+
+def num_params(space, architecture, spec):
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in space.build(architecture, spec).parameters())
+
+
+def expected_num_params(genotype, num_classes=10, num_cells=5, channels=16):
+    """Counted layer by layer on paper."""
+    stages = [channels, 2 * channels, 4 * channels]
+    total = 3 * 9 * channels + 2 * channels
+    for wide in stages:
+        kernel = 9 * genotype.count("nor_conv_3x3") + genotype.count("nor_conv_1x1")
+        num_norms = genotype.count("nor_conv_3x3") + genotype.count("nor_conv_1x1")
+        total += num_cells * (kernel * wide * wide + 2 * wide * num_norms)
+    for narrow, wide in itertools.pairwise(stages):
+        total += 9 * narrow * wide + 9 * wide * wide + narrow * wide + 4 * wide
+    return total + 2 * stages[2] + (stages[2] + 1) * num_classes
+
+
+def test_every_one_of_the_15625_strings_leads_back():
+    architectures = {
+        Architecture("nasbench201", list(genotype))
+        for genotype in itertools.product(OPERATIONS, repeat=6)
+    }
+    texts = {SPACE.to_string(architecture) for architecture in architectures}
+    assert len(texts) == 15_625
+    assert all(SPACE.to_string(SPACE.from_string(text)) == text for text in texts)
+
+
+def test_the_string_orders_the_edges_as_the_benchmark_does():
+    assert SPACE.from_string(PUBLISHED).genotype == [
+        "nor_conv_1x1",
+        "skip_connect",
+        "nor_conv_1x1",
+        "nor_conv_3x3",
+        "none",
+        "avg_pool_3x3",
+    ]
+    assert SPACE.describe(SPACE.from_string(PUBLISHED)) == (
+        "0-1 1x1 convolution, 0-2 skip, 1-2 1x1 convolution, 0-3 3x3 convolution, "
+        "2-3 average pooling"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "|",
+        "nor_conv_3x3",
+        PUBLISHED[:-1],
+        PUBLISHED + "\n",
+        PUBLISHED + "+|none~0|",
+        PUBLISHED.replace("~2", "~1"),
+        PUBLISHED.replace("nor_conv_1x1", "nor_conv_5x5"),
+        PUBLISHED.replace("+", ""),
+        PUBLISHED.replace("|+|", "|+||"),
+        PUBLISHED.replace("|skip", "|~|skip"),
+        PUBLISHED.upper(),
+    ],
+)
+def test_a_malformed_string_is_refused_in_one_sentence(text):
+    with pytest.raises(ValueError, match="is no cell of NAS-Bench-201") as caught:
+        SPACE.from_string(text)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@given(genotype=genotypes, position=st.integers(0, 60), character=st.characters())
+def test_a_changed_string_is_another_cell_or_a_value_error(genotype, position, character):
+    text = SPACE.to_string(Architecture("nasbench201", genotype))
+    changed = text[:position] + character + text[position + 1 :]
+    try:
+        assert SPACE.to_string(SPACE.from_string(changed)) == changed
+    except ValueError:
+        assert changed != text
+
+
+@given(genotype=genotypes)
+def test_the_number_of_parameters_is_the_one_counted_on_paper(genotype):
+    architecture = Architecture("nasbench201", genotype)
+    spec = tiny_dataset(num_classes=10, image_shape=(3, 32, 32)).spec
+    assert num_params(SPACE, architecture, spec) == expected_num_params(genotype)
+
+
+def test_the_number_of_parameters_is_the_published_one(shared_folder):
+    with (shared_folder / "truth" / "nb201_cifar10_dev.csv").open() as file:
+        rows = random.Random(0).sample(list(csv.DictReader(file)), 40)
+    spec = tiny_dataset(num_classes=10, image_shape=(3, 32, 32)).spec
+    for row in rows:
+        counted = num_params(SPACE, SPACE.from_string(row["arch_str"]), spec)
+        assert counted == round(float(row["params_m"]) * 1e6), row["arch_str"]
+
+
+def run_every_edge(cell, features, genotype):
+    """The official forward pass: all edges, whether or not they lead to the output."""
+    nodes = [features]
+    for node in range(1, 4):
+        total = torch.zeros_like(features)
+        for index, (source, target) in enumerate(EDGES):
+            if target == node and genotype[index] != "none":
+                total = total + cell.edges[index](nodes[source])
+        nodes.append(total)
+    return nodes[-1]
+
+
+@given(genotype=sparse_genotypes)
+def test_leaving_edges_out_changes_no_output(genotype):
+    generator = make_generator(0)
+    with isolated_rng(0):
+        cell = Cell(genotype, 4)
+    features = torch.randn(2, 4, 6, 6, generator=generator)
+    assert torch.equal(cell(features), run_every_edge(cell, features, genotype))
+
+
+def test_edges_that_lead_nowhere_are_not_computed():
+    computed = []
+    cell = Cell(SPACE.from_string(DISCONNECTED).genotype, 4)
+    for edge in cell.edges:
+        edge.register_forward_hook(lambda *_: computed.append(1))
+    output = cell(torch.ones(2, 4, 8, 8))
+    assert not computed
+    assert not output.any()
+
+
+def test_none_is_zero_even_where_the_features_are_infinite():
+    cell = Cell(["none"] * 6, 4)
+    assert not cell(torch.full((1, 4, 8, 8), torch.inf)).any()
+
+
+@pytest.mark.parametrize("connections", [f"{pattern:06b}" for pattern in range(64)])
+def test_gradients_are_finite_however_the_cell_is_connected(connections):
+    generator = make_generator(int(connections, base=2))
+    drawn = torch.randint(1, 5, (6,), generator=generator).tolist()
+    genotype = [
+        OPERATIONS[index] if bit == "1" else "none"
+        for index, bit in zip(drawn, connections, strict=True)
+    ]
+    architecture = Architecture("nasbench201", genotype)
+    network = SMALL.build(architecture, tiny_dataset().spec)
+    logits = network(torch.randn(3, 3, 8, 8, generator=generator))
+    logits.square().sum().backward()
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    assert logits.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert network.classifier.bias.grad.any()
+
+
+@pytest.mark.parametrize("image_shape", [(3, 64, 64), (1, 28, 28), (3, 7, 9), (1, 1, 1)])
+def test_every_image_size_works(image_shape):
+    spec = tiny_dataset(num_classes=4, image_shape=image_shape).spec
+    network = SMALL.build(SPACE.from_string(PUBLISHED), spec)
+    logits = network(torch.randn(2, *image_shape, generator=make_generator(0)))
+    assert logits.shape == (2, 4)
+    assert network.embed(torch.zeros(2, *image_shape)).shape == (2, 16)
+
+
+def test_networks_can_be_pickled():
+    network = SMALL.build(SPACE.from_string(PUBLISHED), tiny_dataset().spec).eval()
+    images = torch.randn(2, 3, 8, 8, generator=make_generator(0))
+    copy = pickle.loads(pickle.dumps(network))
+    assert torch.equal(copy(images), network(images))
+
+
+def test_every_relu_is_a_module_that_leaves_its_input_alone():
+    network = SPACE.build(SPACE.from_string(PUBLISHED), tiny_dataset().spec)
+    relus = [module for module in network.modules() if isinstance(module, nn.ReLU)]
+    assert len(relus) == 15 * 3 + 2 * 2 + 1
+    assert not any(relu.inplace for relu in relus)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_a_neighbour_differs_on_exactly_one_edge(seed):
+    architecture = SPACE.sample(make_generator(seed))
+    neighbour = SPACE.mutate(architecture, make_generator(seed + 1))
+    pairs = zip(architecture.genotype, neighbour.genotype, strict=True)
+    assert sum(before != after for before, after in pairs) == 1
+
+
+def test_samples_are_uniform_on_every_edge():
+    generator = make_generator(0)
+    samples = [SPACE.sample(generator).genotype for _ in range(3000)]
+    for edge in range(6):
+        counts = Counter(genotype[edge] for genotype in samples)
+        assert sum((counts[name] - 600) ** 2 / 600 for name in OPERATIONS) < 20
+
+
+def test_mutating_reaches_every_neighbour():
+    generator = make_generator(0)
+    architecture = SPACE.from_string(PUBLISHED)
+    assert len({SPACE.mutate(architecture, generator) for _ in range(600)}) == 24
+
+
+def test_fidelity_options_make_the_network_smaller_and_nothing_else():
+    genotype = SPACE.from_string(PUBLISHED).genotype
+    spec = tiny_dataset(num_classes=10).spec
+    small = num_params(SMALL, Architecture("nasbench201", genotype), spec)
+    assert small == expected_num_params(genotype, num_cells=1, channels=4)
+    assert SMALL.from_string(PUBLISHED) == SPACE.from_string(PUBLISHED)
+    assert SMALL.fingerprint() != SPACE.fingerprint()
+
+
+@pytest.mark.parametrize("options", [{"num_cells": 0}, {"channels": True}, {"cells": 3}])
+def test_wrong_options_are_refused(options):
+    with pytest.raises(ValidationError):
+        TypeAdapter(NASBench201Space).validate_python(options)

@@ -1,0 +1,39 @@
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from nas_proxy.registry import SEARCH_SPACES
+from nas_proxy.testing import check_search_space
+
+GUIDE = Path(__file__).parents[1] / "docs" / "search_spaces.md"
+
+
+def printed_code(first_line):
+    """The guide's block of Python that begins with `first_line`."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+    return next(block for block in blocks if block.startswith(first_line))
+
+
+@pytest.fixture
+def my_space(tmp_path):
+    """The class of the guide, loaded from a file as printed."""
+    path = tmp_path / "my_space.py"
+    path.write_text(printed_code("# my_space.py\n"))
+    return SEARCH_SPACES.get(f"{path}:MySpace")
+
+
+def test_the_guides_space_keeps_the_contract(my_space):
+    check_search_space(my_space())
+
+
+def test_the_guides_options_are_checked(my_space):
+    assert TypeAdapter(my_space).validate_python({"num_blocks": 2}) == my_space(num_blocks=2)
+    with pytest.raises(ValidationError):
+        TypeAdapter(my_space).validate_python({"num_blocks": 0})
+
+
+def test_the_guides_check_runs_as_printed(my_space, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(printed_code("from nas_proxy.registry import SEARCH_SPACES"), GUIDE, "exec"), {})
