@@ -197,7 +197,8 @@ def _plugin(
     except PluginError as error:
         faults.append(f"{path}.name: {error}")
         return None
-    return _check(plugin, options, (path,), faults)
+    checked: T | None = _check(plugin, options, (path,), faults)
+    return checked
 
 
 def _check(kind: Any, value: Any, path: tuple[str, ...], faults: list[str]) -> Any:

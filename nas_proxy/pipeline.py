@@ -85,10 +85,11 @@ def _refuse_foreign_folder(config: StudyConfig, *, repeated: tuple[StageName, ..
     for name, read in _READ_SECTIONS.items():
         if name not in repeated and (config.folder / name / "stage.json").is_file():
             sections.update(read)
-    found = differences(
-        *({name: _comparable(name, mapping.get(name)) for name in sections}
-          for mapping in (stored, config.resolved))
-    )  # fmt: skip
+    before, now = (
+        {name: _comparable(name, mapping.get(name)) for name in sections}
+        for mapping in (stored, config.resolved)
+    )
+    found = differences(before, now)
     if found:
         raise StudyError(
             f"{config.folder} was written by a different config ({'; '.join(found)}); choose "

@@ -50,7 +50,7 @@ def content_hash(*parts: Any, length: int = 16) -> str:
         if isinstance(part, Tensor):
             tensor = part.detach().cpu().contiguous()
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
         else:
             digest.update(canonical_json(part).encode())
         digest.update(b"\0")

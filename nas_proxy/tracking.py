@@ -49,7 +49,7 @@ LINES_PER_UPLOAD = 200
 GATHER_SECONDS = 0.2  # a trial's calls come together: waiting for them saves round trips
 MAX_RETRY_SECONDS = 60.0
 # What the store will answer in the same way however often it is asked.
-REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
 # Only where the user has set nothing: we retry ourselves, and MLflow's own retries take minutes
 # and talk to the terminal.
 ENVIRONMENT = {
@@ -65,6 +65,7 @@ UI_ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "UVICORN_LOG_LEVEL": "warning",
+    "PYTHONWARNINGS": "ignore",
 }
 
 
@@ -96,7 +97,8 @@ class RunLog:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log what was measured; values that are not finite are left out."""
-        self._add([(("metric", _name(key), step), float(value)) for key, value in values.items()])
+        at = int(step)
+        self._add([(("metric", _name(key), at), float(value)) for key, value in values.items()])
 
     def curve(self, name: str, values: Sequence[float], steps: Sequence[int] | None = None) -> None:
         """Log one metric at many steps, by default 0, 1, 2...; see `metrics`.
@@ -123,7 +125,7 @@ class RunLog:
         try:
             stat = path.stat()
         except OSError as error:
-            logger.warning("tracking: %s is not uploaded: %s", path, error.strerror)
+            logger.warning("tracking: %s is not uploaded: %s", path, error)
             return
         content = [stat.st_size, stat.st_mtime_ns]
         self._add([(("artifact", str(path.resolve()), folder), content)])
@@ -187,6 +189,8 @@ def open_tracker(
     if not settings.enabled:
         return Tracker(None, study_name)
     uri = settings.uri or _default_uri(results)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)  # here: no thread may, while others could be reading
     folder = study_folder.resolve() / "tracking"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -197,7 +201,7 @@ def open_tracker(
         root = None if served else (results.resolve() / "mlartifacts").as_uri()
         journal = _Journal(folder, _Uploader(folder, uri, settings.experiment, root))
     except OSError as error:
-        logger.warning("tracking: this run is not tracked: %s: %s", folder, error.strerror)
+        logger.warning("tracking: this run is not tracked: %s", error)
         return Tracker(None, study_name)
     return Tracker(journal, study_name)
 
@@ -289,7 +293,7 @@ class _Journal:
                 self._append({"run": run, "time": int(time.time() * 1000), "facts": new})
             except OSError as error:
                 self._file.close()
-                why = f"{self._file.name} cannot be written ({error.strerror})"
+                why = f"{self._file.name} cannot be written ({error})"
                 logger.warning("tracking: %s; the study goes on, untracked from here", why)
                 return
             self._ended.discard(run)
@@ -417,6 +421,9 @@ class _Uploader:
                 self._warn_kept(f"{len(self._state.late)} files do not go through")
 
     def _connect(self) -> _Store:
+        import mlflow.tracking  # noqa: F401 - seconds; what follows takes its own
+
+        self._progress = time.monotonic()
         store, state = _Store(*self._address), self._state
         study = state.runs.get(STUDY)
         if state.experiment_id != store.experiment_id or not (study and store.has_run(study)):
@@ -505,14 +512,9 @@ class _UnknownRunError(Exception):
 
 
 class _Store:
-    """One experiment of an MLflow store. Whatever is logged may be logged twice.
-
-    Constructing it imports MLflow, connects, and creates what does not exist yet: seconds.
-    """
+    """One experiment of an MLflow store. Whatever is logged may be logged twice."""
 
     def __init__(self, uri: str, experiment: str, artifact_root: str | None) -> None:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient(tracking_uri=uri)

@@ -63,14 +63,10 @@ class Store:
         """For each of the study's runs: itself and its trials by name."""
         client = self.client()
         experiment = client.get_experiment_by_name("nas_proxy").experiment_id
-        runs = client.search_runs([experiment], max_results=5000)
         studies = []
-        for parent in [run for run in runs if run.info.run_name == study]:
-            family = [
-                run
-                for run in runs
-                if parent.info.run_id in (run.info.run_id, run.data.tags.get("mlflow.parentRunId"))
-            ]
+        for parent in client.search_runs([experiment], f"attributes.run_name = '{study}'"):
+            children = f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
+            family = [parent, *client.search_runs([experiment], children)]
             names = [run.info.run_name for run in family]
             assert len(set(names)) == len(names), "a trial has two runs"
             studies.append({run.info.run_name: self._found(client, run) for run in family})
@@ -769,34 +765,30 @@ def test_a_server_that_comes_late_and_hangs_has_everything_in_the_end(
 
 
 @pytest.mark.slow
-def test_the_ui_shows_the_studies_and_ends_with_ctrl_c(store: Store, study: str) -> None:
+def test_the_ui_shows_the_studies_and_ends_with_ctrl_c(
+    store: Store, study: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with store.open(study) as tracker:
         log_study(tracker, store.results / study)
     port = closed_port()
-    script = (
-        "from pathlib import Path; from nas_proxy.tracking import launch_ui;"
-        f"launch_ui(Path({str(store.results)!r}), None, {port})"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        env=python_environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}"), seconds=60)
-        served = Store(store.results, f"http://127.0.0.1:{port}").find_one(study)
-        assert len(served) == 5
-        assert served[study].artifacts == {"reports/report é #1.html"}
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, messages = process.communicate(timeout=15)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0
-    assert "Traceback" not in messages
+    served: dict[str, Found] = {}
+
+    def visit() -> None:
+        try:
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}"), seconds=60)
+            served.update(Store(store.results, f"http://127.0.0.1:{port}").find_one(study))
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    launch_ui(store.results, None, port)
+    visitor.join()
+    assert len(served) == 5
+    assert served[study].artifacts == {"reports/report é #1.html"}
+    assert "Traceback" not in capfd.readouterr().err
     assert not answers(f"http://127.0.0.1:{port}")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_ui_says_what_is_missing(tmp_path: Path) -> None:

@@ -203,12 +203,12 @@ class ProxyDataset:
 
 
 def _revive(metadata: dict[str, Any]) -> dict[str, Any]:
-    spec = metadata["spec"]
+    spec: dict[str, Any] = {
+        name: tuple(value) if name in _TUPLES else value for name, value in metadata["spec"].items()
+    }
     return {
         **metadata,
-        "spec": DatasetSpec(
-            **{name: tuple(value) if name in _TUPLES else value for name, value in spec.items()}
-        ),
+        "spec": DatasetSpec(**spec),
         "augmentation": Augmentation(**metadata["augmentation"]),
         "learning_rate_rule": LearningRateRule(**metadata["learning_rate_rule"]),
     }

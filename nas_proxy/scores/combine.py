@@ -133,8 +133,8 @@ def _rank(reference: np.ndarray, value: float) -> float:
     """Rank of `value` among the ascending `reference`, `(n,)`; strictly increasing in `value`."""
     levels, first, counts = np.unique(reference, return_index=True, return_counts=True)
     mid_ranks = (first + (counts - 1) / 2) / (len(reference) - 1)
-    inside = float(np.interp(value, levels, mid_ranks))
+    inside = np.interp(value, levels, mid_ranks)
     beyond = max(value - levels[-1], 0.0) - max(levels[0] - value, 0.0)
-    spread = float(np.subtract(*np.percentile(reference, [75, 25]))) or 1.0
-    distance = abs(beyond) / spread
-    return inside + float(np.sign(beyond)) * distance / (1 + distance) / (len(reference) - 1)
+    lower, upper = np.percentile(reference, [25, 75])
+    distance = beyond / (float(upper - lower) or 1.0)
+    return float(inside + distance / (1 + abs(distance)) / (len(reference) - 1))

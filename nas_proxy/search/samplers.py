@@ -86,4 +86,5 @@ class RegularizedEvolutionSampler(BaseSampler):
         size = min(self._tournament_size, len(population))
         members = [population[i] for i in self._rng.choice(len(population), size, replace=False)]
         sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
-        return max(members, key=lambda member: sign * (member.value or 0.0))
+        best: FrozenTrial = max(members, key=lambda member: sign * (member.value or 0.0))
+        return best

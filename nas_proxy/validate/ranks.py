@@ -6,6 +6,7 @@ on stacks of resamples at once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -68,7 +69,8 @@ def precision_at(k: int) -> Statistic:
 
     def statistic(scores: Values, reference: Values) -> Values:
         picked, best = _best(scores, k), _best(reference, k)
-        return (picked[..., :, None] == best[..., None, :]).sum(axis=(-2, -1)) / k
+        shared: Values = (picked[..., :, None] == best[..., None, :]).sum(axis=(-2, -1)) / k
+        return shared
 
     return statistic
 
@@ -115,14 +117,16 @@ def estimate(
         chosen = indices.astype(np.intp)
         return statistic(scores[..., chosen], reference[chosen])
 
-    distribution = stats.bootstrap(
-        (np.arange(reference.shape[-1]),),
-        resampled,
-        n_resamples=num_resamples,
-        batch=max(1, 4_000_000 // reference.shape[-1] ** 2),  # tau needs n x n numbers for each
-        method="percentile",
-        rng=rng,
-    ).bootstrap_distribution
+    with warnings.catch_warnings():  # a constant distribution is an answer here, not a fault
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        distribution = stats.bootstrap(
+            (np.arange(reference.shape[-1]),),
+            resampled,
+            n_resamples=num_resamples,
+            batch=max(1, 4_000_000 // reference.shape[-1] ** 2),  # tau needs n x n numbers each
+            method="percentile",
+            rng=rng,
+        ).bootstrap_distribution
     defined = distribution[np.isfinite(distribution)]  # a resample may repeat one architecture
     if len(defined) < num_resamples / 2:
         return Estimate(value, None, None)

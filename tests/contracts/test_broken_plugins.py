@@ -11,7 +11,7 @@ from torch import nn
 
 from nas_proxy.distill.random_subset import RandomSubset
 from nas_proxy.errors import EvaluationError
-from nas_proxy.interfaces import ZeroCostScore
+from nas_proxy.interfaces import DistillContext, ZeroCostScore
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.scores.num_params import NumParams
 from nas_proxy.testing import DISTILLER_CHECKS, SCORE_CHECKS, SPACE_CHECKS, tiny_dataset
@@ -19,7 +19,7 @@ from nas_proxy.types import Architecture
 from search_spaces.convnet import ConvNetSpace
 
 CHECKS = {check.__name__: check for check in (*SPACE_CHECKS, *DISTILLER_CHECKS, *SCORE_CHECKS)}
-FIRST = ConvNetSpace().sample(make_generator(0))
+FIXED = ConvNetSpace().sample(make_generator(99))
 COUNTER = count()
 
 
@@ -28,7 +28,7 @@ def subclass(base, **members):
 
 
 def foreign(*_):
-    return Architecture("elsewhere", FIRST.genotype)
+    return Architecture("elsewhere", FIXED.genotype)
 
 
 class BuildWith(ConvNetSpace):
@@ -150,7 +150,7 @@ SPACES = {
         (subclass(ConvNetSpace, fidelity_options=("widths",)), "must be an option with an integer"),
     ],
     "check_string_form": [
-        (subclass(ConvNetSpace, from_string=lambda s, text: FIRST), "reads back as"),
+        (subclass(ConvNetSpace, from_string=lambda s, text: FIXED), "reads back as"),
         (
             subclass(
                 ConvNetSpace,
@@ -202,14 +202,17 @@ def altered(**changes):
     )
 
 
-def forgetful(self, proxy, dataset, generator, context):
-    """Continues from its checkpoint, and gives something else than without one."""
+def forgetful(self, dataset, images_per_class, *, generator, context):
+    """Continues from its checkpoint to something else than without one."""
+    proxy = RandomSubset().distill(
+        dataset, images_per_class, generator=generator, context=DistillContext()
+    )
     if context.checkpoint is None:
-        return None
-    if context.checkpoint.exists():
-        return replace(proxy, images=proxy.images + 1)
-    context.checkpoint.touch()
-    return context.progress(1, 2)
+        return proxy
+    if not context.checkpoint.exists():
+        context.checkpoint.touch()
+        context.progress(1, 2)
+    return replace(proxy, images=proxy.images + 1)
 
 
 def swallow(self, dataset, images_per_class, *, generator, context):
@@ -257,7 +260,7 @@ DISTILLERS = {
         (subclass(Distiller, alter=lambda *_: (torch.rand(1), None)[1]), "generator of torch"),
         (subclass(Distiller, alter=lambda *_: (np.random.rand(), None)[1]), "generator of numpy"),
     ],
-    "check_resuming": [(subclass(Distiller, alter=forgetful), "killed and continued")],
+    "check_resuming": [(subclass(RandomSubset, distill=forgetful), "killed and continued")],
 }
 
 

@@ -370,7 +370,7 @@ def test_an_edited_image_is_decoded_even_if_its_date_and_size_stay(tmp_path, dec
 def test_a_renamed_image_is_another_selection(tmp_path, decodings):
     make_folder(tmp_path)
     read_all(tmp_path)
-    (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / "9.png")
+    (tmp_path / "cat" / "2.png").rename(tmp_path / "cat" / "3.png")
     read_all(tmp_path)
     assert decodings == [6, 6]
 

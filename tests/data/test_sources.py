@@ -37,15 +37,6 @@ def own_folders(tmp_path_factory, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
 
 
-@pytest.fixture(scope="session")
-def shared_images():
-    """The folder of real images that the project's machines share."""
-    shared = Path(os.environ.get("NAS_PROXY_SHARED") or REPOSITORY.parent / "shared")
-    if not (shared / "data").is_dir():
-        pytest.skip(f"no real images: {shared}/data is absent (NAS_PROXY_SHARED names another)")
-    return shared / "data"
-
-
 def contents(*parts):
     """How often each pair of image and label occurs."""
     return Counter(
@@ -366,6 +357,7 @@ def test_cifar_is_found_where_the_variable_says(tmp_path, monkeypatch):
     splits = load_splits(DataSettings(name="cifar10", classes=("truck", 0), image_size=8))
     assert splits.spec.class_names == ("truck", "airplane")
     assert splits.spec.image_shape == (3, 8, 8)
+    assert [per_class(part) for part in parts_of(splits)] == [[48, 48], [12, 12], [12, 12]]
 
 
 def test_missing_cifar_says_where_it_looked_and_how_to_get_it(tmp_path, monkeypatch):
@@ -623,17 +615,17 @@ def test_a_folder_that_is_missing_or_not_named_says_so(tmp_path):
 # Real images
 
 
-def test_the_real_cifar10(shared_images):
-    splits = load_splits(DataSettings(name="cifar10", root=str(shared_images)))
+def test_the_real_cifar10(shared_folder):
+    splits = load_splits(DataSettings(name="cifar10", root=str(shared_folder / "data")))
     assert [per_class(part) for part in parts_of(splits)] == [[4000] * 10, [1000] * 10, [1000] * 10]
     # The published figures, of all 50,000 training images.
     assert splits.spec.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=1e-3)
     assert splits.spec.std == pytest.approx((0.2470, 0.2435, 0.2616), abs=1e-3)
 
 
-def test_the_real_imagenet10_folder(shared_images):
+def test_the_real_imagenet10_folder(shared_folder):
     settings = DataSettings(
-        name="image_folder", root=str(shared_images / "imagenet10-64"), image_size=32
+        name="image_folder", root=str(shared_folder / "data" / "imagenet10-64"), image_size=32
     )
     fresh, kept = load_splits(settings), load_splits(settings)
     assert [per_class(part) for part in parts_of(fresh)] == [[400] * 10, [100] * 10, [50] * 10]

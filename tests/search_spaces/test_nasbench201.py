@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
@@ -139,6 +140,57 @@ def test_leaving_edges_out_changes_no_output(genotype):
         cell = Cell(genotype, 4)
     features = torch.randn(2, 4, 6, 6, generator=generator)
     assert torch.equal(cell(features), run_every_edge(cell, features, genotype))
+
+
+def official_logits(network, images, genotype, num_cells):
+    """Dong and Yang's network in training mode, written with functions alone."""
+    weights = iter(network.parameters())
+
+    def norm(features):
+        return F.batch_norm(features, None, None, next(weights), next(weights), training=True)
+
+    def relu_conv_norm(features, stride=1):
+        kernel = next(weights)
+        return norm(F.conv2d(features.relu(), kernel, stride=stride, padding=kernel.shape[-1] // 2))
+
+    def cell(first):
+        nodes = [first, 0, 0, 0]
+        for operation, (source, target) in zip(genotype, EDGES, strict=True):
+            if operation.startswith("nor_conv"):
+                nodes[target] = nodes[target] + relu_conv_norm(nodes[source])
+            elif operation == "avg_pool_3x3":
+                pooled = F.avg_pool2d(nodes[source], 3, 1, 1, count_include_pad=False)
+                nodes[target] = nodes[target] + pooled
+            elif operation == "skip_connect":
+                nodes[target] = nodes[target] + nodes[source]
+        return nodes[3]
+
+    features = norm(F.conv2d(images, next(weights), padding=1))
+    for stage in range(3):
+        if stage > 0:
+            residual = relu_conv_norm(relu_conv_norm(features, stride=2))
+            features = F.conv2d(F.avg_pool2d(features, 2), next(weights)) + residual
+        for _ in range(num_cells):
+            features = cell(features)
+    return F.linear(norm(features).relu().mean((2, 3)), next(weights), next(weights))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PUBLISHED,
+        "|avg_pool_3x3~0|+|nor_conv_3x3~0|skip_connect~1|+|skip_connect~0|nor_conv_1x1~1|none~2|",
+        "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_3x3~1|+|none~0|none~1|avg_pool_3x3~2|",
+    ],
+)
+def test_the_network_computes_what_the_official_one_does(text):
+    space = NASBench201Space(num_cells=2, channels=4)
+    architecture = space.from_string(text)
+    with isolated_rng(0):
+        network = space.build(architecture, tiny_dataset(num_classes=5).spec)
+    images = torch.randn(3, 3, 8, 8, generator=make_generator(0))
+    expected = official_logits(network, images, architecture.genotype, num_cells=2)
+    assert torch.allclose(network(images), expected, atol=1e-5)
 
 
 def test_edges_that_lead_nowhere_are_not_computed():

@@ -1,0 +1,116 @@
+"""Does bfloat16 keep the ranking? It decides the default of `train.precision`.
+
+Trains the same random NAS-Bench-201 architectures on the same real CIFAR-10 images three times:
+in float32, in bfloat16 with channels-last, and in float32 with another seed. If bfloat16 agrees
+with float32 as well as float32 agrees with itself under another seed, it costs no ranking.
+
+    python benchmarks/precision.py --data-root DATA --out results/benchmarks/precision.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nas_proxy.data.augment import Augmentation
+from nas_proxy.data.sources import DataSettings, load_splits
+from nas_proxy.environment import hardware, versions
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
+from nas_proxy.evaluate.sample import draw_architectures
+from nas_proxy.reproducibility import make_generator
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.validate import ranks
+from search_spaces.nasbench201 import NASBench201Space
+
+SIGNALS = ("val_loss", "val_accuracy", "train_loss_tail")
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-root", required=True)
+    parser.add_argument("--num-architectures", type=int, default=40)
+    parser.add_argument("--num-steps", type=int, default=200)
+    parser.add_argument("--image-size", type=int, default=16)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+
+    data = DataSettings(name="cifar10", root=arguments.data_root)
+    splits = load_splits(data)
+    space = NASBench201Space()
+    settings = TrainSettings(
+        num_steps=arguments.num_steps,
+        batch_size=64,
+        augmentation=Augmentation(crop=0.125, flip=True, cutout=0.5),
+        space_fidelity={"num_cells": 1},
+        num_val_images=2000,
+        image_size=arguments.image_size,
+        precision="float32",
+    )
+    base = NetworkEvaluatorFactory(
+        data=data,
+        space=space,
+        scores={},
+        settings=settings,
+        train_on="search_train",
+        device=arguments.device,
+        fidelity=training_fidelity(
+            settings, splits.spec, splits.spec.source_hash, len(splits.search_train)
+        ),
+    )
+    bfloat16 = replace(base, settings=replace(settings, precision="bfloat16"))
+    runs = {
+        "float32": (base.build(), 0),
+        "bfloat16": (bfloat16.build(), 0),
+        "float32, other seed": (base.build(), 1),
+    }
+    architectures = draw_architectures(space, arguments.num_architectures, make_generator(0))
+    values: dict[str, dict[str, list[float]]] = {name: {s: [] for s in SIGNALS} for name in runs}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number, architecture in enumerate(architectures, start=1):
+        for name, (evaluator, seed) in runs.items():  # side by side: the machine's noise is shared
+            evaluation = evaluator.evaluate(architecture, seed)
+            assert evaluation.complete, evaluation.reason
+            seconds[name].append(evaluation.signals["train_seconds"])
+            for signal in SIGNALS:
+                values[name][signal].append(evaluation.signals[signal])
+        print(f"{number} of {len(architectures)}", flush=True)
+
+    result = {
+        "hardware": hardware(torch.device(arguments.device)),
+        "versions": versions(),
+        "num_architectures": len(architectures),
+        "num_steps": arguments.num_steps,
+        "image_size": arguments.image_size,
+        "train_seconds_per_architecture": {n: float(np.mean(s)) for n, s in seconds.items()},
+        "spearman_with_float32": {
+            name: {
+                signal: str(
+                    ranks.estimate(
+                        ranks.spearman,
+                        np.array(values[name][signal]),
+                        np.array(values["float32"][signal]),
+                        num_resamples=2000,
+                        rng=np.random.default_rng(0),
+                    )
+                )
+                for signal in SIGNALS
+            }
+            for name in list(runs)[1:]
+        },
+    }
+    print(json.dumps(result, indent=1))
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
