@@ -45,6 +45,8 @@ class Trial(Protocol):
 class SearchSpace(Options, ABC):
     """A set of architectures. Total: every genotype it can produce builds and trains.
 
+    That holds for images from 8x8 pixels on, with one or three channels.
+
     Attributes:
         name: The registered name; architectures carry it.
         fidelity_options: Options that make networks cheaper and leave the set of genotypes as it
@@ -203,6 +205,8 @@ class ZeroCostScore(Options, ABC):
     @abstractmethod
     def measure(self, network: nn.Module, images: Tensor) -> float:
         """Score a freshly initialised network, which may be altered: nobody uses it afterwards.
+
+        Torch's global generator is seeded by the caller and may be drawn from.
 
         Args:
             network: At the search space's full size, on the device of `images`.

@@ -21,7 +21,7 @@ from nas_proxy.stages.distill import run_distill
 from nas_proxy.stages.folder import differences
 from nas_proxy.stages.report import run_report
 from nas_proxy.stages.search import run_search_stage
-from nas_proxy.stages.validate import run_validate
+from nas_proxy.stages.validate import check_reference, run_validate
 from nas_proxy.tracking import open_tracker
 
 StageName = Literal["distill", "search", "validate", "report"]
@@ -51,6 +51,7 @@ def run_pipeline(
         UserError: If something is wrong that the user can mend.
     """
     _prepare_device(config)
+    check_reference(config)
     _refuse_foreign_folder(config, repeated=_repeated(last) if force else ())
     with display.progress("loading images") as progress:
         splits = load_splits(config.data, progress=progress)

@@ -145,14 +145,14 @@ def _origin(plugin: type) -> str:
     return f"{file or plugin.__module__}:{plugin.__qualname__}"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
 def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:  # noqa: BLE001 - a plug-in's import may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything, or exit
         raise PluginError(
             f"plug-in module {name!r} cannot be imported: {_reason(error)}"
         ) from error
@@ -188,7 +188,7 @@ def import_file(location: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up while it is being imported
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - a plug-in's import may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything, or exit
         del sys.modules[name]
         raise PluginError(
             f"plug-in file {location} cannot be imported: {_reason(error)}"

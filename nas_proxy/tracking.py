@@ -307,15 +307,17 @@ class _Journal:
             self._file.close()
 
     def _news(self, run: str, facts: list[Fact]) -> list[Fact]:
-        new = []
+        new: dict[tuple[Any, ...], Any] = {}
         for key, value in facts:
-            if key[0] == "param" and self._known.get((run, *key), value) != value:
-                key = ("tag", _name(f"changed.{key[1]}"))  # MLflow lets no param change
-            if self._known.get((run, *key)) != value:
-                new.append((key, value))
+            old = new.get(key, self._known.get((run, *key)))
+            if key[0] == "param" and old not in (None, value):  # MLflow lets no param change
+                key = ("tag", _name(f"changed.{key[1]}"))
+                old = self._known.get((run, *key))
+            if old != value:
+                new[key] = value
         if new and run in self._ended and ("status",) not in dict(facts):
-            new.insert(0, (("status",), "RUNNING"))
-        return new
+            new = {("status",): "RUNNING"} | new
+        return list(new.items())
 
     def _append(self, event: Mapping[str, Any]) -> None:
         line = json.dumps(event, separators=(",", ":")).encode() + b"\n"
@@ -573,8 +575,9 @@ class _Store:
             ending = f"**Reason:** {reason}" if reason else ""
             tags["mlflow.note.content"] = f"{text}\n\n{ending}".strip()
             tags |= {"reason": reason} if reason else {}
-        points = (metrics[start : start + 800] for start in range(0, len(metrics), 800))
-        for batch in zip_longest(points, _groups(params), _groups(tags.items()), fillvalue=()):
+        # MLflow's client keeps the limits on how many there are in a request, not on its size.
+        groups = _groups(params), _groups(tags.items())
+        for batch in zip_longest([metrics], *groups, fillvalue=()):
             texts = [Param(*pair) for pair in batch[1]], [RunTag(*pair) for pair in batch[2]]
             self._client.log_batch(run_id, batch[0], *texts, synchronous=True)
 
@@ -603,11 +606,11 @@ def _parse(line: bytes) -> tuple[str, list[TimedFact]]:
 
 
 def _groups(pairs: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """Cut params or tags into pieces that one request may carry: 100, and far below 1 MB."""
+    """Cut params or tags into pieces that make requests of less than 1 MB, whatever the script."""
     group: list[tuple[str, str]] = []
     for pair in pairs:
         group.append(pair)
-        if len(group) == 100 or sum(len(name) + len(text) for name, text in group) > 40_000:
+        if sum(len(name) + len(text) for name, text in group) > 30_000:
             yield group
             group = []
     if group:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,8 +81,6 @@ class ConvNetSpace(SearchSpace):
     norms: tuple[Norm, ...] = NORMS
     activations: tuple[Activation, ...] = ACTIVATIONS
     pooling: tuple[Pooling, ...] = POOLINGS
-
-    name: ClassVar[str]
 
     def __post_init__(self) -> None:
         for option in _CHOICES:

@@ -51,7 +51,6 @@ class NASBench201Space(SearchSpace):
     num_cells: PositiveInt = 5
     channels: PositiveInt = 16
 
-    name: ClassVar[str]
     fidelity_options: ClassVar[tuple[str, ...]] = ("num_cells", "channels")
 
     def suggest(self, trial: Trial) -> Architecture:

@@ -237,7 +237,9 @@ def test_a_disabled_tracker_does_nothing(tmp_path: Path) -> None:
 # What MLflow would refuse
 
 
-def test_names_and_values_become_acceptable(store: Store, study: str) -> None:
+def test_names_and_values_become_acceptable(
+    store: Store, study: str, caplog: pytest.LogCaptureFixture
+) -> None:
     names = ["naïve/a b", "rho@k=10 [%]", "../up", "/root", "a//b", "", ".", "n" * 300]
     with store.open(study) as tracker:
         tracker.study.metrics({name: 1.0 for name in names})
@@ -257,6 +259,7 @@ def test_names_and_values_become_acceptable(store: Store, study: str) -> None:
     assert run.tags["long"].endswith("y…")
     assert run.tags["mlflow.note.content"].startswith("zzz")
     assert run.tags["mlflow.note.content"].endswith("ww…")
+    assert warnings_of(caplog) == []  # nothing was refused
 
 
 def test_only_finite_metrics_are_logged(store: Store, study: str) -> None:
@@ -355,6 +358,17 @@ def test_a_continued_run_is_running_until_it_ends(store: Store, study: str) -> N
     with store.open(study) as tracker:
         tracker.study.metrics({"trials": 1})
     assert store.find_one(study)[study].status == "RUNNING"
+
+
+def test_another_store_gets_everything(store: Store, study: str) -> None:
+    with store.open(study) as tracker:
+        log_study(tracker, store.results / study)
+    elsewhere = TrackingSettings(experiment="elsewhere")
+    with open_tracker(elsewhere, store.results, store.results / study, study):
+        pass
+    client = store.client()
+    experiment = client.get_experiment_by_name("elsewhere").experiment_id
+    assert len(client.search_runs([experiment])) == len(store.find_one(study)) == 5
 
 
 def test_force_starts_new_runs(store: Store, study: str) -> None:
@@ -752,6 +766,7 @@ def test_a_server_that_comes_late_and_hangs_has_everything_in_the_end(
         wait_until(lambda: state.exists() and json.loads(state.read_text())["uploaded"] > 0)
         server.signal(signal.SIGSTOP)
         log_study(tracker, tmp_path / "results" / "study", report="report é.html")
+        tracker.study.tags({f"t{i}": "é" * 5000 for i in range(80)})  # more than 1 MB of JSON
         time.sleep(2)
         server.signal(signal.SIGCONT)
     found = store.find_one("study")
@@ -759,6 +774,7 @@ def test_a_server_that_comes_late_and_hangs_has_everything_in_the_end(
     assert all(len(found[f"trial {n}"].history["train_loss"]) == 50 for n in range(3))
     assert found["study"].artifacts == {"reports/report é.html"}
     assert found["study"].status == "FINISHED"
+    assert found["study"].tags["t79"] == "é" * 5000
     assert list((tmp_path / "files").rglob("report é.html"))
     assert not (tmp_path / "results" / "mlflow.db").exists()
     assert len(warnings_of(caplog)) == 1

@@ -88,8 +88,7 @@ class ProxyDataset:
         return (
             isinstance(other, ProxyDataset)
             and self._metadata() == other._metadata()
-            and torch.equal(self.images.cpu(), other.images.cpu())
-            and torch.equal(self.labels.cpu(), other.labels.cpu())
+            and self.id == other.id
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -156,7 +155,10 @@ class ProxyDataset:
         Raises:
             OSError: If the folder cannot be written or the disk is full.
         """
-        tensors = {"images": self.images.cpu().contiguous(), "labels": self.labels.cpu()}
+        tensors = {
+            "images": self.images.cpu().contiguous(),
+            "labels": self.labels.cpu().contiguous(),
+        }
         header = canonical_json({"format": FORMAT, "id": self.id, **self._metadata()})
         write_atomically(path, to_safetensors(tensors, {_METADATA_KEY: header}))
 
@@ -184,13 +186,14 @@ class ProxyDataset:
                 raise ProxyFileError(f"{path} is not a proxy data set of this program ({FORMAT})")
             recorded_id = metadata.pop("id")
             loaded = cls(images=tensors["images"], labels=tensors["labels"], **_revive(metadata))
-        except (KeyError, TypeError, ValueError) as error:
+            actual_id = loaded.id
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ProxyFileError(
                 f"the header of {path} cannot be read ({error}); copy or distil it again"
             ) from error
-        if loaded.id != recorded_id:
+        if actual_id != recorded_id:
             raise ProxyFileError(
-                f"{path} was altered after it was written: its content has the id {loaded.id}, "
+                f"{path} was altered after it was written: its content has the id {actual_id}, "
                 f"its header says {recorded_id}"
             )
         return loaded

@@ -27,7 +27,7 @@ class EvaluationLog:
         self._evaluations: dict[tuple[str, int], Evaluation] = {}
         drop_partial_line(path)
         if path.is_file():
-            for number, line in enumerate(path.read_text().splitlines(), start=1):
+            for number, line in enumerate(path.read_bytes().splitlines(), start=1):
                 self._remember(_parse(line, path, number))
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ def drop_partial_line(path: Path) -> None:
             file.truncate(complete)
 
 
-def _parse(line: str, path: Path, number: int) -> Evaluation:
+def _parse(line: bytes, path: Path, number: int) -> Evaluation:
     try:
         return Evaluation.from_json(json.loads(line))
     except (ValueError, KeyError, TypeError) as error:

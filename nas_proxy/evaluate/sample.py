@@ -41,7 +41,7 @@ def draw_architectures(
     for architecture in source:
         if architecture in drawn or architecture in barred:
             repeats += 1
-            if repeats > _MAX_REPEATS:
+            if among is None and repeats > _MAX_REPEATS:  # a table ends by itself
                 break
             continue
         repeats = 0

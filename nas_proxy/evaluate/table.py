@@ -58,10 +58,10 @@ def read_table(path: Path, space: SearchSpace, architecture: str, value: str) ->
     if not path.is_file():
         raise DataError(f"the truth table {path} (validate.reference.table) does not exist")
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
             reader = csv.DictReader(file)
             columns = list(reader.fieldnames or [])
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"the truth table {path} is not a readable CSV file: {error}") from error
     for option, column in (("architecture", architecture), ("value", value)):
@@ -72,14 +72,15 @@ def read_table(path: Path, space: SearchSpace, architecture: str, value: str) ->
             )
     values: dict[Architecture, float] = {}
     unread: list[str] = []
-    for number, row in enumerate(rows, start=2):
+    for line, row in rows:
         try:
             key = space.from_string(row[architecture] or "")
         except ValueError as error:
             unread.append(str(error))
             continue
-        if row[value]:
-            values[key] = _number(row[value], path, number, value)
+        cell = (row[value] or "").strip()
+        if cell:
+            values[key] = _number(cell, path, line, value)
     if not values:
         first = f"; the first: {unread[0]}" if unread else ""
         raise DataError(

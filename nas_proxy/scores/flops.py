@@ -23,7 +23,6 @@ class Flops(ZeroCostScore):
     holds but does not compute.
     """
 
-    name: ClassVar[str]
     summary: ClassVar[str] = "floating-point operations for one image; a multiply-add is two"
 
     def measure(self, network: nn.Module, images: Tensor) -> float:

@@ -23,15 +23,15 @@ class LogSynFlow(ZeroCostScore):
 
     R is taken on one image of ones, with every weight made positive and every norm bypassed. The
     logarithm, FreeREA's addition to SynFlow (Tanaka et al., NeurIPS 2020), keeps the gradients of
-    the last layers, which grow exponentially with depth, from drowning the rest.
+    the last layers, which grow exponentially with depth, from drowning the rest. Weights that no
+    signal reaches add nothing; the values that FreeREA's authors published give them some.
     """
 
-    name: ClassVar[str]
     summary: ClassVar[str] = "signal that positive weights carry from input to output"
     paper: ClassVar[str] = "Cavagnero et al., FreeREA, WACV 2023"
 
     def measure(self, network: nn.Module, images: Tensor) -> float:
-        """Score one network; of `images`, only the shape, dtype and device matter.
+        """Score one network; of `images`, only the shape and the device matter.
 
         Raises:
             EvaluationError: If the network is so deep that the sum leaves float64's range.

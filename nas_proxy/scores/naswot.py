@@ -51,7 +51,6 @@ class NASWOT(ZeroCostScore):
 
     num_images: PositiveInt = 64
 
-    name: ClassVar[str]
     summary: ClassVar[str] = "how differently an untrained network sees different images"
     paper: ClassVar[str] = "Mellor et al., Neural architecture search without training, ICML 2021"
 

@@ -16,7 +16,6 @@ from nas_proxy.registry import SCORES
 class NumParams(ZeroCostScore):
     """How many numbers training would adjust."""
 
-    name: ClassVar[str]
     summary: ClassVar[str] = "number of parameters"
 
     def measure(self, network: nn.Module, images: Tensor) -> float:

@@ -51,7 +51,8 @@ class SearchTask:
         settings: How.
         study_name: Optuna's; also part of the seed of its sampler.
         seed: Of the sampler and of every evaluation.
-        sizes: Resources of an architecture by the names of the constraints.
+        sizes: Resources of an architecture by the names of the constraints; empty if its network
+            cannot be built, which its evaluation will then report.
         on_trial: Told each finished trial's number, evaluation and score (None if it failed).
         progress: Told after every trial.
     """
@@ -196,9 +197,9 @@ class _Search:
         if not limits:
             return False
         sizes = self._task.sizes(architecture)
-        for name in limits:
+        for name in sizes.keys() & limits.keys():
             self._seen_sizes[name] = min(sizes[name], self._seen_sizes.get(name, sizes[name]))
-        exceeded = {name: sizes[name] for name, limit in limits.items() if sizes[name] > limit}
+        exceeded = {n: size for n, size in sizes.items() if n in limits and size > limits[n]}
         if not exceeded:
             return False
         trial.set_user_attr(_REASON, f"exceeds search.constraints: {_in_words(exceeded)}")

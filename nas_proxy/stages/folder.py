@@ -48,10 +48,9 @@ class StageFolder:
                 what differs. Nothing is changed then.
             OSError: If the folder cannot be written.
         """
-        record = self._record()
         if force and self.path.exists():
             shutil.rmtree(self.path)
-            record = None
+        record = self._record()
         if record is None:
             self._write(finished=False)
             return True

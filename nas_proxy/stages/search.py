@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
+from nas_proxy.interfaces import EvaluatorFactory
 from nas_proxy.reproducibility import (
     derive_seed,
     isolated_rng,
@@ -19,7 +20,7 @@ from nas_proxy.scores.combine import Score, make_score
 from nas_proxy.search.study import SearchOutcome, SearchTask, open_storage, run_search
 from nas_proxy.stages.context import StudyContext, zero_cost_scores
 from nas_proxy.stages.folder import StageFolder
-from nas_proxy.types import Architecture, Evaluation, ImageDataset
+from nas_proxy.types import Architecture, Evaluation
 
 VERSION = 1
 _CURVE_POINTS = 50  # of a trial's training loss in MLflow; the log keeps every step
@@ -50,7 +51,7 @@ def run_search_stage(study: StudyContext, *, force: bool) -> None:
         study.display.say("search: finished already")
         return
     factory = study.proxy_factory(study.proxy_file, proxy_dataset, config.score.signals)
-    score = make_score(config.score, _reference_sample(study, folder))
+    score = make_score(config.score, _reference_sample(study, factory, folder))
     log = EvaluationLog(folder.path / "evaluations.jsonl")
     with study.display.progress(f"searching: {config.search.sampler}") as progress:
         task = SearchTask(
@@ -69,31 +70,33 @@ def run_search_stage(study: StudyContext, *, force: bool) -> None:
     _finish(study, folder, score, outcome)
 
 
-def _reference_sample(study: StudyContext, folder: StageFolder) -> list[Evaluation]:
+def _reference_sample(
+    study: StudyContext, factory: EvaluatorFactory, folder: StageFolder
+) -> list[Evaluation]:
     """The evaluations among which `rank_mean` ranks; none for a single signal."""
     config = study.config
     if config.score.combine == "single":
         return []
     generator = make_generator(derive_seed("score reference", config.seed))
     architectures = draw_architectures(config.space, config.score.num_reference, generator)
-    factory = study.proxy_factory(
-        study.proxy_file, study.load_proxy_dataset(), config.score.signals
-    )
     log = EvaluationLog(folder.path / "score_reference.jsonl")
     with study.display.progress("evaluating the score's reference sample") as progress:
         return evaluate_all(study.executor, factory, architectures, study.seed, log, progress)
 
 
-def _sizes(study: StudyContext) -> Any:
+def _sizes(study: StudyContext) -> Callable[[Architecture], dict[str, float]]:
     """Parameters and FLOPs of an architecture at full size, computed once for each."""
     measures = zero_cost_scores(("num_params", "flops"))
-    image = ImageDataset.subset(study.splits.search_train, [0]).images.float()  # type: ignore[arg-type]
+    image = study.splits.search_train.images[:1].float()
 
     @cache
     def sizes(architecture: Architecture) -> dict[str, float]:
-        with isolated_rng(0):
-            network = study.config.space.build(architecture, study.splits.spec)
-        return {name: measure.measure(network, image) for name, measure in measures.items()}
+        try:
+            with isolated_rng(0):
+                network = study.config.space.build(architecture, study.splits.spec)
+            return {name: measure.measure(network, image) for name, measure in measures.items()}
+        except Exception:  # noqa: BLE001 - the evaluation fails alike and keeps the reason
+            return {}
 
     return sizes
 

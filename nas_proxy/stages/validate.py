@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from nas_proxy.config import StudyConfig
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.distill.random_subset import RandomSubset
+from nas_proxy.errors import DataError
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
@@ -62,6 +64,31 @@ def run_validate(study: StudyContext, *, force: bool) -> None:
     study.display.say(f"validate: {report.verdict}")
 
 
+def check_reference(config: StudyConfig) -> None:
+    """Find out before hours are spent whether the truth table can be used.
+
+    Raises:
+        DataError: If it is missing, unreadable, or smaller than what is drawn from it.
+    """
+    settings = config.validation
+    if settings is None or settings.reference.table is None:
+        return
+    table = _read_reference_table(config, settings)
+    num_drawn = settings.num_architectures + settings.num_stratified * _POOL_FACTOR
+    if len(table.values) < num_drawn:
+        raise DataError(
+            f"the truth table {settings.reference.table} holds {len(table.values)} architectures, "
+            f"but validate.num_architectures and num_stratified need {num_drawn}; ask for fewer"
+        )
+
+
+def _read_reference_table(config: StudyConfig, settings: ValidateSettings) -> TruthTable:
+    reference = settings.reference
+    return read_table(
+        Path(reference.table or ""), config.space, reference.architecture, reference.value
+    )
+
+
 @dataclass(frozen=True)
 class _Validation:
     """One validation at work."""
@@ -103,12 +130,9 @@ class _Validation:
 
     @cached_property
     def table(self) -> TruthTable | None:
-        reference = self.settings.reference
-        if reference.table is None:
+        if self.settings.reference.table is None:
             return None
-        return read_table(
-            Path(reference.table), self.study.config.space, reference.architecture, reference.value
-        )
+        return _read_reference_table(self.study.config, self.settings)
 
     @cached_property
     def trained_signals(self) -> tuple[str, ...]:

@@ -148,7 +148,9 @@ def measure(
     real = TrainingSet.of(dataset)
     loss = torch.zeros((), device=dataset.images.device)
     correct = torch.zeros((), dtype=torch.int64, device=dataset.images.device)
-    for indices in torch.arange(len(real), device=dataset.images.device).split(batch_size):
+    everything = torch.arange(len(real), device=dataset.images.device)
+    # Even parts: group norm refuses a last batch of one image with a single pixel.
+    for indices in everything.tensor_split(-(-len(real) // batch_size)):
         images, labels = real.batch(indices)
         logits = _forward(network, images, settings)
         loss += F.cross_entropy(logits, labels, reduction="sum")

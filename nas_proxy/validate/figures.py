@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from scipy.stats import rankdata
@@ -26,7 +26,7 @@ from scipy.stats import rankdata
 from nas_proxy.reproducibility import write_atomically
 from nas_proxy.validate.ranks import Estimate
 
-MAX_OUTLIERS = 5
+_MAX_OUTLIERS = 5
 _DPI = 150
 _WIDTH = 7.0  # inches: 10 points are 14 pixels when a page shows the figure 700 pixels wide
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -36,7 +36,7 @@ _TICKS = {
     0.001: "1 ms", 0.01: "10 ms", 0.1: "0.1 s", 1: "1 s", 10: "10 s",
     60: "1 min", 600: "10 min", 3600: "1 h", 36_000: "10 h", 360_000: "100 h",
 }  # fmt: skip
-# Where a label may lie: pixels between it and its dot, and on which side.
+# Where a label may lie: pixels between it and its dot, and on which side; the first are best.
 _GAPS = (14, 24, 38, 56, 78, 104, 134, 168, 206)
 _DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)])
 
@@ -106,7 +106,7 @@ def rank_outliers(report: dict[str, Any]) -> list[Outlier]:
     score_ranks = rankdata(-scores, method="min")
     reference_ranks = rankdata(-reference, method="min")
     apart = np.abs(score_ranks - reference_ranks)
-    furthest = np.argsort(-apart, kind="stable")[:MAX_OUTLIERS]
+    furthest = np.argsort(-apart, kind="stable")[:_MAX_OUTLIERS]
     return [
         Outlier(
             number=number,
@@ -157,14 +157,12 @@ def _rank_scatter(report: dict[str, Any]) -> Figure | None:
     proxy = validation["rows"][0]
     rho = f"Spearman {Estimate(**proxy['spearman'])}" if proxy["spearman"] else "No Spearman"
     _title(axes, f"{rho}, n = {proxy['n']}")
-    clipped = bool((x > scores).any() or (y > reference).any())
-    _label(axes, "score of the proxy (higher is better)", validation["reference_name"])
-    handles = axes.get_legend_handles_labels()[0]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9,
-        title="Dots at the lower or left edge lie beyond it." if clipped else None,
-        title_fontsize=9,
-    )  # fmt: skip
+    _label(
+        axes,
+        f"score of the proxy (higher is better{_beyond(scores, x, 'left')})",
+        f"{validation['reference_name']}{_beyond(reference, y, 'lower')}",
+    )
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     labels = [
         _Label(max(found.score, x.min()), max(found.reference, y.min()), str(found.number), True)
         for found in rank_outliers(report)
@@ -194,20 +192,19 @@ def _rank_comparison(report: dict[str, Any]) -> Figure | None:
     rows = sorted(rows, key=lambda row: row["spearman"]["value"])
     figure, axes = _axes(1.5 + 0.42 * len(rows))
     for position, row in enumerate(rows):
-        estimate = Estimate(**row["spearman"])
-        color = _BLUE if row["kind"] == "proxy" else _GREY
-        face = "white" if row["kind"] == "signal" else color
-        size = 9 if row["kind"] == "proxy" else 7
+        estimate, strong = Estimate(**row["spearman"]), row["kind"] == "proxy"
         low, high = _ends(estimate)
-        width = 2.6 if row["kind"] == "proxy" else 1.6
-        axes.hlines(position, low, high, color=color, lw=width, zorder=2)
-        if row["kind"] == "proxy":
+        color = _BLUE if strong else _GREY
+        axes.hlines(position, low, high, color=color, lw=2.6 if strong else 1.6, zorder=2)
+        if strong:
             axes.axvspan(low, high, color=_BLUE, alpha=0.08, lw=0, zorder=0)
-        axes.plot(estimate.value, position, "o", ms=size, mfc=face, mec=color, mew=1.4, zorder=3)
+        axes.plot(
+            estimate.value, position, "o", ms=9 if strong else 7, mec=color, mew=1.4, zorder=3,
+            mfc="white" if row["kind"] == "signal" else color,
+        )  # fmt: skip
         axes.annotate(
             str(estimate), (1.02, position), xycoords=("axes fraction", "data"), va="center",
-            fontsize=9, color=_INK if row["kind"] == "proxy" else _GREY,
-            weight="bold" if row["kind"] == "proxy" else "normal",
+            fontsize=9, color=_INK if strong else _GREY, weight="bold" if strong else "normal",
         )  # fmt: skip
     axes.axvline(0, color=_GREY, lw=1, zorder=1)
     axes.set_ylim(-0.6, len(rows) - 0.4)
@@ -254,13 +251,12 @@ def _cost(report: dict[str, Any]) -> Figure | None:
 
 
 def _show_seconds(axes: Axes, low: float, high: float) -> None:
-    """Ticks that a person reads, with room for labels at both sides."""
+    """Ticks that a person reads, and room for labels at both sides."""
     low, high = low / 4, high * 12
     axes.set_xlim(low, high)
     ticks = [tick for tick in _TICKS if low <= tick <= high]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticklabels([_TICKS[tick] for tick in ticks])
+    axes.set_xticks(ticks, [_TICKS[tick] for tick in ticks])
+    axes.minorticks_off()
 
 
 def _optimisation_history(report: dict[str, Any]) -> Figure | None:
@@ -271,7 +267,7 @@ def _optimisation_history(report: dict[str, Any]) -> Figure | None:
     figure, axes = _axes(3.9)
     x = np.array([trial["trial"] for trial in scored])
     scores = np.array([trial["score"] for trial in scored], dtype=np.float64)
-    y = _clip(scores)
+    y = _clip(scores, reach=6)
     axes.scatter(
         x, y, s=26, color=_GREY, alpha=0.8, linewidths=0, zorder=3, label="score of a trial"
     )
@@ -286,18 +282,16 @@ def _optimisation_history(report: dict[str, Any]) -> Figure | None:
             transform=axes.get_xaxis_transform(), label=f"failed ({len(failed)})", clip_on=False,
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _title(axes, "The search")
-    clipped = " (dots at the lower edge lie below it)" if (y > scores).any() else ""
-    _label(axes, f"trial{clipped}", "score (higher is better)")
+    _title(axes, "Score of each trial of the search")
+    _label(axes, "trial", f"score (higher is better{_beyond(scores, y, 'lower')})")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
 def _rows(report: dict[str, Any], *kinds: str) -> list[dict[str, Any]]:
     """The rankings of these kinds that have a Spearman."""
-    if not report["validation"]:
-        return []
-    return [r for r in report["validation"]["rows"] if r["kind"] in kinds and r["spearman"]]
+    rows = (report["validation"] or {"rows": []})["rows"]
+    return [row for row in rows if row["kind"] in kinds and row["spearman"]]
 
 
 def _ends(estimate: Estimate) -> tuple[float, float]:
@@ -307,28 +301,34 @@ def _ends(estimate: Estimate) -> tuple[float, float]:
     return estimate.low, estimate.high
 
 
-def _clip(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values with far worse ones moved up if these would leave the rest a third of the axis."""
-    first, third = np.quantile(values, [0.25, 0.75])
-    inside = values[values >= first - 4 * (third - first)]
-    spread = values.max() - inside.min()
-    if values.max() - values.min() <= 3 * spread:
-        return values
-    clipped: NDArray[np.float64] = np.maximum(values, inside.min() - 0.06 * spread)
+def _clip(values: NDArray[np.float64], reach: float = 3) -> NDArray[np.float64]:
+    """Values whose far worse ones, a quarter at most, are moved up to the edge of what is shown.
+
+    One network that learnt nothing would squash all others. The better half spans a distance from
+    its median to the best; `reach` times that distance is shown below the median.
+    """
+    median, best = np.median(values), values.max()
+    floor = min(median - reach * (best - median), np.quantile(values, 0.25))
+    inside = values[values >= floor].min()
+    clipped: NDArray[np.float64] = np.maximum(values, inside - 0.05 * (best - inside))
     return clipped
+
+
+def _beyond(values: NDArray[np.float64], shown: NDArray[np.float64], edge: str) -> str:
+    """A remark on values that `_clip` moved."""
+    return f"; dots on the {edge} edge lie beyond it" if (shown > values).any() else ""
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:
     figure = Figure(
         figsize=(_WIDTH, height), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
     )
-    FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)  # a figure keeps it
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_FAINT)
     axes.tick_params(colors=_INK, labelsize=9.5, length=3, color=_FAINT)
     axes.grid(color=_FAINT, lw=0.6, alpha=0.7)
-    axes.set_axisbelow(True)
     return figure, axes
 
 
@@ -372,7 +372,7 @@ def _place(
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     figure.set_layout_engine("none")
     taken = [axes.transData.transform_bbox(box).padded(6) for box in dots]
     crossed = [axes.transData.transform_bbox(box).padded(2) for box in lines]
@@ -388,11 +388,11 @@ def _place(
         shifts = [direction * (half + gap) for gap in _GAPS for direction in _DIRECTIONS]
         boxes = [Bbox([dot + shift - half, dot + shift + half]).padded(2) for shift in shifts]
         badness = [
-            np.hypot(*shift)
+            gap
             + 500 * sum(not axes.bbox.contains(*corner) for corner in box.corners())
             + 500 * box.count_overlaps(taken)
-            + 60 * box.count_overlaps(crossed)
-            for shift, box in zip(shifts, boxes, strict=True)
+            + 25 * box.count_overlaps(crossed)
+            for gap, box in zip(np.repeat(_GAPS, len(_DIRECTIONS)), boxes, strict=True)
         ]
         chosen = int(np.argmin(badness))
         taken.append(boxes[chosen])

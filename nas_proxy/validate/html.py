@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nas_proxy.validate.figures import rank_outliers
-from nas_proxy.validate.ranks import decimal
 
-_SECTIONS = ("data", "space", "train", "score", "search")
+_COST_SIGNALS = ("train_seconds", "images_seen")  # no quality of an architecture
 
 
 def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
@@ -23,7 +23,7 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         report: As `stages.report.collect` builds it; its texts are escaped.
         pictures: PNG files, recognised by their names; one that does not exist is left out.
     """
-    # The template's name ends in .j2, by which Jinja would not know that it is HTML.
+    # Jinja would not know from the template's name, which ends in .j2, that it is HTML.
     environment = Environment(
         loader=PackageLoader("nas_proxy", "validate"),
         autoescape=True,
@@ -31,13 +31,14 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(duration=duration, decimal=decimal, interval=_interval, value=_value)
+    environment.filters.update(duration=duration, decimal=decimal, flat=_flat)
     return environment.get_template("report.html.j2").render(
         report=report,
+        config=report["config"],
+        search=report["search"],
         validation=report["validation"],
         pictures={path.stem: _data_uri(path) for path in pictures if path.is_file()},
         outliers=rank_outliers(report),
-        settings={name: list(_flat(report["config"].get(name) or {})) for name in _SECTIONS},
         best=_best(report["search"]),
         failures=_failures(report),
         total_seconds=sum(entry["seconds"] for entry in report["costs"]),
@@ -46,36 +47,28 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `12 ms`, `3.2 s`, `4 min 10 s`, `2.1 h`, `3.4 d`."""
+    """Seconds as a person says them: `12 ms`, `3.2 s`, `4 min 10 s`, `2.1 h`, `3.4 days`."""
+    if seconds <= 0:
+        return "0 s"
     if seconds < 0.9995:
-        return f"{seconds * 1000:.3g} ms" if seconds > 0 else "0 s"
+        return f"{seconds * 1000:.2g} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     if seconds < 3599.5:
         minutes, rest = divmod(round(seconds), 60)
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours = seconds / 3600
-    return f"{hours:.1f} h" if hours < 47.95 else f"{hours / 24:.1f} d"
+    return f"{hours:.1f} h" if hours < 47.95 else f"{hours / 24:.1f} days"
 
 
-def _interval(estimate: Mapping[str, float | None]) -> str:
-    """The ends of an estimate's interval, as in `[.70, .88]`."""
-    low, high = estimate["low"], estimate["high"]
-    return "no interval" if low is None or high is None else f"[{decimal(low)}, {decimal(high)}]"
-
-
-def _value(number: float) -> str:
-    """A measured figure with four digits: `.0031`, `12.34`, `3.4 M`."""
-    for unit, suffix in ((1e9, " G"), (1e6, " M")):
-        if abs(number) >= unit:
-            return f"{number / unit:.2f}{suffix}"
-    if abs(number) >= 1000:
-        return f"{number:,.0f}"
-    return f"{number:.4f}" if abs(number) < 10 else f"{number:.2f}"
+def decimal(value: float, digits: int = 2) -> str:
+    """A number in the notation of `ranks.decimal`, with any number of digits, never `-.00`."""
+    text = f"{round(value, digits) + 0.0:.{digits}f}"
+    return text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
 
 
 def _ranking(validation: dict[str, Any] | None) -> dict[str, Any]:
-    """The rows in the order of the page, and each comparison beside its control."""
+    """The rows in the order of the page, and each comparison beside its outcome."""
     if validation is None:
         return {"proxy": None, "controls": [], "signals": [], "comparisons": []}
     rows = [{**row, "outcome": _outcome(row)} for row in validation["rows"]]
@@ -87,33 +80,80 @@ def _ranking(validation: dict[str, Any] | None) -> dict[str, Any]:
         "controls": sorted(controls, key=_by_spearman),
         "signals": sorted((row for row in rows if row["kind"] == "signal"), key=_by_spearman),
         "comparisons": [(sentence, row["outcome"]) for sentence, row in sentences],
+        "regret_digits": _regret_digits(rows),
+        "saving": _saving(rows[0], validation["reference_seconds_per_architecture"]),
     }
 
 
 def _outcome(row: Mapping[str, Any]) -> str:
-    """Who ranks better, the proxy or this row, as far as the interval tells."""
+    """Whether the proxy ranks better than this row, as far as the interval tells."""
     difference = row["difference"]
     if difference is None or difference["low"] is None or difference["high"] is None:
         return "unknown"
     if difference["low"] > 0:
-        return "worse"
-    return "better" if difference["high"] < 0 else "open"
+        return "better"
+    return "worse" if difference["high"] < 0 else "open"
 
 
 def _by_spearman(row: Mapping[str, Any]) -> float:
-    return -row["spearman"]["value"] if row["spearman"] else float("inf")
+    return -row["spearman"]["value"] if row["spearman"] else math.inf
+
+
+def _regret_digits(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Regret is in the unit of the reference: accuracies of 0 to 1 need a digit more."""
+    values = [row["regret_at_k"]["value"] for row in rows if row["regret_at_k"]]
+    return 3 if max(values, default=0) < 1 else 2
+
+
+def _saving(proxy: Mapping[str, Any], reference_seconds: float) -> str:
+    """What the proxy saves against the reference, in words."""
+    seconds, one_off = proxy["seconds_per_architecture"], proxy["one_off_seconds"]
+    if reference_seconds <= 0:
+        return "The reference is a table, so it costs nothing here."
+    both = (
+        f"The proxy takes {duration(seconds)} for one architecture, "
+        f"the reference {duration(reference_seconds)}"
+    )
+    if seconds >= reference_seconds:
+        return f"{both}: here the proxy saves no time."
+    paid_back = math.ceil(one_off / (reference_seconds - seconds))
+    return (
+        f"{both}: {reference_seconds / seconds:.3g} times as long. "
+        f"The one-off cost of {duration(one_off)} is paid back after {paid_back:,} architectures."
+    )
 
 
 def _best(search: Mapping[str, Any]) -> dict[str, Any]:
-    """The best trials, and which signals all of them have."""
-    names = list(dict.fromkeys(name for trial in search["best"] for name in trial["signals"]))
-    return {"trials": search["best"], "signals": names}
+    """The best trials with their signals, one column for each, those of the score first."""
+    trials = search["best"]
+    measured = dict.fromkeys(name for trial in trials for name in trial["signals"])
+    names = [
+        *(name for name in search["signals"] if name in measured),
+        *(name for name in measured if name not in (*search["signals"], *_COST_SIGNALS)),
+    ]
+    columns = {name: _column([trial["signals"].get(name) for trial in trials]) for name in names}
+    return {
+        "columns": columns,
+        "scores": _column([trial["score"] for trial in trials]),
+        "trials": trials,
+    }
+
+
+def _column(values: Sequence[float | None]) -> list[str]:
+    """Numbers of one column with as many digits each as its largest one needs."""
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    unit, suffix = next(
+        ((unit, suffix) for unit, suffix in ((1e9, " G"), (1e6, " M")) if largest >= unit),
+        (1.0, ""),
+    )
+    digits = max(0, 3 - int(math.log10(largest / unit))) if largest >= unit else 4
+    return ["–" if v is None else f"{v / unit:,.{digits}f}{suffix}" for v in values]
 
 
 def _failures(report: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     """Where evaluations failed, why and how often."""
     found = Counter(
-        ("search", trial["reason"] or "unknown reason")
+        ("search", trial["reason"] or "no reason was given")
         for trial in report["search"]["trials"]
         if trial["score"] is None
     )
@@ -128,9 +168,14 @@ def _flat(mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str
     for key, value in mapping.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{path}{key}.")
-        elif value is not None:
-            words = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            yield f"{path}{key}", words
+        elif value is not None and value != []:
+            yield f"{path}{key}", _words(value)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _data_uri(path: Path) -> str:

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from torch import nn
@@ -44,6 +44,7 @@ def test_num_params_counts_a_shared_weight_once():
 # --- flops ----------------------------------------------------------------------------------
 
 
+@settings(max_examples=30)
 @given(
     width=st.integers(1, 6),
     depth=st.integers(1, 3),
@@ -219,14 +220,14 @@ def test_naswot_refuses_images_that_the_network_sees_alike(copies):
     ids=lambda value: getattr(value, "name", None),
 )
 def test_the_order_is_the_published_one(shared_folder, score, columns, least):
-    """On 24 cells without unreachable operations, which the published suites treat differently."""
+    """On 20 cells without unreachable operations, which the published suites treat differently."""
     with (shared_folder / "truth" / "nb201_scores_dev.csv").open() as file:
         rows = [
             row
             for row in csv.DictReader(file)
             if row["naslib_nwot"] and math.isfinite(float(row["freerea_naswot"] or "nan"))
         ]
-    rows = random.Random(0).sample(rows, 24)
+    rows = random.Random(0).sample(rows, 20)
     spec = tiny_dataset(num_classes=10, image_shape=(3, 32, 32)).spec
     space, images = NASBench201Space(), cifar_images(shared_folder, 32)
     measured = [

@@ -63,6 +63,20 @@ def test_the_usual_matching_network_has_its_published_size_and_name():
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "choices"),
+    [
+        ("ConvNet-W32-D1-NN-AS-PN", (32, 1, "none", "sigmoid", "none")),
+        ("ConvNet-W64-D2-NBN-AR-PM", (64, 2, "batch", "relu", "max")),
+        ("ConvNet-W128-D3-NLN-AL-PA", (128, 3, "layer", "leaky_relu", "avg")),
+        ("ConvNet-W256-D4-NIN-AR-PA", (256, 4, "instance", "relu", "avg")),
+        ("ConvNet-W256-D4-NGN-AR-PA", (256, 4, "group", "relu", "avg")),
+    ],
+)
+def test_the_letters_are_the_fields(text, choices):
+    assert SPACE.from_string(text).genotype == dict(zip(USUAL, choices, strict=True))
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("image_shape", [(1, 4, 4), (3, 7, 7)])

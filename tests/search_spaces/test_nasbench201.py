@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
@@ -105,6 +105,7 @@ def test_a_changed_string_is_another_cell_or_a_value_error(genotype, position, c
         assert changed != text
 
 
+@settings(max_examples=25)
 @given(genotype=genotypes)
 def test_the_number_of_parameters_is_the_one_counted_on_paper(genotype):
     architecture = Architecture("nasbench201", genotype)
@@ -153,16 +154,18 @@ def official_logits(network, images, genotype, num_cells):
         kernel = next(weights)
         return norm(F.conv2d(features.relu(), kernel, stride=stride, padding=kernel.shape[-1] // 2))
 
+    operations = {
+        "none": torch.zeros_like,
+        "skip_connect": lambda features: features,
+        "avg_pool_3x3": lambda features: F.avg_pool2d(features, 3, 1, 1, count_include_pad=False),
+        "nor_conv_1x1": relu_conv_norm,
+        "nor_conv_3x3": relu_conv_norm,
+    }
+
     def cell(first):
         nodes = [first, 0, 0, 0]
         for operation, (source, target) in zip(genotype, EDGES, strict=True):
-            if operation.startswith("nor_conv"):
-                nodes[target] = nodes[target] + relu_conv_norm(nodes[source])
-            elif operation == "avg_pool_3x3":
-                pooled = F.avg_pool2d(nodes[source], 3, 1, 1, count_include_pad=False)
-                nodes[target] = nodes[target] + pooled
-            elif operation == "skip_connect":
-                nodes[target] = nodes[target] + nodes[source]
+            nodes[target] = nodes[target] + operations[operation](nodes[source])
         return nodes[3]
 
     features = norm(F.conv2d(images, next(weights), padding=1))

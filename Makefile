@@ -1,0 +1,53 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Both create the environment in .venv the first time, and do only what is missing afterwards.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint format clean help
+
+help:
+	@echo "make demo    install, run configs/quickstart.yaml, say where to look"
+	@echo "make test    install, then linters, types and tests"
+	@echo "make format  let ruff rewrite the code"
+	@echo "make clean   remove the environment and caches; results/ stays"
+
+demo: $(VENV)/.installed
+	@echo "== running the main job on scikit-learn's digits (a few minutes)"
+	$(BIN)/nas-proxy run configs/quickstart.yaml
+	@echo "== the report:      results/quickstart/report.html"
+	@echo "== MLflow's pages:  $(BIN)/nas-proxy ui"
+
+test: lint
+	@echo "== tests"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+lint: $(VENV)/.installed-dev
+	@echo "== linters and types"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/bin/python:
+	@echo "== creating the environment $(VENV)"
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "nas_proxy needs Python 3.11 or later; name it as in make demo PYTHON=python3.12"'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo "== installing nas_proxy and what it needs (torch is large: some minutes)"
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
+	@echo "== installing the development tools"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
