@@ -9,17 +9,14 @@ with float32 as well as float32 agrees with itself under another seed, it costs 
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from common import parser, publish
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.sources import DataSettings, load_splits
-from nas_proxy.environment import hardware, versions
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.reproducibility import make_generator
@@ -32,14 +29,11 @@ SIGNALS = ("val_loss", "val_accuracy", "train_loss_tail")
 
 def main() -> None:
     """Measure, print the table, write the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-root", required=True)
-    parser.add_argument("--num-architectures", type=int, default=40)
-    parser.add_argument("--num-steps", type=int, default=200)
-    parser.add_argument("--image-size", type=int, default=16)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
+    arguments_parser = parser(__doc__)
+    arguments_parser.add_argument("--num-architectures", type=int, default=40)
+    arguments_parser.add_argument("--num-steps", type=int, default=200)
+    arguments_parser.add_argument("--image-size", type=int, default=16)
+    arguments = arguments_parser.parse_args()
     torch.set_num_threads(1)
 
     data = DataSettings(name="cifar10", root=arguments.data_root)
@@ -84,8 +78,6 @@ def main() -> None:
         print(f"{number} of {len(architectures)}", flush=True)
 
     result = {
-        "hardware": hardware(torch.device(arguments.device)),
-        "versions": versions(),
         "num_architectures": len(architectures),
         "num_steps": arguments.num_steps,
         "image_size": arguments.image_size,
@@ -106,10 +98,7 @@ def main() -> None:
             for name in list(runs)[1:]
         },
     }
-    print(json.dumps(result, indent=1))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    publish(result, arguments)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -135,9 +136,10 @@ def failure_reason(error: BaseException) -> str:
 
 
 def _finite(name: str, value: float) -> float:
-    if not abs(value) < float("inf"):
-        raise EvaluationError(f"signal {name} is not finite ({value})")
-    return value
+    number = float(value)  # a plug-in may answer with a tensor, which the log could not hold
+    if not math.isfinite(number):
+        raise EvaluationError(f"signal {name} is not finite ({number})")
+    return number
 
 
 def _mean(values: list[float] | tuple[float, ...]) -> float:

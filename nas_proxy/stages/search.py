@@ -9,7 +9,7 @@ from functools import cache
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
-from nas_proxy.interfaces import EvaluatorFactory
+from nas_proxy.interfaces import EvaluatorFactory, SearchSpace
 from nas_proxy.reproducibility import (
     derive_seed,
     isolated_rng,
@@ -20,6 +20,7 @@ from nas_proxy.scores.combine import Score, make_score
 from nas_proxy.search.study import SearchOutcome, SearchTask, open_storage, run_search
 from nas_proxy.stages.context import StudyContext, zero_cost_scores
 from nas_proxy.stages.folder import StageFolder
+from nas_proxy.tracking import Tracker
 from nas_proxy.types import Architecture, Evaluation
 
 VERSION = 1
@@ -62,7 +63,7 @@ def run_search_stage(study: StudyContext, *, force: bool) -> None:
             study_name=config.study_name,
             seed=study.seed,
             sizes=_sizes(study),
-            on_trial=lambda *trial: _log_trial(study, *trial),
+            on_trial=lambda *trial: log_trial(study.tracker, config.space, *trial),
             progress=progress,
         )
         storage = open_storage(config.search.storage, folder.path)
@@ -101,17 +102,17 @@ def _sizes(study: StudyContext) -> Callable[[Architecture], dict[str, float]]:
     return sizes
 
 
-def _log_trial(
-    study: StudyContext, number: int, evaluation: Evaluation, score: float | None
+def log_trial(
+    tracker: Tracker, space: SearchSpace, number: int, evaluation: Evaluation, score: float | None
 ) -> None:
     """One child run; logging it again changes nothing."""
-    run = study.tracker.trial(number, f"trial {number:04d}")
+    run = tracker.trial(number, f"trial {number:04d}")
     architecture = evaluation.architecture
     genotype = architecture.genotype
     choices = genotype if isinstance(genotype, dict) else dict(enumerate(genotype))
     run.params(
         {
-            "architecture": study.config.space.describe(architecture),
+            "architecture": space.describe(architecture),
             "architecture_id": architecture.id,
             **{f"choice.{name}": value for name, value in choices.items()},
         }
@@ -125,13 +126,13 @@ def _log_trial(
         return
     run.metrics({"score": score})
     run.finish()
-    study.tracker.study.metrics({"score": score}, step=number)
+    tracker.study.metrics({"score": score}, step=number)
 
 
 def _finish(study: StudyContext, folder: StageFolder, score: Score, outcome: SearchOutcome) -> None:
-    for trial in outcome.trials:  # a kill may have come between a trial and its logging
-        _log_trial(study, *trial)
     space = study.config.space
+    for trial in outcome.trials:  # a kill may have come between a trial and its logging
+        log_trial(study.tracker, space, *trial)
     trials = [
         {
             "trial": number,

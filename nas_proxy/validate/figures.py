@@ -32,6 +32,7 @@ _WIDTH = 7.0  # inches: 10 points are 14 pixels when a page shows the figure 700
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _BLUE, _RED, _SKY = "#0072B2", "#D55E00", "#56B4E9"
 _INK, _GREY, _FAINT = "#24292f", "#6b7480", "#d5dae0"
+_SPEARMAN = "Spearman with 95 % interval"
 _TICKS = {
     0.001: "1 ms", 0.01: "10 ms", 0.1: "0.1 s", 1: "1 s", 10: "10 s",
     60: "1 min", 600: "10 min", 3600: "1 h", 36_000: "10 h", 360_000: "100 h",
@@ -156,11 +157,11 @@ def _rank_scatter(report: dict[str, Any]) -> Figure | None:
     _shade_best(axes, report)
     proxy = validation["rows"][0]
     rho = f"Spearman {Estimate(**proxy['spearman'])}" if proxy["spearman"] else "No Spearman"
-    _title(axes, f"{rho}, n = {proxy['n']}")
-    _label(
+    _write_words(
         axes,
-        f"score of the proxy (higher is better{_beyond(scores, x, 'left')})",
-        f"{validation['reference_name']}{_beyond(reference, y, 'lower')}",
+        f"{rho}, n = {proxy['n']}",
+        x=f"score of the proxy (higher is better{_beyond(scores, x, 'left')})",
+        y=f"{validation['reference_name']}{_beyond(reference, y, 'lower')}",
     )
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     labels = [
@@ -212,8 +213,7 @@ def _rank_comparison(report: dict[str, Any]) -> Figure | None:
     for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_fontweight("bold" if row["kind"] == "proxy" else "normal")
         tick.set_color(_GREY if row["kind"] == "signal" else _INK)
-    _title(axes, "Which ranking agrees best with the reference?")
-    _label(axes, "Spearman with 95 % interval", "")
+    _write_words(axes, "Which ranking agrees best with the reference?", x=_SPEARMAN, y="")
     return figure
 
 
@@ -240,8 +240,8 @@ def _cost(report: dict[str, Any]) -> Figure | None:
         lines.append(Bbox([[reference, axes.get_ylim()[0]], [reference, axes.get_ylim()[1]]]))
         figure.legend(loc="outside lower center", frameon=False, fontsize=9)
     _show_seconds(axes, min(seconds), max([*seconds, reference]))
-    _title(axes, "What a ranking costs, and what it is worth")
-    _label(axes, "time for one architecture, one-off cost left out", "Spearman with 95 % interval")
+    time = "time for one architecture, one-off cost left out"
+    _write_words(axes, "What a ranking costs, and what it is worth", x=time, y=_SPEARMAN)
     labels = [
         _Label(x, row["spearman"]["value"], _wrap(row["name"], 24), row["kind"] == "proxy")
         for x, row in zip(seconds, rows, strict=True)
@@ -282,8 +282,8 @@ def _optimisation_history(report: dict[str, Any]) -> Figure | None:
             transform=axes.get_xaxis_transform(), label=f"failed ({len(failed)})", clip_on=False,
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _title(axes, "Score of each trial of the search")
-    _label(axes, "trial", f"score (higher is better{_beyond(scores, y, 'lower')})")
+    words = "Score of each trial of the search"
+    _write_words(axes, words, x="trial", y=f"score (higher is better{_beyond(scores, y, 'lower')})")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
@@ -327,19 +327,14 @@ def _axes(height: float) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(colors=_INK, labelsize=9.5, length=3, color=_FAINT)
+    axes.tick_params(labelcolor=_INK, color=_FAINT, labelsize=9.5, length=3)
     axes.grid(color=_FAINT, lw=0.6, alpha=0.7)
     return figure, axes
 
 
-def _title(axes: Axes, text: str) -> None:
-    axes.set_title(
-        text, loc="left", fontsize=11.5, weight="bold", color=_INK, pad=10, parse_math=False
-    )
-
-
-def _label(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(_wrap(x, 80), fontsize=10, color=_INK, labelpad=6, parse_math=False)
+def _write_words(axes: Axes, title: str, *, x: str, y: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11.5, weight="bold", color=_INK, pad=10)
+    axes.set_xlabel(_wrap(x, 80), fontsize=10, color=_INK, labelpad=6)
     axes.set_ylabel(_wrap(y, 44), fontsize=10, color=_INK, labelpad=6, parse_math=False)
 
 

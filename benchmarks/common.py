@@ -1,0 +1,42 @@
+"""What all benchmark scripts share: their arguments, and tables that say what they were made on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas_proxy.environment import hardware, versions
+
+
+def parser(description: str | None, *, data: bool = True) -> argparse.ArgumentParser:
+    """A parser with the common arguments; `description` is the script's docstring."""
+    made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    if data:
+        made.add_argument("--data-root", required=True, help="folder of cifar-10-batches-py")
+    made.add_argument("--device", default="cpu", help="cpu or cuda")
+    made.add_argument("--out", type=Path, help="JSON file to write")
+    return made
+
+
+def publish(result: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Print the result and write it with hardware, versions, date and command."""
+    script = Path(sys.argv[0])
+    table = {
+        "command": shlex.join(["python", f"benchmarks/{script.name}", *sys.argv[1:]]),
+        "date": date.today().isoformat(),
+        "hardware": hardware(torch.device(arguments.device)),
+        "versions": versions(),
+        **result,
+    }
+    text = json.dumps(table, indent=1)
+    print(text)
+    if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text + "\n")
