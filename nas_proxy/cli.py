@@ -170,8 +170,7 @@ def _registered(registry: Any) -> list[dict[str, str]]:
         except PluginError as error:
             logging.getLogger("nas_proxy").warning("%s", error)
             continue
-        summary = plugin.summary or (plugin.__doc__ or "").strip().partition("\n")[0]
-        entries.append({"name": name, "summary": summary, "source": plugin.paper})
+        entries.append({"name": name, "summary": plugin.summary, "source": plugin.paper})
     return entries
 
 

@@ -49,11 +49,15 @@ class SearchSpace(Options, ABC):
 
     Attributes:
         name: The registered name; architectures carry it.
+        summary: One line for `nas-proxy list`.
+        paper: Where it comes from; empty if from nowhere.
         fidelity_options: Options that make networks cheaper and leave the set of genotypes as it
             is, such as cells per stage. `train.space_fidelity` may reduce these and no others.
     """
 
     name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
     fidelity_options: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

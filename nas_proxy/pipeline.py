@@ -55,7 +55,13 @@ def run_pipeline(
     _refuse_foreign_folder(config, repeated=_repeated(last) if force else ())
     with display.progress("loading images") as progress:
         splits = load_splits(config.data, progress=progress)
-    write_atomically(config.folder / "config.yaml", config.to_yaml())
+    try:
+        write_atomically(config.folder / "config.yaml", config.to_yaml())
+    except OSError as error:
+        raise StudyError(
+            f"the folder {config.folder} cannot be written ({error.strerror}); set results to "
+            "another folder"
+        ) from error
     tracker = open_tracker(config.tracking, config.results, config.folder, config.study_name)
     executor = open_executor(config.search.executor, config.search.num_workers)
     with tracker, executor as running:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,9 @@ class ConvNetSpace(SearchSpace):
     Raises:
         ValueError: If an option is empty, names a value twice, or a width cannot be built.
     """
+
+    summary: ClassVar[str] = "720 ConvNets: width, depth, norm, activation and pooling"
+    paper: ClassVar[str] = "Zhao, Mopuri and Bilen, Gradient Matching, ICLR 2021"
 
     widths: tuple[PositiveInt, ...] = (32, 64, 128, 256)
     depths: tuple[PositiveInt, ...] = (1, 2, 3, 4)

@@ -48,10 +48,12 @@ class NASBench201Space(SearchSpace):
         channels: Channels of the first stage; the benchmark has 16.
     """
 
+    summary: ClassVar[str] = "15,625 cells of six edges with five operations"
+    paper: ClassVar[str] = "Dong and Yang, NAS-Bench-201, ICLR 2020"
+    fidelity_options: ClassVar[tuple[str, ...]] = ("num_cells", "channels")
+
     num_cells: PositiveInt = 5
     channels: PositiveInt = 16
-
-    fidelity_options: ClassVar[tuple[str, ...]] = ("num_cells", "channels")
 
     def suggest(self, trial: Trial) -> Architecture:
         """One categorical choice for each edge, named such as edge_0_1."""

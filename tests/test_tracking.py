@@ -277,11 +277,23 @@ def test_a_curve_needs_a_step_for_each_value(store: Store, study: str) -> None:
         tracker.study.curve("loss", [1.0, 2.0], steps=[1])
 
 
-def test_more_than_one_request_can_carry(store: Store, study: str) -> None:
+def test_more_than_one_request_can_carry(
+    store: Store, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    log_batch, sizes = MlflowClient.log_batch, []
+
+    def weigh(*args: Any, **options: Any) -> Any:
+        sizes.append(len(json.dumps([dict(entity) for group in args[2:] for entity in group])))
+        return log_batch(*args, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", weigh)
     with store.open(study) as tracker:
         tracker.study.params({f"p{i}": "é" * 3000 for i in range(230)})
-        tracker.study.tags({f"t{i}": i for i in range(210)})
+        tracker.study.tags({f"t{i}": "é" * 3000 for i in range(210)})
         tracker.study.curve("loss", list(range(2500)))
+    assert max(sizes) < 1e6  # MLflow's own limit, and nginx's
     run = store.find_one(study)[study]
     assert (len(run.params), len(run.history["loss"])) == (230, 2500)
     assert sum(name.startswith("t") for name in run.tags) == 210
@@ -766,7 +778,6 @@ def test_a_server_that_comes_late_and_hangs_has_everything_in_the_end(
         wait_until(lambda: state.exists() and json.loads(state.read_text())["uploaded"] > 0)
         server.signal(signal.SIGSTOP)
         log_study(tracker, tmp_path / "results" / "study", report="report é.html")
-        tracker.study.tags({f"t{i}": "é" * 5000 for i in range(80)})  # more than 1 MB of JSON
         time.sleep(2)
         server.signal(signal.SIGCONT)
     found = store.find_one("study")
@@ -774,7 +785,6 @@ def test_a_server_that_comes_late_and_hangs_has_everything_in_the_end(
     assert all(len(found[f"trial {n}"].history["train_loss"]) == 50 for n in range(3))
     assert found["study"].artifacts == {"reports/report é.html"}
     assert found["study"].status == "FINISHED"
-    assert found["study"].tags["t79"] == "é" * 5000
     assert list((tmp_path / "files").rglob("report é.html"))
     assert not (tmp_path / "results" / "mlflow.db").exists()
     assert len(warnings_of(caplog)) == 1

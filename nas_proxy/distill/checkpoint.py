@@ -56,16 +56,17 @@ class Checkpointer:
             with safe_open(str(self._path), framework="pt") as file:
                 header = json.loads((file.metadata() or {})["state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            key, step, seconds = header["key"], header["step"], header["seconds"]
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise StudyError(
                 f"the checkpoint {self._path} is damaged ({error}); delete it to distil anew"
             ) from error
-        if header["key"] != self._key:
+        if key != self._key:
             raise StudyError(
                 f"the checkpoint {self._path} belongs to a distillation with other options, data "
                 "or seed; delete it to distil anew, or choose another study_name"
             )
-        return State(header["step"], header["seconds"], tensors)
+        return State(step, seconds, tensors)
 
     def save_if_due(self, step: int, seconds: float, tensors: dict[str, Tensor]) -> None:
         """Save, unless that would take more than about two per cent of the time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
 from dataclasses import asdict, dataclass
@@ -137,8 +138,8 @@ class PixelDistiller(Distiller):
         """Optimise the images for `num_steps` iterations; see `Distiller.distill`.
 
         Raises:
-            DivergedError: If the matching loss is not finite; the checkpoint keeps the last
-                state before it.
+            DivergedError: If the matching loss or a pixel is not finite; the checkpoint keeps the
+                last state before it.
         """
         images, labels = self.initialise(dataset, images_per_class, generator)
         images.requires_grad_()
@@ -185,13 +186,14 @@ class PixelDistiller(Distiller):
         started = time.perf_counter()
         for step in range(first, self.num_steps):
             seed = int(torch.randint(2**62, (1,), generator=generator))
-            loss = self.iterate(synthetic, real, self._network(dataset, seed), seed)
-            if not abs(loss) < float("inf"):
+            try:
+                loss = self.iterate(synthetic, real, self._network(dataset, seed), seed)
+                _check_finite(loss, synthetic)
+            except DivergedError as error:
                 raise DivergedError(
-                    f"{self.name}: the matching loss is not finite at step {step + 1} of "
-                    f"{self.num_steps}; lower distill.image_learning_rate "
-                    f"(now {self.image_learning_rate})"
-                )
+                    f"{self.name} diverged at step {step + 1} of {self.num_steps}: {error}; "
+                    f"lower distill.image_learning_rate (now {self.image_learning_rate})"
+                ) from error
             seconds = earlier_seconds + time.perf_counter() - started
             checkpointer.save_if_due(step + 1, seconds, _snapshot(synthetic, generator))
             context.progress(step + 1, self.num_steps, f"matching loss {loss:.3g}")
@@ -214,6 +216,13 @@ class PixelDistiller(Distiller):
             for images in (real, synthetic)
         )
         return first, second
+
+
+def _check_finite(loss: float, synthetic: SyntheticImages) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError("the matching loss is not finite")
+    if not bool(synthetic.images.isfinite().all()):
+        raise DivergedError("a pixel is not finite")
 
 
 def _snapshot(synthetic: SyntheticImages, generator: torch.Generator) -> dict[str, Tensor]:

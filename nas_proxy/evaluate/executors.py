@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from itertools import islice
 from typing import Literal, Protocol
 
 import torch
@@ -76,22 +78,19 @@ def evaluate_all(
     Returns:
         One evaluation per architecture, in their order.
     """
-    done = threading.Semaphore(0)
-    waiting: dict[Future[Evaluation], None] = {}
+    waiting: list[Future[Evaluation]] = []
     missing = [a for a in dict.fromkeys(architectures) if log.get(a, seed) is None]
     num_total, num_done = len(set(architectures)), len(set(architectures)) - len(missing)
     progress(num_done, num_total)
     queue = iter(missing)
+    # Where submitting is evaluating, one at a time: the next must not hold up what is finished.
+    window = 1 if executor.num_workers == 1 else 2 * executor.num_workers
     while num_done < num_total:
-        for architecture in queue:
-            future = executor.submit(factory, architecture, seed)
-            future.add_done_callback(lambda _: done.release())
-            waiting[future] = None
-            if len(waiting) >= 2 * executor.num_workers:
-                break
-        done.acquire()
-        for future in [future for future in waiting if future.done()]:
-            del waiting[future]
+        for architecture in islice(queue, window - len(waiting)):
+            waiting.append(executor.submit(factory, architecture, seed))
+        finished = wait(waiting, return_when=FIRST_COMPLETED).done
+        for future in [future for future in waiting if future in finished]:
+            waiting.remove(future)
             log.append(future.result())
             num_done += 1
             progress(num_done, num_total)
@@ -122,7 +121,9 @@ class _ProcessExecutor:
         self, factory: EvaluatorFactory, architecture: Architecture, seed: int
     ) -> Future[Evaluation]:
         outcome: Future[Evaluation] = Future()
-        scheduled = self._pool.schedule(_evaluate, args=[factory, architecture, seed])
+        # Pickled here: a worker dies of a task that it cannot read, and its future never ends.
+        task = pickle.dumps((factory, architecture, seed))
+        scheduled = self._pool.schedule(_evaluate, args=[task])
 
         def settle(finished: Future[Evaluation]) -> None:
             try:
@@ -171,7 +172,8 @@ def _start_worker(files: tuple[str, ...], parent: int) -> None:
         import_file(file)
 
 
-def _evaluate(factory: EvaluatorFactory, architecture: Architecture, seed: int) -> Evaluation:
+def _evaluate(task: bytes) -> Evaluation:
+    factory, architecture, seed = pickle.loads(task)
     return _worker_evaluators.get(factory).evaluate(architecture, seed)
 
 

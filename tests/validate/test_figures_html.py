@@ -1,17 +1,19 @@
 import base64
 import copy
 import io
+import itertools
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from nas_proxy.types import Architecture
 from nas_proxy.validate.figures import rank_outliers, write_figures
 from nas_proxy.validate.html import decimal, duration, render_html
-from nas_proxy.validate.rank_report import Kind, Ranking, Sample, judge
+from nas_proxy.validate.rank_report import Ranking, Sample, judge
 from nas_proxy.validate.settings import Reference, ValidateSettings
 
 PROXY = "the proxy (val_loss)"
@@ -19,124 +21,109 @@ FIGURES = ["rank_scatter.png", "rank_comparison.png", "cost.png", "optimisation_
 NASBENCH = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_3x3~1|none~2|"
 
 
+STATIC = """
+study_name: quickstart
+config:
+  seed: 0
+  data: {name: digits, root: null, image_size: null}
+  distill: {name: distribution_matching, images_per_class: 10, num_steps: 200}
+  space: {name: convnet, widths: [32, 64]}
+  train: {num_steps: 100, num_epochs: null, batch_size: 64, learning_rate: 0.02, nesterov: true}
+  score: {signals: [val_loss], combine: single, num_reference: 32}
+  search: {n_trials: 12, sampler: tpe, constraints: {num_params: null}, executor: processes}
+commands: [nas-proxy run results/quickstart/config.yaml]
+environment:
+  hardware: AMD EPYC 9B45 (2 cores)
+  versions: {python: 3.12.3, nas-proxy: 0.1.0, torch: 2.9.1}
+data:
+  name: digits
+  licence: CC BY 4.0 (UCI optical recognition of handwritten digits)
+  classes: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+  image_shape: [1, 8, 8]
+  search_train: 1078
+  search_val: 359
+  test: 360
+  source_hash: 82c95e54fd24b1aa
+proxy_dataset:
+  id: 9a0d33c1f2b84a7e
+  images: 100 of shape (1, 8, 8), hard labels
+  method: distribution_matching
+  parameters: {num_steps: 200, network_width: 64, real_batch_size: 64}
+  images_per_class: 10
+  seed: 12345
+  augmentation: {crop: 0.0, cutout: 0.0, dsa: color_crop_cutout_scale_rotate, flip: false}
+  cost_seconds: 401.0
+  hardware: AMD EPYC 9B45 (2 cores)
+costs:
+- {what: distilling (distribution_matching), count: 1, seconds: 401.0, hardware: AMD EPYC 9B45}
+- {what: "search: training candidates on the proxy data set", count: 30, seconds: 96.4}
+- {what: "score: its reference sample", count: 1, seconds: 0.0}
+- {what: "validation: num_params", count: 48, seconds: 0.19}
+"""
+CONTROLS = {
+    "num_params": (0.08, 0.004),  # noise of its scores, seconds per architecture
+    "flops": (0.09, 0.011),
+    "log_synflow": (0.06, 0.034),
+    "naswot": (0.07, 0.051),
+    "a random subset of the same size": (0.12, 3.1),
+    "the same steps on the full data": (0.02, 3.3),
+}
+
+
 def make_report(
     *,
     num_architectures=40,
     num_stratified=8,
     num_trials=30,
-    controls=("num_params", "flops", "log_synflow", "naswot", "a random subset of the same size",
-              "the same steps on the full data"),
+    controls=tuple(CONTROLS),
     describe="{} blocks of width 64, batch norm, ReLU, max pooling".format,
     validated=True,
     everything_failed=False,
     reference_seconds=84.0,
-):  # fmt: skip
+):
     """A report as `stages.report.collect` builds it."""
+    report = yaml.safe_load(STATIC)
     rng = np.random.default_rng(0)
     architectures = [Architecture("convnet", n) for n in range(num_architectures + num_stratified)]
     truth = 0.93 - 0.3 * rng.beta(1.2, 4, len(architectures))
     reference = dict(zip(architectures, truth.tolist(), strict=True))
-    uniform, stratified = architectures[:num_architectures], architectures[num_architectures:]
-
-    def ranking(name: str, kind: Kind, noise: float, seconds: float, **more) -> Ranking:
-        scores = truth + noise * rng.normal(size=len(truth))
-        kept = {} if everything_failed else dict(zip(architectures, scores.tolist(), strict=True))
-        return Ranking(name, kind, kept, seconds, **more)
-
-    noises = (0.08, 0.09, 0.06, 0.07, 0.12, 0.02)
-    seconds = (0.004, 0.011, 0.034, 0.051, 3.1, 3.3)
-    rankings = [ranking(PROXY, "proxy", 0.035, 3.2, one_off_seconds=421.0)]
-    rankings += [
-        ranking(name, "control", noises[i % 6], seconds[i % 6] * (1 + i // 6))
-        for i, name in enumerate(controls)
-    ]
-    rankings += [
-        ranking(f"{name} on the proxy", "signal", noise, 3.2)
-        for name, noise in (("val_accuracy", 0.05), ("train_loss_mean", 0.06))
-    ]
-    settings = ValidateSettings(reference=Reference(table="t.csv"), num_resamples=300)
+    rankings = make_rankings(controls, {} if everything_failed else reference, rng)
     judged = judge(
         rankings,
-        Sample(uniform, stratified, reference),
-        settings,
+        Sample(architectures[:num_architectures], architectures[num_architectures:], reference),
+        ValidateSettings(reference=Reference(table="t.csv"), num_resamples=300),
         reference_name="test accuracy after full-data training (400 steps)",
         reference_seconds=reference_seconds,
         rng=rng,
     )
     points = [
         {
-            "architecture_id": a.id,
-            "genotype": a.genotype,
             "description": describe(number),
             "drawn": "uniform" if number < num_architectures else "stratified",
-            "reference": reference[a],
-            "scores": {r.name: r.scores.get(a) for r in rankings},
+            "reference": reference[architecture],
+            "scores": {ranking.name: ranking.scores.get(architecture) for ranking in rankings},
         }
-        for number, a in enumerate(architectures)
+        for number, architecture in enumerate(architectures)
     ]
-    return {
-        "study_name": "quickstart",
-        "verdict": judged.verdict if validated else "The ranking was not judged.",
-        "config": make_config(),
-        "commands": ["nas-proxy run results/quickstart/config.yaml"],
-        "environment": {
-            "hardware": "AMD EPYC 9B45 (2 cores)",
-            "versions": {"python": "3.12.3", "nas-proxy": "0.1.0", "torch": "2.9.1"},
-        },
-        "data": {
-            "name": "digits",
-            "licence": "CC BY 4.0 (UCI optical recognition of handwritten digits)",
-            "classes": [str(digit) for digit in range(10)],
-            "image_shape": [1, 8, 8],
-            "search_train": 1078,
-            "search_val": 359,
-            "test": 360,
-            "source_hash": "82c95e54fd24b1aa",
-        },
-        "proxy_dataset": {
-            "id": "9a0d33c1f2b84a7e",
-            "images": "100 of shape (1, 8, 8), hard labels",
-            "method": "distribution_matching",
-            "parameters": {"num_steps": 200, "network_width": 64, "real_batch_size": 64},
-            "images_per_class": 10,
-            "seed": 12345,
-            "augmentation": {"operations": ["crop", "rotate"]},
-            "learning_rate_rule": {"learning_rate": 0.01},
-            "batchnorm_policy": "running",
-            "zca": False,
-            "cost_seconds": 401.0,
-            "hardware": "AMD EPYC 9B45 (2 cores)",
-            "versions": {"torch": "2.9.1"},
-            "source licence": "CC BY 4.0",
-        },
-        "search": make_search(num_trials, describe, everything_failed, rng),
-        "validation": judged.to_json() if validated else None,
-        "points": points if validated else None,
-        "costs": [
-            {"what": "distilling (distribution_matching)", "count": 1, "seconds": 401.0,
-             "hardware": "AMD EPYC 9B45 (2 cores)"},
-            {"what": "search: training candidates", "count": num_trials, "seconds": 96.4},
-            {"what": "validation: reference", "count": 48, "seconds": 48 * reference_seconds},
-            {"what": "validation: num_params", "count": 48, "seconds": 0.19},
-        ],
-    }  # fmt: skip
+    report["verdict"] = judged.verdict if validated else "The ranking was not judged."
+    report["validation"] = judged.to_json() if validated else None
+    report["points"] = points if validated else None
+    report["search"] = make_search(num_trials, describe, everything_failed, rng)
+    return report
 
 
-def make_config():
-    return {
-        "study_name": "quickstart",
-        "seed": 0,
-        "device": "cpu",
-        "num_threads": 1,
-        "data": {"name": "digits", "root": None, "image_size": None},
-        "distill": {"name": "distribution_matching", "images_per_class": 10, "num_steps": 200},
-        "space": {"name": "convnet", "widths": [32, 64]},
-        "train": {"num_steps": 100, "num_epochs": None, "batch_size": 64, "learning_rate": 0.02,
-                  "schedule": "one_cycle", "momentum": 0.9, "nesterov": True},
-        "score": {"signals": ["val_loss"], "combine": "single", "num_reference": 32},
-        "search": {"n_trials": 12, "sampler": "tpe", "constraints": {"num_params": None},
-                   "executor": "processes", "num_workers": 2},
-    }  # fmt: skip
+def make_rankings(controls, reference, rng):
+    def ranking(name, kind, noise, seconds, one_off=0.0):
+        scores = {a: value + noise * rng.normal() for a, value in reference.items()}
+        return Ranking(name, kind, scores, seconds, one_off)
+
+    like = itertools.cycle(CONTROLS.values())
+    return [
+        ranking(PROXY, "proxy", 0.035, 3.2, 421.0),
+        *(ranking(name, "control", *next(like)) for name in controls),
+        ranking("val_accuracy on the proxy", "signal", 0.05, 3.2),
+        ranking("train_loss_mean on the proxy", "signal", 0.06, 3.2),
+    ]
 
 
 def make_search(num_trials, describe, everything_failed, rng):
@@ -150,7 +137,6 @@ def make_search(num_trials, describe, everything_failed, rng):
                 "trial": number,
                 "score": None if failed else -loss,
                 "architecture_id": f"{number:012x}",
-                "genotype": number,
                 "description": describe(number),
                 "signals": {} if failed else signals,
                 "seconds": float(2 + rng.random()),
@@ -213,12 +199,12 @@ def figures(report, tmp_path_factory):
     return write_figures(report, tmp_path_factory.mktemp("study") / "figures")
 
 
-@pytest.fixture
-def before_and_after(tmp_path):
-    paths = [tmp_path / "before.png", tmp_path / "after.png"]
+@pytest.fixture(scope="module")
+def pictures(figures):
+    paths = [figures[0].parent.parent / name for name in ("before.png", "after.png")]
     for path in paths:
         Image.new("RGB", (20, 20)).save(path)
-    return paths
+    return [*paths, *figures]
 
 
 def test_every_figure_is_a_png_that_can_be_read_at_700_pixels(figures):
@@ -232,20 +218,13 @@ def test_every_figure_is_a_png_that_can_be_read_at_700_pixels(figures):
             assert len(image.convert("RGB").getcolors(2**24)) > 20
 
 
-def test_nothing_but_the_figures_is_written(figures):
-    assert sorted(path.name for path in figures[0].parent.iterdir()) == sorted(FIGURES)
-
-
-def test_figures_and_page_leave_the_report_alone(report, tmp_path):
-    before = copy.deepcopy(report)
-    render_html(report, write_figures(report, tmp_path))
-    assert report == before
-
-
 def test_same_report_gives_the_same_bytes(report, figures, tmp_path):
+    before = copy.deepcopy(report)
     again = write_figures(report, tmp_path)
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in figures]
     assert render_html(report, figures) == render_html(report, again)
+    assert report == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FIGURES)
 
 
 def test_without_validation_only_the_search_is_drawn(tmp_path):
@@ -295,10 +274,9 @@ def test_figures_that_are_not_defined_are_no_obstacle(report, gone, part, tmp_pa
         {"num_trials": 1, "num_architectures": 6, "num_stratified": 0, "controls": ()},
         {"num_trials": 100, "describe": (NASBENCH + " {}").format,
          "controls": tuple(f"package_{n}.scores:AVeryLongNameWithoutSpaces" for n in range(12))},
-        {"reference_seconds": 0.0},
-        {"controls": ("$\\alpha", "costs $5 and $6", "a_b^{c}", "")},
+        {"reference_seconds": 0.0, "controls": ("$\\alpha", "costs $5 and $6", "a_b^{c}", "")},
     ],
-    ids=["little", "long and many", "table", "dollar signs"],
+    ids=["little", "long and many", "free reference, dollar signs"],
 )  # fmt: skip
 def test_extremes_are_drawn(options, tmp_path):
     report = make_report(**options)
@@ -309,9 +287,9 @@ def test_extremes_are_drawn(options, tmp_path):
 
 def test_scores_that_are_all_the_same_are_drawn(report, tmp_path):
     altered = copy.deepcopy(report)
+    altered["validation"]["rows"] = altered["validation"]["rows"][:1]
     for point in altered["points"]:
-        point["scores"][PROXY] = 1.0
-        point["reference"] = 0.5
+        point.update(scores={PROXY: 1.0}, reference=0.5)
     for trial in altered["search"]["trials"]:
         trial["score"] = trial["score"] and -1.0
     assert len(write_figures(altered, tmp_path)) == 4
@@ -321,8 +299,8 @@ def test_scores_that_are_all_the_same_are_drawn(report, tmp_path):
 def test_one_hopeless_network_does_not_squash_the_scatter(report, tmp_path):
     altered = copy.deepcopy(report)
     altered["points"][0]["scores"][PROXY] = -1e6
+    altered["search"]["trials"] = []
     written = write_figures(altered, tmp_path)
-    assert written[0].name == "rank_scatter.png"
     with Image.open(written[0]) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     columns = np.flatnonzero((pixels[..., 2] - pixels[..., 0] > 120).any(axis=0))
@@ -331,12 +309,7 @@ def test_one_hopeless_network_does_not_squash_the_scatter(report, tmp_path):
 
 def test_outliers_are_the_largest_differences_of_ranks(report):
     points = [
-        {
-            "description": f"number {n}",
-            "drawn": "uniform",
-            "reference": n / 10,
-            "scores": {PROXY: float(n)},
-        }
+        {"description": f"number {n}", "reference": n / 10, "scores": {PROXY: float(n)}}
         for n in range(10)
     ]
     points[0]["scores"][PROXY] = 99.0
@@ -347,9 +320,8 @@ def test_outliers_are_the_largest_differences_of_ranks(report):
     assert others == []  # the rest moved by one rank only
 
 
-def test_page_says_what_it_must(report, figures, before_and_after):
-    html = render_html(report, [*before_and_after, *figures])
-    page = Page(html)
+def test_page_says_what_it_must(report, pictures):
+    page = Page(render_html(report, pictures))
     assert report["verdict"] in page.text
     for sentence in report["validation"]["comparisons"]:
         assert sentence in page.text
@@ -372,8 +344,7 @@ def test_page_says_what_it_must(report, figures, before_and_after):
     assert page.text.index(report["verdict"]) < 100  # the first thing on the page
 
 
-def test_page_carries_its_images(report, figures, before_and_after):
-    pictures = [*before_and_after, *figures]
+def test_page_carries_its_images(report, pictures):
     page = Page(render_html(report, pictures))
     decoded = []
     for source in page.images:
@@ -403,10 +374,8 @@ def test_missing_picture_is_left_out(report, tmp_path):
 def test_texts_of_the_report_are_escaped(report, figures):
     evil = "<script>alert('&')</script>"
     altered = copy.deepcopy(report)
-    for section in ("search", "points"):
-        entries = altered["search"]["trials"] if section == "search" else altered["points"]
-        for entry in entries:
-            entry["description"] = evil
+    for entry in (*altered["search"]["trials"], *altered["points"]):
+        entry["description"] = evil
     altered["search"]["trials"][4]["reason"] = evil
     altered["search"]["best"][0]["description"] = evil
     altered["validation"]["rows"][1].update(name=evil, failures={evil: 2})
