@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -28,7 +28,9 @@ from rich.table import Table
 
 from nas_proxy import __version__
 from nas_proxy.errors import PluginError, UserError
-from nas_proxy.interfaces import Progress
+
+if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
+    from nas_proxy.interfaces import Progress
 
 _LINE_SECONDS = 15.0  # between lines of progress where there is no terminal
 _USERS_ERRNOS = {

@@ -10,6 +10,7 @@ keeps its value, step and time.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import logging
 import math
@@ -24,6 +25,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -45,7 +47,7 @@ RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 STUDY = "study"
 RUN_KEY_TAG = "nas_proxy.run_key"
 MAX_NAME, MAX_TEXT, MAX_REASON = 250, 6000, 1500  # characters; MLflow refuses longer ones
-LINES_PER_UPLOAD = 200
+LINES_PER_UPLOAD = 100
 GATHER_SECONDS = 0.2  # a trial's calls come together: waiting for them saves round trips
 MAX_RETRY_SECONDS = 60.0
 # What the store will answer in the same way however often it is asked.
@@ -197,9 +199,12 @@ def open_tracker(
         if settings.uri is None and not (results / "mlflow.db").exists():
             # The store was deleted, or moved away: everything is uploaded again.
             (folder / "state.json").unlink(missing_ok=True)
-        served = re.match(r"https?:|databricks", uri)
-        root = None if served else (results.resolve() / "mlartifacts").as_uri()
-        journal = _Journal(folder, _Uploader(folder, uri, settings.experiment, root))
+        results.mkdir(parents=True, exist_ok=True)
+        served = re.match(r"https?:|databricks", uri)  # then artifacts are the server's business
+        uploader = _Uploader(
+            folder, uri, settings.experiment, None if served else results.resolve()
+        )
+        journal = _Journal(folder, uploader)
     except OSError as error:
         logger.warning("tracking: this run is not tracked: %s", error)
         return Tracker(None, study_name)
@@ -222,7 +227,7 @@ def launch_ui(results: Path, uri: str | None = None, port: int = 5000) -> None:
             probe.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
         raise UserError(f"port {port} cannot be used ({error}): choose another one") from error
-    _serve(uri or _default_uri(results), (results.resolve() / "mlartifacts").as_uri(), port)
+    _serve(uri or _default_uri(results), _artifact_root(results), port)
 
 
 def _serve(uri: str, artifact_root: str, port: int) -> None:
@@ -352,8 +357,8 @@ class _State:
 class _Uploader:
     """Carries the outbox to the store, in a thread that starts with the first line."""
 
-    def __init__(self, folder: Path, uri: str, experiment: str, artifact_root: str | None) -> None:
-        self._address = (uri, experiment, artifact_root)
+    def __init__(self, folder: Path, uri: str, experiment: str, results: Path | None) -> None:
+        self._address = (uri, experiment, results)
         self._outbox = folder / "outbox.jsonl"
         self._state_file = folder / "state.json"
         self._state = self._read_state()
@@ -396,17 +401,26 @@ class _Uploader:
             closing = self._closing.is_set()  # read first: what came before it is in this attempt
             try:
                 self._upload(last=closing)
+                if closing:
+                    return
                 delay = 0.0
             except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the study goes on
-                if closing or delay:  # a single failure may be a hiccup
+                if delay:  # a single failure may be a hiccup
                     self._warn_kept(_reason(error))
+                    if closing:
+                        return
                 delay = min(2 * delay, MAX_RETRY_SECONDS) or 1.0
-            if closing:
-                return
-            if not delay:
-                self._wake.wait()
-            self._closing.wait(delay or GATHER_SECONDS)
-            self._wake.clear()
+            self._pause(delay, closing=closing)
+
+    def _pause(self, delay: float, *, closing: bool) -> None:
+        if closing:
+            time.sleep(delay)
+        elif delay:
+            self._closing.wait(delay)
+        else:
+            self._wake.wait()
+            self._closing.wait(GATHER_SECONDS)
+        self._wake.clear()
 
     def _upload(self, *, last: bool) -> None:
         if self._store is None:
@@ -420,13 +434,14 @@ class _Uploader:
         if last:
             self._retry_artifacts(self._store)
             if self._state.late:
-                self._warn_kept(f"{len(self._state.late)} files do not go through")
+                self._warn_kept(f"files that do not go through: {len(self._state.late)}")
 
     def _connect(self) -> _Store:
         import mlflow.tracking  # noqa: F401 - seconds; what follows takes its own
 
         self._progress = time.monotonic()
-        store, state = _Store(*self._address), self._state
+        with _exclusive(self._address[2]):
+            store, state = _Store(*self._address), self._state
         study = state.runs.get(STUDY)
         if state.experiment_id != store.experiment_id or not (study and store.has_run(study)):
             state = self._state = _State(state.store, store.experiment_id)  # it knows nothing of us
@@ -516,17 +531,18 @@ class _UnknownRunError(Exception):
 class _Store:
     """One experiment of an MLflow store. Whatever is logged may be logged twice."""
 
-    def __init__(self, uri: str, experiment: str, artifact_root: str | None) -> None:
+    def __init__(self, uri: str, experiment: str, results: Path | None) -> None:
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient(tracking_uri=uri)
         found = self._client.get_experiment_by_name(experiment)
         if found is not None and found.lifecycle_stage != "active":
             raise UserError(f"experiment {experiment!r} was deleted there: restore it")
+        root = results and _artifact_root(results)
         self.experiment_id: str = (
             found.experiment_id
             if found is not None
-            else self._client.create_experiment(experiment, artifact_root)
+            else self._client.create_experiment(experiment, root)
         )
 
     def has_run(self, run_id: str) -> bool:
@@ -637,6 +653,21 @@ def _default_uri(results: Path) -> str:
             "folder, or set tracking.uri or tracking.enabled=false"
         )
     return f"sqlite:///{path}"
+
+
+def _artifact_root(results: Path) -> str:
+    return (results.resolve() / "mlartifacts").as_uri()
+
+
+@contextmanager
+def _exclusive(results: Path | None) -> Iterator[None]:
+    """Open a store in one process at a time: MLflow's migrations of a new database clash."""
+    if results is None:
+        yield
+        return
+    with (results / ".mlflow.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        yield
 
 
 def _masked(text: str) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -463,6 +464,17 @@ def test_a_damaged_line_is_skipped(store: Store, study: str) -> None:
     assert set(store.find_one(study)[study].history) == {"a", "b"}
 
 
+def test_one_process_at_a_time_opens_the_store(store: Store, study: str) -> None:
+    with (store.results / ".mlflow.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as another process that migrates the new database
+        tracker = store.open(study)
+        time.sleep(1)
+        assert not state_file(store, study).exists()
+    with tracker:
+        log_trial(tracker.trial(0, "trial 0"), 0)
+    assert len(store.find_one(study)) == 2
+
+
 def test_a_killed_process_loses_nothing_it_logged(store: Store, study: str) -> None:
     script = f"""
 import os, signal, sys
@@ -537,13 +549,19 @@ def test_a_silent_server_does_not_hold_up_the_end(
     assert len(warnings_of(caplog)) == 1
 
 
+@pytest.mark.parametrize("at_the_end", [False, True])
 def test_a_hiccup_is_not_worth_a_warning(
-    store: Store, study: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    study: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    at_the_end: bool,
 ) -> None:
     fail_first(monkeypatch, "log", times=1)
     with store.open(study) as tracker:
         log_trial(tracker.trial(0, "trial 0"), 0)
-        wait_until(lambda: state_file(store, study).exists())
+        if not at_the_end:
+            wait_until(lambda: state_file(store, study).exists())
     assert len(store.find_one(study)["trial 0"].history["train_loss"]) == 50
     assert warnings_of(caplog) == []
 
@@ -709,7 +727,8 @@ with Store(Path({str(tmp_path)!r})).open("study") as tracker:
     )
     assert (done.stdout, done.stderr) == ("", "")
     assert len(Store(tmp_path).find_one("study")) == 5
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlartifacts", "mlflow.db", "study"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".mlflow.lock", "mlartifacts", "mlflow.db", "study"]
 
 
 # Servers

@@ -126,7 +126,7 @@ class ProxyDataset:
         spec = metadata.pop("spec")
         return {
             "id": self.id,
-            "images": f"{len(self)} of shape {tuple(self.images.shape[1:])}, {labels} labels",
+            "images": f"{len(self)} images of shape {tuple(self.images.shape[1:])}, {labels} labels",
             **metadata,
             **{f"source {name}": value for name, value in spec.items()},
         }

@@ -10,7 +10,6 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.search_space import intersection_search_space
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -54,19 +53,25 @@ class RegularizedEvolutionSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that all complete trials share; others are drawn independently."""
-        return intersection_search_space(study.get_trials(deepcopy=False))
+        """Every parameter of the living; a trial need not have them all."""
+        population = self._population(study)
+        return {name: d for member in population for name, d in member.distributions.items()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The parent's parameters with one of them changed; nothing while the population fills."""
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        free = {name: d for name, d in search_space.items() if not d.single()}
-        if len(complete) < self._population_size or not free:
+        """The parent's parameters with one of them changed; nothing while the population fills.
+
+        What exists only because of the change, such as a further layer, is drawn independently.
+        """
+        population = self._population(study)
+        if not population:
             return {}
-        parent = self._tournament(study, complete[-self._population_size :])
-        params = {name: parent.params[name] for name in search_space}
+        parent = self._tournament(study, population)
+        free = {name: d for name, d in parent.distributions.items() if not d.single()}
+        if not free:
+            return {}
+        params = dict(parent.params)
         changed = str(self._rng.choice(sorted(free)))
         while params[changed] == parent.params[changed]:
             params[changed] = self._random.sample_independent(study, trial, changed, free[changed])
@@ -81,6 +86,11 @@ class RegularizedEvolutionSampler(BaseSampler):
     ) -> Any:
         """A uniform draw."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def _population(self, study: Study) -> list[FrozenTrial]:
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        full = len(complete) >= self._population_size
+        return complete[-self._population_size :] if full else []
 
     def _tournament(self, study: Study, population: Sequence[FrozenTrial]) -> FrozenTrial:
         size = min(self._tournament_size, len(population))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.environment import hardware, versions
+from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.reproducibility import write_atomically
 from nas_proxy.stages.context import StudyContext
 from nas_proxy.validate.figures import write_figures
@@ -39,14 +41,18 @@ def collect(study: StudyContext) -> dict[str, Any]:
         "study_name": config.study_name,
         "verdict": validation["verdict"] if validation else "The ranking was not judged.",
         "config": dict(config.resolved),
-        "commands": [f"nas-proxy run {config.folder / 'config.yaml'}"],
+        "commands": [
+            f"nas-proxy run {config.folder / 'config.yaml'}",
+            f"nas-proxy inspect {study.proxy_file}",
+        ],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": {"hardware": hardware(study.device), "versions": versions()},
         "data": _data(study),
         "proxy_dataset": proxy_dataset.card(),
         "search": search,
         "validation": validation,
         "points": _read(config.folder / "validate" / "points.json"),
-        "costs": _costs(proxy_dataset, search, validation),
+        "costs": _costs(study, proxy_dataset),
     }
 
 
@@ -64,48 +70,27 @@ def _data(study: StudyContext) -> dict[str, Any]:
     }
 
 
-def _costs(
-    proxy_dataset: ProxyDataset, search: dict[str, Any], validation: dict[str, Any] | None
-) -> list[dict[str, Any]]:
+def _costs(study: StudyContext, proxy_dataset: ProxyDataset) -> list[dict[str, Any]]:
     """The ledger: what was paid for, how often, and seconds of one process in total."""
-    trials = search["trials"]
-    entries = [
+    entries: list[dict[str, Any]] = [
         {
             "what": f"distilling ({proxy_dataset.method})",
             "count": 1,
             "seconds": proxy_dataset.cost_seconds,
             "hardware": proxy_dataset.hardware,
-        },
-        {
-            "what": "search: training candidates on the proxy data set",
-            "count": len(trials),
-            "seconds": sum(trial["seconds"] for trial in trials),
-        },
+        }
     ]
-    if validation is not None:
-        num = validation["num_architectures"] + validation["num_stratified"]
-        proxy = validation["rows"][0]
-        entries += [
-            {
-                "what": "score: its reference sample",
-                "count": 1,
-                "seconds": proxy["one_off_seconds"] - proxy_dataset.cost_seconds,
-            },
-            {
-                "what": f"validation: {validation['reference_name']}",
-                "count": num,
-                "seconds": num * validation["reference_seconds_per_architecture"],
-            },
-        ]
-        entries += [
-            {
-                "what": f"validation: {row['name']}",
-                "count": num,
-                "seconds": num * row["seconds_per_architecture"],
-            }
-            for row in validation["rows"]
-            if row["kind"] != "signal"
-        ]
+    for stage in ("search", "validate"):
+        # Every evaluation of the study stands in one of these logs, failed ones too.
+        for path in sorted((study.config.folder / stage).glob("*.jsonl")):
+            log = EvaluationLog(path)
+            entries.append(
+                {
+                    "what": f"{stage}: {path.stem.replace('_', ' ')}",
+                    "count": len(log),
+                    "seconds": sum(evaluation.seconds for evaluation in log),
+                }
+            )
     return entries
 
 

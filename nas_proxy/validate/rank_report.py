@@ -146,7 +146,7 @@ def judge(
         rng: Of the bootstrap.
     """
     rows = tuple(_row(ranking, rankings[0], sample, settings, rng) for ranking in rankings)
-    comparisons = {row.name: _compare(row) for row in rows if row.kind == "control"}
+    controls = [row for row in rows if row.kind == "control"]
     return RankReport(
         rows=rows,
         reference_name=reference_name,
@@ -156,7 +156,7 @@ def judge(
         best_fraction=settings.best_fraction,
         k=settings.k,
         verdict=_verdict(rows),
-        comparisons=tuple(comparisons.values()),
+        comparisons=tuple(_compare(row, rows[0]) for row in controls),
     )
 
 
@@ -220,11 +220,12 @@ def _paired(
     return values[:-1], values[-1]
 
 
-def _compare(row: RankRow) -> str:
+def _compare(row: RankRow, proxy: RankRow) -> str:
     """The proxy against one control, in words."""
     difference = row.difference
     if difference is None:
-        why = "it ranks nothing here: its values are missing or all the same"
+        silent = "the proxy" if proxy.spearman is None else row.name
+        why = f"{silent} ranks nothing here, for its values are missing or all the same"
         return f"The proxy cannot be compared with {row.name}: {why}."
     shown = f"difference {difference}, n = {row.n_difference}"
     if difference.low is not None and difference.low > 0:
@@ -243,11 +244,12 @@ def _verdict(rows: Sequence[RankRow]) -> str:
             f"The proxy ranks nothing: fewer than {ranks.MIN_ARCHITECTURES} of its evaluations "
             "can be compared with the reference, or all have the same score."
         )
-    outcome: dict[str, list[str]] = {"better than": [], "worse than": [], "no different from": []}
+    undecided = "not demonstrably different from"
+    outcome: dict[str, list[str]] = {"better than": [], "worse than": [], undecided: []}
     for row in rows:
         if row.kind == "control" and row.difference is not None:
             low, high = row.difference.low, row.difference.high
-            side = "no different from"
+            side = undecided
             if low is not None and high is not None and (low > 0 or high < 0):
                 side = "better than" if low > 0 else "worse than"
             outcome[side].append(row.name)

@@ -44,7 +44,7 @@ class Estimate:
 
 def decimal(value: float) -> str:
     """Two decimals without a leading zero: `.81`, `-.05`, `1.00`."""
-    text = f"{value:.2f}"
+    text = f"{round(value, 2) + 0.0:.2f}"  # plus zero: no -.00
     return text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
 
 

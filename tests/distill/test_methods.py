@@ -332,7 +332,7 @@ def test_gradient_matching_makes_noise_push_like_the_data():
     def distance(images):
         return sum(float(gradient_mismatch(w, dataset, images, 2).detach()) for w in probes)
 
-    assert distance(result.images) < 0.9 * distance(start)
+    assert distance(result.images) < 0.8 * distance(start)
 
 
 @pytest.mark.parametrize("augment", ["color", "crop", "cutout", "rotate", DSA_STRATEGY])
@@ -340,7 +340,7 @@ def test_gradients_are_compared_under_the_same_change(augment):
     log = Log()
     options = {"num_steps": 4, "outer_loop": 1, "init": "real", **SMALL}
     distill(GradientMatching(augment=augment, **options), images_per_class=8, progress=log)
-    assert max(log.losses) < 0.5  # of 33 rows
+    assert max(log.losses) < 0.01  # of 33 rows
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers_evaluate import FIDELITY, PATIENCE_SECONDS, Scripted, ScriptedFactory, UntrainedFactory
+from PIL import Image
 
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import UserError
@@ -74,10 +76,12 @@ def file_space(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def processes(file_space):
+def processes(file_space, tmp_path_factory):
     """Two workers, started once: importing torch is what costs."""
-    with open_executor("processes", 2) as executor:
-        yield executor
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAS_PROXY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        with open_executor("processes", 2) as executor:
+            yield executor
 
 
 @pytest.fixture
@@ -89,9 +93,15 @@ def scripts(*genotypes):
     return [Architecture("scripted", genotype) for genotype in genotypes]
 
 
-def network_factory(space):
+def network_factory(space, folder):
+    """Of noise in files: scikit-learn's digits would take each worker seconds to import."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, 15, 8, 8, 3), dtype=np.uint8)
+    for (label, number), picture in zip(np.ndindex(2, 15), noise.reshape(30, 8, 8, 3), strict=True):
+        file = folder / f"class{label}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(file)
     return NetworkEvaluatorFactory(
-        data=DataSettings(name="digits", classes=("0", "1"), images_per_class=12),
+        data=DataSettings(name="image_folder", root=str(folder), image_size=8),
         space=space,
         scores={"num_params": NumParams()},
         settings=TrainSettings(num_steps=3, batch_size=8, num_seeds=2),
@@ -250,7 +260,8 @@ def test_serial_hands_on_what_building_raises(log):
 
 def test_processes_and_serial_give_identical_evaluations(file_space, processes, tmp_path):
     """Of a search space from a file, trained for real."""
-    factory, architectures = network_factory(file_space), numbers(1, 2, 3, "raise")
+    factory = network_factory(file_space, tmp_path / "images")
+    architectures = numbers(1, 2, 3, "raise")
     logs = [EvaluationLog(tmp_path / name) for name in ("serial", "processes")]
     with open_executor("serial", 1) as serial:
         expected = evaluate_all(serial, factory, architectures, 5, logs[0])

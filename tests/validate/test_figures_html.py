@@ -35,23 +35,16 @@ commands: [nas-proxy run results/quickstart/config.yaml]
 environment:
   hardware: AMD EPYC 9B45 (2 cores)
   versions: {python: 3.12.3, nas-proxy: 0.1.0, torch: 2.9.1}
-data:
-  name: digits
-  licence: CC BY 4.0 (UCI optical recognition of handwritten digits)
-  classes: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
-  image_shape: [1, 8, 8]
-  search_train: 1078
-  search_val: 359
-  test: 360
-  source_hash: 82c95e54fd24b1aa
+data: {name: digits, image_shape: [1, 8, 8], search_train: 1078, search_val: 359, test: 360,
+  classes: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"], source_hash: 82c95e54fd24b1aa,
+  licence: CC BY 4.0 (UCI optical recognition of handwritten digits)}
 proxy_dataset:
   id: 9a0d33c1f2b84a7e
   images: 100 of shape (1, 8, 8), hard labels
   method: distribution_matching
   parameters: {num_steps: 200, network_width: 64, real_batch_size: 64}
-  images_per_class: 10
-  seed: 12345
   augmentation: {crop: 0.0, cutout: 0.0, dsa: color_crop_cutout_scale_rotate, flip: false}
+  seed: 12345
   cost_seconds: 401.0
   hardware: AMD EPYC 9B45 (2 cores)
 costs:
@@ -133,25 +126,14 @@ def make_search(num_trials, describe, everything_failed, rng):
         loss = float(0.4 + 0.6 * rng.random() / (1 + number / 10))
         signals = {"val_loss": loss, "val_accuracy": 1 - loss / 2, "num_params": 45_130.0}
         trials.append(
-            {
-                "trial": number,
-                "score": None if failed else -loss,
-                "architecture_id": f"{number:012x}",
-                "description": describe(number),
-                "signals": {} if failed else signals,
-                "seconds": float(2 + rng.random()),
-                "reason": "the loss is not finite at step 31" if failed else "",
-            }
-        )
+            {"trial": number, "score": None if failed else -loss,
+             "architecture_id": f"{number:012x}", "description": describe(number),
+             "signals": {} if failed else signals, "seconds": float(2 + rng.random()),
+             "reason": "the loss is not finite at step 31" if failed else ""}
+        )  # fmt: skip
     best = sorted((t for t in trials if t["score"] is not None), key=lambda t: -t["score"])
-    return {
-        "signals": ["val_loss"],
-        "trials": trials,
-        "best": best[:10],
-        "num_failed": len(trials) - len(best),
-        "num_duplicates": 3,
-        "num_infeasible": 0,
-    }
+    counts = {"num_failed": len(trials) - len(best), "num_duplicates": 3, "num_infeasible": 0}
+    return {"signals": ["val_loss"], "trials": trials, "best": best[:10], **counts}
 
 
 class Page(HTMLParser):

@@ -1,0 +1,97 @@
+"""Imports go one way, and the heavy libraries stay where they belong."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = [
+    {"errors", "options", "reproducibility", "types", "environment", "files", "__init__"},
+    {"interfaces", "registry"},
+    {"data", "networks"},
+    {"train", "scores"},
+    {"distill", "evaluate"},
+    {"search", "validate", "tracking", "testing"},
+    {"config"},
+    {"stages"},
+    {"pipeline"},
+    {"cli"},
+]
+
+
+def imports(path: Path) -> list[str]:
+    """Modules that a file imports when it is imported itself."""
+    found = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+    return found
+
+
+def layer(module: str) -> int:
+    part = (module.split(".") + ["__init__"])[1]
+    return next((level for level, names in enumerate(LAYERS) if part in names), 0)
+
+
+SOURCES = sorted((ROOT / "nas_proxy").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = layer(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    for module in imports(path):
+        assert not module.startswith("search_spaces"), f"{path} imports {module}"
+        if module.startswith("nas_proxy."):
+            assert layer(module) <= own, f"{path} imports {module}, which is above it"
+
+
+def test_stages_do_not_import_one_another() -> None:
+    stages = ROOT / "nas_proxy" / "stages"
+    shared = {"context", "folder", "__init__"}
+    names = {path.stem for path in stages.glob("*.py")} - shared
+    for path in stages.glob("*.py"):
+        for module in imports(path):
+            for name in names - {path.stem}:
+                assert not module.startswith(f"nas_proxy.stages.{name}"), f"{path} imports {module}"
+
+
+def test_training_and_distilling_import_without_the_heavy_libraries() -> None:
+    blocked = ["optuna", "mlflow", "pydantic", "yaml", "click", "rich", "pebble", "sklearn"]
+    modules = [
+        "nas_proxy.train.loop",
+        "nas_proxy.data.sources",
+        "nas_proxy.data.pictures",
+        "nas_proxy.evaluate.network",
+        "nas_proxy.evaluate.factory",
+        "nas_proxy.distill.distribution_matching",
+        "nas_proxy.distill.gradient_matching",
+        "nas_proxy.distill.random_subset",
+        "nas_proxy.scores.naswot",
+        "nas_proxy.scores.log_synflow",
+        "nas_proxy.scores.flops",
+        "nas_proxy.validate.ranks",
+        "search_spaces.convnet",
+        "search_spaces.nasbench201",
+    ]
+    code = (
+        "import sys\n"
+        f"for name in {blocked!r}: sys.modules[name] = None\n"
+        f"for name in {modules!r}: __import__(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_starts_without_loading_everything() -> None:
+    code = (
+        "import sys, nas_proxy.cli\n"
+        "heavy = {'torch', 'mlflow', 'optuna', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
