@@ -18,7 +18,7 @@ from nas_proxy.evaluate.executors import open_executor
 from nas_proxy.reproducibility import write_atomically
 from nas_proxy.stages.context import Display, StudyContext
 from nas_proxy.stages.distill import run_distill
-from nas_proxy.stages.folder import differences
+from nas_proxy.stages.folder import differences, sole_user
 from nas_proxy.stages.report import run_report
 from nas_proxy.stages.search import run_search_stage
 from nas_proxy.stages.validate import check_reference, run_validate
@@ -43,8 +43,7 @@ def run_pipeline(
         config: The study.
         display: Shows progress.
         last: Where to stop.
-        force: Discard what `last` and the stages after it have written, and repeat `last`; with
-            `report`, repeat everything.
+        force: Discard what `last` has written and repeat it; with `report`, repeat everything.
 
     Raises:
         StudyError: If the study's folder was written by another configuration; nothing is changed.
@@ -55,21 +54,16 @@ def run_pipeline(
     _refuse_foreign_folder(config, repeated=_repeated(last) if force else ())
     with display.progress("loading images") as progress:
         splits = load_splits(config.data, progress=progress)
-    try:
+    with sole_user(config.folder):
         write_atomically(config.folder / "config.yaml", config.to_yaml())
-    except OSError as error:
-        raise StudyError(
-            f"the folder {config.folder} cannot be written ({error.strerror}); set results to "
-            "another folder"
-        ) from error
-    tracker = open_tracker(config.tracking, config.results, config.folder, config.study_name)
-    executor = open_executor(config.search.executor, config.search.num_workers)
-    with tracker, executor as running:
-        study = StudyContext(config, splits, running, tracker, display)
-        for name, stage in STAGES.items():
-            stage(study, force=force and name in _repeated(last))
-            if name == last:
-                return
+        tracker = open_tracker(config.tracking, config.results, config.folder, config.study_name)
+        executor = open_executor(config.search.executor, config.search.num_workers)
+        with tracker, executor as running:
+            study = StudyContext(config, splits, running, tracker, display)
+            for name, stage in STAGES.items():
+                stage(study, force=force and name in _repeated(last))
+                if name == last:
+                    return
 
 
 def _repeated(last: StageName) -> tuple[StageName, ...]:

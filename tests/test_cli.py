@@ -15,6 +15,7 @@ from PIL import Image
 from nas_proxy import reproducibility
 from nas_proxy.cli import main
 from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.stages.folder import sole_user
 
 TINY: dict[str, Any] = {
     "study_name": "tiny",
@@ -212,6 +213,13 @@ def test_an_unwritable_results_folder(nas_proxy, tmp_path: Path) -> None:
         outcome = nas_proxy("run", "tiny.yaml", f"results={results}")
         assert_one_sentence(outcome, results)
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_two_processes_do_not_share_a_study(nas_proxy, tmp_path: Path) -> None:
+    with sole_user(tmp_path / "results" / "tiny"):
+        assert_one_sentence(nas_proxy("run", "tiny.yaml"), "another process", "tiny")
+        assert nas_proxy("distill", "tiny.yaml", "study_name=other").status == 0
+    assert nas_proxy("distill", "tiny.yaml").status == 0
 
 
 def test_a_full_disk_loses_nothing(

@@ -50,6 +50,7 @@ class Store:
 
     results: Path
     uri: str | None = None
+    printed: str = ""
 
     def client(self) -> Any:
         from mlflow.tracking import MlflowClient
@@ -99,9 +100,36 @@ class Store:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """One store for the module: MLflow needs seconds to make one."""
+    """One store for the module, made by a process of its own: MLflow needs seconds to make one."""
     results = tmp_path_factory.mktemp("tracking") / "a b#c é" / "results"
-    return Store(results)
+    script = f"""
+with Store(Path({str(results)!r})).open("first") as tracker:
+    assert not [name for name in sys.modules if name.startswith("mlflow.")]
+    log_study(tracker, Path({str(results / "first")!r}))
+"""
+    done = run_script(script, cwd=results.parents[1])
+    assert done.returncode == 0, done.stderr
+    return Store(results, printed=done.stdout + done.stderr)
+
+
+def run_script(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    names = "Store, log_study, log_trial"
+    head = f"import os, signal, sys; sys.path.insert(0, {str(REPOSITORY / 'tests')!r})"
+    script = f"{head}\nfrom pathlib import Path\nfrom test_tracking import {names}\n{script}"
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=python_environment(),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def python_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if "MLFLOW" not in name} | {
+        "PYTHONPATH": str(REPOSITORY)
+    }
 
 
 @pytest.fixture
@@ -475,30 +503,19 @@ def test_one_process_at_a_time_opens_the_store(store: Store, study: str) -> None
     assert len(store.find_one(study)) == 2
 
 
-def test_a_killed_process_loses_nothing_it_logged(store: Store, study: str) -> None:
+def test_a_killed_process_loses_nothing_it_logged(store: Store, study: str, tmp_path: Path) -> None:
     script = f"""
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, {str(REPOSITORY / "tests")!r})
-from test_tracking import Store, log_trial
 tracker = Store(Path({str(store.results)!r})).open({study!r})
 for number in range(20):
     log_trial(tracker.trial(number, f"trial {{number}}"), number)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run([sys.executable, "-c", script], env=python_environment(), check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert run_script(script, cwd=tmp_path).returncode == -signal.SIGKILL
     with store.open(study):
         pass
     found = store.find_one(study)
     assert len(found) == 21
     assert all(len(found[f"trial {n}"].history["train_loss"]) == 50 for n in range(20))
-
-
-def python_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if "MLFLOW" not in name} | {
-        "PYTHONPATH": str(REPOSITORY)
-    }
 
 
 # Stores that fail
@@ -706,29 +723,12 @@ def test_trials_are_logged_from_many_threads_and_cost_little(store: Store, study
     assert all(len(found[f"trial {n}"].history["train_loss"]) == 50 for n in range(40))
 
 
-@pytest.mark.slow
-def test_a_first_run_is_quiet(tmp_path: Path) -> None:
-    script = f"""
-import sys
-from pathlib import Path
-sys.path.insert(0, {str(REPOSITORY / "tests")!r})
-from test_tracking import Store, log_study
-with Store(Path({str(tmp_path)!r})).open("study") as tracker:
-    assert not [name for name in sys.modules if name.startswith("mlflow.")]
-    log_study(tracker, Path({str(tmp_path / "study")!r}))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=python_environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (done.stdout, done.stderr) == ("", "")
-    assert len(Store(tmp_path).find_one("study")) == 5
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [".mlflow.lock", "mlartifacts", "mlflow.db", "study"]
+def test_a_first_run_is_quiet(store: Store) -> None:
+    assert store.printed == ""
+    assert len(store.find_one("first")) == 5
+    names = {path.name for path in store.results.iterdir()}
+    assert {".mlflow.lock", "first", "mlartifacts", "mlflow.db"} <= names
+    assert [path.name for path in store.results.parents[1].iterdir()] == ["a b#c é"]
 
 
 # Servers
@@ -759,7 +759,7 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_until(lambda: answers(self.uri), seconds=60)
+        wait_until(lambda: answers(self.uri), seconds=240)
 
     def signal(self, number: int) -> None:
         if self.process is not None:
@@ -820,7 +820,7 @@ def test_the_ui_shows_the_studies_and_ends_with_ctrl_c(
 
     def visit() -> None:
         try:
-            wait_until(lambda: answers(f"http://127.0.0.1:{port}"), seconds=60)
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}"), seconds=240)
             served.update(Store(store.results, f"http://127.0.0.1:{port}").find_one(study))
         finally:
             os.kill(os.getpid(), signal.SIGINT)

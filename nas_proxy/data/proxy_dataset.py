@@ -124,9 +124,10 @@ class ProxyDataset:
         labels = "soft" if self.has_soft_labels else "hard"
         metadata = self._metadata()
         spec = metadata.pop("spec")
+        shape = tuple(self.images.shape[1:])
         return {
             "id": self.id,
-            "images": f"{len(self)} images of shape {tuple(self.images.shape[1:])}, {labels} labels",
+            "images": f"{len(self)} images of shape {shape}, {labels} labels",
             **metadata,
             **{f"source {name}": value for name, value in spec.items()},
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class SearchTask:
         factory: How candidates are evaluated.
         score: What is maximised.
         settings: How.
-        study_name: Optuna's; also part of the seed of its sampler.
+        study_name: Optuna's.
         seed: Of the sampler and of every evaluation.
         sizes: Resources of an architecture by the names of the constraints; empty if its network
             cannot be built, which its evaluation will then report.
@@ -84,12 +84,22 @@ class SearchOutcome:
 
 
 def open_storage(storage: str, folder: Path) -> optuna.storages.BaseStorage | str:
-    """Optuna's storage: a journal in `folder`, repaired if a kill cut its last line, or a URL."""
+    """Optuna's storage: a journal in `folder`, repaired if a kill cut its last line, or a URL.
+
+    Raises:
+        StudyError: If the journal is damaged before its last line.
+    """
     if storage != "journal":
         return storage
     path = folder / "optuna_journal.log"
     drop_partial_line(path)
-    return JournalStorage(JournalFileBackend(str(path)))
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except ValueError as error:
+        raise StudyError(
+            f"{path} is damaged ({error}); move it away to search again with the evaluations that "
+            "are finished, of which none is repeated"
+        ) from error
 
 
 def run_search(
@@ -141,9 +151,14 @@ class _Search:
                 if not self._ask():
                     break
             if not self._open:
+                logger.warning(
+                    "the last %d proposals were known or ruled out: the search ends with %d of %d "
+                    "trials", _MAX_IDLE_DRAWS, len(self._told), num_wanted,
+                )  # fmt: skip
                 break
             self._tell(self._open.popleft())
             self._task.progress(len(self._told), num_wanted, self._note())
+        self._refuse_hopeless(1)
         return self._outcome
 
     def _ask(self) -> bool:
@@ -166,10 +181,6 @@ class _Search:
                 f"none of {_MAX_IDLE_DRAWS} architectures satisfies search.constraints; the "
                 f"smallest seen had {_in_words(self._seen_sizes)}; raise the limits"
             )
-        logger.warning(
-            "the last %d proposals were known or ruled out: the search ends with %d of %d trials",
-            _MAX_IDLE_DRAWS, len(self._told) + len(self._open), self._task.settings.n_trials,
-        )  # fmt: skip
         return False
 
     def _submit(self, architecture: Architecture) -> Future[Evaluation]:
@@ -217,10 +228,8 @@ class _Search:
         )
 
     def _tell(self, question: _Question) -> None:
-        answer = question.answer
-        evaluation = answer if isinstance(answer, Evaluation) else answer.result()
-        if self._log.get(question.architecture, self._task.seed) is None:
-            self._log.append(evaluation)  # first the result, then the trial: see _recall
+        evaluation = self._await(question)
+        self._keep(evaluation)  # first the result, then the trial: see _recall
         score = self._task.score.of(evaluation) if evaluation.complete else None
         if score is None:
             question.trial.set_user_attr(_REASON, evaluation.reason)
@@ -229,15 +238,31 @@ class _Search:
             self._study.tell(question.trial, score)
         self._remember(question.trial.number, evaluation, score)
         self._task.on_trial(question.trial.number, evaluation, score)
-        self._refuse_hopeless()
+        self._refuse_hopeless(_MAX_FIRST_FAILURES)
+
+    def _await(self, question: _Question) -> Evaluation:
+        """Wait for an answer, and keep what else arrives in the meantime: a kill may come."""
+        if isinstance(question.answer, Evaluation):
+            return question.answer
+        answers = [question.answer, *(other.answer for other in self._open)]
+        running = {answer for answer in answers if isinstance(answer, Future)}
+        while not question.answer.done():
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for answer in finished:
+                self._keep(answer.result())
+        return question.answer.result()
+
+    def _keep(self, evaluation: Evaluation) -> None:
+        if self._log.get(evaluation.architecture, self._task.seed) is None:
+            self._log.append(evaluation)
 
     def _remember(self, number: int, evaluation: Evaluation, score: float | None) -> None:
         self._told[evaluation.architecture.id] = score
         self._outcome.trials.append((number, evaluation, score))
 
-    def _refuse_hopeless(self) -> None:
+    def _refuse_hopeless(self, num_enough: int) -> None:
         trials = self._outcome.trials
-        if len(trials) >= _MAX_FIRST_FAILURES and not any(e.complete for _, e, _ in trials):
+        if len(trials) >= num_enough and not any(e.complete for _, e, _ in trials):
             reason, count = Counter(e.reason for _, e, _ in trials).most_common(1)[0]
             raise StudyError(
                 f"all {len(trials)} architectures so far failed, {count} of them because: {reason}"
@@ -260,14 +285,14 @@ class _Search:
                 continue  # asked again before, and still waiting
             elif evaluation.architecture.id in self._told:
                 self._outcome.num_duplicates += 1
-            elif evaluation.complete == (trial.state == TrialState.COMPLETE):
+            elif trial.state == TrialState.COMPLETE or _REASON in trial.user_attrs:
                 self._remember(trial.number, evaluation, trial.value)
 
     def _requeue(self, trial: FrozenTrial) -> None:
         attempts = trial.user_attrs.get(_ATTEMPTS, 0) + 1
-        self._study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params:
+        if trial.params:  # first: asked for twice is a duplicate, forgotten is forgotten
             self._study.enqueue_trial(trial.params, user_attrs={_ATTEMPTS: attempts})
+        self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _note(self) -> str:
         scores = [score for _, _, score in self._outcome.trials if score is not None]

@@ -471,6 +471,24 @@ def test_killed_again_while_it_takes_up_its_work(event, monkeypatch, tmp_path, p
     check_continued(task, storage, path, Evaluators(), {*first.submitted, *second.submitted})
 
 
+@pytest.mark.parametrize("attempt", range(1, 6))
+def test_failures_keep_their_trial_when_they_were_in_flight_at_a_kill(attempt, tmp_path):
+    """The trial that was asked again is the one that counts, also at the next look."""
+
+    class Dying(Instant):
+        def submit(self, factory, architecture, seed):
+            if len(self.submitted) + 1 == attempt:
+                raise Killed
+            return super().submit(factory, architecture, seed)
+
+    storage, path = InMemoryStorage(), tmp_path / "log.jsonl"
+    evaluators = Evaluators(reason=lambda a: "" if sum(a.genotype) % 2 else "even")
+    task = make_task(evaluators, n_trials=6)
+    with pytest.raises(Killed):
+        search(task, EvaluationLog(path), storage, Dying())
+    check_continued(task, storage, path, evaluators, set())
+
+
 def check_continued(task, storage, path, evaluators, expected):
     """Continue without a kill: nothing is lost, repeated, or left over."""
     log = EvaluationLog(path)
@@ -496,7 +514,7 @@ def check_continued(task, storage, path, evaluators, expected):
 
 
 def test_what_finished_out_of_turn_is_kept(tmp_path, pool):
-    """A slow first candidate must not hold the others' results in memory, where a kill ends them."""
+    """While a slow first candidate holds up the telling, a kill must not end the others."""
     path = tmp_path / "log.jsonl"
     slow = Future()
 
@@ -542,10 +560,11 @@ def test_killed_between_the_log_and_optuna(monkeypatch, tmp_path):
 
 def test_larger_n_trials_continues_a_finished_search(tmp_path):
     evaluators, path = Evaluators(), tmp_path / "log.jsonl"
-    outcomes = [
-        search(make_task(evaluators, n_trials=n), EvaluationLog(path), open_storage("journal", tmp_path))
-        for n in (4, 7, 7)
-    ]  # fmt: skip
+    outcomes = []
+    for n_trials in (4, 7, 7):
+        storage = open_storage("journal", tmp_path)
+        task = make_task(evaluators, n_trials=n_trials)
+        outcomes.append(search(task, EvaluationLog(path), storage))
     assert [len(outcome.trials) for outcome in outcomes] == [4, 7, 7]
     assert outcomes[1].trials[:4] == outcomes[0].trials
     assert outcomes[2].trials == outcomes[1].trials
@@ -600,12 +619,19 @@ def test_truncated_journal_is_repaired(cut, tmp_path):
 
 
 def test_journal_damaged_in_the_middle_is_refused(tmp_path):
-    search(make_task(n_trials=2), EvaluationLog(tmp_path / "l"), open_storage("journal", tmp_path))
+    evaluators, path = Evaluators(), tmp_path / "log.jsonl"
+    task = make_task(evaluators, n_trials=3)
+    search(task, EvaluationLog(path), open_storage("journal", tmp_path))
     journal = tmp_path / "optuna_journal.log"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join([*lines[:3], lines[3][:9] + b"\n", *lines[4:]]))
-    with pytest.raises(StudyError, match=r"optuna_journal.log is damaged"):
+    with pytest.raises(StudyError, match=r"optuna_journal.log is damaged .* move it away"):
         open_storage("journal", tmp_path)
+    # The advice helps.
+    journal.unlink()
+    outcome = search(task, EvaluationLog(path), open_storage("journal", tmp_path))
+    assert len(outcome.trials) == 3
+    assert set(evaluators.counts.values()) == {1}
 
 
 @pytest.mark.parametrize(
@@ -632,11 +658,9 @@ def test_candidate_that_kills_three_times_is_given_up(tmp_path):
 
     class Deadly(Instant):
         def submit(self, factory, architecture, seed):
-            if len(self.submitted) + len(EvaluationLog(path)) >= 2 and not attempts:
+            is_third = not attempts and len(EvaluationLog(path)) == 2
+            if is_third or architecture in attempts:
                 attempts.append(architecture)
-            elif architecture in attempts:
-                attempts.append(architecture)
-            if architecture in attempts:
                 raise Killed
             return super().submit(factory, architecture, seed)
 
