@@ -645,7 +645,7 @@ def fail_first(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> None
     monkeypatch.setattr(tracking._Store, method, fail)
 
 
-def wait_until(condition: Any, seconds: float = 30) -> None:
+def wait_until(condition: Any, seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -759,7 +759,7 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        wait_until(lambda: answers(self.uri), seconds=240)
+        wait_until(lambda: answers(self.uri))
 
     def signal(self, number: int) -> None:
         if self.process is not None:
@@ -788,7 +788,8 @@ def test_a_server_that_comes_late_and_hangs_has_everything_in_the_end(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setattr(tracking, "MAX_RETRY_SECONDS", 2.0)
     store = Store(tmp_path / "results", server.uri)
     with store.open("study") as tracker:
         log_trial(tracker.trial(0, "trial 0"), 0)
@@ -797,7 +798,7 @@ def test_a_server_that_comes_late_and_hangs_has_everything_in_the_end(
         wait_until(lambda: state.exists() and json.loads(state.read_text())["uploaded"] > 0)
         server.signal(signal.SIGSTOP)
         log_study(tracker, tmp_path / "results" / "study", report="report é.html")
-        time.sleep(2)
+        time.sleep(3)
         server.signal(signal.SIGCONT)
     found = store.find_one("study")
     assert len(found) == 5
@@ -820,7 +821,7 @@ def test_the_ui_shows_the_studies_and_ends_with_ctrl_c(
 
     def visit() -> None:
         try:
-            wait_until(lambda: answers(f"http://127.0.0.1:{port}"), seconds=240)
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}"))
             served.update(Store(store.results, f"http://127.0.0.1:{port}").find_one(study))
         finally:
             os.kill(os.getpid(), signal.SIGINT)

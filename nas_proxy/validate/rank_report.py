@@ -265,4 +265,6 @@ def _reading(spearman: Estimate) -> str:
         return "the ranking is not shown to be better than chance"
     if spearman.low >= 0.7:
         return "the ranking can be trusted to tell good from bad"
+    if spearman.low >= 0.4:
+        return "the ranking tells good from bad roughly"
     return "the ranking is better than chance, but weak"

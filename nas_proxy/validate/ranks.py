@@ -143,12 +143,13 @@ def spearman_difference(scores: Values, reference: Values) -> Values:
 def num_architectures_to_tell(difference: Estimate, n: int) -> int | None:
     """How many architectures would make the interval of a difference of this size exclude zero.
 
-    The interval's width shrinks with the square root of n. None if the difference is zero.
+    Its end that faces zero comes nearer with the square root of n. None if the difference is zero.
     """
     if difference.low is None or difference.high is None or difference.value == 0:
         return None
-    half_width = (difference.high - difference.low) / 2
-    return int(np.ceil(n * (half_width / abs(difference.value)) ** 2))
+    value = abs(difference.value)
+    reach = value - difference.low if difference.value > 0 else value + difference.high
+    return int(n * (reach / value) ** 2) + 1
 
 
 def _best(values: Values, k: int) -> NDArray[np.intp]:
