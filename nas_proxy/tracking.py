@@ -440,7 +440,11 @@ class _Uploader:
         import mlflow.tracking  # noqa: F401 - seconds; what follows takes its own
 
         self._progress = time.monotonic()
-        with _exclusive(self._address[2]):
+        uri, _, results = self._address
+        with _exclusive(results):
+            if results and uri == _default_uri(results):
+                _make_database(results / "mlflow.db")
+                self._progress = time.monotonic()
             store, state = _Store(*self._address), self._state
         study = state.runs.get(STUDY)
         if state.experiment_id != store.experiment_id or not (study and store.has_run(study)):
@@ -655,13 +659,25 @@ def _default_uri(results: Path) -> str:
     return f"sqlite:///{path}"
 
 
+def _make_database(path: Path) -> None:
+    """Make the SQLite store aside: MLflow can never use one whose making was interrupted."""
+    from mlflow.tracking import MlflowClient
+
+    for draft in path.parent.glob(".mlflow-*.db*"):
+        draft.unlink()
+    if not path.exists():
+        draft = path.with_name(f".mlflow-{uuid.uuid4().hex}.db")
+        MlflowClient(tracking_uri=f"sqlite:///{draft}")
+        draft.replace(path)
+
+
 def _artifact_root(results: Path) -> str:
     return (results.resolve() / "mlartifacts").as_uri()
 
 
 @contextmanager
 def _exclusive(results: Path | None) -> Iterator[None]:
-    """Open a store in one process at a time: MLflow's migrations of a new database clash."""
+    """Open a store in one process at a time: two that make or upgrade a database break it."""
     if results is None:
         yield
         return

@@ -9,6 +9,7 @@ import torch
 from nas_proxy.data.pictures import write_image_grid
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.transforms import denormalise
+from nas_proxy.errors import DivergedError, StudyError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.stages.context import StudyContext
@@ -38,16 +39,17 @@ def run_distill(study: StudyContext, *, force: bool) -> None:
     dataset = replace(real, images=real.images.to(device), labels=real.labels.to(device))
     seed = derive_seed("distill", config.seed)
     with study.display.progress(f"distilling: {config.distiller.name}") as progress:
-        proxy_dataset = config.distiller.distill(
-            dataset,
-            config.images_per_class,
-            generator=make_generator(seed),
-            context=DistillContext(
-                device=device,
-                progress=progress,
-                checkpoint=folder.path / "checkpoint.safetensors",
-            ),
+        context = DistillContext(
+            device=device,
+            progress=progress,
+            checkpoint=folder.path / "checkpoint.safetensors",
         )
+        try:
+            proxy_dataset = config.distiller.distill(
+                dataset, config.images_per_class, generator=make_generator(seed), context=context
+            )
+        except DivergedError as error:  # its sentence says what to change
+            raise StudyError(str(error)) from error
     proxy_dataset.save(study.proxy_file)
     _write_pictures(study, dataset, proxy_dataset, seed)
     folder.finish()

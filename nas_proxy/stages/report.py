@@ -107,9 +107,10 @@ def _log(study: StudyContext, report: dict[str, Any], figures: list[Path]) -> No
     )
     run.params(_flat(report["config"]))
     if report["validation"]:
-        for row in report["validation"]["rows"]:
+        for row in report["validation"]["rows"][1:]:
             if row["spearman"] is not None:
-                run.metrics({f"spearman {row['name']}": row["spearman"]["value"]})
+                # MLflow's charts group what stands before the slash.
+                run.metrics({f"{row['kind']} spearman/{row['name']}": row["spearman"]["value"]})
         proxy = report["validation"]["rows"][0]
         for name in ("spearman", "kendall", "precision_at_k", "regret_at_k", "spearman_best"):
             estimate = proxy[name]

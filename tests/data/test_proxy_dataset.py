@@ -417,14 +417,15 @@ def test_pixels_clips_what_no_screen_can_show():
 def test_the_card_tells_all_but_the_pixels_in_json():
     card = json.loads(json.dumps(make_proxy().card()))
     assert card["id"] == make_proxy().id
-    assert card["images"] == "4 of shape (3, 4, 5), hard labels"
+    for fact in ("4 ", "(3, 4, 5)", "hard labels"):
+        assert fact in card["images"]
     assert card["source licence"] == "none"
     assert card["source source_hash"] == SPEC.source_hash
     assert card["cost_seconds"] == 1.5
     assert card["hardware"] == "a processor"
     assert card["augmentation"]["dsa"] == "color_crop"
     soft_card = make_proxy(labels=soft([[1, 0], [1, 0], [0, 1], [0, 1]])).card()
-    assert soft_card["images"] == "4 of shape (3, 4, 5), soft labels"
+    assert "soft labels" in soft_card["images"]
 
 
 def test_hard_labels_of_soft_ones_are_the_most_probable_classes():
