@@ -15,7 +15,7 @@ from nas_proxy.config import StudyConfig
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError
 from nas_proxy.evaluate.executors import open_executor
-from nas_proxy.reproducibility import write_atomically
+from nas_proxy.files import write_atomically
 from nas_proxy.stages.context import Display, StudyContext
 from nas_proxy.stages.distill import run_distill
 from nas_proxy.stages.folder import differences, sole_user

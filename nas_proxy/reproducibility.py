@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,24 +52,3 @@ def content_hash(*parts: Any, length: int = 16) -> str:
             digest.update(canonical_json(part).encode())
         digest.update(b"\0")
     return digest.hexdigest()[:length]
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
-
-    Raises:
-        OSError: If the disk is full or the folder cannot be written; the old file is untouched.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = data.encode() if isinstance(data, str) else data
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's files are private to their owner
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

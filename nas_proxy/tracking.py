@@ -33,8 +33,8 @@ from textwrap import shorten
 from typing import Any, Literal
 
 from nas_proxy.errors import UserError
+from nas_proxy.files import write_atomically
 from nas_proxy.options import Options
-from nas_proxy.reproducibility import write_atomically
 
 logger = logging.getLogger("nas_proxy")
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from nas_proxy import reproducibility
+from nas_proxy import files
 from nas_proxy.cli import main
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.stages.folder import sole_user
@@ -232,7 +232,7 @@ def test_a_full_disk_loses_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(reproducibility.os, "fsync", full)
+        patched.setattr(files.os, "fsync", full)
         outcome = nas_proxy("run", "tiny.yaml")
     assert_one_sentence(outcome, "the disk is full", "continues")
     assert tree(tmp_path / "results" / "tiny" / "distill") == before

@@ -102,11 +102,22 @@ class Store:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """One store for the module, made by a process of its own: MLflow needs seconds to make one."""
     results = tmp_path_factory.mktemp("tracking") / "a b#c é" / "results"
+    results.mkdir(parents=True)
+    (results / ".mlflow-0.db").write_text("left by a process that was killed")
     script = f"""
-with Store(Path({str(results)!r})).open("first") as tracker:
+import sqlite3, time
+results = Path({str(results)!r})
+def num_tables():
+    with sqlite3.connect(results / "mlflow.db") as database:
+        return database.execute("select count(*) from sqlite_master").fetchone()
+with Store(results).open("first") as tracker:
     assert not [name for name in sys.modules if name.startswith("mlflow.")]
-    log_study(tracker, Path({str(results / "first")!r}))
+    log_study(tracker, results / "first")
+    while not (results / "mlflow.db").exists():
+        time.sleep(0.01)
+    num_at_first = num_tables()
     tracker.close(timeout=300)
+assert num_at_first == num_tables(), "a kill would have left half a database"
 """
     done = run_script(script, cwd=results.parents[1])
     assert done.returncode == 0, done.stderr

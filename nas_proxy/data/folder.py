@@ -24,8 +24,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nas_proxy.errors import DataError
+from nas_proxy.files import write_atomically
 from nas_proxy.interfaces import Progress, no_progress
-from nas_proxy.reproducibility import content_hash, write_atomically
+from nas_proxy.reproducibility import content_hash
 
 logger = logging.getLogger("nas_proxy")
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from nas_proxy.reproducibility import write_atomically
+from nas_proxy.files import write_atomically
 
 _MIN_SIDE = 48  # pixels on the screen for one image; smaller ones are enlarged without smoothing
 _MAX_COLUMNS = 10

@@ -16,7 +16,8 @@ from torch import Tensor
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.transforms import denormalise
 from nas_proxy.errors import ProxyFileError
-from nas_proxy.reproducibility import canonical_json, content_hash, write_atomically
+from nas_proxy.files import write_atomically
+from nas_proxy.reproducibility import canonical_json, content_hash
 from nas_proxy.types import DatasetSpec
 
 FORMAT = "nas_proxy.proxy_dataset/1"

@@ -12,7 +12,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from nas_proxy.errors import StudyError
-from nas_proxy.reproducibility import canonical_json, write_atomically
+from nas_proxy.files import write_atomically
+from nas_proxy.reproducibility import canonical_json
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nas_proxy.errors import StudyError
+from nas_proxy.files import drop_partial_line
 from nas_proxy.reproducibility import canonical_json
 from nas_proxy.types import Architecture, Evaluation
 
@@ -55,17 +56,6 @@ class EvaluationLog:
 
     def _remember(self, evaluation: Evaluation) -> None:
         self._evaluations[evaluation.architecture.id, evaluation.seed] = evaluation
-
-
-def drop_partial_line(path: Path) -> None:
-    """Cut off what a killed process left of its last line; a file that ends well stays."""
-    if not path.is_file():
-        return
-    with path.open("rb+") as file:
-        content = file.read()
-        complete = content.rfind(b"\n") + 1
-        if complete < len(content):
-            file.truncate(complete)
 
 
 def _parse(line: bytes, path: Path, number: int) -> Evaluation:

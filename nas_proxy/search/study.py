@@ -21,7 +21,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.executors import Executor
-from nas_proxy.evaluate.log import EvaluationLog, drop_partial_line
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.files import drop_partial_line
 from nas_proxy.interfaces import EvaluatorFactory, Progress, SearchSpace, no_progress
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.scores.combine import Score

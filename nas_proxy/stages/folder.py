@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nas_proxy.errors import StudyError
-from nas_proxy.reproducibility import canonical_json, content_hash, write_atomically
+from nas_proxy.files import write_atomically
+from nas_proxy.reproducibility import canonical_json, content_hash
 
 _MISSING = "(absent)"
 

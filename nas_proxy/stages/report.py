@@ -10,7 +10,7 @@ from typing import Any
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.environment import hardware, versions
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.reproducibility import write_atomically
+from nas_proxy.files import write_atomically
 from nas_proxy.stages.context import StudyContext
 from nas_proxy.validate.figures import write_figures
 from nas_proxy.validate.html import render_html

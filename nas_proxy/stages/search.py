@@ -9,13 +9,9 @@ from functools import cache
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
+from nas_proxy.files import write_atomically
 from nas_proxy.interfaces import EvaluatorFactory, SearchSpace
-from nas_proxy.reproducibility import (
-    derive_seed,
-    isolated_rng,
-    make_generator,
-    write_atomically,
-)
+from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
 from nas_proxy.scores.combine import Score, make_score
 from nas_proxy.search.study import SearchOutcome, SearchTask, open_storage, run_search
 from nas_proxy.stages.context import StudyContext, zero_cost_scores

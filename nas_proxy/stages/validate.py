@@ -25,8 +25,9 @@ from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures, stratify
 from nas_proxy.evaluate.table import TruthTable, read_table
+from nas_proxy.files import write_atomically
 from nas_proxy.interfaces import DistillContext
-from nas_proxy.reproducibility import content_hash, derive_seed, make_generator, write_atomically
+from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.scores.combine import RankMean, Score, SingleSignal, make_score
 from nas_proxy.scores.signals import TRAINED_SIGNALS
 from nas_proxy.stages.context import StudyContext

@@ -23,7 +23,7 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from nas_proxy.reproducibility import write_atomically
+from nas_proxy.files import write_atomically
 from nas_proxy.validate.ranks import Estimate
 
 _MAX_OUTLIERS = 5

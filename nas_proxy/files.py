@@ -1,0 +1,39 @@
+"""Files that survive a crash: whole, or up to the last whole line."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written; the old file is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = data.encode() if isinstance(data, str) else data
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's files are private to their owner
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def drop_partial_line(path: Path) -> None:
+    """Cut off what a killed process left of its last line; a file that ends well stays."""
+    if not path.is_file():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            file.truncate(complete)
