@@ -33,7 +33,7 @@ from textwrap import shorten
 from typing import Any, Literal
 
 from nas_proxy.errors import UserError
-from nas_proxy.files import write_atomically
+from nas_proxy.files import drop_partial_line, write_atomically
 from nas_proxy.options import Options
 
 logger = logging.getLogger("nas_proxy")
@@ -260,11 +260,10 @@ class _Journal:
     def __init__(self, folder: Path, uploader: _Uploader) -> None:
         self._uploader = uploader
         self._lock = threading.Lock()
-        self._file = (folder / "outbox.jsonl").open("ab+", buffering=0)
-        self._file.seek(0)
-        content = self._file.read()
-        if not content.endswith(b"\n"):  # the process was killed while it wrote the last line
-            self._file.truncate(content.rfind(b"\n") + 1)
+        path = folder / "outbox.jsonl"
+        drop_partial_line(path)
+        self._file = path.open("ab", buffering=0)
+        content = path.read_bytes()
         self._known: dict[tuple[Any, ...], Any] = {}
         for run, facts in map(_parse, content.splitlines(keepends=True)):
             self._known.update({(run, *key): value for key, value, _ in facts})

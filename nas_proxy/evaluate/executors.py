@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Literal, Protocol
 
 import torch
@@ -123,7 +125,8 @@ class _ProcessExecutor:
         outcome: Future[Evaluation] = Future()
         # Pickled here: a worker dies of a task that it cannot read, and its future never ends.
         task = pickle.dumps((factory, architecture, seed))
-        scheduled = self._pool.schedule(_evaluate, args=[task])
+        with _interrupts_held():  # the first call spawns the workers
+            scheduled = self._pool.schedule(_evaluate, args=[task])
 
         def settle(finished: Future[Evaluation]) -> None:
             try:
@@ -135,6 +138,17 @@ class _ProcessExecutor:
 
         scheduled.add_done_callback(settle)
         return outcome
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes that are spawned inside never see Ctrl-C: their parent does, and stops them."""
+    resource_tracker.ensure_running()  # when it starts, it unblocks what is blocked here
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _lost(
