@@ -19,6 +19,7 @@ Statistic = Callable[[Values, Values], Values]
 
 CONFIDENCE = 0.95
 MIN_ARCHITECTURES = 3  # below it a correlation says nothing
+MIN_FOR_INTERVAL = 6  # below it the bootstrap's few different resamples make any interval a fiction
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,15 @@ def estimate(
 
     Returns:
         None if there are fewer than three architectures or the statistic is not defined on them
-        (a score that is the same for all ranks nothing).
+        (a score that is the same for all ranks nothing). No interval below six architectures.
     """
     if reference.shape[-1] < MIN_ARCHITECTURES:
         return None
     value = float(statistic(scores, reference))
     if not np.isfinite(value):
         return None
+    if reference.shape[-1] < MIN_FOR_INTERVAL:
+        return Estimate(value, None, None)
 
     def resampled(indices: Values, axis: int = -1) -> Values:
         chosen = indices.astype(np.intp)

@@ -61,13 +61,14 @@ def log_of(path, numbers):
 # --- round trips ------------------------------------------------------------------------------
 
 
+@settings(max_examples=60)
 @given(EVALUATIONS)
 def test_evaluation_survives_json(original):
     text = canonical_json(original.to_json())
     assert Evaluation.from_json(json.loads(text)) == original
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(EVALUATIONS, max_size=4, unique_by=lambda e: (e.architecture.id, e.seed)))
 def test_log_gives_back_what_was_appended(tmp_path, evaluations):
     path = tmp_path / "log.jsonl"
