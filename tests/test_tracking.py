@@ -108,7 +108,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 import sqlite3, time
 results = Path({str(results)!r})
 def num_tables():
-    with sqlite3.connect(results / "mlflow.db") as database:
+    with sqlite3.connect(results / "mlflow.db", timeout=100) as database:
         return database.execute("select count(*) from sqlite_master").fetchone()
 with Store(results).open("first") as tracker:
     assert not [name for name in sys.modules if name.startswith("mlflow.")]

@@ -169,7 +169,7 @@ def test_difference_is_resampled_in_pairs():
     assert difference.high - difference.low < 0.2 * (one.high - one.low + other.high - other.low)
 
 
-@pytest.mark.parametrize("n", [5, 2100])  # the second one does not fit in one batch
+@pytest.mark.parametrize("n", [6, 2100])  # the second one does not fit in one batch
 def test_the_same_generator_gives_the_same_interval(n):
     rng = np.random.default_rng(6)
     scores, reference = bivariate(rng, n, 0.5)
@@ -209,10 +209,19 @@ def test_constant_scores_and_references_say_nothing():
     assert judged(ranks.spearman_difference, [rising, constant], rising) is None
 
 
-def test_three_say_something():
-    found = judged(ranks.kendall, [1.0, 2.0, 3.0], [1.0, 3.0, 2.0])
-    assert found.value == pytest.approx(1 / 3)
-    assert -1 <= found.low <= found.high <= 1
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_a_handful_has_a_value_but_no_interval(n):
+    values = np.arange(float(n))
+    scores = values.copy()
+    scores[[0, 1]] = scores[[1, 0]]
+    found = judged(ranks.kendall, scores, values)
+    assert found.value == pytest.approx(stats.kendalltau(scores, values).statistic)
+    assert (found.low, found.high) == (None, None)
+
+
+def test_six_have_an_interval():
+    found = judged(ranks.kendall, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.0, 3.0, 2.0, 4.0, 6.0, 5.0])
+    assert -1 <= found.low <= found.value <= found.high <= 1
 
 
 def test_no_interval_where_most_resamples_are_undefined():
