@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 import torch
 
-from nas_proxy import tracking
 from nas_proxy.errors import UserError
-from nas_proxy.tracking import RunLog, Tracker, TrackingSettings, launch_ui, open_tracker
+from nas_proxy.tracking import RunLog, Tracker, TrackingSettings, launch_ui, open_tracker, uploader
+from nas_proxy.tracking import store as store_module
 
 REPOSITORY = Path(__file__).parents[1]
 CURVE = [1.0 / (step + 1) for step in range(50)]
@@ -646,7 +646,7 @@ def test_a_file_that_vanished_is_said(
 
 
 def fail_first(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> None:
-    original, failures = getattr(tracking._Store, method), []
+    original, failures = getattr(store_module.Store, method), []
 
     def fail(*args: Any) -> Any:
         if len(failures) < times:
@@ -654,7 +654,7 @@ def fail_first(monkeypatch: pytest.MonkeyPatch, method: str, times: int) -> None
             raise ConnectionError("no route")
         return original(*args)
 
-    monkeypatch.setattr(tracking._Store, method, fail)
+    monkeypatch.setattr(store_module.Store, method, fail)
 
 
 def wait_until(condition: Any, seconds: float = 240) -> None:
@@ -801,7 +801,7 @@ def test_a_server_that_comes_late_and_hangs_has_everything_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    monkeypatch.setattr(tracking, "MAX_RETRY_SECONDS", 2.0)
+    monkeypatch.setattr(uploader, "MAX_RETRY_SECONDS", 2.0)
     store = Store(tmp_path / "results", server.uri)
     with store.open("study") as tracker:
         log_trial(tracker.trial(0, "trial 0"), 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from nas_proxy.errors import ConfigError, did_you_mean
 from nas_proxy.registry import SCORES
 
@@ -14,6 +16,7 @@ TRAINED_SIGNALS = {
 }
 
 
+@cache
 def higher_is_better(signal: str) -> bool:
     """The direction in which good architectures are found.
 

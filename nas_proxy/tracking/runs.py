@@ -1,0 +1,185 @@
+"""What a study logs: its own run, and one for each trial."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from nas_proxy.options import Options
+from nas_proxy.tracking.outbox import Journal
+from nas_proxy.tracking.store import (
+    MAX_NAME,
+    MAX_REASON,
+    Fact,
+    accepted_name,
+    accepted_text,
+    default_uri,
+)
+from nas_proxy.tracking.uploader import STUDY, Uploader
+
+logger = logging.getLogger("nas_proxy")
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+# Only where the user has set nothing: we retry ourselves, and MLflow's own retries take minutes
+# and talk to the terminal.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingSettings(Options):
+    """The `tracking` section.
+
+    Attributes:
+        uri: MLflow tracking URI; None keeps `mlflow.db` and `mlartifacts` in the results folder.
+        experiment: MLflow experiment that the studies' runs belong to.
+        enabled: Whether anything is tracked.
+    """
+
+    uri: str | None = None
+    experiment: str = "nas_proxy"
+    enabled: bool = True
+
+
+class RunLog:
+    """One MLflow run. Its methods return at once; what was already logged is not logged again."""
+
+    def __init__(self, journal: Journal | None, run: str) -> None:
+        self._journal = journal
+        self._run = run
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Log what was chosen; a param that changes later is kept, and tagged `changed.<name>`."""
+        self._add(
+            [(("param", accepted_name(key)), accepted_text(value)) for key, value in values.items()]
+        )
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log what was measured; values that are not finite are left out."""
+        at = int(step)
+        self._add(
+            [(("metric", accepted_name(key), at), float(value)) for key, value in values.items()]
+        )
+
+    def curve(self, name: str, values: Sequence[float], steps: Sequence[int] | None = None) -> None:
+        """Log one metric at many steps, by default 0, 1, 2...; see `metrics`.
+
+        Raises:
+            ValueError: If there are not as many steps as values.
+        """
+        points = zip(values, range(len(values)) if steps is None else steps, strict=True)
+        self._add(
+            [(("metric", accepted_name(name), int(step)), float(value)) for value, step in points]
+        )
+
+    def tags(self, values: Mapping[str, object]) -> None:
+        """Set tags; the last value of each counts."""
+        self._add(
+            [(("tag", accepted_name(key)), accepted_text(value)) for key, value in values.items()]
+        )
+
+    def description(self, markdown: str) -> None:
+        """Set the text at the top of the run's page."""
+        if self._journal is not None:
+            self._journal.note(self._run, text=accepted_text(markdown))
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Upload a file, or a folder's content, to `folder`; it is read when it is uploaded."""
+        if self._journal is None:
+            return
+        try:
+            stat = path.stat()
+        except OSError as error:
+            logger.warning("tracking: %s is not uploaded: %s", path, error)
+            return
+        content = [stat.st_size, stat.st_mtime_ns]
+        self._add([(("artifact", str(path.resolve()), folder), content)])
+
+    def finish(self, status: RunStatus = "FINISHED", reason: str = "") -> None:
+        """End the run; `reason` becomes a tag and the end of the description."""
+        if self._journal is not None and reason:
+            self._journal.note(self._run, reason=accepted_text(reason, MAX_REASON))
+        self._add([(("status",), status)])
+
+    def _add(self, facts: list[Fact]) -> None:
+        if self._journal is not None:
+            kept = [fact for fact in facts if fact[0][0] != "metric" or math.isfinite(fact[1])]
+            self._journal.add(self._run, kept)
+
+
+class Tracker:
+    """A study's run and its trials' runs; closes on leaving a `with` block.
+
+    An exception that leaves the block ends the study's run as `FAILED`, Ctrl-C as `KILLED`.
+
+    Attributes:
+        study: The study's run, parent of all others.
+    """
+
+    def __init__(self, journal: Journal | None, study_name: str) -> None:
+        self._journal = journal
+        self.study = self._run(STUDY, study_name)
+
+    def trial(self, number: int, name: str) -> RunLog:
+        """The run of a trial; the same run whenever the number is the same."""
+        return self._run(f"trial-{number}", name, parent=STUDY)
+
+    def close(self, timeout: float = 30.0) -> None:
+        """Upload what is left; give up after `timeout` seconds in which nothing went through."""
+        if self._journal is not None:
+            self._journal.close(timeout)
+
+    def _run(self, run: str, name: str, parent: str = "") -> RunLog:
+        if self._journal is not None:
+            self._journal.start(run, accepted_text(name, MAX_NAME), parent)
+        return RunLog(self._journal, run)
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *details: object) -> None:
+        if error_type is not None:
+            self.study.finish("FAILED" if issubclass(error_type, Exception) else "KILLED")
+        self.close()
+
+
+def open_tracker(
+    settings: TrackingSettings, results: Path, study_folder: Path, study_name: str
+) -> Tracker:
+    """The tracker of a study, new or continued; its state is in `<study_folder>/tracking`.
+
+    Raises:
+        UserError: If `results` cannot hold an SQLite store and the settings name no other.
+    """
+    if not settings.enabled:
+        return Tracker(None, study_name)
+    uri = settings.uri or default_uri(results)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)  # here: no thread may, while others could be reading
+    folder = study_folder.resolve() / "tracking"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if settings.uri is None and not (results / "mlflow.db").exists():
+            # The store was deleted, or moved away: everything is uploaded again.
+            (folder / "state.json").unlink(missing_ok=True)
+        results.mkdir(parents=True, exist_ok=True)
+        served = re.match(r"https?:|databricks", uri)  # then artifacts are the server's business
+        uploader = Uploader(folder, uri, settings.experiment, None if served else results.resolve())
+        journal = Journal(folder, uploader)
+    except OSError as error:
+        logger.warning("tracking: this run is not tracked: %s", error)
+        return Tracker(None, study_name)
+    return Tracker(journal, study_name)

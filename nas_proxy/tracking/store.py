@@ -1,0 +1,200 @@
+"""An MLflow store: how it is reached, and how facts are put into it."""
+
+from __future__ import annotations
+
+import fcntl
+import posixpath
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import zip_longest
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from nas_proxy.errors import UserError
+
+# One thing logged about a run: ("param", name), ("metric", name, step), ("tag", name),
+# ("artifact", path, folder), ("note",), ("start",) or ("status",), and its value.
+Fact = tuple[tuple[Any, ...], Any]
+TimedFact = tuple[tuple[Any, ...], Any, int]
+
+RUN_KEY_TAG = "nas_proxy.run_key"
+MAX_NAME, MAX_TEXT, MAX_REASON = 250, 6000, 1500  # characters; MLflow refuses longer ones
+# MLflow's pages are about language models unless an experiment says that it trains networks.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+
+class UnknownRunError(Exception):
+    """The store refused to create the run, so it has no place for what belongs to it."""
+
+    error_code = "RESOURCE_DOES_NOT_EXIST"
+
+
+class Store:
+    """One experiment of an MLflow store. Whatever is logged may be logged twice."""
+
+    def __init__(self, uri: str, experiment: str, results: Path | None) -> None:
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(tracking_uri=uri)
+        found = self._client.get_experiment_by_name(experiment)
+        if found is not None and found.lifecycle_stage != "active":
+            raise UserError(f"experiment {experiment!r} was deleted there: restore it")
+        root = results and artifact_root(results)
+        self.experiment_id: str = (
+            found.experiment_id
+            if found is not None
+            else self._client.create_experiment(experiment, root, _EXPERIMENT_TAGS)
+        )
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether the store knows the run, be it deleted."""
+        return bool(self._find(f"attributes.run_id = '{run_id}'"))
+
+    def log(self, run: str, facts: list[TimedFact], runs: dict[str, str]) -> None:
+        """Log everything but artifacts; a run that is created is added to `runs`."""
+        kinds: dict[str, list[TimedFact]] = {}
+        for fact in facts:
+            kinds.setdefault(fact[0][0], []).append(fact)
+        for _, value, when in kinds.pop("start", []):
+            if run not in runs:
+                runs[run] = self._create_run(value, when, runs)
+        statuses = kinds.pop("status", [])
+        if kinds:
+            self._log_batches(known_run(run, runs), kinds)
+        for _, status, when in statuses[-1:]:
+            if status == "RUNNING":
+                self._client.update_run(known_run(run, runs), status)
+            else:
+                self._client.set_terminated(known_run(run, runs), status, end_time=when)
+
+    def upload(self, run: str, path: str, folder: str, runs: dict[str, str]) -> None:
+        """Upload a file or a folder."""
+        self._client.log_artifact(known_run(run, runs), path, folder or None)
+
+    def _create_run(self, value: Mapping[str, str], when: int, runs: dict[str, str]) -> str:
+        # It may exist: a kill, or a lost answer, can come between its creation and our note of it.
+        found = self._find(f"tags.`{RUN_KEY_TAG}` = '{value['key']}'")
+        if found:
+            return found
+        tags = {RUN_KEY_TAG: value["key"]}
+        if value["parent"]:
+            tags["mlflow.parentRunId"] = known_run(value["parent"], runs)
+        run = self._client.create_run(self.experiment_id, when, tags, value["name"])
+        return str(run.info.run_id)
+
+    def _log_batches(self, run_id: str, kinds: Mapping[str, list[TimedFact]]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [Metric(key[1], value, at, key[2]) for key, value, at in kinds.get("metric", [])]
+        params = [(key[1], value) for key, value, _ in kinds.get("param", [])]
+        tags = {key[1]: value for key, value, _ in kinds.get("tag", [])}
+        for _, (text, reason), _ in kinds.get("note", []):
+            ending = f"**Reason:** {reason}" if reason else ""
+            tags["mlflow.note.content"] = f"{text}\n\n{ending}".strip()
+            tags |= {"reason": reason} if reason else {}
+        # MLflow's client keeps the limits on how many there are in a request, not on its size.
+        groups = _groups(params), _groups(tags.items())
+        for batch in zip_longest([metrics], *groups, fillvalue=()):
+            texts = [Param(*pair) for pair in batch[1]], [RunTag(*pair) for pair in batch[2]]
+            self._client.log_batch(run_id, batch[0], *texts, synchronous=True)
+
+    def _find(self, condition: str) -> str:
+        from mlflow.entities import ViewType
+
+        found = self._client.search_runs(
+            [self.experiment_id], condition, ViewType.ALL, max_results=1
+        )
+        return found[0].info.run_id if found else ""
+
+
+def known_run(run: str, runs: Mapping[str, str]) -> str:
+    """MLflow's id of our run.
+
+    Raises:
+        UnknownRunError: If the store refused to create it.
+    """
+    if run not in runs:
+        raise UnknownRunError(f"there is no run for {run}")
+    return runs[run]
+
+
+def _groups(pairs: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Cut params or tags into pieces that make requests of less than 1 MB, whatever the script."""
+    group: list[tuple[str, str]] = []
+    for pair in pairs:
+        group.append(pair)
+        if sum(len(name) + len(text) for name, text in group) > 30_000:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def accepted_name(text: str) -> str:
+    """The nearest name that MLflow accepts for a metric, a param or a tag."""
+    path = posixpath.normpath(re.sub(r"[^/\w.\- :]", "_", text)).lstrip("/")[:MAX_NAME]
+    return path.replace("..", "__") if path.strip("./ ") else "unnamed"
+
+
+def accepted_text(value: object, limit: int = MAX_TEXT) -> str:
+    """The value as text that databases store: no longer than `limit`, no half characters."""
+    text = str(value).replace("\0", "").encode(errors="replace").decode()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def default_uri(results: Path) -> str:
+    """The SQLite store in the results folder.
+
+    Raises:
+        UserError: If an SQLite address cannot hold the path.
+    """
+    path = results.resolve() / "mlflow.db"
+    if re.search(r"\?|%[0-9a-fA-F]{2}", str(path)):
+        raise UserError(
+            f"an SQLite address cannot hold the '?' or '%' in {path}: choose another results "
+            "folder, or set tracking.uri or tracking.enabled=false"
+        )
+    return f"sqlite:///{path}"
+
+
+def make_database(path: Path) -> None:
+    """Make the SQLite store aside: MLflow can never use one whose making was interrupted."""
+    from mlflow.tracking import MlflowClient
+
+    for draft in path.parent.glob(".mlflow-*.db*"):
+        draft.unlink()
+    if not path.exists():
+        draft = path.with_name(f".mlflow-{uuid.uuid4().hex}.db")
+        MlflowClient(tracking_uri=f"sqlite:///{draft}")
+        draft.replace(path)
+
+
+def artifact_root(results: Path) -> str:
+    """Where the default store keeps artifacts, as a URI."""
+    return (results.resolve() / "mlartifacts").as_uri()
+
+
+@contextmanager
+def exclusive(results: Path | None) -> Iterator[None]:
+    """Open a store in one process at a time: two that make or upgrade a database break it."""
+    if results is None:
+        yield
+        return
+    with (results / ".mlflow.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        yield
+
+
+def masked(text: str) -> str:
+    """The text without the user names and passwords of its addresses."""
+    return re.sub(r"://[^/@\s]*@", "://***@", text)  # a user name and password
+
+
+def reason_of(error: BaseException) -> str:
+    """The innermost cause on one line: MLflow wraps a refused connection five times."""
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
+    return shorten(masked(str(error)), 200, placeholder="…") or type(error).__name__

@@ -1,0 +1,64 @@
+"""MLflow's pages on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from nas_proxy.errors import UserError
+from nas_proxy.tracking.store import artifact_root, default_uri, masked
+
+# The job runner serves features of MLflow that a study does not use, with processes of its own.
+UI_ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "UVICORN_LOG_LEVEL": "warning",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+def launch_ui(results: Path, uri: str | None = None, port: int = 5000) -> None:
+    """Serve MLflow's pages on 127.0.0.1 until Ctrl-C.
+
+    Raises:
+        UserError: If there is nothing to show, the port is taken, or MLflow's server gives up.
+    """
+    if uri is not None and uri.startswith(("http:", "https:")):
+        raise UserError(f"the studies are tracked on a server: open {masked(uri)} in a browser")
+    if uri is None and not (results / "mlflow.db").exists():
+        raise UserError(f"nothing has been tracked in {results} yet: run a study first")
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise UserError(f"port {port} cannot be used ({error}): choose another one") from error
+    _serve(uri or default_uri(results), artifact_root(results), port)
+
+
+def _serve(uri: str, artifact_root: str, port: int) -> None:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", uri, "--registry-store-uri", uri]
+    command += ["--default-artifact-root", artifact_root]
+    # A group of its own: MLflow hands Ctrl-C on to its server, to which a second one from the
+    # terminal means "at once", with a traceback.
+    server = subprocess.Popen(command, env=UI_ENVIRONMENT | os.environ, process_group=0)
+    asked: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        asked.append(number)
+        server.terminate()
+
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, stop) for number in stops]
+    try:
+        status = server.wait()
+    finally:
+        for number, handler in zip(stops, before, strict=True):
+            signal.signal(number, handler)
+    if status and not asked:
+        raise UserError(f"MLflow's server stopped with status {status}: see what it printed above")
