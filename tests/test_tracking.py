@@ -110,8 +110,8 @@ results = Path({str(results)!r})
 def num_tables():
     with sqlite3.connect(results / "mlflow.db", timeout=100) as database:
         return database.execute("select count(*) from sqlite_master").fetchone()
+assert not [name for name in sys.modules if name.startswith("mlflow.")]
 with Store(results).open("first") as tracker:
-    assert not [name for name in sys.modules if name.startswith("mlflow.")]
     log_study(tracker, results / "first")
     while not (results / "mlflow.db").exists():
         time.sleep(0.01)

@@ -112,14 +112,16 @@ def train(
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: learning_rate_factor(settings.schedule, step, num_steps)
     )
-    if settings.uses_channels_last(device):
+    channels_last = settings.uses_channels_last(network, device)
+    if channels_last:
         network.to(memory_format=torch.channels_last)
     network.train()
     started = time.perf_counter()
     losses: list[Tensor] = []
     for indices in _index_batches(len(training_set), batch_size, num_steps, generator):
         images, labels = training_set.batch(indices)
-        logits = _forward(network, augmentation.apply(images, generator), settings)
+        images = augmentation.apply(images, generator)
+        logits = _forward(network, images, settings, channels_last=channels_last)
         loss = F.cross_entropy(logits, labels, label_smoothing=_smoothing(labels, settings))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -146,13 +148,14 @@ def measure(
     """
     network.eval()
     real = TrainingSet.of(dataset)
+    channels_last = settings.uses_channels_last(network, dataset.images.device)
     loss = torch.zeros((), device=dataset.images.device)
     correct = torch.zeros((), dtype=torch.int64, device=dataset.images.device)
     everything = torch.arange(len(real), device=dataset.images.device)
     # Even parts: group norm refuses a last batch of one image with a single pixel.
     for indices in everything.tensor_split(-(-len(real) // batch_size)):
         images, labels = real.batch(indices)
-        logits = _forward(network, images, settings)
+        logits = _forward(network, images, settings, channels_last=channels_last)
         loss += F.cross_entropy(logits, labels, reduction="sum")
         correct += (logits.argmax(dim=1) == labels).sum()
     mean_loss = float(loss) / len(real)
@@ -161,10 +164,12 @@ def measure(
     return mean_loss, float(correct) / len(real)
 
 
-def _forward(network: nn.Module, images: Tensor, settings: TrainSettings) -> Tensor:
+def _forward(
+    network: nn.Module, images: Tensor, settings: TrainSettings, *, channels_last: bool
+) -> Tensor:
     """Logits in float32, whatever they were computed in."""
     device = images.device
-    if settings.uses_channels_last(device):
+    if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.uses_bfloat16(device)):
         logits: Tensor = network(images)

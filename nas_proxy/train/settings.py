@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from torch import nn
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.options import Fraction, NonNegativeFloat, Options, PositiveFloat, PositiveInt
@@ -35,7 +36,8 @@ class TrainSettings(Options):
             asks for, and nothing for real images.
         precision: `bfloat16` computes convolutions and products in bfloat16 (autocast) and keeps
             weights in float32. `auto`: bfloat16 where the processor has instructions for it.
-        channels_last: Memory layout of images and weights; faster with bfloat16. None: with it.
+        channels_last: Memory layout of images and weights. None: with bfloat16, where it is faster;
+            not for networks with instance or layer norm on a CPU, which it makes slower.
         num_seeds: Trainings per architecture, whose signals are averaged.
         image_size: Train and measure at this size; None keeps the data set's.
         space_fidelity: Options of the search space to reduce, such as `num_cells: 1`.
@@ -79,11 +81,19 @@ class TrainSettings(Options):
             return has_bfloat16(device)
         return self.precision == "bfloat16"
 
-    def uses_channels_last(self, device: torch.device) -> bool:
-        """Whether images and weights are laid out channels-last on `device`."""
-        if self.channels_last is None:
-            return self.uses_bfloat16(device)
-        return self.channels_last
+    def uses_channels_last(self, network: nn.Module, device: torch.device) -> bool:
+        """Whether images and the weights of `network` are laid out channels-last on `device`."""
+        if self.channels_last is not None:
+            return self.channels_last
+        slow = device.type == "cpu" and any(map(_normalises_each_image, network.modules()))
+        return self.uses_bfloat16(device) and not slow
+
+
+def _normalises_each_image(module: nn.Module) -> bool:
+    """Whether it is an instance or layer norm: benchmarks/training_speed.py shows their cost."""
+    if isinstance(module, nn.GroupNorm):
+        return module.num_groups == module.num_channels
+    return isinstance(module, nn.LayerNorm | nn.InstanceNorm2d)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -319,7 +319,7 @@ def test_bfloat16_trains_and_stays_close_to_float32():
 
     def trained(**changes):
         with isolated_rng(0):
-            network = ConvNet((3, 8, 8), 3, width=8, depth=2)
+            network = ConvNet((3, 8, 8), 3, width=8, depth=2, norm="group")
         told = make_settings(num_steps=15, learning_rate=0.02, **changes)
         return network, train(network, dataset, told, make_generator(0))
 
@@ -347,14 +347,17 @@ def test_channels_last_does_not_change_the_numbers():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "auto"])
-def test_the_layout_follows_the_precision_unless_it_is_said(precision):
+@pytest.mark.parametrize("norm", ["none", "batch", "group", "instance", "layer"])
+def test_the_layout_follows_precision_and_norm_unless_it_is_said(precision, norm):
     told = make_settings(precision=precision)
     device = torch.device("cpu")
-    assert told.uses_channels_last(device) == told.uses_bfloat16(device)
+    network = ConvNet((3, 8, 8), 3, width=8, depth=2, norm=norm)
+    faster = told.uses_bfloat16(device) and norm not in ("instance", "layer")
+    assert told.uses_channels_last(network, device) is faster
     assert told.uses_bfloat16(device) == (precision == "bfloat16") or precision == "auto"
     for said in (True, False):
         changed = make_settings(precision=precision, channels_last=said)
-        assert changed.uses_channels_last(device) is said
+        assert changed.uses_channels_last(network, device) is said
 
 
 # Measuring
