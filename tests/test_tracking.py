@@ -586,11 +586,12 @@ def test_a_hiccup_is_not_worth_a_warning(
     monkeypatch: pytest.MonkeyPatch,
     at_the_end: bool,
 ) -> None:
-    fail_first(monkeypatch, "log", times=1)
     with store.open(study) as tracker:
+        wait_until(lambda: state_file(store, study).exists())
+        fail_first(monkeypatch, "log", times=1)
         log_trial(tracker.trial(0, "trial 0"), 0)
         if not at_the_end:
-            wait_until(lambda: state_file(store, study).exists())
+            wait_until(lambda: json.loads(state_file(store, study).read_text())["uploaded"] > 1)
     assert len(store.find_one(study)["trial 0"].history["train_loss"]) == 50
     assert warnings_of(caplog) == []
 

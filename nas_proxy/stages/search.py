@@ -113,6 +113,7 @@ def log_trial(
             **{f"choice.{name}": value for name, value in choices.items()},
         }
     )
+    run.description(space.describe(architecture))
     run.metrics({**evaluation.signals, "seconds": evaluation.seconds})
     stride = max(1, len(evaluation.train_losses) // _CURVE_POINTS)
     steps = range(0, len(evaluation.train_losses), stride)

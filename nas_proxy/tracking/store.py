@@ -22,8 +22,6 @@ TimedFact = tuple[tuple[Any, ...], Any, int]
 
 RUN_KEY_TAG = "nas_proxy.run_key"
 MAX_NAME, MAX_TEXT, MAX_REASON = 250, 6000, 1500  # characters; MLflow refuses longer ones
-# MLflow's pages are about language models unless an experiment says that it trains networks.
-_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class UnknownRunError(Exception):
@@ -46,7 +44,7 @@ class Store:
         self.experiment_id: str = (
             found.experiment_id
             if found is not None
-            else self._client.create_experiment(experiment, root, _EXPERIMENT_TAGS)
+            else self._client.create_experiment(experiment, root)
         )
 
     def has_run(self, run_id: str) -> bool:
