@@ -105,6 +105,15 @@ class SearchSpace(Options, ABC):
         """
         raise UserError(f"search space {self.name!r} has no string form")
 
+    def canonical_form(self, architecture: Architecture) -> str:
+        """Text that is the same for architectures that are known to compute the same functions.
+
+        Two genotypes may describe one network, such as cells that differ by an edge that leads
+        nowhere: what was learned from one must not be judged on the other. A space that cannot
+        tell keeps this default, under which every genotype stands for itself.
+        """
+        return architecture.genotype_json
+
     def fingerprint(self) -> str:
         """Hash of name and options: equal fingerprints mean the same networks."""
         return content_hash(self.name, asdict(self))
@@ -121,6 +130,24 @@ def no_progress(done: int, total: int, note: str = "") -> None:
     """Show nothing."""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CalibrationSample:
+    """Architectures whose full training is known, from which a proxy may be learned.
+
+    They never judge what was learned from them: the validation leaves them out.
+
+    Attributes:
+        space: Builds their networks, at full size.
+        architectures: All different.
+        references: What full training reached, higher is better, one for each architecture;
+            measured on the search-validation images, or read from a benchmark's table.
+    """
+
+    space: SearchSpace
+    architectures: tuple[Architecture, ...]
+    references: tuple[float, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DistillContext:
     """Where a distillation runs and where it may leave its state.
@@ -135,6 +162,7 @@ class DistillContext:
             a method leaves hard is labelled after it.
         num_workers: Processes that work on classes side by side where the method allows it; the
             result does not depend on their number.
+        calibration: Architectures with known references, for a method that `needs_calibration`.
     """
 
     device: torch.device = torch.device("cpu")
@@ -143,6 +171,7 @@ class DistillContext:
     cache: Path | None = None
     labels: LabelKind = "hard"
     num_workers: int = 1
+    calibration: CalibrationSample | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +184,8 @@ class Distiller(Options, ABC):
         paper: What it implements, "Author et al., title, venue year"; empty for a control.
         family: What is matched or chosen, such as "distribution matching"; empty if neither.
         typical_cost: How long it takes, in words.
+        needs_calibration: Whether it learns from architectures whose full training is known, which
+            it finds in `DistillContext.calibration`.
     """
 
     name: ClassVar[str]
@@ -162,6 +193,7 @@ class Distiller(Options, ABC):
     paper: ClassVar[str] = ""
     family: ClassVar[str] = ""
     typical_cost: ClassVar[str] = ""
+    needs_calibration: ClassVar[bool] = False
 
     @property
     def teachers(self) -> tuple[TeacherSettings, ...]:
@@ -225,7 +257,6 @@ class ZeroCostScore(Options, ABC):
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
 
-    @abstractmethod
     def measure(self, network: nn.Module, images: Tensor) -> float:
         """Score a freshly initialised network, which may be altered: nobody uses it afterwards.
 
@@ -233,11 +264,19 @@ class ZeroCostScore(Options, ABC):
 
         Args:
             network: At the search space's full size, on the device of `images`.
-            images: Normalised real images of the search-training split, `(n, c, h, w)`.
+            images: Normalised images, `(n, c, h, w)`.
 
         Raises:
             EvaluationError: If the score is not defined for this network, with the reason.
         """
+        raise NotImplementedError(f"{type(self).__name__} implements measure_labelled alone")
+
+    def measure_labelled(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
+        """The same for a score that looks at the classes too, int64 `(n,)`; this is what is called.
+
+        Implement this one or `measure`; by default the labels are left aside.
+        """
+        return self.measure(network, images)
 
 
 class Builder(Protocol):
@@ -271,6 +310,7 @@ class EvaluatorFactory(Protocol):
 
 __all__ = [
     "Builder",
+    "CalibrationSample",
     "DistillContext",
     "Distiller",
     "Evaluator",

@@ -209,6 +209,6 @@ SEARCH_SPACES = Registry[SearchSpace](
 )
 SCORES = Registry[ZeroCostScore](
     "score",
-    ZeroCostScore,  # type: ignore[type-abstract]
+    ZeroCostScore,
     "nas_proxy.scores",
 )

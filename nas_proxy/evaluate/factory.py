@@ -67,10 +67,11 @@ class NetworkEvaluatorFactory:
         whitening = None if zca is None else Whitening.fit(search_train, zca)
         generator = make_generator(derive_seed("score images"))
         chosen = torch.randperm(len(search_train), generator=generator)[:NUM_SCORE_IMAGES]
+        score_images = TrainingSet.of(search_train).batch(chosen.to(device))
         return NetworkEvaluator(
             space=self.space,
             scores=self.scores,
-            score_images=normalise(search_train.images[chosen.to(device)], splits.spec),
+            score_images=score_images,
             spec=splits.spec,
             settings=self.settings,
             fidelity=self.fidelity,

@@ -26,7 +26,7 @@ class NetworkEvaluator:
     Attributes:
         space: At full size; zero-cost scores see its networks like this.
         scores: Zero-cost signals to measure, by the names they are reported under.
-        score_images: Normalised real images for them, `(n, c, h, w)`.
+        score_images: Normalised images for them, `(n, c, h, w)`, and their classes, `(n,)`.
         spec: The real data set's, at full image size.
         settings: How networks are trained.
         fidelity: What one evaluation costs.
@@ -39,7 +39,7 @@ class NetworkEvaluator:
 
     space: Builder
     scores: Mapping[str, ZeroCostScore]
-    score_images: Tensor
+    score_images: tuple[Tensor, Tensor]
     spec: DatasetSpec
     settings: TrainSettings
     fidelity: Fidelity
@@ -71,7 +71,7 @@ class NetworkEvaluator:
     @property
     def device(self) -> torch.device:
         """Where networks are built."""
-        return self.score_images.device
+        return self.score_images[0].device
 
     def _zero_cost(
         self, architecture: Architecture, seed: int
@@ -81,7 +81,7 @@ class NetworkEvaluator:
             started = time.perf_counter()
             with isolated_rng(derive_seed("weights", seed)):
                 network = self.space.build(architecture, self.spec).to(self.device)
-                signals[name] = _finite(name, score.measure(network, self.score_images))
+                signals[name] = _finite(name, score.measure_labelled(network, *self.score_images))
             seconds[name] = time.perf_counter() - started
         return signals, seconds
 

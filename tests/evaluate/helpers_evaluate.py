@@ -51,7 +51,7 @@ class UntrainedFactory:
         return NetworkEvaluator(
             space=self.space,
             scores={"num_params": NumParams()},
-            score_images=normalise(dataset.images, dataset.spec),
+            score_images=(normalise(dataset.images, dataset.spec), dataset.labels),
             spec=dataset.spec,
             settings=TrainSettings(num_steps=1),
             fidelity=self.fidelity,

@@ -71,7 +71,7 @@ def evaluator(make=small_net, *, train_settings=None, trained=True, scores=None,
     return NetworkEvaluator(
         space=space or FakeSpace(make=make),
         scores=scores or {},
-        score_images=normalise(dataset.images[:6], dataset.spec),
+        score_images=(normalise(dataset.images[:6], dataset.spec), dataset.labels[:6]),
         spec=dataset.spec,
         settings=train_settings,
         fidelity=training_fidelity(train_settings, dataset.spec, "d", len(dataset)),

@@ -195,14 +195,14 @@ def test_images_arrive_at_the_size_of_the_training(tmp_path, train_on):
     assert built.measured_on.images.shape == (15, 3, 5, 5)
     assert built.measured_on.images.dtype == torch.uint8
     assert built.measured_on.spec.image_shape == (3, 5, 5)
-    assert built.score_images.shape == (24, 3, 8, 8)
+    assert built.score_images[0].shape == (24, 3, 8, 8)
     assert built.spec.image_shape == (3, 8, 8)
     assert built.evaluate(ARCHITECTURE, 0).complete
 
 
 def test_score_images_are_real_normalised_training_images():
     splits = three_parts()
-    images = make_factory(splits).build().score_images
+    images = make_factory(splits).build().score_images[0]
     expected = normalise(splits.search_train.images, splits.spec)
     assert sorted(images.flatten(1).tolist()) == sorted(expected.flatten(1).tolist())
 
