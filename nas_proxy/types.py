@@ -174,6 +174,7 @@ class Evaluation:
             seeds; empty unless it was asked for.
         signal_seconds: What each zero-cost signal cost, and `training` for all trained ones.
         seconds: Wall-clock seconds of one process for the whole evaluation.
+        core_seconds: Seconds that processor cores worked on it; other processes do not count.
         reason: Why it failed, in words; empty when it did not.
     """
 
@@ -187,6 +188,7 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...] = ()
     signal_seconds: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    core_seconds: float = 0.0
     reason: str = ""
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import DataSettings, load_splits
@@ -15,12 +16,16 @@ from nas_proxy.data.splits import draw_per_class
 from nas_proxy.data.transforms import chunk_length, normalise, resize, resize_dataset
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.evaluate.network import NetworkEvaluator
+from nas_proxy.evaluate.trained_signals import Judges, some_of
 from nas_proxy.interfaces import Builder, ZeroCostScore
 from nas_proxy.reproducibility import derive_seed, make_generator
+from nas_proxy.scores.signals import MAX_FIT_IMAGES
 from nas_proxy.teach.labelling import labeller_of
+from nas_proxy.teach.teacher import Ensemble, over_dataset
+from nas_proxy.teach.training import read_teacher
 from nas_proxy.train.loop import TrainingSet
 from nas_proxy.train.settings import TrainSettings
-from nas_proxy.types import DatasetSpec, Fidelity, ImageDataset
+from nas_proxy.types import DatasetSpec, Fidelity, ImageDataset, Splits
 
 NUM_SCORE_IMAGES = 64  # real images that zero-cost scores look at
 
@@ -41,6 +46,9 @@ class NetworkEvaluatorFactory:
         device: Where to work, such as `cpu` or `cuda`.
         fidelity: What one evaluation costs.
         keep_confusion: Whether evaluations carry the confusion matrix.
+        requested: Trained signals that are measured on request alone, without checkpoints.
+        teachers: Files of the trained networks with which `teacher_agreement` is measured.
+        score_on: A proxy data set's file whose images zero-cost scores look at; None: real ones.
     """
 
     data: DataSettings
@@ -52,34 +60,63 @@ class NetworkEvaluatorFactory:
     device: str
     fidelity: Fidelity
     keep_confusion: bool = False
+    requested: tuple[str, ...] = ()
+    teachers: tuple[Path, ...] = ()
+    score_on: Path | None = None
 
     def build(self) -> NetworkEvaluator:
         """Load the images and put them on the device, every one at the size of the training."""
-        device = torch.device(self.device)
         splits = load_splits(self.data)
-        search_train = _on(splits.search_train, device)
+        search_train = _on(splits.search_train, torch.device(self.device))
+        return NetworkEvaluator(
+            space=self.space,
+            scores=self.scores,
+            score_images=self._score_images(search_train),
+            spec=splits.spec,
+            settings=self.settings,
+            fidelity=self.fidelity,
+            judges=None if self.train_on is None else self._judges(splits, search_train),
+            keep_confusion=self.keep_confusion,
+        )
+
+    def _score_images(self, search_train: ImageDataset) -> tuple[Tensor, Tensor]:
+        """Images for zero-cost scores with their classes, the same ones every time."""
+        source = TrainingSet.of(search_train)
+        if self.score_on is not None:
+            proxy_dataset = ProxyDataset.load(self.score_on).to(search_train.images.device)
+            proxy_dataset.check_source(search_train.spec)
+            source = TrainingSet.of(proxy_dataset)
+        generator = make_generator(derive_seed("score images"))
+        chosen = torch.randperm(len(source), generator=generator)[:NUM_SCORE_IMAGES]
+        images, labels = source.batch(chosen.to(source.images.device))
+        return images, labels if labels.ndim == 1 else labels.argmax(dim=1)
+
+    def _judges(self, splits: Splits, search_train: ImageDataset) -> Judges:
         size = self.settings.image_size or splits.spec.image_shape[1]
         judge = splits.test if self.judged_by == "test" else splits.search_val
         if self.judged_by == "search_val" and self.settings.num_val_images is not None:
             judge = _balanced(judge, self.settings.num_val_images)
+        judge = _on(judge, search_train.images.device)
         proxy_dataset = self._proxy_dataset(search_train)
         zca = None if proxy_dataset is None else proxy_dataset.zca
         whitening = None if zca is None else Whitening.fit(search_train, zca)
-        generator = make_generator(derive_seed("score images"))
-        chosen = torch.randperm(len(search_train), generator=generator)[:NUM_SCORE_IMAGES]
-        score_images = TrainingSet.of(search_train).batch(chosen.to(device))
-        return NetworkEvaluator(
-            space=self.space,
-            scores=self.scores,
-            score_images=score_images,
-            spec=splits.spec,
-            settings=self.settings,
-            fidelity=self.fidelity,
-            training_set=self._training_set(search_train, proxy_dataset, size),
-            measured_on=_prepared(_on(judge, device), whitening, size),
-            measured_split="test" if self.judged_by == "test" else "val",
-            keep_confusion=self.keep_confusion,
+        training_set = self._training_set(search_train, proxy_dataset, size)
+        wants_fit = {"fit_loss", "fit_accuracy", "generalisation_gap"} & set(self.requested)
+        return Judges(
+            measured_on=_prepared(judge, whitening, size),
+            split="test" if self.judged_by == "test" else "val",
+            training_set=training_set,
+            fit_on=some_of(training_set, MAX_FIT_IMAGES) if wants_fit else None,
+            teacher_probabilities=self._teacher_probabilities(judge),
         )
+
+    def _teacher_probabilities(self, judge: ImageDataset) -> Tensor | None:
+        """What the teachers say of the judging images at full size; None if nobody asks."""
+        if "teacher_agreement" not in self.requested:
+            return None
+        device = judge.images.device
+        teachers = [read_teacher(p).for_images_of(judge.spec).to(device) for p in self.teachers]
+        return over_dataset(Ensemble(teachers), judge)
 
     def _proxy_dataset(self, search_train: ImageDataset) -> ProxyDataset | None:
         """The proxy data set to train on, if it is one."""
@@ -94,12 +131,10 @@ class NetworkEvaluatorFactory:
 
     def _training_set(
         self, search_train: ImageDataset, proxy_dataset: ProxyDataset | None, size: int
-    ) -> TrainingSet | None:
+    ) -> TrainingSet:
         if isinstance(self.train_on, Path) and proxy_dataset is not None:
             labeller = labeller_of(proxy_dataset, self.train_on, search_train)
             training_set = TrainingSet.of(proxy_dataset, labeller)
-        elif self.train_on is None:
-            return None
         else:
             training_set = TrainingSet.of(search_train)
         return replace(training_set, images=resize(training_set.images, size))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nas_proxy.errors import StudyError
@@ -66,3 +67,19 @@ def _parse(line: bytes, path: Path, number: int) -> Evaluation:
             f"{path}, line {number}, is damaged ({error}); remove the line to repeat that "
             "evaluation"
         ) from error
+
+
+def merged(parts: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation with the signals and the cost of all parts; complete if all are.
+
+    Args:
+        parts: Of one architecture, at least one; the first gives the fidelity.
+    """
+    failed = next((part for part in parts if not part.complete), parts[0])
+    return replace(
+        failed,
+        signals={name: value for part in parts for name, value in part.signals.items()},
+        signal_seconds={n: value for part in parts for n, value in part.signal_seconds.items()},
+        seconds=sum(part.seconds for part in parts),
+        core_seconds=sum(part.core_seconds for part in parts),
+    )

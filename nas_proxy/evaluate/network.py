@@ -6,17 +6,17 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nas_proxy.errors import EvaluationError
+from nas_proxy.evaluate.trained_signals import Judges, Watch
 from nas_proxy.interfaces import Builder, ZeroCostScore
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
-from nas_proxy.train.loop import TrainingSet, TrainResult, measure, train
+from nas_proxy.train.loop import TrainResult, train
 from nas_proxy.train.settings import TrainSettings
-from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, ImageDataset, Status
+from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, Status
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +30,8 @@ class NetworkEvaluator:
         spec: The real data set's, at full image size.
         settings: How networks are trained.
         fidelity: What one evaluation costs.
-        training_set: What networks are trained on; None measures zero-cost signals alone.
-        measured_on: Real images that judge the trained network, prepared as the training images
-            are: whitened where these are.
-        measured_split: Their split, which names the signals: `val_loss` or `test_loss`.
+        judges: What networks are trained on and measured with; None measures zero-cost signals
+            alone.
         keep_confusion: Whether evaluations carry the confusion matrix.
     """
 
@@ -43,18 +41,16 @@ class NetworkEvaluator:
     spec: DatasetSpec
     settings: TrainSettings
     fidelity: Fidelity
-    training_set: TrainingSet | None = None
-    measured_on: ImageDataset | TrainingSet | None = None
-    measured_split: Literal["val", "test"] = "val"
+    judges: Judges | None = None
     keep_confusion: bool = False
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Measure all signals; whatever goes wrong makes a failed evaluation with its reason."""
         evaluation = Evaluation(architecture, self.fidelity, seed, Status.FAILED)
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         try:
             signals, costs = self._zero_cost(architecture, seed)
-            if self.training_set is not None:
+            if self.judges is not None:
                 evaluation = self._trained(evaluation)
             evaluation = replace(
                 evaluation,
@@ -66,7 +62,11 @@ class NetworkEvaluator:
             evaluation = replace(evaluation, reason=failure_reason(error))
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()  # what an out-of-memory error left behind
-        return replace(evaluation, seconds=time.perf_counter() - started)
+        return replace(
+            evaluation,
+            seconds=time.perf_counter() - started,
+            core_seconds=time.process_time() - worked,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -111,25 +111,19 @@ class NetworkEvaluator:
     def _train_once(
         self, architecture: Architecture, seed: int
     ) -> tuple[Mapping[str, float], TrainResult, Tensor]:
-        assert self.training_set is not None
-        assert self.measured_on is not None
+        assert self.judges is not None
         space = self.space
         if self.settings.space_fidelity:
             space = replace(space, **dict(self.settings.space_fidelity))  # type: ignore[type-var]
         generator = make_generator(seed, self.device)
         # Everything inside: a candidate's own dropout draws from the global generator too.
         with isolated_rng(seed):
-            network = space.build(architecture, self.measured_on.spec).to(self.device)
-            result = train(network, self.training_set, self.settings, generator)
-            measured = measure(network, self.measured_on, self.settings)
-        signals = {
-            f"{self.measured_split}_loss": measured.loss,
-            f"{self.measured_split}_accuracy": measured.accuracy,
-            "train_loss_mean": result.loss_mean,
-            "train_loss_tail": result.loss_tail,
-            "train_seconds": result.train_seconds,
-            "images_seen": float(result.images_seen),
-        }
+            network = space.build(architecture, self.judges.measured_on.spec).to(self.device)
+            watch = Watch(network, self.judges, self.settings, seed)
+            result = train(network, self.judges.training_set, self.settings, generator, watch)
+            signals, measured = watch.finish(result)
+        signals["train_seconds"] = result.train_seconds
+        signals["images_seen"] = float(result.images_seen)
         return signals, result, measured.confusion
 
 

@@ -29,17 +29,18 @@ def draw_architectures(
         num: How many.
         generator: The only source of randomness.
         among: A benchmark's architectures, to draw from these instead.
-        excluded: Never drawn: they had a part in what is judged.
+        excluded: Never drawn, nor any other genotype of their networks: they had a part in what
+            is judged.
 
     Raises:
         StudyError: If there are not so many; the message says how many there are.
     """
     source = _shuffled(among, generator) if among is not None else _stream(space, generator)
-    barred = set(excluded)
+    barred = {space.canonical_form(architecture) for architecture in excluded}
     drawn: dict[Architecture, None] = {}
     repeats = 0
     for architecture in source:
-        if architecture in drawn or architecture in barred:
+        if architecture in drawn or space.canonical_form(architecture) in barred:
             repeats += 1
             if among is None and repeats > _MAX_REPEATS:  # a table ends by itself
                 break
@@ -51,7 +52,8 @@ def draw_architectures(
     raise StudyError(
         f"{num} different architectures are asked for, but only {len(drawn)} could be drawn from "
         f"{'the truth table' if among is not None else f'the space {space.name!r}'} "
-        f"({len(barred)} are set aside for the score); ask for fewer"
+        f"({len(set(excluded))} are set aside, with every other genotype of their networks: the "
+        "score or its calibration was made from them); ask for fewer"
     )
 
 

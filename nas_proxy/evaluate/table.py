@@ -43,7 +43,9 @@ class TruthTable:
         return Evaluation(architecture, self.fidelity, seed, Status.COMPLETE, signals=signals)
 
 
-def read_table(path: Path, space: SearchSpace, architecture: str, value: str) -> TruthTable:
+def read_table(
+    path: Path, space: SearchSpace, architecture: str, value: str, *, section: str = "validate"
+) -> TruthTable:
     """Read a truth table.
 
     Args:
@@ -51,12 +53,13 @@ def read_table(path: Path, space: SearchSpace, architecture: str, value: str) ->
         space: Reads the architectures, by `SearchSpace.from_string`.
         architecture: Name of the column with the architectures.
         value: Name of the column with the accuracies; empty cells are left out.
+        section: Of the configuration, which error messages name.
 
     Raises:
         DataError: If the file, a column, or every architecture is missing or unreadable.
     """
     if not path.is_file():
-        raise DataError(f"the truth table {path} (validate.reference.table) does not exist")
+        raise DataError(f"the truth table {path} ({section}.reference.table) does not exist")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
             reader = csv.DictReader(file)
@@ -68,7 +71,7 @@ def read_table(path: Path, space: SearchSpace, architecture: str, value: str) ->
         if column not in columns:
             raise DataError(
                 f"the truth table {path} has no column {column!r} "
-                f"(validate.reference.{option}); {did_you_mean(column, columns)}"
+                f"({section}.reference.{option}); {did_you_mean(column, columns)}"
             )
     values: dict[Architecture, float] = {}
     unread: list[str] = []

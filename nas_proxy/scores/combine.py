@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from nas_proxy.errors import StudyError
 from nas_proxy.options import Bound, Options
-from nas_proxy.scores.signals import higher_is_better
-from nas_proxy.types import Evaluation
+from nas_proxy.scores.calibrated import CalibratedScore, Encode
+from nas_proxy.scores.ranking import oriented, rank_among
+from nas_proxy.types import Architecture, Evaluation
 
 
 class Score(Protocol):
@@ -33,12 +34,19 @@ class ScoreSettings(Options):
         signals: What is measured on every candidate.
         combine: `single` takes the only signal. `rank_mean` averages the ranks of several among a
             reference sample of architectures that is drawn and evaluated for this purpose.
-        num_reference: Size of that sample; each of its architectures costs one evaluation.
+            `calibrated` fits a model of the signals to architectures whose full training is
+            known; it needs the stage `calibrate`, whose sample then also serves `rank_mean`.
+        num_reference: Size of the reference sample of a `rank_mean` without calibration; each of
+            its architectures costs one evaluation.
+        use_encoding: Whether `calibrated` also learns from the space's encoding of architectures.
+        score_images: What zero-cost signals look at: `real` images, or `distilled` ones.
     """
 
     signals: tuple[str, ...] = ("val_loss",)
-    combine: Literal["single", "rank_mean"] = "single"
+    combine: Literal["single", "rank_mean", "calibrated"] = "single"
     num_reference: Annotated[int, Bound(ge=4)] = 32
+    use_encoding: bool = True
+    score_images: Literal["real", "distilled"] = "real"
 
     def __post_init__(self) -> None:
         """Refuse a list of signals that `combine` cannot use."""
@@ -103,38 +111,33 @@ class RankMean:
     def of(self, evaluation: Evaluation) -> float:
         """Mean rank over the signals; 0 is the worst of the reference, 1 its best."""
         ranks = [
-            _rank(self._values[signal], oriented(evaluation, signal)) for signal in self._signals
+            rank_among(self._values[signal], oriented(evaluation, signal))
+            for signal in self._signals
         ]
         return float(np.mean(ranks))
 
 
-def make_score(settings: ScoreSettings, reference: Sequence[Evaluation]) -> Score:
+def make_score(
+    settings: ScoreSettings,
+    reference: Sequence[Evaluation],
+    truth: Mapping[Architecture, float] | None = None,
+    encode: Encode | None = None,
+) -> Score:
     """The score that the settings ask for.
 
     Args:
-        settings: The configuration section `score`.
+        settings: The configuration section `score`, or a recipe's.
         reference: Evaluations of the reference sample; not read by `single`.
+        truth: What full training reached on its architectures; read by `calibrated` alone.
+        encode: The space's encoding, for `calibrated`.
 
     Raises:
-        StudyError: If `rank_mean` has fewer than four complete evaluations to rank among.
+        StudyError: If the sample is too small for the combination, or tells nothing apart.
     """
     if settings.combine == "single":
         return SingleSignal(settings.signals[0])
-    return RankMean(settings.signals, reference)
-
-
-def oriented(evaluation: Evaluation, signal: str) -> float:
-    """The value of a signal, with its sign turned where lower is better."""
-    value = evaluation.signals[signal]
-    return value if higher_is_better(signal) else -value
-
-
-def _rank(reference: np.ndarray, value: float) -> float:
-    """Rank of `value` among the ascending `reference`, `(n,)`; strictly increasing in `value`."""
-    levels, first, counts = np.unique(reference, return_index=True, return_counts=True)
-    mid_ranks = (first + (counts - 1) / 2) / (len(reference) - 1)
-    inside = np.interp(value, levels, mid_ranks)
-    beyond = max(value - levels[-1], 0.0) - max(levels[0] - value, 0.0)
-    lower, upper = np.percentile(reference, [25, 75])
-    distance = beyond / (float(upper - lower) or 1.0)
-    return float(inside + distance / (1 + abs(distance)) / (len(reference) - 1))
+    if settings.combine == "rank_mean":
+        return RankMean(settings.signals, reference)
+    return CalibratedScore(
+        settings.signals, reference, truth or {}, encode if settings.use_encoding else None
+    )

@@ -2,18 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from nas_proxy.errors import ConfigError, did_you_mean
 from nas_proxy.registry import SCORES
 
-# Signals of a training, and whether higher is better. `measure` may use the split's other name.
-TRAINED_SIGNALS = {
-    "val_loss": False,
-    "val_accuracy": True,
-    "train_loss_mean": False,
-    "train_loss_tail": False,
+
+@dataclass(frozen=True)
+class TrainedSignal:
+    """A number that a short training gives.
+
+    Attributes:
+        higher_is_better: The direction in which good architectures are found.
+        summary: What it is, for lists.
+        on_request: Whether measuring it costs something beyond the training and the validation;
+            then it is measured only where a score asks for it.
+    """
+
+    higher_is_better: bool
+    summary: str
+    on_request: bool = False
+
+
+TRAINED_SIGNALS: dict[str, TrainedSignal] = {
+    "val_loss": TrainedSignal(False, "cross-entropy on real validation images"),
+    "val_accuracy": TrainedSignal(True, "accuracy on real validation images"),
+    "val_loss_mean": TrainedSignal(False, "mean of val_loss over the checkpoints and the end"),
+    "train_loss_mean": TrainedSignal(False, "mean training loss over all steps"),
+    "train_loss_tail": TrainedSignal(False, "mean training loss over the last tenth of the steps"),
+    "train_loss_slope": TrainedSignal(
+        False, "change of the training loss over the second half of the steps"
+    ),
+    "fit_loss": TrainedSignal(False, "cross-entropy on the images that were trained on", True),
+    "fit_accuracy": TrainedSignal(True, "accuracy on the images that were trained on", True),
+    "generalisation_gap": TrainedSignal(False, "val_loss minus fit_loss", True),
+    "teacher_agreement": TrainedSignal(
+        True, "minus the divergence from a teacher on validation images", True
+    ),
 }
+# What describes a whole run has no value in the middle of it.
+_WHOLE_RUN = ("val_loss_mean", "train_loss_slope")
+# Measured on the images that a network trained on, at most this many of them.
+MAX_FIT_IMAGES = 1000
+
+
+def base_signal(signal: str) -> str:
+    """The signal without its checkpoint: `val_loss` of `val_loss@50`."""
+    return signal.partition("@")[0]
+
+
+def checkpoint_of(signal: str) -> int | None:
+    """At which percentage of the steps a signal is read; None at the end."""
+    base, at, percentage = signal.partition("@")
+    return int(percentage) if at and base in TRAINED_SIGNALS else None
+
+
+def is_trained(signal: str) -> bool:
+    """Whether a signal needs a training."""
+    return base_signal(signal) in TRAINED_SIGNALS
+
+
+def trained_among(signals: Sequence[str]) -> tuple[str, ...]:
+    """Those signals that need a training, in their order."""
+    return tuple(filter(is_trained, signals))
+
+
+def zero_cost_among(signals: Sequence[str]) -> tuple[str, ...]:
+    """Those signals that need none, in their order."""
+    return tuple(signal for signal in signals if not is_trained(signal))
 
 
 @cache
@@ -23,8 +81,19 @@ def higher_is_better(signal: str) -> bool:
     Raises:
         ConfigError: If there is no such signal; the message names the nearest.
     """
-    if signal in TRAINED_SIGNALS:
-        return TRAINED_SIGNALS[signal]
+    base, at, percentage = signal.partition("@")
+    if base in TRAINED_SIGNALS:
+        if at and base in _WHOLE_RUN:
+            raise ConfigError(
+                f"signal {signal!r}: {base} describes the whole training and has no value at a "
+                f"checkpoint; write {base!r}"
+            )
+        if at and not (percentage.isdigit() and 1 <= int(percentage) <= 99):
+            raise ConfigError(
+                f"signal {signal!r}: after the @ stands the percentage of the steps at which it is "
+                f"read, from 1 to 99, as in {base}@50"
+            )
+        return TRAINED_SIGNALS[base].higher_is_better
     if signal not in SCORES.names() and ":" not in signal:
         known = [*TRAINED_SIGNALS, *SCORES.names()]
         raise ConfigError(f"unknown signal {signal!r}; {did_you_mean(signal, known)}")

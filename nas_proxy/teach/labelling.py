@@ -122,10 +122,15 @@ def copy_teachers(source: Path, target: Path) -> None:
     Raises:
         OSError: If the folder cannot be written or the disk is full.
     """
-    for path in (source.parent / _FOLDER).glob("*.safetensors"):
+    for path in teacher_files(source):
         copy = target.parent / _FOLDER / path.name
         if not copy.is_file():  # its name says what is in it
             write_atomically(copy, path.read_bytes())
+
+
+def teacher_files(file: Path) -> tuple[Path, ...]:
+    """Files of the teachers that lie beside the proxy data set `file`."""
+    return tuple(sorted((file.parent / _FOLDER).glob("*.safetensors")))
 
 
 def labels_like(

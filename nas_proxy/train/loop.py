@@ -21,6 +21,7 @@ from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 _CHECK_EVERY = 50  # steps between looks at the loss: looking makes a GPU wait
+_NORM_IMAGES = 512  # of which batch norms take their statistics when they are recalibrated
 _PIXELS_AT_ONCE = 2**20  # of images that go through a network together
 
 
@@ -32,7 +33,7 @@ class Labeller(Protocol):
 
 
 class Observer(Protocol):
-    """Watches a training after each step."""
+    """Watches a training after each step; it may put the network into evaluation mode."""
 
     def __call__(self, step: int, indices: Tensor, logits: Tensor) -> None:
         """`step` counts from 1; `logits` are those of the images at `indices`, before the step."""
@@ -121,6 +122,20 @@ class TrainResult:
         tail = self.losses[-max(1, len(self.losses) // 10) :]
         return sum(tail) / len(tail)
 
+    @property
+    def loss_slope(self) -> float:
+        """Change of the loss over the second half of the steps, by its least-squares line."""
+        half = torch.tensor(self.losses[len(self.losses) // 2 :], dtype=torch.float64)
+        steps = torch.linspace(-0.5, 0.5, len(half), dtype=torch.float64)
+        if len(half) == 1:
+            return 0.0
+        return float((steps * half).sum() / (steps * steps).sum())
+
+    def until(self, step: int) -> TrainResult:
+        """What had been left behind after the first `step` steps; the time is not known."""
+        share = step / len(self.losses)
+        return TrainResult(self.losses[:step], math.nan, round(self.images_seen * share))
+
 
 def train(
     network: nn.Module,
@@ -174,6 +189,7 @@ def train(
         losses.append(loss.detach())
         if observer is not None:
             observer(len(losses), indices, logits.detach())
+            network.train()  # it may have been measured
         if len(losses) % _CHECK_EVERY == 0 or len(losses) == num_steps:
             _check_finite(losses)
     return TrainResult(
@@ -191,10 +207,13 @@ class Measurement:
         loss: Mean cross-entropy.
         confusion: int64 `(num_classes, num_classes)`: how many images of each class (rows) the
             network took for each class (columns).
+        divergence: Mean Kullback-Leibler divergence of the network's probabilities from those it
+            was held against, in nats; None if there were none.
     """
 
     loss: float
     confusion: Tensor
+    divergence: float | None = None
 
     @property
     def accuracy(self) -> float:
@@ -208,14 +227,16 @@ def measure(
     dataset: ImageDataset | TrainingSet,
     settings: TrainSettings,
     batch_size: int | None = None,
+    expected: Tensor | None = None,
 ) -> Measurement:
-    """Loss and confusion matrix on real images with hard labels, in evaluation mode.
+    """Loss and confusion matrix on real images, in evaluation mode.
 
     Args:
         network: On the device of the images.
-        dataset: The images.
+        dataset: The images; where their labels are soft, the likeliest class is the true one.
         settings: Precision and layout.
         batch_size: Images at once; None takes what memory allows.
+        expected: What a teacher says of each image, probabilities `(n, num_classes)`.
 
     Raises:
         DivergedError: If the loss is not finite.
@@ -224,20 +245,66 @@ def measure(
     real = dataset if isinstance(dataset, TrainingSet) else TrainingSet.of(dataset)
     device, num_classes = real.images.device, real.spec.num_classes
     channels_last = settings.uses_channels_last(network, device)
-    loss = torch.zeros((), device=device)
+    loss, divergence = torch.zeros((), device=device), torch.zeros((), device=device)
     pairs = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
     everything = torch.arange(len(real), device=device)
     for indices in everything.tensor_split(num_parts(len(real), real.images.shape, batch_size)):
         images, labels = real.batch(indices)
         logits = _forward(network, images, settings, channels_last=channels_last)
         loss += F.cross_entropy(logits, labels, reduction="sum")
+        if expected is not None:
+            said = logits.log_softmax(dim=1)
+            divergence += F.kl_div(said, expected[indices], reduction="sum")
+        classes = labels if labels.ndim == 1 else labels.argmax(dim=1)
         pairs += torch.bincount(
-            labels * num_classes + logits.argmax(dim=1), minlength=num_classes**2
+            classes * num_classes + logits.argmax(dim=1), minlength=num_classes**2
         )
     mean_loss = float(loss) / len(real)
     if not mean_loss < float("inf"):
         raise DivergedError("the validation loss is not finite")
-    return Measurement(mean_loss, pairs.view(num_classes, num_classes).cpu())
+    return Measurement(
+        mean_loss,
+        pairs.view(num_classes, num_classes).cpu(),
+        None if expected is None else float(divergence) / len(real),
+    )
+
+
+@torch.no_grad()
+def recalibrate_norms(
+    network: nn.Module,
+    training_set: TrainingSet,
+    settings: TrainSettings,
+    generator: torch.Generator,
+) -> None:
+    """Set the running statistics of all batch norms to those of training images, as they are now.
+
+    Running averages lag behind weights that change fast, and remember augmented images. Networks
+    without batch norm are left as they are.
+
+    Args:
+        network: On the device of the images.
+        training_set: 512 of its images are looked at, fewer if it has fewer; not augmented.
+        settings: Precision and layout.
+        generator: On the device of the images: which ones.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    if not norms:
+        return
+    device = training_set.images.device
+    channels_last = settings.uses_channels_last(network, device)
+    chosen = torch.randperm(len(training_set), generator=generator, device=device)[:_NORM_IMAGES]
+    momenta = [norm.momentum for norm in norms]
+    network.eval()  # dropout stays out of it
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over the batches
+        norm.train()
+    for indices in chosen.tensor_split(num_parts(len(chosen), training_set.images.shape, 128)):
+        images, _ = training_set.batch(indices)
+        _forward(network, images, settings, channels_last=channels_last)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def num_parts(num_images: int, shape: Sequence[int], batch_size: int | None = None) -> int:

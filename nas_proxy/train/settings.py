@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import nn
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import LearningRateRule
-from nas_proxy.options import Fraction, NonNegativeFloat, Options, PositiveFloat, PositiveInt
+from nas_proxy.options import Bound, Fraction, NonNegativeFloat, Options, PositiveFloat, PositiveInt
 
 Schedule = Literal["one_cycle", "cosine", "step", "constant"]
 Optimiser = Literal["sgd", "adam", "adamw"]
 Precision = Literal["auto", "float32", "bfloat16"]
+NormStatistics = Literal["running", "recalibrated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,11 @@ class TrainSettings(Options):
         image_size: Train and measure at this size; None keeps the data set's.
         space_fidelity: Options of the search space to reduce, such as `num_cells: 1`.
         num_val_images: Validate on this many images, class-balanced; None takes all.
+        checkpoints: Percentages of the steps at which the network is measured on the way, in
+            rising order, such as `[25, 50, 75]`; the end is always measured.
+        norm_statistics: Which means and variances batch norms use when a network is measured.
+            `running`: the averages of the training. `recalibrated`: those of 512 training images
+            under the weights as they are, which short trainings with a large rate need most.
     """
 
     num_steps: PositiveInt | None = None
@@ -65,6 +71,8 @@ class TrainSettings(Options):
     # Not in the hash: a mapping has none, and settings must be usable as keys.
     space_fidelity: Mapping[str, PositiveInt] = field(default_factory=dict, hash=False)
     num_val_images: PositiveInt | None = None
+    checkpoints: tuple[Annotated[int, Bound(ge=1, le=99)], ...] = ()
+    norm_statistics: NormStatistics = "running"
 
     def __post_init__(self) -> None:
         """Refuse a length that is missing or said twice."""
@@ -72,6 +80,8 @@ class TrainSettings(Options):
             raise ValueError("give exactly one of num_steps and num_epochs")
         if self.optimiser == "sgd" and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0; set nesterov: false")
+        if list(self.checkpoints) != sorted(set(self.checkpoints)):
+            raise ValueError("checkpoints must rise, as in [25, 50, 75]")
 
     @classmethod
     def of_rule(cls, rule: LearningRateRule) -> TrainSettings:

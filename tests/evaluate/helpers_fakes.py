@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from nas_proxy.data.transforms import normalise
 from nas_proxy.evaluate.factory import training_fidelity
+from nas_proxy.evaluate.trained_signals import Judges
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.interfaces import SearchSpace, ZeroCostScore
 from nas_proxy.networks.convnet import ConvNet
@@ -75,6 +76,5 @@ def evaluator(make=small_net, *, train_settings=None, trained=True, scores=None,
         spec=dataset.spec,
         settings=train_settings,
         fidelity=training_fidelity(train_settings, dataset.spec, "d", len(dataset)),
-        training_set=TrainingSet.of(dataset) if trained else None,
-        measured_on=dataset if trained else None,
+        judges=Judges(dataset, "val", TrainingSet.of(dataset)) if trained else None,
     )

@@ -1,0 +1,123 @@
+"""The signals of a short training, read at its end and at checkpoints on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nas_proxy.reproducibility import derive_seed, make_generator
+from nas_proxy.train.loop import (
+    Measurement,
+    TrainingSet,
+    TrainResult,
+    measure,
+    recalibrate_norms,
+)
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.types import ImageDataset
+
+
+@dataclass(frozen=True, eq=False)
+class Judges:
+    """What a network is measured on during and after its training.
+
+    Attributes:
+        measured_on: Real images, prepared as the training images are: whitened where these are.
+        split: Their split, which names the signals: `val_loss` or `test_loss`.
+        training_set: What the network trains on; norms are recalibrated on it.
+        fit_on: Some of the training images as they are, with labels; None measures no fit.
+        teacher_probabilities: What a teacher says of `measured_on`, `(n, num_classes)`; None
+            measures no agreement.
+    """
+
+    measured_on: ImageDataset | TrainingSet
+    split: Literal["val", "test"]
+    training_set: TrainingSet
+    fit_on: TrainingSet | None = None
+    teacher_probabilities: Tensor | None = None
+
+
+class Watch:
+    """Measures a network at checkpoints and at the end; an `Observer` of the training loop.
+
+    Args:
+        network: The one that trains.
+        judges: What it is measured on.
+        settings: Its checkpoints, the policy of its norms, its precision.
+        seed: Of the images on which norms are recalibrated; the training's own draws are apart.
+    """
+
+    def __init__(
+        self, network: nn.Module, judges: Judges, settings: TrainSettings, seed: int
+    ) -> None:
+        self._network = network
+        self._judges = judges
+        self._settings = settings
+        self._generator = make_generator(
+            derive_seed("norm images", seed), judges.training_set.images.device
+        )
+        num_steps = settings.steps_for(len(judges.training_set))
+        self._checkpoints = {
+            max(1, num_steps * percentage // 100): percentage for percentage in settings.checkpoints
+        }
+        self._at: dict[int, tuple[int, dict[str, float]]] = {}  # percentage to step and signals
+
+    def __call__(self, step: int, indices: Tensor, logits: Tensor) -> None:
+        """Measure if `step` is a checkpoint."""
+        percentage = self._checkpoints.get(step)
+        if percentage is not None:
+            self._at[percentage] = (step, self._measure()[0])
+
+    def finish(self, result: TrainResult) -> tuple[dict[str, float], Measurement]:
+        """All signals of the training that gave `result`, and the last measurement."""
+        split = self._judges.split
+        signals, last = self._measure()
+        signals.update(_of_losses(result))
+        signals["train_loss_slope"] = result.loss_slope
+        losses = [signals[f"{split}_loss"]]
+        for percentage, (step, measured) in self._at.items():
+            losses.append(measured[f"{split}_loss"])
+            for name, value in {**measured, **_of_losses(result.until(step))}.items():
+                signals[f"{name}@{percentage}"] = value
+        signals[f"{split}_loss_mean"] = sum(losses) / len(losses)
+        return signals, last
+
+    def _measure(self) -> tuple[dict[str, float], Measurement]:
+        judges, settings, network = self._judges, self._settings, self._network
+        if settings.norm_statistics == "recalibrated":
+            recalibrate_norms(network, judges.training_set, settings, self._generator)
+        expected = judges.teacher_probabilities
+        real = measure(network, judges.measured_on, settings, expected=expected)
+        signals = {f"{judges.split}_loss": real.loss, f"{judges.split}_accuracy": real.accuracy}
+        if judges.fit_on is not None:
+            fit = measure(network, judges.fit_on, settings)
+            signals["fit_loss"], signals["fit_accuracy"] = fit.loss, fit.accuracy
+            signals["generalisation_gap"] = real.loss - fit.loss
+        if real.divergence is not None:
+            signals["teacher_agreement"] = -real.divergence
+        return signals, real
+
+
+def _of_losses(result: TrainResult) -> Mapping[str, float]:
+    return {"train_loss_mean": result.loss_mean, "train_loss_tail": result.loss_tail}
+
+
+def some_of(training_set: TrainingSet, num_images: int) -> TrainingSet:
+    """At most `num_images` of the training images, always the same, with their labels.
+
+    What a labeller says of the images as they are takes the place of their labels.
+    """
+    chosen = torch.randperm(
+        len(training_set.labels), generator=make_generator(derive_seed("fit images"))
+    )[:num_images].to(training_set.labels.device)
+    images, labels = training_set.images[chosen], training_set.labels[chosen]
+    if training_set.labeller is not None:
+        prepared, _ = TrainingSet(images, labels, training_set.spec).batch(
+            torch.arange(len(chosen), device=chosen.device)
+        )
+        labels = training_set.labeller(prepared)
+    return TrainingSet(images, labels, training_set.spec)
