@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from nas_proxy.errors import EvaluationError
 from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.registry import SCORES
-
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+from nas_proxy.scores.positive_flow import positive_flow
 
 
 @SCORES.register("log_synflow")
@@ -36,17 +35,10 @@ class LogSynFlow(ZeroCostScore):
         Raises:
             EvaluationError: If the network is so deep that the sum leaves float64's range.
         """
-        # float64: gradients of some 1e40 are common, and float32 ends at 3e38.
-        network.double().eval()
-        _bypass_norms(network)
+        flow = positive_flow(network, images)
         parameters = [weight for weight in network.parameters() if weight.requires_grad]
-        with torch.no_grad():
-            for weight in parameters:
-                weight.abs_()
-        with torch.enable_grad():
-            logits = network(torch.ones_like(images[:1], dtype=torch.float64))
-            # Weights that the logits do not depend on have no gradient and add log(1) = 0.
-            gradients = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
+        # Weights that the logits do not depend on have no gradient and add log(1) = 0.
+        gradients = torch.autograd.grad(flow, parameters, allow_unused=True)
         score = sum(
             float((weight.detach() * gradient.abs().log1p()).sum())
             for weight, gradient in zip(parameters, gradients, strict=True)
@@ -55,10 +47,3 @@ class LogSynFlow(ZeroCostScore):
         if not math.isfinite(score):
             raise EvaluationError("log_synflow: the gradients leave the range of float64")
         return score
-
-
-def _bypass_norms(network: nn.Module) -> None:
-    for module in network.modules():
-        for name, child in module.named_children():
-            if isinstance(child, _NORMS):
-                setattr(module, name, nn.Identity())
