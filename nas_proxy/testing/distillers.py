@@ -12,8 +12,9 @@ import torch
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.errors import DataError
-from nas_proxy.interfaces import DistillContext, Distiller
+from nas_proxy.interfaces import DistillContext, Distiller, Progress, no_progress
 from nas_proxy.reproducibility import make_generator
+from nas_proxy.testing.calibration import tiny_calibration_sample
 from nas_proxy.testing.common import (
     blame,
     check_class,
@@ -123,7 +124,7 @@ def check_too_few_images(distiller: Distiller) -> None:
     available, asked = 8, 9
     dataset = tiny_dataset(images_per_class=available)
     try:
-        distiller.distill(dataset, asked, generator=make_generator(0), context=DistillContext())
+        distiller.distill(dataset, asked, generator=make_generator(0), context=_context(distiller))
     except DataError as error:
         words = "".join(char if char.isalnum() else " " for char in str(error)).split()
         require(
@@ -143,7 +144,7 @@ def check_leaves_dataset(distiller: Distiller) -> None:
     dataset = tiny_dataset()
     images, labels = dataset.images.clone(), dataset.labels.clone()
     distiller.distill(
-        dataset, _IMAGES_PER_CLASS, generator=make_generator(0), context=DistillContext()
+        dataset, _IMAGES_PER_CLASS, generator=make_generator(0), context=_context(distiller)
     )
     require(
         torch.equal(dataset.images, images) and torch.equal(dataset.labels, labels),
@@ -167,9 +168,12 @@ def check_resuming(distiller: Distiller) -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint"
         with suppress(_Killed):
-            _distill(distiller, context=_context(checkpoint, _Killer(checkpoint)))
+            _distill(
+                distiller,
+                context=_context(distiller, checkpoint=checkpoint, progress=_Killer(checkpoint)),
+            )
         with blame(f"{distiller.name}: distill() cannot continue from its checkpoint"):
-            continued = _distill(distiller, context=_context(checkpoint))
+            continued = _distill(distiller, context=_context(distiller, checkpoint=checkpoint))
     require(
         continued.id == undisturbed.id,
         f"{distiller.name}: killed and continued, the set is another one ({continued.id}, not "
@@ -215,10 +219,12 @@ class _Killer:
         time.sleep(self._wait_seconds)
 
 
-def _context(checkpoint: Path, killer: _Killer | None = None) -> DistillContext:
-    if killer is None:
-        return DistillContext(checkpoint=checkpoint)
-    return DistillContext(checkpoint=checkpoint, progress=killer)
+def _context(
+    distiller: Distiller, *, checkpoint: Path | None = None, progress: Progress = no_progress
+) -> DistillContext:
+    """On the CPU, with a calibration sample where the method needs one."""
+    sample = tiny_calibration_sample() if distiller.needs_calibration else None
+    return DistillContext(checkpoint=checkpoint, progress=progress, calibration=sample)
 
 
 def _distill(
@@ -231,5 +237,5 @@ def _distill(
             tiny_dataset(),
             _IMAGES_PER_CLASS,
             generator=generator or make_generator(0),
-            context=context or DistillContext(),
+            context=context or _context(distiller),
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nas_proxy.errors import UserError
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.scores.flops import Flops
 from nas_proxy.testing.common import (
     blame,
     check_class,
@@ -69,7 +70,12 @@ def check_suggesting(space: SearchSpace, num_samples: int) -> None:
 
 
 def check_mutating(space: SearchSpace, num_samples: int) -> None:
-    """A neighbour is another architecture of the space, builds, and depends on the generator."""
+    """A neighbour is another architecture of the space, builds, and depends on the generator.
+
+    A space may leave `mutate` out: evolution then refuses it in one sentence.
+    """
+    if not space.can_mutate:
+        return
     for seed, architecture in enumerate(_samples(space, num_samples)):
         with blame(f"{space.name}: mutate() fails on {architecture.genotype_json}"):
             neighbour, again = (space.mutate(architecture, make_generator(seed)) for _ in range(2))
@@ -97,7 +103,12 @@ def check_json(space: SearchSpace, num_samples: int) -> None:
 
 
 def check_encoding(space: SearchSpace, num_samples: int) -> None:
-    """Features are finite float32 vectors of one length, and tell genotypes apart."""
+    """Features are finite float32 vectors of one length, and tell genotypes apart.
+
+    A space may leave `encode` out: calibrated scores then learn from signals alone.
+    """
+    if not space.can_encode:
+        return
     architectures = _samples(space, num_samples)
     features = [space.encode(architecture) for architecture in architectures]
     for architecture, vector in zip(architectures, features, strict=True):
@@ -120,6 +131,28 @@ def check_encoding(space: SearchSpace, num_samples: int) -> None:
         len({tuple(vector.tolist()) for vector in features}) == len(architectures),
         f"{space.name}: encode() gives different architectures the same features",
     )
+
+
+def check_canonical_form(space: SearchSpace, num_samples: int) -> None:
+    """Equal architectures have one canonical form, and networks of one form are of one function.
+
+    That is tested by what they cost: equal functions need equally many operations.
+    """
+    flops: dict[str, float] = {}
+    for architecture in _samples(space, num_samples):
+        form = space.canonical_form(architecture)
+        require(
+            isinstance(form, str) and form == space.canonical_form(architecture),
+            f"{space.name}: canonical_form() must give the same text every time, not {form!r}",
+        )
+        spec = _small_spec()
+        network = _build(space, architecture, spec, seed=0)
+        counted = Flops().measure(network, torch.zeros(2, *spec.image_shape))
+        require(
+            flops.setdefault(form, counted) == counted,
+            f"{space.name}: canonical_form() says that two architectures are one network, but "
+            f"their operations differ ({counted:g} and {flops[form]:g}): {form}",
+        )
 
 
 def check_training_small(space: SearchSpace, num_samples: int) -> None:
@@ -225,6 +258,7 @@ SPACE_CHECKS: tuple[Callable[[SearchSpace, int], None], ...] = (
     check_mutating,
     check_json,
     check_encoding,
+    check_canonical_form,
     check_training_small,
     check_training_large,
     check_weights,

@@ -112,6 +112,10 @@ SPACES = {
             "features for",
         ),
     ],
+    "check_canonical_form": [
+        (subclass(ConvNetSpace, canonical_form=lambda s, a: "one"), "their operations differ"),
+        (subclass(ConvNetSpace, canonical_form=lambda s, a: 1), "the same text every time"),
+    ],
     "check_training_small": [
         (
             subclass(BuildWith, alter=lambda s, n: nn.Sequential(n, nn.Linear(3, 10))),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from nas_proxy.distill.rank_aware_images import Composition
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
 from nas_proxy.teach.settings import TeacherSettings
@@ -35,6 +36,13 @@ SMALL_OPTIONS = {
         "batch_size": 2,
     },
     "patch_selection": {"network": SMALL_TEACHER},
+    "rank_aware": {
+        "train": TrainSettings(num_steps=2, learning_rate=0.01, precision="float32"),
+        "candidates_per_class": 4,
+        "judge_images_per_class": 2,
+        "compositions": (Composition(name="telling", agreement=30.0),),
+        "num_rounds": 1,
+    },
     "meta_learning": {**SMALL_NETWORK, "unroll": 4, "window": 2},
     "kernel_ridge": {**SMALL_NETWORK, "num_networks": 2, "max_online_updates": 3},
     "herding": {"network": SMALL_TEACHER},
