@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,23 +18,14 @@ from nas_proxy.tracking.store import (
     accepted_name,
     accepted_text,
     default_uri,
+    prepare_environment,
+    results_beside,
 )
 from nas_proxy.tracking.uploader import STUDY, Uploader
 
 logger = logging.getLogger("nas_proxy")
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
-
-# Only where the user has set nothing: we retry ourselves, and MLflow's own retries take minutes
-# and talk to the terminal.
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +156,7 @@ def open_tracker(
     if not settings.enabled:
         return Tracker(None, study_name)
     uri = settings.uri or default_uri(results)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)  # here: no thread may, while others could be reading
+    prepare_environment()  # here: no thread may, while others could be reading
     folder = study_folder.resolve() / "tracking"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,8 +164,7 @@ def open_tracker(
             # The store was deleted, or moved away: everything is uploaded again.
             (folder / "state.json").unlink(missing_ok=True)
         results.mkdir(parents=True, exist_ok=True)
-        served = re.match(r"https?:|databricks", uri)  # then artifacts are the server's business
-        uploader = Uploader(folder, uri, settings.experiment, None if served else results.resolve())
+        uploader = Uploader(folder, uri, settings.experiment, results_beside(uri, results))
         journal = Journal(folder, uploader)
     except OSError as error:
         logger.warning("tracking: this run is not tracked: %s", error)

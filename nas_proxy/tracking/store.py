@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import posixpath
 import re
 import uuid
@@ -22,6 +23,18 @@ TimedFact = tuple[tuple[Any, ...], Any, int]
 
 RUN_KEY_TAG = "nas_proxy.run_key"
 MAX_NAME, MAX_TEXT, MAX_REASON = 250, 6000, 1500  # characters; MLflow refuses longer ones
+
+# Only where the user has set nothing: we retry ourselves, and MLflow's own retries take minutes
+# and talk to the terminal.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 
 
 class UnknownRunError(Exception):
@@ -156,6 +169,17 @@ def default_uri(results: Path) -> str:
             "folder, or set tracking.uri or tracking.enabled=false"
         )
     return f"sqlite:///{path}"
+
+
+def results_beside(uri: str, results: Path) -> Path | None:
+    """The results folder if artifacts are kept in it; None where they are a server's business."""
+    return None if re.match(r"https?:|databricks", uri) else results.resolve()
+
+
+def prepare_environment() -> None:
+    """Let MLflow give up early and print nothing, in all that the user has not set."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def make_database(path: Path) -> None:

@@ -6,23 +6,20 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from helpers_tracking import (
     Found,
+    Server,
     Store,
+    answers,
     closed_port,
     log_study,
     log_trial,
-    python_environment,
     state_file,
     wait_until,
     warnings_of,
@@ -30,46 +27,6 @@ from helpers_tracking import (
 
 from nas_proxy.errors import UserError
 from nas_proxy.tracking import launch_ui, uploader
-
-
-@dataclass
-class Server:
-    """An `mlflow server` of its own, with its files in `folder`."""
-
-    folder: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def uri(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        command += ["--artifacts-destination", str(self.folder / "files")]
-        environment = python_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        self.process = subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        wait_until(lambda: answers(self.uri))
-
-    def signal(self, number: int) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, number)
-
-
-def answers(uri: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=1) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
 
 
 @pytest.fixture
