@@ -137,8 +137,11 @@ def _stage_command(name: str, summary: str) -> None:
         run_pipeline(loaded, ConsoleDisplay(_console), last=last, force=force)
 
 
-_stage_command("run", "Distil, search, validate and report; continue where an earlier run stopped.")
+_stage_command(
+    "run", "Distil, calibrate, search, validate and report; continue where an earlier run stopped."
+)
 _stage_command("distill", "Make the proxy data set.")
+_stage_command("calibrate", "Find the cheapest recipe whose ranking can be trusted.")
 _stage_command("search", "Search the space on the proxy data set, which is made first if missing.")
 _stage_command("validate", "Judge the ranking, after what it needs has been done.")
 _stage_command("report", "Write the report again, after what it needs has been done.")

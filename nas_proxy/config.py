@@ -16,13 +16,14 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
+from nas_proxy.consistency import RecipeOrigin, contradictions
 from nas_proxy.data.sources import DataSettings
-from nas_proxy.errors import ConfigError, PluginError, UserError, did_you_mean
+from nas_proxy.errors import ConfigError, PluginError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace
 from nas_proxy.options import NonNegativeInt, PositiveInt
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
 from nas_proxy.scores.combine import ScoreSettings
-from nas_proxy.scores.signals import higher_is_better
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.teach.settings import LabelOption, LabelSettings
 from nas_proxy.tracking import TrackingSettings
@@ -52,6 +53,10 @@ class StudyConfig:
         train: How candidates are trained.
         score: How they are ranked.
         search: How the space is searched.
+        calibration: How a recipe is found that can be trusted; None if none is looked for.
+        recipe: Which recipe candidates are ranked by. `configured`: the sections `train` and
+            `score` on the distilled set. `calibrated`: what the stage `calibrate` finds.
+            `trusted`: what an earlier study registered for this space and these images.
         validation: How the ranking is judged; None if it is not.
         evaluate_proxy: How it is found out what a proxy data set is worth.
         tracking: Where the study is logged.
@@ -73,6 +78,8 @@ class StudyConfig:
     train: TrainSettings
     score: ScoreSettings
     search: SearchSettings
+    calibration: CalibrateSettings | None
+    recipe: RecipeOrigin
     validation: ValidateSettings | None
     evaluate_proxy: WorthSettings
     tracking: TrackingSettings
@@ -104,6 +111,8 @@ class _Sections(BaseModel):
     train: TrainSettings
     score: ScoreSettings = ScoreSettings()
     search: SearchSettings = SearchSettings()
+    calibration: Annotated[CalibrateSettings | None, Field(alias="calibrate")] = None
+    recipe: RecipeOrigin | None = None
     validation: Annotated[ValidateSettings | None, Field(alias="validate")] = None
     evaluate_proxy: WorthSettings = WorthSettings()
     tracking: TrackingSettings = TrackingSettings()
@@ -132,7 +141,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         ConfigError: With every fault that was found, one per line.
     """
     faults: list[str] = []
-    sections = _check(_Sections, mapping, (), faults)
+    sections: _Sections | None = _check(_Sections, mapping, (), faults)
     distill = dict(_mapping_at(mapping, "distill"))
     common = {
         key: _check(kind, distill.pop(key, default), ("distill", key), faults)
@@ -141,7 +150,8 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
     distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
     if sections is not None:
-        faults.extend(_contradictions(sections, space))
+        sections = _with_recipes(sections, space)
+        faults.extend(contradictions(sections, space, distiller))
     if faults or sections is None or distiller is None or space is None:
         listed = "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))
         raise ConfigError(f"the configuration cannot be used:\n{listed}")
@@ -149,11 +159,11 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
     plain["distill"] = {
         "name": mapping["distill"]["name"],
         "images_per_class": common["images_per_class"],
-        "labels": _dump(common["labels"]),
+        "labels": dump_options(common["labels"]),
         "num_workers": common["num_workers"],
-        **_dump(distiller),
+        **dump_options(distiller),
     }
-    plain["space"] = {"name": mapping["space"]["name"], **_dump(space)}
+    plain["space"] = {"name": mapping["space"]["name"], **dump_options(space)}
     return StudyConfig(
         **{name: getattr(sections, name) for name in _COPIED},
         distiller=distiller,
@@ -174,27 +184,13 @@ _DISTILL_KEYS: dict[str, tuple[Any, Any]] = {
 _COPIED = tuple(name for name in _Sections.model_fields if name not in ("distill", "space"))
 
 
-def _contradictions(sections: _Sections, space: SearchSpace | None) -> list[str]:
-    """Faults that show only when sections are seen together."""
-    faults = []
-    controls = sections.validation.controls if sections.validation is not None else ()
-    for path, signals in (
-        ("score.signals", sections.score.signals),
-        ("validate.controls", controls),
-    ):
-        for signal in signals:
-            try:
-                higher_is_better(signal)
-            except UserError as error:
-                faults.append(f"{path}: {error}")
-    if space is not None:
-        for option in sections.train.space_fidelity:
-            if option not in space.fidelity_options:
-                faults.append(
-                    f"train.space_fidelity.{option}: not a fidelity of the space {space.name!r}; "
-                    + did_you_mean(option, space.fidelity_options)
-                )
-    return faults
+def _with_recipes(sections: _Sections, space: SearchSpace | None) -> _Sections:
+    """The same with the recipe and the list of recipes that are meant where none is named."""
+    calibration = sections.calibration
+    if calibration is not None and space is not None:
+        calibration = with_default_recipes(calibration, space, sections.train)
+    recipe = sections.recipe or ("configured" if calibration is None else "calibrated")
+    return sections.model_copy(update={"calibration": calibration, "recipe": recipe})
 
 
 def _plugin(
@@ -266,9 +262,23 @@ def _fields(kind: Any) -> dict[str, Any]:
     return {}
 
 
-def _dump(plugin: Any) -> dict[str, Any]:
+def dump_options(plugin: Any) -> dict[str, Any]:
+    """The fields of a plug-in or a section as plain JSON values."""
     dumped: dict[str, Any] = TypeAdapter(type(plugin)).dump_python(plugin, mode="json")
     return dumped
+
+
+def read_options(kind: type[T], value: Mapping[str, Any]) -> T:
+    """The inverse of `dump_options`.
+
+    Raises:
+        ConfigError: With every fault that was found, one per line.
+    """
+    faults: list[str] = []
+    read: T | None = _check(kind, value, (), faults)
+    if read is None:
+        raise ConfigError("\n".join(faults))
+    return read
 
 
 def _mapping_at(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -7,9 +7,10 @@ tests in `nas_proxy.testing` check what the docstrings here promise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -54,12 +55,15 @@ class SearchSpace(Options, ABC):
         paper: Where it comes from; empty if from nowhere.
         fidelity_options: Options that make networks cheaper and leave the set of genotypes as it
             is, such as cells per stage. `train.space_fidelity` may reduce these and no others.
+        reduced_fidelity: What of these its author recommends for short trainings, such as one
+            cell per stage; the default recipes use it.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     fidelity_options: ClassVar[tuple[str, ...]] = ()
+    reduced_fidelity: ClassVar[Mapping[str, int]] = MappingProxyType({})
 
     @abstractmethod
     def suggest(self, trial: Trial) -> Architecture:
@@ -69,9 +73,13 @@ class SearchSpace(Options, ABC):
     def sample(self, generator: torch.Generator) -> Architecture:
         """One architecture, uniform over the genotypes."""
 
-    @abstractmethod
     def mutate(self, architecture: Architecture, generator: torch.Generator) -> Architecture:
-        """A neighbour that differs from `architecture` in one choice; never the same one."""
+        """A neighbour that differs from `architecture` in one choice; never the same one.
+
+        Raises:
+            UserError: If the space does not implement it; evolution needs it.
+        """
+        raise UserError(f"search space {self.name!r} does not implement mutate")
 
     @abstractmethod
     def build(self, architecture: Architecture, spec: DatasetSpec) -> nn.Module:
@@ -80,9 +88,23 @@ class SearchSpace(Options, ABC):
         Weights come from torch's global generator, which the caller has seeded.
         """
 
-    @abstractmethod
     def encode(self, architecture: Architecture) -> Tensor:
-        """The genotype as float32 features, `(d,)`, with the same d for all of the space."""
+        """The genotype as float32 features, `(d,)`, with the same d for all of the space.
+
+        Raises:
+            UserError: If the space does not implement it; a calibrated score may use it.
+        """
+        raise UserError(f"search space {self.name!r} does not implement encode")
+
+    @property
+    def can_mutate(self) -> bool:
+        """Whether the space implements `mutate`."""
+        return type(self).mutate is not SearchSpace.mutate
+
+    @property
+    def can_encode(self) -> bool:
+        """Whether the space implements `encode`."""
+        return type(self).encode is not SearchSpace.encode
 
     def describe(self, architecture: Architecture) -> str:
         """The architecture in words, on one line, for reports."""

@@ -1,6 +1,7 @@
 """A study from its configuration to its report, in one straight line.
 
-config -> distill -> ProxyDataset -> search -> evaluations -> validate -> RankReport -> report
+config -> distill -> ProxyDataset -> calibrate -> Recipe -> search -> evaluations -> validate
+       -> RankReport -> report
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError
 from nas_proxy.evaluate.executors import open_executor
+from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.files import write_atomically
+from nas_proxy.search.guard import RecalibrationNeeded
+from nas_proxy.stages.calibrate import recalibrate, run_calibrate
 from nas_proxy.stages.context import Display, StudyContext
 from nas_proxy.stages.distill import run_distill
 from nas_proxy.stages.folder import differences, sole_user
@@ -29,9 +33,10 @@ from nas_proxy.stages.validate import check_reference, run_validate
 from nas_proxy.stages.worth import Task, run_worth
 from nas_proxy.tracking import open_tracker
 
-StageName = Literal["distill", "search", "validate", "report"]
+StageName = Literal["distill", "calibrate", "search", "validate", "report"]
 STAGES: dict[StageName, Callable[..., None]] = {
     "distill": run_distill,
+    "calibrate": run_calibrate,
     "search": run_search_stage,
     "validate": run_validate,
     "report": run_report,
@@ -56,12 +61,34 @@ def run_pipeline(
     """
     check_reference(config)
     _refuse_foreign_folder(config, repeated=_repeated(last) if force else ())
-    with _open_study(config, display) as study:
+    with open_study(config, display) as study:
         write_atomically(config.folder / "config.yaml", config.to_yaml())
         for name, stage in STAGES.items():
-            stage(study, force=force and name in _repeated(last))
+            repeat = force and name in _repeated(last)
+            try:
+                stage(study, force=repeat)
+            except RecalibrationNeeded as request:
+                study.display.say(f"search: {request}")
+                _calibrate_again(study, request)
             if name == last:
                 return
+
+
+def _calibrate_again(study: StudyContext, request: RecalibrationNeeded) -> None:
+    """Find another recipe on a larger sample, and search anew with it; once in a study.
+
+    Raises:
+        StudyError: If that was done before.
+    """
+    search = study.config.folder / "search"
+    before = search.with_name("search_before_recalibration")
+    if before.exists():
+        raise StudyError(f"{request}, but that was done before; the ranking cannot be trusted here")
+    checked = EvaluationLog(search / "guard.jsonl")
+    recalibrate(study, [evaluation.architecture for evaluation in checked])
+    search.rename(before)
+    run_calibrate(study, force=False)
+    run_search_stage(study, force=False)
 
 
 def evaluate_proxy(
@@ -85,7 +112,7 @@ def evaluate_proxy(
         UserError: If something is wrong that the user can mend.
     """
     ProxyDataset.load(file)  # before images are loaded: a wrong path shows at once
-    with _open_study(config, display) as study:
+    with open_study(config, display) as study:
         result = run_worth(study, file, task, force=force)
         if _is_reported(study, result["proxy_dataset"]["id"]):
             run_report(study, force=False)
@@ -99,7 +126,12 @@ def _is_reported(study: StudyContext, proxy_id: str) -> bool:
 
 
 @contextmanager
-def _open_study(config: StudyConfig, display: Display) -> Iterator[StudyContext]:
+def open_study(config: StudyConfig, display: Display) -> Iterator[StudyContext]:
+    """A study with its images, executor and tracker, which end with the block.
+
+    Raises:
+        UserError: If something is wrong that the user can mend.
+    """
     _prepare_device(config)
     with display.progress("loading images") as progress:
         splits = load_splits(config.data, progress=progress)
@@ -144,7 +176,8 @@ def _refuse_foreign_folder(config: StudyConfig, *, repeated: tuple[StageName, ..
 
 _READ_SECTIONS: dict[str, tuple[str, ...]] = {
     "distill": ("seed", "data", "distill"),
-    "search": ("space", "train", "score", "search"),
+    "calibrate": ("space", "train", "calibrate", "recipe"),
+    "search": ("space", "train", "score", "search", "recipe"),
     "validate": ("validate",),
 }
 _FREE_TO_CHANGE = {  # where things are and how fast they go, not what comes out

@@ -7,8 +7,9 @@ the official one, parameter for parameter, so the published tables apply to it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -51,6 +52,7 @@ class NASBench201Space(SearchSpace):
     summary: ClassVar[str] = "15,625 cells of six edges with five operations"
     paper: ClassVar[str] = "Dong and Yang, NAS-Bench-201, ICLR 2020"
     fidelity_options: ClassVar[tuple[str, ...]] = ("num_cells", "channels")
+    reduced_fidelity: ClassVar[Mapping[str, int]] = MappingProxyType({"num_cells": 1})
 
     num_cells: PositiveInt = 5
     channels: PositiveInt = 16
@@ -106,6 +108,14 @@ class NASBench201Space(SearchSpace):
             if operation != "none"
         ]
         return ", ".join(words) or "no operation at all"
+
+    def canonical_form(self, architecture: Architecture) -> str:
+        """The cell's output as an expression of its input, such as `(conv3(x)+x)`.
+
+        Skips are left out, sums are sorted, and edges that lead nowhere or come from nothing do
+        not appear: cells of one expression are the same network but for unused parameters.
+        """
+        return _expression(architecture.genotype)
 
     def to_string(self, architecture: Architecture) -> str:
         """The official notation: operation~source, nodes divided by plus signs."""
@@ -252,6 +262,26 @@ def _relu_conv_norm(
         ),
         nn.BatchNorm2d(out_channels),
     )
+
+
+def _expression(genotype: Sequence[str]) -> str:
+    """The output as a sorted sum of terms; `0` for a cell that its input does not reach."""
+    nodes = [["x"]]  # the terms of each node's sum
+    for node in range(1, _NUM_NODES):
+        terms: list[str] = []
+        for (source, target), operation in zip(EDGES, genotype, strict=True):
+            if target != node or operation == "none" or not nodes[source]:
+                continue
+            if operation == "skip_connect":
+                terms += nodes[source]
+            else:
+                terms.append(f"{operation}({_sum(nodes[source])})")
+        nodes.append(terms)
+    return _sum(nodes[-1]) if nodes[-1] else "0"
+
+
+def _sum(terms: Sequence[str]) -> str:
+    return "+".join(sorted(terms))
 
 
 def _incoming_edges(genotype: Sequence[str]) -> tuple[tuple[tuple[int, int], ...], ...]:

@@ -26,6 +26,7 @@ from nas_proxy.files import drop_partial_line
 from nas_proxy.interfaces import EvaluatorFactory, Progress, SearchSpace, no_progress
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.scores.combine import Score
+from nas_proxy.search.guard import Guard, TrialRecord
 from nas_proxy.search.samplers import make_sampler
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.types import Architecture, Evaluation, Status
@@ -56,6 +57,7 @@ class SearchTask:
             cannot be built, which its evaluation will then report.
         on_trial: Told each finished trial's number, evaluation and score (None if it failed).
         progress: Told after every trial.
+        guard: Watches the ranking; it may end the search.
     """
 
     space: SearchSpace
@@ -67,6 +69,7 @@ class SearchTask:
     sizes: Callable[[Architecture], dict[str, float]]
     on_trial: Callable[[int, Evaluation, float | None], None] = lambda *_: None
     progress: Progress = no_progress
+    guard: Guard | None = None
 
 
 @dataclass
@@ -77,11 +80,13 @@ class SearchOutcome:
         trials: Optuna's number, evaluation and score of every architecture, in order.
         num_duplicates: Proposals that were known already and not trained again.
         num_infeasible: Proposals that a constraint ruled out before training.
+        stopped: Why the guard ended the search early; empty if it did not.
     """
 
-    trials: list[tuple[int, Evaluation, float | None]] = field(default_factory=list)
+    trials: list[TrialRecord] = field(default_factory=list)
     num_duplicates: int = 0
     num_infeasible: int = 0
+    stopped: str = ""
 
 
 def open_storage(storage: str, folder: Path) -> optuna.storages.BaseStorage | str:
@@ -114,6 +119,7 @@ def run_search(
     Raises:
         StudyError: If the storage cannot be opened, no candidate can be evaluated, or none
             satisfies the constraints.
+        RecalibrationNeeded: If the guard asks for it.
     """
     return _Search(task, executor, log, _open_study(task, storage)).run()
 
@@ -147,7 +153,7 @@ class _Search:
         # Twice the workers: nobody waits for the slowest while a result is told in its turn.
         window = 1 if self._executor.num_workers == 1 else 2 * self._executor.num_workers
         self._task.progress(len(self._told), num_wanted)
-        while len(self._told) < num_wanted:
+        while self._holds() and len(self._told) < num_wanted:
             while len(self._open) < min(window, num_wanted - len(self._told)):
                 if not self._ask():
                     break
@@ -161,6 +167,24 @@ class _Search:
             self._task.progress(len(self._told), num_wanted, self._note())
         self._refuse_hopeless(1)
         return self._outcome
+
+    def _holds(self) -> bool:
+        """Let the guard look if it is its turn; False if it ends the search."""
+        guard = self._task.guard
+        while guard is not None and guard.is_due(len(self._told)):
+            for question in self._open:  # a check takes long: what runs must not be lost meanwhile
+                self._keep(self._await(question))
+            check = guard.check(self._outcome.trials, self._show_check)
+            if check.stops:
+                self._outcome.stopped = check.sentence
+                while self._open:  # paid for
+                    self._tell(self._open.popleft())
+                return False
+        return True
+
+    def _show_check(self, done: int, total: int, note: str = "") -> None:
+        words = f"guard: {done} of {total} trained on full data {note}".strip()
+        self._task.progress(len(self._told), self._task.settings.n_trials, words)
 
     def _ask(self) -> bool:
         """Open one question; False if the space seems to hold nothing new."""

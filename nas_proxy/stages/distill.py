@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -10,10 +11,12 @@ from nas_proxy.data.pictures import write_image_grid
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.transforms import denormalise
 from nas_proxy.errors import DivergedError, StudyError
-from nas_proxy.interfaces import DistillContext
+from nas_proxy.interfaces import CalibrationSample, DistillContext
 from nas_proxy.reproducibility import derive_seed, make_generator
+from nas_proxy.stages.calibration_sample import SampleReferences
 from nas_proxy.stages.context import StudyContext
 from nas_proxy.stages.folder import StageFolder
+from nas_proxy.stages.trust import fetch_trusted
 from nas_proxy.teach.labelling import label, save_teachers
 from nas_proxy.teach.leakage import check_leakage, with_seen_judges
 from nas_proxy.teach.teacher import Teacher
@@ -24,12 +27,19 @@ VERSION = 2
 
 
 def run_distill(study: StudyContext, *, force: bool) -> None:
-    """Write `proxy.safetensors`, and pictures of the images before and after."""
+    """Write `proxy.safetensors`, and pictures of the images before and after.
+
+    Where the recipe is `trusted`, the proxy data set comes with it from the registry.
+    """
     config = study.config
+    if config.recipe == "trusted":
+        _take_trusted(study, force=force)
+        return
     folder = StageFolder(
         config.folder / "distill",
         VERSION,
         {
+            **_learned_from(study),
             "distill": {k: v for k, v in config.resolved["distill"].items() if k != "num_workers"},
             "data": study.splits.spec.source_hash,
             "seed": config.seed,
@@ -42,6 +52,7 @@ def run_distill(study: StudyContext, *, force: bool) -> None:
     real = study.splits.search_train  # the distiller is given nothing else to look at
     dataset = replace(real, images=real.images.to(device), labels=real.labels.to(device))
     seed = derive_seed("distill", config.seed)
+    sample = _calibration_sample(study)
     with study.display.progress(f"distilling: {config.distiller.name}") as progress:
         context = DistillContext(
             device=device,
@@ -50,6 +61,7 @@ def run_distill(study: StudyContext, *, force: bool) -> None:
             cache=study.cache_folder,
             labels=config.labels.kind,
             num_workers=config.distill_workers,
+            calibration=sample,
         )
         try:
             teachers, seen = _teachers(study, dataset, context)
@@ -60,7 +72,7 @@ def run_distill(study: StudyContext, *, force: bool) -> None:
         except DivergedError as error:  # its sentence says what to change
             raise StudyError(str(error)) from error
     proxy_dataset = with_seen_judges(proxy_dataset, seen)
-    if proxy_dataset.labelling.per == "view":
+    if proxy_dataset.labelling.kind == "soft":  # they label views, and agreement is a signal
         save_teachers(teachers, study.proxy_file)
     proxy_dataset.save(study.proxy_file)
     _write_pictures(study, dataset, proxy_dataset, seed)
@@ -69,6 +81,42 @@ def run_distill(study: StudyContext, *, force: bool) -> None:
         f"distill: {len(proxy_dataset)} images in {proxy_dataset.cost_seconds:.1f} s, "
         f"{study.proxy_file}"
     )
+
+
+def _take_trusted(study: StudyContext, *, force: bool) -> None:
+    inputs = {"recipe": "trusted", "data": study.splits.spec.source_hash}
+    folder = StageFolder(study.config.folder / "distill", VERSION, inputs)
+    if not folder.open(force=force):
+        study.display.say("distill: the trusted recipe is there already, with its proxy data set")
+        return
+    fetch_trusted(study)
+    proxy_dataset = study.load_proxy_dataset()
+    path = folder.path / "after.png"
+    write_image_grid(path, proxy_dataset.pixels(), proxy_dataset.images_per_class)
+    study.tracker.study.artifact(path, "images")
+    folder.finish()
+
+
+def _calibration_sample(study: StudyContext) -> CalibrationSample | None:
+    """Architectures with full-data references, if the method learns from them."""
+    settings = study.config.calibration
+    if settings is None or not study.config.distiller.needs_calibration:
+        return None
+    return SampleReferences(study, settings).whole()
+
+
+def _learned_from(study: StudyContext) -> dict[str, Any]:
+    """What the method is given beside the images, for the stage's key."""
+    if not study.config.distiller.needs_calibration:
+        return {}
+    calibrate, resolved = study.config.calibration, study.config.resolved["calibrate"]
+    return {
+        "space": study.config.space.fingerprint(),
+        "calibration_sample": {
+            "num_architectures": calibrate.num_architectures if calibrate else 0,
+            "reference": resolved["reference"],
+        },
+    }
 
 
 def _teachers(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
@@ -12,10 +15,12 @@ from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.files import write_atomically
 from nas_proxy.interfaces import EvaluatorFactory, SearchSpace
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
-from nas_proxy.scores.combine import Score, make_score
+from nas_proxy.scores.combine import Score
+from nas_proxy.search.guard import GUARD_FILE, Guard, GuardCheck
 from nas_proxy.search.study import SearchOutcome, SearchTask, open_storage, run_search
 from nas_proxy.stages.context import StudyContext, zero_cost_scores
 from nas_proxy.stages.folder import StageFolder
+from nas_proxy.stages.recipe import ActiveRecipe, active_recipe, ranked_by, recipe_factory
 from nas_proxy.tracking import Tracker
 from nas_proxy.types import Architecture, Evaluation
 
@@ -26,29 +31,13 @@ _CURVE_POINTS = 50  # of a trial's training loss in MLflow; the log keeps every 
 def run_search_stage(study: StudyContext, *, force: bool) -> None:
     """Write `evaluations.jsonl` and `search.json`: every trial, the best first."""
     config = study.config
-    proxy_dataset = study.load_proxy_dataset()
-    folder = StageFolder(
-        config.folder / "search",
-        VERSION,
-        {
-            "proxy_dataset": proxy_dataset.id,
-            "space": config.space.fingerprint(),
-            "train": config.resolved["train"],
-            "score": config.resolved["score"],
-            "search": {
-                name: value
-                for name, value in config.resolved["search"].items()
-                if name not in ("n_trials", "executor", "num_workers")  # not what is searched
-            },
-            "seed": config.seed,
-        },
-        goal=config.search.n_trials,
-    )
+    active = active_recipe(study)
+    folder = _stage_folder(study, active)
     if not folder.open(force=force):
         study.display.say("search: finished already")
         return
-    factory = study.proxy_factory(study.proxy_file, proxy_dataset, config.score.signals)
-    score = make_score(config.score, _reference_sample(study, factory, folder))
+    factory = recipe_factory(study, active.recipe)
+    score = active.score(study, _reference_sample(study, active, factory, folder))
     log = EvaluationLog(folder.path / "evaluations.jsonl")
     with study.display.progress(f"searching: {config.search.sampler}") as progress:
         task = SearchTask(
@@ -61,24 +50,72 @@ def run_search_stage(study: StudyContext, *, force: bool) -> None:
             sizes=_sizes(study),
             on_trial=lambda *trial: log_trial(study.tracker, config.space, *trial),
             progress=progress,
+            guard=_guard(study, folder.path),
         )
         storage = open_storage(config.search.storage, folder.path)
         outcome = run_search(task, study.executor, log, storage)
     _finish(study, folder, score, outcome)
 
 
-def _reference_sample(
-    study: StudyContext, factory: EvaluatorFactory, folder: StageFolder
-) -> list[Evaluation]:
-    """The evaluations among which `rank_mean` ranks; none for a single signal."""
+def _stage_folder(study: StudyContext, active: ActiveRecipe) -> StageFolder:
     config = study.config
-    if config.score.combine == "single":
+    return StageFolder(
+        config.folder / "search",
+        VERSION,
+        {
+            "proxy_dataset": study.load_proxy_dataset().id,
+            "space": config.space.fingerprint(),
+            **ranked_by(study, active),
+            "search": {
+                name: value
+                for name, value in config.resolved["search"].items()
+                if name not in ("n_trials", "executor", "num_workers")  # not what is searched
+            },
+            "seed": config.seed,
+        },
+        goal=config.search.n_trials,
+    )
+
+
+def _reference_sample(
+    study: StudyContext, active: ActiveRecipe, factory: EvaluatorFactory, folder: StageFolder
+) -> list[Evaluation]:
+    """The evaluations among which `rank_mean` ranks; none for a single signal.
+
+    A calibrated recipe has its own, the calibration sample.
+    """
+    config, settings = study.config, active.recipe.score
+    if settings.combine == "single" or active.calibrated_on:
         return []
     generator = make_generator(derive_seed("score reference", config.seed))
-    architectures = draw_architectures(config.space, config.score.num_reference, generator)
+    architectures = draw_architectures(config.space, settings.num_reference, generator)
     log = EvaluationLog(folder.path / "score_reference.jsonl")
     with study.display.progress("evaluating the score's reference sample") as progress:
         return evaluate_all(study.executor, factory, architectures, study.seed, log, progress)
+
+
+def _guard(study: StudyContext, folder: Path) -> Guard | None:
+    """Watches the ranking as `search.guard` asks for; None if it does not."""
+    settings = study.config.search.guard
+    if settings.every is None or settings.train is None:
+        return None
+
+    def on_check(check: GuardCheck, is_new: bool) -> None:
+        for end, value in asdict(check.found).items() if check.found is not None else ():
+            name = "guard_spearman" if end == "value" else f"guard_spearman_{end}"
+            if value is not None:
+                study.tracker.study.metrics({name: value}, step=check.num_trials)
+        if is_new:
+            study.display.say(check.sentence)
+
+    return Guard(
+        settings,
+        study.full_data_factory(settings.train, "search_val"),
+        study.executor,
+        folder,
+        seed=study.seed,
+        on_check=on_check,
+    )
 
 
 def _sizes(study: StudyContext) -> Callable[[Architecture], dict[str, float]]:
@@ -144,13 +181,17 @@ def _finish(study: StudyContext, folder: StageFolder, score: Score, outcome: Sea
         for number, evaluation, score in outcome.trials
     ]
     best = sorted((t for t in trials if t["score"] is not None), key=lambda t: -t["score"])
+    guard = folder.path / GUARD_FILE
     result = {
+        "recipe": active_recipe(study).recipe.name,
         "signals": list(score.signals),
         "trials": trials,
         "best": best[:10],
         "num_failed": len(trials) - len(best),
         "num_duplicates": outcome.num_duplicates,
         "num_infeasible": outcome.num_infeasible,
+        "stopped": outcome.stopped,
+        "guard": json.loads(guard.read_text()) if guard.is_file() else None,
     }
     write_atomically(folder.path / "search.json", json.dumps(result, indent=1))
     best_so_far = float("-inf")
@@ -159,8 +200,18 @@ def _finish(study: StudyContext, folder: StageFolder, score: Score, outcome: Sea
             best_so_far = value
             study.tracker.study.metrics({"best_score": value}, step=number)
     folder.finish()
+    _say(study, outcome, best)
+
+
+def _say(study: StudyContext, outcome: SearchOutcome, best: list[dict[str, Any]]) -> None:
+    num_trials = len(outcome.trials)
+    if outcome.stopped:
+        study.display.say(
+            f"search: the guard ended it after {num_trials} of {study.config.search.n_trials} "
+            "architectures; another score or other training settings may rank better"
+        )
     if best:
         study.display.say(
-            f"search: {len(trials)} architectures, {result['num_failed']} failed; "
+            f"search: {num_trials} architectures, {num_trials - len(best)} failed; "
             f"best score {best[0]['score']:.4g}: {best[0]['description']}"
         )

@@ -22,22 +22,26 @@ from nas_proxy.distill.random_subset import random_control
 from nas_proxy.errors import DataError
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
-from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.evaluate.log import EvaluationLog, merged
 from nas_proxy.evaluate.sample import draw_architectures, stratify
 from nas_proxy.evaluate.table import TruthTable, read_table
 from nas_proxy.files import write_atomically
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
-from nas_proxy.scores.combine import RankMean, Score, SingleSignal, make_score
-from nas_proxy.scores.signals import TRAINED_SIGNALS
+from nas_proxy.scores.calibrated import MIN_CALIBRATION
+from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSignal, make_score
+from nas_proxy.scores.signals import is_trained, trained_among, zero_cost_among
+from nas_proxy.stages.calibration_sample import SampleReferences
 from nas_proxy.stages.context import StudyContext
 from nas_proxy.stages.folder import StageFolder
+from nas_proxy.stages.recipe import ActiveRecipe, active_recipe, ranked_by, recipe_factory
 from nas_proxy.teach.labelling import copy_teachers, labels_like
+from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.rank_report import Kind, Ranking, RankReport, Sample, judge
 from nas_proxy.validate.settings import ValidateSettings
 
-VERSION = 1
+VERSION = 2
 _POOL_FACTOR = 3  # architectures scored for each stratified one that is chosen
 _REFERENCE_SIGNAL = "test_accuracy"
 
@@ -107,8 +111,16 @@ class _Validation:
         return list(EvaluationLog(self.study.config.folder / "search" / "score_reference.jsonl"))
 
     @cached_property
+    def active(self) -> ActiveRecipe:
+        return active_recipe(self.study)
+
+    @cached_property
+    def train(self) -> TrainSettings:
+        return self.active.recipe.train or self.study.config.train
+
+    @cached_property
     def score(self) -> Score:
-        return make_score(self.study.config.score, self.score_reference)
+        return self.active.score(self.study, self.score_reference)
 
     @cached_property
     def folder(self) -> StageFolder:
@@ -120,8 +132,7 @@ class _Validation:
             {
                 "proxy_dataset": self.proxy_dataset.id,
                 "space": config.space.fingerprint(),
-                "train": config.resolved["train"],
-                "score": config.resolved["score"],
+                **ranked_by(self.study, self.active),
                 "score_reference": content_hash([e.to_json() for e in self.score_reference]),
                 "validate": config.resolved["validate"],
                 "truth_table": content_hash(_text(Path(table))) if table else None,
@@ -139,16 +150,12 @@ class _Validation:
     @cached_property
     def trained_signals(self) -> tuple[str, ...]:
         """The signals of the score that need a training."""
-        return tuple(name for name in self.score.signals if name in TRAINED_SIGNALS)
+        return trained_among(self.score.signals)
 
     @cached_property
     def zero_cost_signals(self) -> tuple[str, ...]:
         """The zero-cost signals of the score and of the controls."""
-        return tuple(
-            name
-            for name in dict.fromkeys((*self.score.signals, *self.settings.controls))
-            if name not in TRAINED_SIGNALS
-        )
+        return zero_cost_among(tuple(dict.fromkeys((*self.score.signals, *self.settings.controls))))
 
     def run(self) -> tuple[RankReport, list[dict[str, Any]]]:
         uniform, pool = self._draw()
@@ -162,6 +169,7 @@ class _Validation:
         rankings = [self._proxy_ranking(proxy, architectures)]
         rankings += self._zero_cost_rankings(zero_cost)
         rankings += self._trained_controls(architectures, zero_cost)
+        rankings += self._other_combinations(proxy, architectures)
         rankings += self._single_signals(proxy, architectures)
         reference, reference_name, reference_seconds = self._reference(architectures)
         sample = Sample(uniform, stratified, reference)
@@ -185,9 +193,15 @@ class _Validation:
             make_generator(derive_seed("validation", self.study.seed)),
             among=None if self.table is None else list(self.table.values),
             # They are part of the score: it would be judged on what made it.
-            excluded=[evaluation.architecture for evaluation in self.score_reference],
+            excluded=[*(e.architecture for e in self.score_reference), *self._calibration_sample()],
         )
         return drawn[: self.settings.num_architectures], drawn[self.settings.num_architectures :]
+
+    def _calibration_sample(self) -> list[Architecture]:
+        """All of it, whatever was learned from it: the distilled set may have been, too."""
+        settings = self.study.config.calibration
+        own = SampleReferences(self.study, settings).architectures if settings is not None else []
+        return [*own, *self.active.learned_from]
 
     def _choose(self, pool: Sequence[Architecture], proxy: Evaluations) -> list[Architecture]:
         scored = [a for a in pool if proxy[a].complete]
@@ -208,27 +222,31 @@ class _Validation:
         return dict(zip(architectures, done, strict=True))
 
     def _proxy_factory(self) -> NetworkEvaluatorFactory:
-        return self.study.proxy_factory(
-            self.study.proxy_file, self.proxy_dataset, self.score.signals
-        )
+        return recipe_factory(self.study, self.active.recipe)
 
     def _proxy_ranking(
         self, evaluations: Evaluations, architectures: Sequence[Architecture]
     ) -> Ranking:
         used = {a: evaluations[a] for a in architectures}
         reference_seconds = sum(evaluation.seconds for evaluation in self.score_reference)
-        return _ranking(
-            f"the proxy ({_in_words(self.score.signals)})",
+        return self._ranking(
+            self._proxy_name(),
             "proxy",
             used,
             self.score,
             one_off_seconds=self.proxy_dataset.cost_seconds + reference_seconds,
         )
 
+    def _proxy_name(self) -> str:
+        recipe = self.active.recipe
+        if self.study.config.recipe == "configured":
+            return f"the proxy ({_in_words(self.score.signals)})"
+        return f"the recipe {recipe.name}"
+
     def _zero_cost_rankings(self, zero_cost: Mapping[str, Evaluations]) -> list[Ranking]:
         """Each alone, and those of the score together, if it combines several with a training."""
         rankings = [
-            _ranking(name, "control", evaluations, SingleSignal(name))
+            self._ranking(name, "control", evaluations, SingleSignal(name))
             for name, evaluations in zero_cost.items()
         ]
         own = tuple(name for name in self.score.signals if name in zero_cost)
@@ -251,20 +269,34 @@ class _Validation:
         return rankings
 
     def _trained_control_factories(self) -> list[tuple[str, str, NetworkEvaluatorFactory]]:
-        proxy_dataset, train = self.proxy_dataset, self.study.config.train
+        """The same steps at the same fidelity on the full data, and on random images.
+
+        A recipe that trains on the full data has no such controls: it is one of them.
+        """
+        proxy_dataset, train, study = self.proxy_dataset, self.train, self.study
+        requested = self.trained_signals
+        if self.active.recipe.train_on != "proxy":
+            return []
+        num_images = len(proxy_dataset.labels)
         settings = replace(
             train,
-            num_steps=train.steps_for(len(proxy_dataset.labels)),
+            num_steps=train.steps_for(num_images),
             num_epochs=None,
-            batch_size=min(train.batch_size, len(proxy_dataset.labels)),
+            batch_size=min(train.batch_size, num_images),
             augmentation=train.augmentation or proxy_dataset.augmentation,
         )
-        full_data = self.study.full_data_factory(settings, "search_val")
-        found = [("the same steps on the full data", "same_steps_full_data", full_data)]
+        full_data = study.factory(train_on="full_data", settings=settings, signals=requested)
         file, subset = self._random_subset()
-        factory = self.study.proxy_factory(file, subset)
+        random = replace(
+            study.proxy_factory(file, subset, self.train),
+            requested=full_data.requested,
+            teachers=full_data.teachers,
+        )
         name = f"a random subset of the same size, {subset.labelling.kind} labels"
-        return [(name, "random_subset", factory), *found]
+        return [
+            (name, "random_subset", random),
+            ("the same steps on the full data", "same_steps_full_data", full_data),
+        ]
 
     def _random_subset(self) -> tuple[Path, ProxyDataset]:
         """As many random images as the proxy has for training, labelled as the proxy is."""
@@ -283,11 +315,46 @@ class _Validation:
         return file, subset
 
     def _combined(self, name: str, signals: tuple[str, ...], evaluations: Evaluations) -> Ranking:
-        """A control that ranks as the score does; the sample itself is its reference sample."""
+        """A control that ranks as the score does; without calibration the sample is its reference.
+
+        Where the recipe is a fitted model, zero-cost signals get a model too, fitted to the same
+        calibration sample; other trainings were not run on that sample and are averaged by rank.
+        """
         complete = [evaluation for evaluation in evaluations.values() if evaluation.complete]
         if len(signals) == 1 or len(complete) < 4:
-            return _ranking(name, "control", evaluations, SingleSignal(signals[0]))
-        return _ranking(name, "control", evaluations, RankMean(signals, complete))
+            return self._ranking(name, "control", evaluations, SingleSignal(signals[0]))
+        if self.active.recipe.score.combine == "calibrated" and not trained_among(signals):
+            settings = replace(self.active.recipe.score, signals=signals)
+            return self._ranking(
+                f"{name}, calibrated alike", "control", evaluations, self._fitted(settings)
+            )
+        return self._ranking(name, "control", evaluations, RankMean(signals, complete))
+
+    def _fitted(self, settings: ScoreSettings) -> Score:
+        space = self.study.config.space
+        return make_score(
+            settings,
+            self.active.calibrated_on,
+            self.active.references,
+            space.encode if space.can_encode else None,
+        )
+
+    def _other_combinations(
+        self, proxy: Evaluations, architectures: Sequence[Architecture]
+    ) -> list[Ranking]:
+        """A calibrated recipe's signals, combined in the ways that it does not combine them."""
+        settings, known = self.active.recipe.score, self.active.calibrated_on
+        if len(settings.signals) == 1 or not known:
+            return []
+        others = {"the same signals, rank mean": replace(settings, combine="rank_mean")}
+        if sum(e.complete for e in known) >= MIN_CALIBRATION:
+            others["the same signals, calibrated"] = replace(settings, combine="calibrated")
+        used = {a: proxy[a] for a in architectures}
+        return [
+            self._ranking(name, "signal", used, self._fitted(other))
+            for name, other in others.items()
+            if other != settings
+        ]
 
     def _single_signals(
         self, proxy: Evaluations, architectures: Sequence[Architecture]
@@ -297,10 +364,16 @@ class _Validation:
             return []
         used = {a: proxy[a] for a in architectures}
         return [
-            _ranking(f"{name} on the proxy", "signal", used, SingleSignal(name))
-            for name in TRAINED_SIGNALS
+            self._ranking(f"{name} on the proxy", "signal", used, SingleSignal(name))
+            for name in self._measured_signals(used)
             if self.score.signals != (name,)
         ]
+
+    @staticmethod
+    def _measured_signals(evaluations: Evaluations) -> list[str]:
+        """Trained signals, those of checkpoints too, that every complete evaluation has."""
+        complete = [e.signals for e in evaluations.values() if e.complete]
+        return [n for n in (complete[0] if complete else ()) if is_trained(n)]
 
     def _reference(
         self, architectures: Sequence[Architecture]
@@ -318,7 +391,28 @@ class _Validation:
             if evaluation.complete
         }
         name = f"test accuracy after full-data training ({factory.fidelity.num_steps} steps)"
-        return values, name, _mean_seconds(done)
+        return values, name, self._mean_seconds(done)
+
+    def _ranking(
+        self,
+        name: str,
+        kind: Kind,
+        evaluations: Evaluations,
+        score: Score,
+        *,
+        one_off_seconds: float = 0.0,
+    ) -> Ranking:
+        return Ranking(
+            name=name,
+            kind=kind,
+            scores={a: score.of(e) for a, e in evaluations.items() if e.complete},
+            seconds_per_architecture=self._mean_seconds(evaluations),
+            one_off_seconds=one_off_seconds,
+            failures=Counter(e.reason for e in evaluations.values() if not e.complete),
+        )
+
+    def _mean_seconds(self, evaluations: Evaluations) -> float:
+        return sum(map(self.study.cost, evaluations.values())) / len(evaluations)
 
     def _points(self, sample: Sample, rankings: Sequence[Ranking]) -> list[dict[str, Any]]:
         """One entry for each architecture, for the figures and for whoever wants to recompute."""
@@ -335,40 +429,9 @@ class _Validation:
         ]
 
 
-def _ranking(
-    name: str,
-    kind: Kind,
-    evaluations: Evaluations,
-    score: Score,
-    *,
-    one_off_seconds: float = 0.0,
-) -> Ranking:
-    return Ranking(
-        name=name,
-        kind=kind,
-        scores={a: score.of(e) for a, e in evaluations.items() if e.complete},
-        seconds_per_architecture=_mean_seconds(evaluations),
-        one_off_seconds=one_off_seconds,
-        failures=Counter(e.reason for e in evaluations.values() if not e.complete),
-    )
-
-
 def _merge(parts: Sequence[Evaluations]) -> Evaluations:
     """One evaluation for each architecture with the signals of all parts; complete if all are."""
-    merged = {}
-    for architecture, first in parts[0].items():
-        evaluations = [part[architecture] for part in parts]
-        failed = next((e for e in evaluations if not e.complete), first)
-        merged[architecture] = replace(
-            failed,
-            signals={name: value for e in evaluations for name, value in e.signals.items()},
-            seconds=sum(e.seconds for e in evaluations),
-        )
-    return merged
-
-
-def _mean_seconds(evaluations: Evaluations) -> float:
-    return sum(e.seconds for e in evaluations.values()) / len(evaluations)
+    return {a: merged([part[a] for part in parts]) for a in parts[0]}
 
 
 def _in_words(signals: Sequence[str]) -> str:

@@ -1,0 +1,1 @@
+"""Finding the cheapest recipe whose ranking can be trusted."""

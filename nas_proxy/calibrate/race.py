@@ -1,0 +1,273 @@
+"""Racing recipes on a growing calibration sample, until the cheapest trustworthy one is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from nas_proxy.calibrate.settings import CalibrateSettings, Recipe
+from nas_proxy.errors import StudyError
+from nas_proxy.scores.calibrated import MIN_CALIBRATION, CalibratedScore, Encode
+from nas_proxy.scores.combine import make_score
+from nas_proxy.types import Architecture, Evaluation
+from nas_proxy.validate import ranks
+from nas_proxy.validate.ranks import Estimate
+
+_FIRST_ROUND = 12  # architectures before anything is dropped
+_NUM_RESAMPLES = 2000
+
+Evaluations = Mapping[Architecture, Evaluation]
+Outcome = Literal["chosen", "trusted", "open", "below", "beaten", "failed"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a recipe stands when the race is over.
+
+    Attributes:
+        recipe: The recipe.
+        outcome: `chosen`; `trusted`: reaches the threshold too, and costs more; `open`: its
+            interval contains the threshold; `below`: it ends below it; `beaten`: dropped, for a
+            recipe that costs no more ranks better beyond doubt; `failed`: it ranks nothing.
+        reason: The same in words.
+        n: Architectures that it was judged on.
+        spearman: Against the references; predictions of a calibrated score are out of fold. None
+            if it ranks nothing.
+        seconds_per_architecture: Mean cost.
+        num_failed: Evaluations that failed.
+        difference: Rho of the best recipe minus rho of this one, on the architectures that both
+            were judged on; None for the best one itself and where one of them ranks nothing.
+    """
+
+    recipe: Recipe
+    outcome: Outcome
+    reason: str
+    n: int
+    spearman: Estimate | None
+    seconds_per_architecture: float
+    num_failed: int
+    difference: Estimate | None = None
+
+
+@dataclass
+class _Runner:
+    """A recipe in the race, with what it has measured so far."""
+
+    recipe: Recipe
+    evaluations: dict[Architecture, Evaluation] = field(default_factory=dict)
+    scores: dict[Architecture, float] = field(default_factory=dict)
+    spearman: Estimate | None = None
+    seconds: float = 0.0
+    dropped: tuple[Outcome, str] | None = None
+    problem: str = ""
+
+    @property
+    def low(self) -> float:
+        if self.spearman is None or self.spearman.low is None:
+            return -1.0
+        return self.spearman.low
+
+    @property
+    def high(self) -> float:
+        if self.spearman is None or self.spearman.high is None:
+            return 1.0
+        return self.spearman.high
+
+
+class Race:
+    """Recipes that are judged on the same architectures, a batch at a time.
+
+    After every batch a recipe is dropped if its interval ends below the threshold, or if one that
+    costs no more ranks better by a paired bootstrap interval above zero. The race ends when the
+    cheapest recipe that is left reaches the threshold, or when nothing is left to learn from.
+    Looking several times makes it a little easier to pass by luck than the 95 % say, which is why
+    the chosen recipe is then judged on architectures that had no part in this.
+
+    Args:
+        settings: The recipes and the threshold.
+        num_architectures: Size of the whole sample.
+        encode: The space's encoding; None if it has none.
+        cost: Seconds of an evaluation.
+        rng: Of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        settings: CalibrateSettings,
+        num_architectures: int,
+        encode: Encode | None,
+        cost: Callable[[Evaluation], float],
+        rng: np.random.Generator,
+    ) -> None:
+        self._settings = settings
+        self._num_architectures = num_architectures
+        self._encode = encode
+        self._cost = cost
+        self._rng = rng
+        self._runners = [_Runner(recipe) for recipe in settings.recipes]
+        self._references: dict[Architecture, float] = {}
+
+    def rounds(self) -> Iterator[int]:
+        """Sizes of the sample at which recipes are compared: 12, then twice as many each time."""
+        size = min(_FIRST_ROUND, self._num_architectures)
+        while True:
+            yield size
+            if size == self._num_architectures:
+                return
+            size = min(2 * size, self._num_architectures)
+
+    @property
+    def running(self) -> tuple[Recipe, ...]:
+        """What is still in the race."""
+        return tuple(r.recipe for r in self._runners if r.dropped is None)
+
+    def judge(
+        self,
+        references: Mapping[Architecture, float],
+        evaluations: Mapping[str, Evaluations],
+    ) -> bool:
+        """Compare all that still run, and drop what is beaten.
+
+        Args:
+            references: Of the sample so far, higher is better.
+            evaluations: Of every running recipe, by its name, on the same architectures.
+
+        Returns:
+            Whether the race is decided.
+        """
+        self._references = dict(references)
+        for runner in self._runners:
+            if runner.dropped is None:
+                runner.evaluations = dict(evaluations[runner.recipe.name])
+                self._measure(runner)
+        self._drop_low()
+        self._drop_beaten()
+        left = [runner for runner in self._runners if runner.dropped is None]
+        cheapest = min(left, key=lambda runner: runner.seconds, default=None)
+        return cheapest is None or cheapest.low >= self._settings.threshold
+
+    def standings(self) -> list[Standing]:
+        """Every recipe's outcome, the cheapest first; at most one is `chosen`."""
+        threshold = self._settings.threshold
+        trusted = [r for r in self._runners if r.dropped is None and r.low >= threshold]
+        # What costs the same, because it reads the same training, is told apart by its interval.
+        chosen = min(trusted, key=lambda runner: (runner.seconds, -runner.low), default=None)
+        found = [(runner, self._standing(runner, chosen)) for runner in self._runners]
+        best = best_standing([standing for _, standing in found])
+        rival = next((r for r in self._runners if best and r.recipe == best.recipe), None)
+        if rival is not None:
+            found = [
+                (runner, replace(standing, difference=self._difference(rival, runner)))
+                if runner is not rival and runner.spearman is not None
+                else (runner, standing)
+                for runner, standing in found
+            ]
+        return sorted((s for _, s in found), key=lambda s: s.seconds_per_architecture)
+
+    def points(self) -> list[dict[str, Any]]:
+        """Every architecture's reference and scores, for whoever wants to recompute the figures."""
+        return [
+            {
+                "architecture_id": architecture.id,
+                "genotype": architecture.genotype,
+                "reference": reference,
+                "scores": {r.recipe.name: r.scores.get(architecture) for r in self._runners},
+            }
+            for architecture, reference in self._references.items()
+        ]
+
+    def _standing(self, runner: _Runner, chosen: _Runner | None) -> Standing:
+        outcome, reason = runner.dropped or self._undropped(runner, chosen)
+        return Standing(
+            recipe=runner.recipe,
+            outcome=outcome,
+            reason=reason,
+            n=len(runner.scores),
+            spearman=runner.spearman,
+            seconds_per_architecture=runner.seconds,
+            num_failed=sum(not e.complete for e in runner.evaluations.values()),
+        )
+
+    def _undropped(self, runner: _Runner, chosen: _Runner | None) -> tuple[Outcome, str]:
+        threshold = ranks.decimal(self._settings.threshold)
+        if runner is chosen:
+            return "chosen", f"the cheapest whose interval lies above {threshold}"
+        if runner.spearman is None:
+            return "failed", runner.problem or "it ranks nothing"
+        if runner.low >= self._settings.threshold:
+            return "trusted", f"its interval lies above {threshold} too, at a higher cost"
+        return "open", f"its interval reaches below {threshold}"
+
+    def _measure(self, runner: _Runner) -> None:
+        costs = [self._cost(e) for e in runner.evaluations.values()]
+        runner.seconds = sum(costs) / len(costs)
+        runner.spearman, runner.problem = None, ""
+        try:
+            runner.scores = self._scores(runner)
+        except StudyError as error:
+            runner.scores, runner.problem = {}, str(error)
+            return
+        shared = list(runner.scores)
+        runner.spearman = ranks.estimate(
+            ranks.spearman,
+            np.array([runner.scores[a] for a in shared]),
+            np.array([self._references[a] for a in shared]),
+            num_resamples=_NUM_RESAMPLES,
+            rng=self._rng,
+        )
+
+    def _scores(self, runner: _Runner) -> dict[Architecture, float]:
+        """The recipe's scores of the sample; empty where a model has too few to be fitted on."""
+        complete = [
+            e for a, e in runner.evaluations.items() if e.complete and a in self._references
+        ]
+        settings = runner.recipe.score
+        final = len(self._references) >= self._num_architectures
+        if settings.combine == "calibrated" and len(complete) < MIN_CALIBRATION and not final:
+            return {}
+        score = make_score(settings, complete, self._references, self._encode)
+        if isinstance(score, CalibratedScore):
+            return {a: p.mean for a, p in score.out_of_fold().items()}
+        return {e.architecture: score.of(e) for e in complete}
+
+    def _drop_low(self) -> None:
+        threshold = self._settings.threshold
+        for runner in self._runners:
+            if runner.dropped is None and runner.high < threshold:
+                reason = f"its interval lies below {ranks.decimal(threshold)}"
+                runner.dropped = ("below", reason)
+
+    def _drop_beaten(self) -> None:
+        left = [r for r in self._runners if r.dropped is None and r.spearman is not None]
+        for runner in left:
+            for rival in left:
+                if rival is not runner and rival.seconds <= runner.seconds:
+                    difference = self._difference(rival, runner)
+                    if difference is not None and (difference.low or 0.0) > 0:
+                        reason = f"{rival.recipe.name} ranks better at no higher cost"
+                        runner.dropped = ("beaten", f"{reason} (difference {difference})")
+                        break
+
+    def _difference(self, first: _Runner, second: _Runner) -> Estimate | None:
+        shared = [a for a in first.scores if a in second.scores]
+        scores = np.array([[r.scores[a] for a in shared] for r in (first, second)])
+        reference = np.array([self._references[a] for a in shared])
+        return ranks.estimate(
+            ranks.spearman_difference,
+            scores,
+            reference,
+            num_resamples=_NUM_RESAMPLES,
+            rng=self._rng,
+        )
+
+
+def best_standing(standings: Sequence[Standing]) -> Standing | None:
+    """The chosen recipe; if there is none, the one whose interval has the highest lower end."""
+    chosen = [s for s in standings if s.outcome == "chosen"]
+    if chosen:
+        return chosen[0]
+    ranked = [s for s in standings if s.spearman is not None and s.spearman.low is not None]
+    return max(ranked, key=lambda s: s.spearman.low, default=None)  # type: ignore[union-attr,arg-type,return-value]

@@ -1,0 +1,59 @@
+"""The recipes that are raced where a study names none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from nas_proxy.calibrate.settings import Recipe
+from nas_proxy.interfaces import SearchSpace
+from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.train.settings import TrainSettings
+
+ZERO_COST = ("naswot", "log_synflow")
+_BATCH_SIZE = 128
+_TRAININGS: tuple[tuple[str, Literal["full_data", "proxy"], int], ...] = (
+    ("stream", "full_data", 90),
+    ("stream", "full_data", 360),
+    ("distilled", "proxy", 360),
+)
+
+
+def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, ...]:
+    """From cheap to dear: training-free scores, the full data's stream, the distilled set.
+
+    Trainings run at the fidelity of the section `train` (image size, precision, augmentation, how
+    many images validate) with what the space's author recommends to reduce, for 90 and for 360
+    steps of 128 images on the stream, and for 360 on the distilled set. Trained signals stand
+    alone, in a rank mean with two training-free scores that needs no labelled architecture, and
+    in a model fitted to the calibration sample.
+
+    Args:
+        space: Its `reduced_fidelity` is taken unless `train` has one; where it has no encoding,
+            calibrated scores learn from signals alone.
+        train: The section `train`.
+    """
+    base = replace(
+        train,
+        num_epochs=None,
+        batch_size=_BATCH_SIZE,
+        norm_statistics="recalibrated",
+        space_fidelity=dict(train.space_fidelity or space.reduced_fidelity),
+    )
+    combined = ("val_loss", "val_accuracy", *ZERO_COST)
+    scores = {
+        "alone": ScoreSettings(signals=("val_loss",)),
+        "rank_mean": ScoreSettings(signals=combined, combine="rank_mean"),
+        "calibrated": ScoreSettings(
+            signals=combined, combine="calibrated", use_encoding=space.can_encode
+        ),
+    }
+    zero_cost = ScoreSettings(signals=ZERO_COST, combine="rank_mean")
+    recipes = [Recipe(name="zero_cost", train_on="nothing", score=zero_cost)]
+    for word, on, num_steps in _TRAININGS:
+        settings = replace(base, num_steps=num_steps)
+        recipes += [
+            Recipe(name=f"{word}_{num_steps}_{kind}", train_on=on, train=settings, score=score)
+            for kind, score in scores.items()
+        ]
+    return tuple(recipes)

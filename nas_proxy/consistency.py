@@ -1,0 +1,128 @@
+"""Faults of a configuration that show only when its sections are seen together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from nas_proxy.calibrate.settings import CalibrateSettings
+from nas_proxy.errors import UserError, did_you_mean
+from nas_proxy.interfaces import Distiller, SearchSpace
+from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.scores.signals import checkpoint_of, higher_is_better
+from nas_proxy.search.settings import SearchSettings
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.validate.settings import ValidateSettings
+
+RecipeOrigin = Literal["configured", "calibrated", "trusted"]
+
+
+class Checked(Protocol):
+    """The sections of a configuration, each of which is right by itself."""
+
+    @property
+    def train(self) -> TrainSettings:
+        """How candidates are trained."""
+
+    @property
+    def score(self) -> ScoreSettings:
+        """How they are ranked."""
+
+    @property
+    def search(self) -> SearchSettings:
+        """How the space is searched."""
+
+    @property
+    def calibration(self) -> CalibrateSettings | None:
+        """How a recipe is found."""
+
+    @property
+    def recipe(self) -> RecipeOrigin | None:
+        """Which recipe counts."""
+
+    @property
+    def validation(self) -> ValidateSettings | None:
+        """How the ranking is judged."""
+
+
+def contradictions(
+    sections: Checked, space: SearchSpace | None, distiller: Distiller | None
+) -> list[str]:
+    """Faults that show only when sections are seen together."""
+    faults = []
+    calibration = sections.calibration
+    if calibration is None:
+        faults += _calibration_missing(sections, distiller)
+    recipes = calibration.recipes if calibration is not None else ()
+    for index, recipe in enumerate(recipes):
+        path = f"calibrate.recipes.{index}"
+        train = recipe.train or sections.train
+        faults += _score_faults(recipe.score, train, space, f"{path}.score")
+        faults += _fidelity_faults(train, space, f"{path}.train")
+    faults += _score_faults(sections.score, sections.train, space, "score")
+    faults += _fidelity_faults(sections.train, space, "train")
+    if sections.validation is not None:
+        faults += _signal_faults(sections.validation.controls, "validate.controls")
+    evolves = sections.search.sampler == "regularized_evolution"
+    if evolves and space is not None and not space.can_mutate:
+        faults.append(
+            f"search.sampler: regularized_evolution needs mutate, which the space {space.name!r} "
+            "does not implement; implement it, or use tpe"
+        )
+    return faults
+
+
+def _calibration_missing(sections: Checked, distiller: Distiller | None) -> list[str]:
+    """What needs a section `calibrate` where there is none."""
+    hint = "needs architectures whose full training is known; add a section calibrate"
+    faults = []
+    if sections.score.combine == "calibrated":
+        faults.append(f"score.combine: calibrated {hint}, or use rank_mean")
+    if sections.search.guard.action == "recalibrate":
+        faults.append(f"search.guard.action: recalibrate {hint}, or use stop")
+    if sections.recipe == "calibrated":
+        faults.append(f"recipe: calibrated {hint}")
+    if distiller is not None and distiller.needs_calibration and sections.recipe != "trusted":
+        faults.append(f"distill.name: {distiller.name} {hint}")
+    return faults
+
+
+def _score_faults(
+    score: ScoreSettings, train: TrainSettings, space: SearchSpace | None, path: str
+) -> list[str]:
+    faults = _signal_faults(score.signals, f"{path}.signals")
+    for signal in score.signals if not faults else ():
+        percentage = checkpoint_of(signal)
+        if percentage is not None and percentage not in train.checkpoints:
+            faults.append(
+                f"{path}.signals: {signal!r} is read at {percentage} % of the steps, which is not "
+                f"among the checkpoints {list(train.checkpoints)} of the training; add it there"
+            )
+    encodes = score.combine == "calibrated" and score.use_encoding
+    if encodes and space is not None and not space.can_encode:
+        faults.append(
+            f"{path}.use_encoding: the space {space.name!r} does not implement encode; implement "
+            "it, or set use_encoding: false"
+        )
+    return faults
+
+
+def _signal_faults(signals: Sequence[str], path: str) -> list[str]:
+    faults = []
+    for signal in signals:
+        try:
+            higher_is_better(signal)
+        except UserError as error:
+            faults.append(f"{path}: {error}")
+    return faults
+
+
+def _fidelity_faults(train: TrainSettings, space: SearchSpace | None, path: str) -> list[str]:
+    if space is None:
+        return []
+    return [
+        f"{path}.space_fidelity.{option}: not a fidelity of the space {space.name!r}; "
+        + did_you_mean(option, space.fidelity_options)
+        for option in train.space_fidelity
+        if option not in space.fidelity_options
+    ]

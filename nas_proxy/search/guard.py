@@ -1,0 +1,287 @@
+"""Watching the ranking while the search runs, by training a few candidates on full data.
+
+After every k trials the best candidates so far and some drawn at random are trained on the full
+search-training images and measured on the search-validation images, never on the test split. The
+running Spearman between their scores and that accuracy says whether the score still ranks.
+
+How to read it: it is a *conditional* sample, and no estimate of the correlation over the space,
+which the validation gives. Candidates are those that the sampler proposed, and a sampler that works
+proposes good ones: among them the range is narrower, so the correlation is usually lower. The best
+ones are chosen by the very score that is judged, which spreads or narrows the range once more. So
+the verdict looks at the random candidates alone as soon as there are enough for an interval. They
+are drawn from the trials since the last check, as many each time, so that all trials are about
+equally likely to be among them.
+
+Whoever looks often is more often misled. Simulated on normal values, with a threshold of .5 and two
+random candidates at each of ten checks, a ranking whose correlation is just .5 was taken for fallen
+at some check in 6 % of 200 searches, one of .7 in 1 %, a worthless one in 67 %: an alarm can be
+believed, silence over few candidates proves little.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from nas_proxy.errors import StudyError
+from nas_proxy.evaluate.executors import Executor, evaluate_all
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.files import write_atomically
+from nas_proxy.interfaces import EvaluatorFactory, Progress
+from nas_proxy.reproducibility import derive_seed, make_generator
+from nas_proxy.search.settings import GuardSettings
+from nas_proxy.types import Architecture, Evaluation
+from nas_proxy.validate.ranks import MIN_FOR_INTERVAL, Estimate, decimal, estimate, spearman
+
+GUARD_FILE = "guard.json"
+REFERENCE_SIGNAL = "val_accuracy"
+_NUM_RESAMPLES = 1000
+
+# Optuna's number, evaluation and score (None: failed) of a trial.
+TrialRecord = tuple[int, Evaluation, float | None]
+Verdict = Literal["open", "holds", "below", "fell"]
+
+
+class RecalibrationNeeded(StudyError):  # noqa: N818 - a request; an error only if nobody meets it
+    """The ranking fell below the threshold beyond doubt, and the settings ask to recalibrate.
+
+    Attributes:
+        check: The check that found it.
+    """
+
+    def __init__(self, check: GuardCheck) -> None:
+        super().__init__(f"{check.sentence}; the recipe has to be calibrated again")
+        self.check = check
+
+
+@dataclass(frozen=True)
+class GuardCheck:
+    """What one check found.
+
+    Attributes:
+        num_trials: Trials at the time.
+        everyone: Spearman over all candidates checked so far, the best and the random ones.
+        n: How many these are.
+        random: Spearman over the random ones alone.
+        n_random: How many these are.
+        num_failed: Candidates whose full-data training failed; they are left out.
+        basis: Which of the two the verdict is about.
+        verdict: `holds`: at the threshold or above. `below`: below it, but the interval is not.
+            `fell`: the interval too. `open`: there is no interval yet.
+        threshold: What was asked for.
+        action: What follows from `fell`.
+    """
+
+    num_trials: int
+    everyone: Estimate | None
+    n: int
+    random: Estimate | None
+    n_random: int
+    num_failed: int
+    basis: Literal["random", "everyone"]
+    verdict: Verdict
+    threshold: float
+    action: Literal["warn", "stop", "recalibrate"]
+
+    @property
+    def found(self) -> Estimate | None:
+        """The estimate that the verdict is about."""
+        return self.random if self.basis == "random" else self.everyone
+
+    @property
+    def sentence(self) -> str:
+        """The check in words."""
+        who = "random candidates" if self.basis == "random" else "candidates, the best among them"
+        n = self.n_random if self.basis == "random" else self.n
+        head = f"guard, {self.num_trials} trials: "
+        if self.found is None:
+            return f"{head}no correlation yet over {n} {who}"
+        agreement = f"Spearman {self.found} with full-data training over {n} {who}"
+        threshold = decimal(self.threshold)
+        return (
+            head
+            + {
+                "open": f"{agreement}, too few for a verdict",
+                "holds": f"{agreement}, threshold {threshold}",
+                "below": f"{agreement}, below the threshold {threshold}, but not beyond doubt",
+                "fell": f"{agreement}: it fell below the threshold {threshold} beyond doubt",
+            }[self.verdict]
+        )
+
+    @property
+    def stops(self) -> bool:
+        """Whether the search ends here."""
+        return self.verdict == "fell" and self.action == "stop"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON mapping."""
+        return {**asdict(self), "sentence": self.sentence}
+
+
+@dataclass(frozen=True)
+class _Pick:
+    """A candidate that is trained on full data."""
+
+    trial: int
+    architecture: Architecture
+    score: float
+    by: Literal["best", "random"]
+
+
+class Guard:
+    """Checks the ranking after every `settings.every` trials.
+
+    Which candidates a check takes depends on the trials until then and on the seed alone. So a
+    search that is continued finds its earlier checks again, whose trainings are in the log.
+
+    Args:
+        settings: When to check, and what follows.
+        factory: Trains on full data and measures on the search-validation images.
+        executor: Where.
+        folder: Keeps `guard.jsonl`, the full-data evaluations, and `guard.json`, the checks.
+        seed: Of the draws and of the trainings.
+        on_check: Told each check, and whether it cost any training just now.
+    """
+
+    def __init__(
+        self,
+        settings: GuardSettings,
+        factory: EvaluatorFactory,
+        executor: Executor,
+        folder: Path,
+        *,
+        seed: int,
+        on_check: Callable[[GuardCheck, bool], None],
+    ) -> None:
+        self._settings = settings
+        self._evaluate = partial(evaluate_all, executor, factory)
+        self._folder = folder
+        self._log = EvaluationLog(folder / "guard.jsonl")
+        self._seed = seed
+        self._on_check = on_check
+        self._picks: dict[tuple[Architecture, str], _Pick] = {}
+        self._checks: list[GuardCheck] = []
+
+    def is_due(self, num_trials: int) -> bool:
+        """Whether there are enough trials for the next check."""
+        return num_trials >= self._next
+
+    @property
+    def _next(self) -> int:
+        """The number of trials at which the next check looks."""
+        assert self._settings.every is not None
+        return (len(self._checks) + 1) * self._settings.every
+
+    def check(self, trials: Sequence[TrialRecord], progress: Progress) -> GuardCheck:
+        """Make the check that is due.
+
+        Args:
+            trials: All trials so far, in order; those after the check's own number do not count.
+            progress: Told after every full-data training.
+
+        Raises:
+            RecalibrationNeeded: If the ranking fell and the settings ask for it.
+        """
+        num_trials = self._next
+        for pick in self._pick(trials[:num_trials]):
+            self._picks.setdefault((pick.architecture, pick.by), pick)
+        architectures = list(dict.fromkeys(pick.architecture for pick in self._picks.values()))
+        num_known = len(self._log)
+        done = self._evaluate(architectures, self._seed, self._log, progress)
+        found = self._judge(num_trials, dict(zip(architectures, done, strict=True)))
+        self._checks.append(found)
+        self._write()
+        self._on_check(found, len(self._log) > num_known)
+        if found.verdict == "fell" and found.action == "recalibrate":
+            raise RecalibrationNeeded(found)
+        return found
+
+    def _pick(self, trials: Sequence[TrialRecord]) -> list[_Pick]:
+        """The best of `trials`, and random ones of those since the last check."""
+        since = len(trials) - (self._settings.every or 0)
+        scored = [(n, e.architecture, score) for n, e, score in trials if score is not None]
+        recent = [(n, e.architecture, score) for n, e, score in trials[since:] if score is not None]
+        best = sorted(scored, key=lambda trial: -trial[2])[: self._settings.num_best]
+        generator = make_generator(derive_seed("guard", self._seed, len(trials)))
+        order = torch.randperm(len(recent), generator=generator).tolist()
+        drawn = [recent[index] for index in order[: self._settings.num_random]]
+        return [_Pick(n, a, score, "best") for n, a, score in best] + [
+            _Pick(n, a, score, "random") for n, a, score in drawn
+        ]
+
+    def _judge(self, num_trials: int, done: dict[Architecture, Evaluation]) -> GuardCheck:
+        complete = [pick for pick in self._picks.values() if done[pick.architecture].complete]
+        everyone = {pick.architecture: pick.score for pick in complete}
+        random = {pick.architecture: pick.score for pick in complete if pick.by == "random"}
+        basis: Literal["random", "everyone"] = (
+            "random" if len(random) >= MIN_FOR_INTERVAL else "everyone"
+        )
+        estimates = {
+            name: self._estimate(scores, done, num_trials)
+            for name, scores in (("random", random), ("everyone", everyone))
+        }
+        return GuardCheck(
+            num_trials=num_trials,
+            everyone=estimates["everyone"],
+            n=len(everyone),
+            random=estimates["random"],
+            n_random=len(random),
+            num_failed=sum(not evaluation.complete for evaluation in done.values()),
+            basis=basis,
+            verdict=_verdict(estimates[basis], self._settings.threshold),
+            threshold=self._settings.threshold,
+            action=self._settings.action,
+        )
+
+    def _estimate(
+        self,
+        scores: dict[Architecture, float],
+        done: dict[Architecture, Evaluation],
+        num_trials: int,
+    ) -> Estimate | None:
+        return estimate(
+            spearman,
+            np.array(list(scores.values())),
+            np.array([done[a].signals[REFERENCE_SIGNAL] for a in scores]),
+            num_resamples=_NUM_RESAMPLES,
+            rng=np.random.default_rng(derive_seed("guard bootstrap", self._seed, num_trials)),
+        )
+
+    def _write(self) -> None:
+        write_atomically(self._folder / GUARD_FILE, json.dumps(self.to_json(), indent=1))
+
+    def to_json(self) -> dict[str, Any]:
+        """All checks, and a point for each candidate: what the report shows."""
+        known = {evaluation.architecture: evaluation for evaluation in self._log}
+        return {
+            "threshold": self._settings.threshold,
+            "action": self._settings.action,
+            "checks": [check.to_json() for check in self._checks],
+            "points": [
+                {
+                    "trial": pick.trial,
+                    "architecture_id": pick.architecture.id,
+                    "picked_as": pick.by,
+                    "score": pick.score,
+                    REFERENCE_SIGNAL: known[pick.architecture].signals.get(REFERENCE_SIGNAL),
+                    "reason": known[pick.architecture].reason,
+                }
+                for pick in self._picks.values()
+            ],
+            "seconds": sum(evaluation.seconds for evaluation in known.values()),
+        }
+
+
+def _verdict(found: Estimate | None, threshold: float) -> Verdict:
+    if found is None or found.high is None:
+        return "open"
+    if found.high < threshold:
+        return "fell"
+    return "below" if found.value < threshold else "holds"

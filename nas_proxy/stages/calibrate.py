@@ -1,0 +1,239 @@
+"""The second stage: which recipe ranks as full training does, and what is the cheapest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas_proxy.calibrate.figures import write_frontier
+from nas_proxy.calibrate.race import Evaluations, Race, Standing, best_standing
+from nas_proxy.calibrate.settings import CalibrateSettings, Recipe
+from nas_proxy.config import dump_options
+from nas_proxy.errors import StudyError
+from nas_proxy.evaluate.executors import evaluate_all
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
+from nas_proxy.evaluate.log import EvaluationLog, merged
+from nas_proxy.files import write_atomically
+from nas_proxy.reproducibility import content_hash, derive_seed
+from nas_proxy.scores.signals import trained_among, zero_cost_among
+from nas_proxy.stages.calibration_sample import SampleReferences, add_to_sample, sample_logs
+from nas_proxy.stages.context import StudyContext
+from nas_proxy.stages.folder import StageFolder
+from nas_proxy.stages.recipe import ActiveRecipe, recipe_factory, spelt_out
+from nas_proxy.types import Architecture
+from nas_proxy.validate.ranks import decimal
+
+VERSION = 1
+FOLDER = "calibrate"
+RESULT = "calibration.json"
+
+
+def run_calibrate(study: StudyContext, *, force: bool) -> None:
+    """Write `calibration.json`, the frontier as a figure, and the folder `recipe`.
+
+    Raises:
+        StudyError: If no recipe reaches the threshold and `when_none` is `stop`.
+    """
+    settings = study.config.calibration
+    if settings is None or study.config.recipe != "calibrated":
+        return
+    folder = StageFolder(study.config.folder / FOLDER, VERSION, _inputs(study, settings))
+    if not folder.open(force=force):
+        study.display.say("calibrate: finished already")
+        _refuse_untrusted(settings, json.loads((folder.path / RESULT).read_text()))
+        return
+    result = _Calibration(study, settings, folder.path).run()
+    folder.finish()
+    study.display.say(f"calibrate: {result['verdict']}")
+    _refuse_untrusted(settings, result)
+
+
+def _inputs(study: StudyContext, settings: CalibrateSettings) -> dict[str, Any]:
+    config = study.config
+    table = settings.reference.table
+    return {
+        "proxy_dataset": study.load_proxy_dataset().id,
+        "space": config.space.fingerprint(),
+        "train": config.resolved["train"],
+        "calibrate": config.resolved["calibrate"],
+        "truth_table": content_hash(Path(table).read_text()) if table else None,
+        "data": study.splits.spec.source_hash,
+        "seed": config.seed,
+        "sample": [a.id for a in SampleReferences(study, settings).architectures],
+    }
+
+
+def recalibrate(study: StudyContext, architectures: Sequence[Architecture]) -> None:
+    """Make the next run calibrate again, on more architectures; what was measured is kept.
+
+    Args:
+        study: Whose recipe has failed.
+        architectures: On which it was seen to fail.
+    """
+    folder = study.config.folder / FOLDER
+    add_to_sample(study.config.folder, architectures)
+    for name in ("stage.json", RESULT):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _refuse_untrusted(settings: CalibrateSettings, result: Mapping[str, Any]) -> None:
+    if not result["trusted"] and settings.when_none == "stop":
+        raise StudyError(
+            f"{result['verdict']} Lower calibrate.threshold, raise calibrate.num_architectures or "
+            "calibrate.budget_seconds, offer other recipes, or set calibrate.when_none to best to "
+            f"go on with it untrusted. The frontier: {result['frontier']}"
+        )
+
+
+class _Calibration:
+    """One calibration at work."""
+
+    def __init__(self, study: StudyContext, settings: CalibrateSettings, folder: Path) -> None:
+        self._study = study
+        self._settings = settings
+        self._folder = folder
+        self._sample = SampleReferences(study, settings)
+        self._logs: dict[Path, EvaluationLog] = {}
+        space = study.config.space
+        self._race = Race(
+            settings,
+            len(self._sample.architectures),
+            space.encode if space.can_encode else None,
+            study.cost,
+            np.random.default_rng(derive_seed("calibration bootstrap", study.seed)),
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Race, and write what was found."""
+        num_used, spent, references = 0, 0.0, {}
+        for size in self._race.rounds():
+            if num_used and not self._affordable(spent, size / num_used):
+                break
+            sample = self._sample.architectures[:size]
+            references = self._sample.of(sample)
+            evaluations = {
+                recipe.name: self._measure(recipe, sample) for recipe in self._race.running
+            }
+            num_used, spent = size, self._spent()
+            if self._race.judge(references, evaluations):
+                break
+        standings = self._race.standings()
+        best = best_standing(standings)
+        result = self._result(standings, best, num_used, spent)
+        self._write(result, standings, best, references)
+        return result
+
+    def _affordable(self, spent: float, growth: float) -> bool:
+        """Whether the next round is likely to stay within the budget."""
+        budget = self._settings.budget_seconds
+        return budget is None or spent * growth <= budget
+
+    def _spent(self) -> float:
+        """Seconds of one process on references and recipes, earlier runs included."""
+        paths = [*sorted(self._folder.glob("*.jsonl")), *sample_logs(self._study.config.folder)]
+        return sum(e.seconds for path in paths for e in EvaluationLog(path))
+
+    def _measure(self, recipe: Recipe, sample: Sequence[Architecture]) -> Evaluations:
+        """The recipe's signals; what several recipes need is measured once."""
+        study, signals = self._study, recipe.score.signals
+        parts = []
+        trained = trained_among(signals)
+        if trained:
+            own = _training(recipe, study)
+            alike = [r for r in self._settings.recipes if _training(r, study) == own]
+            everything = dict.fromkeys(s for r in alike for s in trained_among(r.score.signals))
+            factory = recipe_factory(study, recipe, tuple(everything))
+            key = content_hash(dump_options(spelt_out(recipe, study))["train"], length=12)
+            parts.append(self._evaluate(f"{recipe.train_on}_{key}", factory, sample))
+        for signal in zero_cost_among(signals):
+            images = recipe.score.score_images
+            factory = study.zero_cost_factory((signal,), images)
+            parts.append(self._evaluate(f"{signal}_{images}", factory, sample))
+        return {a: merged([part[a] for part in parts]) for a in sample}
+
+    def _evaluate(
+        self, name: str, factory: NetworkEvaluatorFactory, sample: Sequence[Architecture]
+    ) -> Evaluations:
+        path = self._folder / f"{name.replace('/', '_').replace(':', '_')}.jsonl"
+        log = self._logs.setdefault(path, EvaluationLog(path))
+        with self._study.display.progress(f"calibrating: {name}") as progress:
+            done = evaluate_all(
+                self._study.executor, factory, sample, self._study.seed, log, progress
+            )
+        return dict(zip(sample, done, strict=True))
+
+    def _result(
+        self,
+        standings: Sequence[Standing],
+        best: Standing | None,
+        num_used: int,
+        spent: float,
+    ) -> dict[str, Any]:
+        trusted = best is not None and best.outcome == "chosen"
+        return {
+            "verdict": _verdict(self._settings, best, num_used, trusted=trusted),
+            "trusted": trusted,
+            "chosen": best.recipe.name if best else None,
+            "threshold": self._settings.threshold,
+            "reference_name": self._sample.name,
+            "num_architectures": num_used,
+            "num_asked": len(self._sample.architectures),
+            "seconds": spent,
+            "frontier": str(self._folder / "frontier.png"),
+            "standings": [
+                {**asdict(s), "recipe": s.recipe.name, "settings": dump_options(s.recipe)}
+                for s in standings
+            ],
+            "points": self._race.points(),
+        }
+
+    def _write(
+        self,
+        result: dict[str, Any],
+        standings: Sequence[Standing],
+        best: Standing | None,
+        references: Mapping[Architecture, float],
+    ) -> None:
+        if best is None:
+            raise StudyError("no recipe could be judged: " + "; ".join(s.reason for s in standings))
+        used = self._sample.architectures[: result["num_architectures"]]
+        evaluations = self._measure(best.recipe, used)
+        found = ActiveRecipe(
+            spelt_out(best.recipe, self._study),
+            [evaluations[a] for a in used],
+            {a: references[a] for a in used if a in references},
+            used,
+        )
+        found.save(self._study.recipe_folder, self._study)
+        write_frontier(result, self._folder / "frontier.png")
+        write_atomically(self._folder / RESULT, json.dumps(result, indent=1, allow_nan=False))
+
+
+def _training(recipe: Recipe, study: StudyContext) -> tuple[Any, ...]:
+    return recipe.train_on, spelt_out(recipe, study).train
+
+
+def _verdict(
+    settings: CalibrateSettings, best: Standing | None, num_used: int, *, trusted: bool
+) -> str:
+    threshold = decimal(settings.threshold)
+    if best is None:
+        return "No recipe could be judged."
+    shown = (
+        f"Spearman {best.spearman} at n = {best.n}, {best.seconds_per_architecture:.2g} s for each "
+        "architecture"
+    )
+    if trusted:
+        return (
+            f"The cheapest recipe whose ranking can be trusted (lower bound {threshold} or more) "
+            f"is {best.recipe.name}: {shown}."
+        )
+    return (
+        f"No recipe reaches a lower bound of {threshold} with the {num_used} full-data references "
+        f"that were paid for; the nearest is {best.recipe.name}: {shown}."
+    )

@@ -1,0 +1,141 @@
+"""Architectures whose full training is known: what recipes are raced on and learned from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from nas_proxy.calibrate.settings import CalibrateSettings
+from nas_proxy.errors import StudyError
+from nas_proxy.evaluate.executors import evaluate_all
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.evaluate.sample import draw_architectures
+from nas_proxy.evaluate.table import read_table
+from nas_proxy.files import write_atomically
+from nas_proxy.interfaces import CalibrationSample
+from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
+from nas_proxy.stages.context import StudyContext
+from nas_proxy.types import Architecture
+
+_FOLDER = "calibration_sample"
+_ADDED = "added.json"
+_SIGNAL = "val_accuracy"
+
+
+class SampleReferences:
+    """The calibration sample of a study, and what full training reached on it.
+
+    Trainings are measured on the search-validation images; the test split is not touched. What is
+    finished lies in a log of the study's folder and is not done again.
+
+    Args:
+        study: The study.
+        settings: Its section `calibrate`.
+    """
+
+    def __init__(self, study: StudyContext, settings: CalibrateSettings) -> None:
+        self._study = study
+        self._settings = settings
+        reference = settings.reference
+        self._table = None
+        if reference.table is not None:
+            self._table = read_table(
+                Path(reference.table),
+                study.config.space,
+                reference.architecture,
+                reference.value,
+                section="calibrate",
+            )
+        drawn = draw_architectures(
+            study.config.space,
+            settings.num_architectures,
+            make_generator(derive_seed("calibration", study.seed)),
+            among=None if self._table is None else list(self._table.values),
+        )
+        known = drawn if self._table is None else self._table.values
+        added = [a for a in _added(study.config.folder) if a in known or self._table is None]
+        self.architectures = list(dict.fromkeys([*added, *drawn]))
+
+    @property
+    def name(self) -> str:
+        """What the references are, in words."""
+        reference = self._settings.reference
+        if self._table is not None:
+            return f"{reference.value} of {Path(reference.table or '').name}"
+        num_steps = self._factory().fidelity.num_steps
+        return f"validation accuracy after full-data training ({num_steps} steps)"
+
+    def of(self, architectures: Sequence[Architecture]) -> dict[Architecture, float]:
+        """References of some of the sample; those whose training failed are missing."""
+        if self._table is not None:
+            return {a: self._table.values[a] for a in architectures}
+        log = EvaluationLog(self._folder() / "reference.jsonl")
+        with self._study.display.progress("training the calibration sample") as progress:
+            done = evaluate_all(
+                self._study.executor,
+                self._factory(),
+                architectures,
+                self._study.seed,
+                log,
+                progress,
+            )
+        return {e.architecture: e.signals[_SIGNAL] for e in done if e.complete}
+
+    def whole(self) -> CalibrationSample:
+        """All of it, for a distiller that learns from it.
+
+        Raises:
+            StudyError: If no training succeeded.
+        """
+        references = self.of(self.architectures)
+        if not references:
+            raise StudyError(
+                "no full-data training of the calibration sample succeeded; look at "
+                f"{self._folder() / 'reference.jsonl'} for the reasons, and change "
+                "calibrate.reference.train"
+            )
+        return CalibrationSample(
+            space=self._study.config.space,
+            architectures=tuple(references),
+            references=tuple(references.values()),
+        )
+
+    def _factory(self) -> NetworkEvaluatorFactory:
+        assert self._settings.reference.train is not None
+        return self._study.full_data_factory(self._settings.reference.train, "search_val")
+
+    def _folder(self) -> Path:
+        """One for each kind of reference: another training leaves another log."""
+        config = self._study.config
+        key = content_hash(
+            config.resolved["calibrate"]["reference"],
+            config.space.fingerprint(),
+            self._study.splits.spec.source_hash,
+            length=12,
+        )
+        return config.folder / _FOLDER / key
+
+
+def add_to_sample(study_folder: Path, architectures: Sequence[Architecture]) -> None:
+    """From now on these are part of the calibration sample: the search found a fault with them.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    everything = dict.fromkeys([*_added(study_folder), *architectures])
+    text = json.dumps([a.to_json() for a in everything], indent=1)
+    write_atomically(study_folder / _FOLDER / _ADDED, text)
+
+
+def _added(study_folder: Path) -> list[Architecture]:
+    path = study_folder / _FOLDER / _ADDED
+    if not path.is_file():
+        return []
+    return [Architecture.from_json(each) for each in json.loads(path.read_text())]
+
+
+def sample_logs(study_folder: Path) -> list[Path]:
+    """Where the trainings of calibration samples are logged."""
+    return sorted((study_folder / _FOLDER).glob("*/*.jsonl"))
