@@ -53,6 +53,8 @@ def contradictions(
     calibration = sections.calibration
     if calibration is None:
         faults += _calibration_missing(sections, distiller)
+    elif sections.recipe != "calibrated":
+        faults += _calibration_unused(sections)
     recipes = calibration.recipes if calibration is not None else ()
     for index, recipe in enumerate(recipes):
         path = f"calibrate.recipes.{index}"
@@ -84,6 +86,17 @@ def _calibration_missing(sections: Checked, distiller: Distiller | None) -> list
         faults.append(f"recipe: calibrated {hint}")
     if distiller is not None and distiller.needs_calibration and sections.recipe != "trusted":
         faults.append(f"distill.name: {distiller.name} {hint}")
+    return faults
+
+
+def _calibration_unused(sections: Checked) -> list[str]:
+    """What needs the calibrated recipe where another one counts."""
+    hint = f"needs what calibrate finds, but recipe is {sections.recipe}; set recipe: calibrated"
+    faults = []
+    if sections.recipe == "configured" and sections.score.combine == "calibrated":
+        faults.append(f"score.combine: calibrated {hint}, or use rank_mean")
+    if sections.search.guard.action == "recalibrate":
+        faults.append(f"search.guard.action: recalibrate {hint}, or use stop")
     return faults
 
 

@@ -83,12 +83,22 @@ def _calibrate_again(study: StudyContext, request: RecalibrationNeeded) -> None:
     search = study.config.folder / "search"
     before = search.with_name("search_before_recalibration")
     if before.exists():
-        raise StudyError(f"{request}, but that was done before; the ranking cannot be trusted here")
+        raise _fallen_again(request)
     checked = EvaluationLog(search / "guard.jsonl")
     recalibrate(study, [evaluation.architecture for evaluation in checked])
     search.rename(before)
     run_calibrate(study, force=False)
-    run_search_stage(study, force=False)
+    try:
+        run_search_stage(study, force=False)
+    except RecalibrationNeeded as again:
+        raise _fallen_again(again) from again
+
+
+def _fallen_again(request: RecalibrationNeeded) -> StudyError:
+    return StudyError(
+        f"{request.check.sentence}, although the recipe was calibrated again before; the ranking "
+        f"cannot be trusted here: offer other recipes under another study_name"
+    )
 
 
 def evaluate_proxy(

@@ -10,7 +10,7 @@ import numpy as np
 
 from nas_proxy.calibrate.settings import CalibrateSettings, Recipe
 from nas_proxy.errors import StudyError
-from nas_proxy.scores.calibrated import MIN_CALIBRATION, CalibratedScore, Encode
+from nas_proxy.scores.calibrated import CalibratedScore, Encode
 from nas_proxy.scores.combine import make_score
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate import ranks
@@ -18,6 +18,7 @@ from nas_proxy.validate.ranks import Estimate
 
 _FIRST_ROUND = 12  # architectures before anything is dropped
 _NUM_RESAMPLES = 2000
+_SAME_COST = 1.1  # seconds are measured with noise: a tenth more counts as the same cost
 
 Evaluations = Mapping[Architecture, Evaluation]
 Outcome = Literal["chosen", "trusted", "open", "below", "beaten", "failed"]
@@ -81,7 +82,8 @@ class Race:
     """Recipes that are judged on the same architectures, a batch at a time.
 
     After every batch a recipe is dropped if its interval ends below the threshold, or if one that
-    costs no more ranks better by a paired bootstrap interval above zero. The race ends when the
+    costs no more ranks better by a paired bootstrap interval above zero. A tenth more counts as
+    the same cost, for seconds are measured with noise. The race ends when the
     cheapest recipe that is left reaches the threshold, or when nothing is left to learn from.
     Looking several times makes it a little easier to pass by luck than the 95 % say, which is why
     the chosen recipe is then judged on architectures that had no part in this.
@@ -146,15 +148,14 @@ class Race:
         self._drop_low()
         self._drop_beaten()
         left = [runner for runner in self._runners if runner.dropped is None]
-        cheapest = min(left, key=lambda runner: runner.seconds, default=None)
+        cheapest = _cheapest(left)
         return cheapest is None or cheapest.low >= self._settings.threshold
 
     def standings(self) -> list[Standing]:
         """Every recipe's outcome, the cheapest first; at most one is `chosen`."""
         threshold = self._settings.threshold
         trusted = [r for r in self._runners if r.dropped is None and r.low >= threshold]
-        # What costs the same, because it reads the same training, is told apart by its interval.
-        chosen = min(trusted, key=lambda runner: (runner.seconds, -runner.low), default=None)
+        chosen = _cheapest(trusted)
         found = [(runner, self._standing(runner, chosen)) for runner in self._runners]
         best = best_standing([standing for _, standing in found])
         rival = next((r for r in self._runners if best and r.recipe == best.recipe), None)
@@ -220,15 +221,16 @@ class Race:
         )
 
     def _scores(self, runner: _Runner) -> dict[Architecture, float]:
-        """The recipe's scores of the sample; empty where a model has too few to be fitted on."""
+        """The recipe's scores of the sample; a model's are out of fold.
+
+        Raises:
+            StudyError: If the sample is too small for it, as it may be in the first rounds, or
+                tells nothing apart.
+        """
         complete = [
             e for a, e in runner.evaluations.items() if e.complete and a in self._references
         ]
-        settings = runner.recipe.score
-        final = len(self._references) >= self._num_architectures
-        if settings.combine == "calibrated" and len(complete) < MIN_CALIBRATION and not final:
-            return {}
-        score = make_score(settings, complete, self._references, self._encode)
+        score = make_score(runner.recipe.score, complete, self._references, self._encode)
         if isinstance(score, CalibratedScore):
             return {a: p.mean for a, p in score.out_of_fold().items()}
         return {e.architecture: score.of(e) for e in complete}
@@ -244,7 +246,7 @@ class Race:
         left = [r for r in self._runners if r.dropped is None and r.spearman is not None]
         for runner in left:
             for rival in left:
-                if rival is not runner and rival.seconds <= runner.seconds:
+                if rival is not runner and rival.seconds <= _SAME_COST * runner.seconds:
                     difference = self._difference(rival, runner)
                     if difference is not None and (difference.low or 0.0) > 0:
                         reason = f"{rival.recipe.name} ranks better at no higher cost"
@@ -264,10 +266,21 @@ class Race:
         )
 
 
+def _cheapest(runners: Sequence[_Runner]) -> _Runner | None:
+    """The cheapest; of those that cost the same, the one whose interval begins highest."""
+    least = min((runner.seconds for runner in runners), default=0.0)
+    alike = [runner for runner in runners if runner.seconds <= _SAME_COST * least]
+    return max(alike, key=lambda runner: runner.low, default=None)
+
+
 def best_standing(standings: Sequence[Standing]) -> Standing | None:
-    """The chosen recipe; if there is none, the one whose interval has the highest lower end."""
+    """The chosen recipe; if there is none, the one whose interval has the highest lower end.
+
+    One that was beaten does not come back because its interval is that of an early round.
+    """
     chosen = [s for s in standings if s.outcome == "chosen"]
     if chosen:
         return chosen[0]
-    ranked = [s for s in standings if s.spearman is not None and s.spearman.low is not None]
+    unbeaten = [s for s in standings if s.outcome != "beaten"]
+    ranked = [s for s in unbeaten if s.spearman is not None and s.spearman.low is not None]
     return max(ranked, key=lambda s: s.spearman.low, default=None)  # type: ignore[union-attr,arg-type,return-value]

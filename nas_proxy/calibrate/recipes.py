@@ -35,12 +35,13 @@ def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, .
     """
     base = replace(
         train,
+        num_steps=1,  # each training says its own
         num_epochs=None,
         batch_size=_BATCH_SIZE,
         norm_statistics="recalibrated",
         space_fidelity=dict(train.space_fidelity or space.reduced_fidelity),
     )
-    combined = ("val_loss", "val_accuracy", *ZERO_COST)
+    combined = ("val_loss", *ZERO_COST)
     scores = {
         "alone": ScoreSettings(signals=("val_loss",)),
         "rank_mean": ScoreSettings(signals=combined, combine="rank_mean"),

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.options import Bound, Options, PositiveFloat, Shorthand
 from nas_proxy.scores.combine import ScoreSettings
-from nas_proxy.scores.signals import trained_among
+from nas_proxy.scores.signals import higher_is_better, trained_among
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.validate.settings import Reference
 
@@ -43,6 +43,8 @@ class Recipe(Options):
                 "training; set train_on to proxy or full_data"
             )
         if self.train_on != "nothing" and not trained:
+            for signal in self.score.signals:
+                higher_is_better(signal)  # a misspelt one is named as such
             raise ValueError(
                 f"recipe {self.name!r} has no signal of a training; set train_on: nothing"
             )

@@ -57,20 +57,18 @@ class Watch:
         self._network = network
         self._judges = judges
         self._settings = settings
-        self._generator = make_generator(
-            derive_seed("norm images", seed), judges.training_set.images.device
-        )
+        self._seed = derive_seed("norm images", seed)
         num_steps = settings.steps_for(len(judges.training_set))
-        self._checkpoints = {
-            max(1, num_steps * percentage // 100): percentage for percentage in settings.checkpoints
-        }
+        # In a short training several percentages may be the same step.
+        self._steps = {p: max(1, num_steps * p // 100) for p in settings.checkpoints}
         self._at: dict[int, tuple[int, dict[str, float]]] = {}  # percentage to step and signals
 
     def __call__(self, step: int, indices: Tensor, logits: Tensor) -> None:
         """Measure if `step` is a checkpoint."""
-        percentage = self._checkpoints.get(step)
-        if percentage is not None:
-            self._at[percentage] = (step, self._measure()[0])
+        reached = [percentage for percentage, at in self._steps.items() if at == step]
+        if reached:
+            measured, _ = self._measure()
+            self._at.update({percentage: (step, measured) for percentage in reached})
 
     def finish(self, result: TrainResult) -> tuple[dict[str, float], Measurement]:
         """All signals of the training that gave `result`, and the last measurement."""
@@ -89,7 +87,9 @@ class Watch:
     def _measure(self) -> tuple[dict[str, float], Measurement]:
         judges, settings, network = self._judges, self._settings, self._network
         if settings.norm_statistics == "recalibrated":
-            recalibrate_norms(network, judges.training_set, settings, self._generator)
+            # The same images each time: the end does not depend on the checkpoints before it.
+            generator = make_generator(self._seed, judges.training_set.images.device)
+            recalibrate_norms(network, judges.training_set, settings, generator)
         expected = judges.teacher_probabilities
         real = measure(network, judges.measured_on, settings, expected=expected)
         signals = {f"{judges.split}_loss": real.loss, f"{judges.split}_accuracy": real.accuracy}

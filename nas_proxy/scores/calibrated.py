@@ -159,8 +159,9 @@ def _normal_score(reference: Values, value: float) -> float:
     """Normal quantile of the rank of `value` among the ascending `reference`, `(n,)`."""
     n = len(reference)
     share = (rank_among(reference, value) * (n - 1) + 0.5) / n
-    # Beyond the reference by at most half a member's share: the quantile is infinite at 0 and 1.
-    return float(stats.norm.ppf(np.clip(share, 0.25 / n, 1 - 0.25 / n)))
+    inside = np.clip(share, 0.5 / n, 1 - 0.5 / n)
+    # Beyond the reference by less than half a member's share: the quantile is infinite at 0 and 1.
+    return float(stats.norm.ppf(inside + (share - inside) / 4))
 
 
 class _Model:
@@ -175,7 +176,9 @@ class _Model:
     def __init__(self, features: Values, targets: Values, num_signals: int) -> None:
         self._num_signals = num_signals
         means = self._mean_rank(features)
-        self._slope = float(means @ targets / (means @ means))
+        power = float(means @ means)
+        # Signals that contradict each other everywhere have no mean rank, but for rounding.
+        self._slope = float(means @ targets) / power if power > 1e-9 else 0.0
         self._process = _fit(features, targets - self._slope * means)
 
     def predict(self, features: Values) -> Prediction:
@@ -193,12 +196,15 @@ def _fit(features: Values, residuals: Values) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
+    from threadpoolctl import threadpool_limits  # scikit-learn brings it
 
     kernel = (
         ConstantKernel(0.3) * RBF(3.0)
         + ConstantKernel(0.3) * DotProduct(1.0)
         + WhiteKernel(0.1, (1e-3, 10.0))
     )
-    with warnings.catch_warnings():  # a bound that is reached is an answer: a part has no use
+    # Threads that share matrices this small wait for one another, on a busy machine for seconds.
+    with warnings.catch_warnings(), threadpool_limits(1):
+        # A bound that is reached is an answer: a part has no use.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return GaussianProcessRegressor(kernel).fit(features, residuals)

@@ -44,6 +44,7 @@ TRAINED_SIGNALS: dict[str, TrainedSignal] = {
 }
 # What describes a whole run has no value in the middle of it.
 _WHOLE_RUN = ("val_loss_mean", "train_loss_slope")
+_PERCENTAGES = frozenset(map(str, range(1, 100)))  # as they are written: 5, not 05
 # Measured on the images that a network trained on, at most this many of them.
 MAX_FIT_IMAGES = 1000
 
@@ -54,9 +55,25 @@ def base_signal(signal: str) -> str:
 
 
 def checkpoint_of(signal: str) -> int | None:
-    """At which percentage of the steps a signal is read; None at the end."""
+    """At which percentage of the steps a signal is read; None at the end.
+
+    Raises:
+        ConfigError: If that is no percentage, or the signal describes the whole run.
+    """
     base, at, percentage = signal.partition("@")
-    return int(percentage) if at and base in TRAINED_SIGNALS else None
+    if not at or base not in TRAINED_SIGNALS:
+        return None
+    if base in _WHOLE_RUN:
+        raise ConfigError(
+            f"signal {signal!r}: {base} describes the whole training and has no value at a "
+            f"checkpoint; write {base!r}"
+        )
+    if percentage not in _PERCENTAGES:
+        raise ConfigError(
+            f"signal {signal!r}: after the @ stands the percentage of the steps at which it is "
+            f"read, from 1 to 99, as in {base}@50"
+        )
+    return int(percentage)
 
 
 def is_trained(signal: str) -> bool:
@@ -79,21 +96,12 @@ def higher_is_better(signal: str) -> bool:
     """The direction in which good architectures are found.
 
     Raises:
-        ConfigError: If there is no such signal; the message names the nearest.
+        ConfigError: If there is no such signal; the message names the nearest. If its checkpoint
+            is none.
     """
-    base, at, percentage = signal.partition("@")
-    if base in TRAINED_SIGNALS:
-        if at and base in _WHOLE_RUN:
-            raise ConfigError(
-                f"signal {signal!r}: {base} describes the whole training and has no value at a "
-                f"checkpoint; write {base!r}"
-            )
-        if at and not (percentage.isdigit() and 1 <= int(percentage) <= 99):
-            raise ConfigError(
-                f"signal {signal!r}: after the @ stands the percentage of the steps at which it is "
-                f"read, from 1 to 99, as in {base}@50"
-            )
-        return TRAINED_SIGNALS[base].higher_is_better
+    if is_trained(signal):
+        checkpoint_of(signal)  # refuses what is no checkpoint
+        return TRAINED_SIGNALS[base_signal(signal)].higher_is_better
     if signal not in SCORES.names() and ":" not in signal:
         known = [*TRAINED_SIGNALS, *SCORES.names()]
         raise ConfigError(f"unknown signal {signal!r}; {did_you_mean(signal, known)}")

@@ -56,6 +56,7 @@ def run_calibrate(study: StudyContext, *, force: bool) -> None:
 def _inputs(study: StudyContext, settings: CalibrateSettings) -> dict[str, Any]:
     config = study.config
     table = settings.reference.table
+    sample = SampleReferences(study, settings).architectures  # says so if the table is missing
     return {
         "proxy_dataset": study.load_proxy_dataset().id,
         "space": config.space.fingerprint(),
@@ -64,7 +65,7 @@ def _inputs(study: StudyContext, settings: CalibrateSettings) -> dict[str, Any]:
         "truth_table": content_hash(Path(table).read_text()) if table else None,
         "data": study.splits.spec.source_hash,
         "seed": config.seed,
-        "sample": [a.id for a in SampleReferences(study, settings).architectures],
+        "sample": [a.id for a in sample],
     }
 
 
@@ -119,12 +120,13 @@ class _Calibration:
             evaluations = {
                 recipe.name: self._measure(recipe, sample) for recipe in self._race.running
             }
-            num_used, spent = size, self._spent()
+            # What a killed run did beyond this round is no reason to stop before it.
+            num_used, spent = size, self._spent(sample)
             if self._race.judge(references, evaluations):
                 break
         standings = self._race.standings()
         best = best_standing(standings)
-        result = self._result(standings, best, num_used, spent)
+        result = self._result(standings, best, num_used)
         self._write(result, standings, best, references)
         return result
 
@@ -133,10 +135,12 @@ class _Calibration:
         budget = self._settings.budget_seconds
         return budget is None or spent * growth <= budget
 
-    def _spent(self) -> float:
-        """Seconds of one process on references and recipes, earlier runs included."""
+    def _spent(self, sample: Sequence[Architecture]) -> float:
+        """Seconds of one process on references and recipes of `sample`, earlier runs included."""
+        among = set(sample)
         paths = [*sorted(self._folder.glob("*.jsonl")), *sample_logs(self._study.config.folder)]
-        return sum(e.seconds for path in paths for e in EvaluationLog(path))
+        found = (e for path in paths for e in EvaluationLog(path) if e.architecture in among)
+        return sum(evaluation.seconds for evaluation in found)
 
     def _measure(self, recipe: Recipe, sample: Sequence[Architecture]) -> Evaluations:
         """The recipe's signals; what several recipes need is measured once."""
@@ -172,7 +176,6 @@ class _Calibration:
         standings: Sequence[Standing],
         best: Standing | None,
         num_used: int,
-        spent: float,
     ) -> dict[str, Any]:
         trusted = best is not None and best.outcome == "chosen"
         return {
@@ -183,7 +186,7 @@ class _Calibration:
             "reference_name": self._sample.name,
             "num_architectures": num_used,
             "num_asked": len(self._sample.architectures),
-            "seconds": spent,
+            "seconds": self._spent(self._sample.architectures),
             "frontier": str(self._folder / "frontier.png"),
             "standings": [
                 {**asdict(s), "recipe": s.recipe.name, "settings": dump_options(s.recipe)}

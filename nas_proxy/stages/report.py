@@ -7,13 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.environment import hardware, versions
-from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.files import write_atomically
 from nas_proxy.stages.context import StudyContext
+from nas_proxy.stages.ledger import ledger
+from nas_proxy.stages.trust import register_recipe
+from nas_proxy.validate.coverage import SHOWN_LEVELS
 from nas_proxy.validate.figures import write_figures
 from nas_proxy.validate.html import render_html
+
+_RANK_METRICS = (
+    "spearman", "kendall", "precision_at_k", "regret_at_k", "regret_at_1", "spearman_best",
+    "partial_spearman", "ndcg",
+)  # fmt: skip
 
 
 def run_report(study: StudyContext, *, force: bool) -> None:
@@ -27,8 +33,10 @@ def run_report(study: StudyContext, *, force: bool) -> None:
     pictures = [study.proxy_file.parent / name for name in ("before.png", "after.png")]
     write_atomically(folder / "report.json", json.dumps(report, indent=1, allow_nan=False))
     pictures += sorted(_worth_folder(study).glob("*/*.png"))
+    pictures += _frontier(folder)
     write_atomically(folder / "report.html", render_html(report, [*pictures, *figures]))
-    _log(study, report, figures)
+    _log(study, report, [*figures, *_frontier(folder)])
+    register_recipe(study)
     study.display.say(f"report: {(folder / 'report.html').resolve()}")
 
 
@@ -50,12 +58,25 @@ def collect(study: StudyContext) -> dict[str, Any]:
         "environment": {"hardware": hardware(study.device), "versions": versions()},
         "data": _data(study),
         "proxy_dataset": proxy_dataset.card(),
+        "calibration": _calibration(study),
         "search": search,
         "validation": validation,
         "points": _read(config.folder / "validate" / "points.json"),
         "worth": _worth(study),
-        "costs": _costs(study, proxy_dataset),
+        "costs": ledger(study),
     }
+
+
+def _frontier(folder: Path) -> list[Path]:
+    return sorted((folder / "calibrate").glob("frontier.png"))
+
+
+def _calibration(study: StudyContext) -> dict[str, Any] | None:
+    """How the recipe was found; None where the configuration's own sections are the recipe."""
+    found: dict[str, Any] | None = None
+    if study.config.recipe == "calibrated":
+        found = _read(study.config.folder / "calibrate" / "calibration.json")
+    return found
 
 
 def _worth_folder(study: StudyContext) -> Path:
@@ -83,31 +104,6 @@ def _data(study: StudyContext) -> dict[str, Any]:
     }
 
 
-def _costs(study: StudyContext, proxy_dataset: ProxyDataset) -> list[dict[str, Any]]:
-    """The ledger: what was paid for, how often, and seconds of one process in total."""
-    entries: list[dict[str, Any]] = [
-        {
-            "what": f"{what} ({proxy_dataset.method})" if what == "distilling" else what,
-            "count": 1,
-            "seconds": seconds,
-            "hardware": proxy_dataset.hardware,
-        }
-        for what, seconds in proxy_dataset.costs.items()
-    ]
-    for stage in ("search", "validate"):
-        # Every evaluation of the study stands in one of these logs, failed ones too.
-        for path in sorted((study.config.folder / stage).glob("*.jsonl")):
-            log = EvaluationLog(path)
-            entries.append(
-                {
-                    "what": f"{stage}: {path.stem.replace('_', ' ')}",
-                    "count": len(log),
-                    "seconds": sum(evaluation.seconds for evaluation in log),
-                }
-            )
-    return entries
-
-
 def _log(study: StudyContext, report: dict[str, Any], figures: list[Path]) -> None:
     """What a person who opens the study's run in MLflow finds."""
     run = study.tracker.study
@@ -125,17 +121,32 @@ def _log(study: StudyContext, report: dict[str, Any], figures: list[Path]) -> No
             if row["spearman"] is not None:
                 # MLflow's charts group what stands before the slash.
                 run.metrics({f"{row['kind']} spearman/{row['name']}": row["spearman"]["value"]})
-        proxy = report["validation"]["rows"][0]
-        for name in ("spearman", "kendall", "precision_at_k", "regret_at_k", "spearman_best"):
-            estimate = proxy[name]
-            for end in ("value", "low", "high"):
-                if estimate is not None and estimate[end] is not None:
-                    run.metrics({name if end == "value" else f"{name}_{end}": estimate[end]})
+        run.metrics(_rank_metrics(report["validation"]))
     for figure in figures:
         run.artifact(figure, "figures")
     for name in ("report.html", "report.json"):
         run.artifact(study.config.folder / name)
     run.finish()
+
+
+def _rank_metrics(validation: dict[str, Any]) -> dict[str, float]:
+    """The proxy's figures and the noise ceiling, each with the ends of its interval."""
+    proxy = validation["rows"][0]
+    estimates = {name: proxy[name] for name in _RANK_METRICS}
+    for part in proxy["slices"]:
+        percent = f"{100 * part['fraction']:.0f}_percent"
+        estimates[f"spearman_best_{percent}"] = part["spearman"]
+        estimates[f"precision_best_{percent}"] = part["precision"]
+    for entry in (proxy["uncertainty"] or {"coverage": []})["coverage"]:
+        if entry["expected"] in SHOWN_LEVELS:
+            estimates[f"coverage_{100 * entry['expected']:.0f}_percent"] = entry["observed"]
+    estimates["ceiling_spearman"] = (validation["ceiling"] or {"spearman": None})["spearman"]
+    return {
+        name if end == "value" else f"{name}_{end}": estimate[end]
+        for name, estimate in estimates.items()
+        for end in ("value", "low", "high")
+        if estimate is not None and estimate[end] is not None
+    }
 
 
 def _flat(mapping: dict[str, Any], path: str = "") -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +13,7 @@ from nas_proxy.environment import hardware, versions
 from nas_proxy.errors import StudyError
 from nas_proxy.files import write_atomically
 from nas_proxy.stages.context import StudyContext
+from nas_proxy.stages.ledger import one_off_seconds
 from nas_proxy.stages.recipe import PROXY, active_recipe
 from nas_proxy.teach.labelling import copy_teachers
 from nas_proxy.tracking.registry import RecipeRegistry
@@ -44,16 +44,11 @@ def fetch_trusted(study: StudyContext) -> None:
     )
 
 
-def register_recipe(study: StudyContext, costs: Mapping[str, float]) -> None:
-    """Register what the study calibrated, with what it is worth; the same again changes nothing.
-
-    Args:
-        study: The study.
-        costs: Seconds by what they were paid for, before the first candidate.
-    """
+def register_recipe(study: StudyContext) -> None:
+    """Register what the study calibrated, with what it is worth; the same again changes nothing."""
     if study.config.recipe != "calibrated":
         return
-    card = _card(study, sum(costs.values()))
+    card = _card(study)
     folder = study.recipe_folder
     files = {path.name: path for path in folder.iterdir() if path.is_file()}
     del files[PROXY]
@@ -64,7 +59,7 @@ def register_recipe(study: StudyContext, costs: Mapping[str, float]) -> None:
         study.display.say(f"recipe: registered as {found.model}, version {found.version}{alias}")
 
 
-def _card(study: StudyContext, one_off_seconds: float) -> RankCard:
+def _card(study: StudyContext) -> RankCard:
     """The same card as long as what it says is the same, but for the time."""
     config, spec = study.config, study.splits.spec
     recipe = active_recipe(study).recipe
@@ -87,7 +82,7 @@ def _card(study: StudyContext, one_off_seconds: float) -> RankCard:
         threshold=threshold,
         trusted=estimate.low is not None and estimate.low >= threshold,
         core_seconds_per_architecture=seconds,
-        one_off_seconds=one_off_seconds,
+        one_off_seconds=one_off_seconds(study),
         hardware=hardware(study.device),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),

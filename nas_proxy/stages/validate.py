@@ -18,32 +18,34 @@ import numpy as np
 
 from nas_proxy.config import StudyConfig
 from nas_proxy.data.proxy_dataset import ProxyDataset
-from nas_proxy.distill.random_subset import random_control
 from nas_proxy.errors import DataError
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog, merged
 from nas_proxy.evaluate.sample import draw_architectures, stratify
-from nas_proxy.evaluate.table import TruthTable, read_table
+from nas_proxy.evaluate.table import TruthTable
 from nas_proxy.files import write_atomically
-from nas_proxy.interfaces import DistillContext
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
-from nas_proxy.scores.calibrated import MIN_CALIBRATION
-from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSignal, make_score
+from nas_proxy.scores.calibrated import CalibratedScore
+from nas_proxy.scores.combine import Score, SingleSignal
 from nas_proxy.scores.signals import is_trained, trained_among, zero_cost_among
 from nas_proxy.stages.calibration_sample import SampleReferences
 from nas_proxy.stages.context import StudyContext
+from nas_proxy.stages.controls import control_score, other_scores, trained_controls
 from nas_proxy.stages.folder import StageFolder
+from nas_proxy.stages.ledger import one_off_seconds
 from nas_proxy.stages.recipe import ActiveRecipe, active_recipe, ranked_by, recipe_factory
-from nas_proxy.teach.labelling import copy_teachers, labels_like
-from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation
+from nas_proxy.validate.combination import best_combination
+from nas_proxy.validate.points import points_of
 from nas_proxy.validate.rank_report import Kind, Ranking, RankReport, Sample, judge
+from nas_proxy.validate.references import read_references, values_of
 from nas_proxy.validate.settings import ValidateSettings
 
 VERSION = 2
 _POOL_FACTOR = 3  # architectures scored for each stratified one that is chosen
 _REFERENCE_SIGNAL = "test_accuracy"
+_SIZES = {"parameters": "num_params", "FLOPs": "flops"}  # what bigger is, and its signals
 
 Evaluations = Mapping[Architecture, Evaluation]
 
@@ -79,20 +81,13 @@ def check_reference(config: StudyConfig) -> None:
     settings = config.validation
     if settings is None or settings.reference.table is None:
         return
-    table = _read_reference_table(config, settings)
+    table, _ = read_references(settings.reference, config.space)
     num_drawn = settings.num_architectures + settings.num_stratified * _POOL_FACTOR
     if len(table.values) < num_drawn:
         raise DataError(
             f"the truth table {settings.reference.table} holds {len(table.values)} architectures, "
             f"but validate.num_architectures and num_stratified need {num_drawn}; ask for fewer"
         )
-
-
-def _read_reference_table(config: StudyConfig, settings: ValidateSettings) -> TruthTable:
-    reference = settings.reference
-    return read_table(
-        Path(reference.table or ""), config.space, reference.architecture, reference.value
-    )
 
 
 @dataclass(frozen=True)
@@ -113,10 +108,6 @@ class _Validation:
     @cached_property
     def active(self) -> ActiveRecipe:
         return active_recipe(self.study)
-
-    @cached_property
-    def train(self) -> TrainSettings:
-        return self.active.recipe.train or self.study.config.train
 
     @cached_property
     def score(self) -> Score:
@@ -142,10 +133,11 @@ class _Validation:
         )
 
     @cached_property
-    def table(self) -> TruthTable | None:
+    def tables(self) -> tuple[TruthTable | None, TruthTable | None]:
+        """The reference's, and that of another seed."""
         if self.settings.reference.table is None:
-            return None
-        return _read_reference_table(self.study.config, self.settings)
+            return None, None
+        return read_references(self.settings.reference, self.study.config.space)
 
     @cached_property
     def trained_signals(self) -> tuple[str, ...]:
@@ -164,15 +156,18 @@ class _Validation:
         architectures = [*uniform, *stratified]
         zero_cost = {
             name: self._evaluate(name, self.study.zero_cost_factory((name,)), architectures)
-            for name in self.zero_cost_signals
+            for name in dict.fromkeys((*self.zero_cost_signals, *_SIZES.values()))
         }
         rankings = [self._proxy_ranking(proxy, architectures)]
         rankings += self._zero_cost_rankings(zero_cost)
         rankings += self._trained_controls(architectures, zero_cost)
+        reference, reference_name, reference_seconds = self._reference(architectures)
+        sizes = {words: values_of(name, zero_cost[name]) for words, name in _SIZES.items()}
+        sample = Sample(uniform, stratified, reference, sizes)
+        rankings += self._best_zero_cost(rankings, sample)
         rankings += self._other_combinations(proxy, architectures)
         rankings += self._single_signals(proxy, architectures)
-        reference, reference_name, reference_seconds = self._reference(architectures)
-        sample = Sample(uniform, stratified, reference)
+        rankings += self._reference_again(uniform, architectures)
         rng = np.random.default_rng(derive_seed("bootstrap", self.study.seed))
         report = judge(
             rankings,
@@ -182,7 +177,7 @@ class _Validation:
             reference_seconds=reference_seconds,
             rng=rng,
         )
-        return report, self._points(sample, rankings)
+        return report, points_of(self.study.config.space, sample, rankings)
 
     def _draw(self) -> tuple[list[Architecture], list[Architecture]]:
         """The uniform sample, and the pool from which the stratified one is chosen."""
@@ -191,7 +186,7 @@ class _Validation:
             self.study.config.space,
             self.settings.num_architectures + num_pool,
             make_generator(derive_seed("validation", self.study.seed)),
-            among=None if self.table is None else list(self.table.values),
+            among=None if self.tables[0] is None else list(self.tables[0].values),
             # They are part of the score: it would be judged on what made it.
             excluded=[*(e.architecture for e in self.score_reference), *self._calibration_sample()],
         )
@@ -211,14 +206,17 @@ class _Validation:
         return [scored[index] for index in chosen]
 
     def _evaluate(
-        self, name: str, factory: NetworkEvaluatorFactory, architectures: Sequence[Architecture]
+        self,
+        name: str,
+        factory: NetworkEvaluatorFactory,
+        architectures: Sequence[Architecture],
+        seed: int | None = None,
     ) -> Evaluations:
+        seed = self.study.seed if seed is None else seed
         file_name = f"{name.replace('/', '_').replace(':', '_')}.jsonl"
         log = EvaluationLog(self.folder.path / file_name)
         with self.study.display.progress(f"validating: {name}") as progress:
-            done = evaluate_all(
-                self.study.executor, factory, architectures, self.study.seed, log, progress
-            )
+            done = evaluate_all(self.study.executor, factory, architectures, seed, log, progress)
         return dict(zip(architectures, done, strict=True))
 
     def _proxy_factory(self) -> NetworkEvaluatorFactory:
@@ -228,13 +226,21 @@ class _Validation:
         self, evaluations: Evaluations, architectures: Sequence[Architecture]
     ) -> Ranking:
         used = {a: evaluations[a] for a in architectures}
-        reference_seconds = sum(evaluation.seconds for evaluation in self.score_reference)
-        return self._ranking(
+        ranking = self._ranking(
             self._proxy_name(),
             "proxy",
             used,
             self.score,
-            one_off_seconds=self.proxy_dataset.cost_seconds + reference_seconds,
+            one_off_seconds=one_off_seconds(self.study),
+        )
+        if not isinstance(self.score, CalibratedScore):
+            return ranking
+        predictions = {a: self.score.predict(e) for a, e in used.items() if e.complete}
+        return replace(
+            ranking,
+            predictions={a: prediction.mean for a, prediction in predictions.items()},
+            deviations={a: prediction.deviation for a, prediction in predictions.items()},
+            to_unit=self.score.normal_score,
         )
 
     def _proxy_name(self) -> str:
@@ -246,14 +252,22 @@ class _Validation:
     def _zero_cost_rankings(self, zero_cost: Mapping[str, Evaluations]) -> list[Ranking]:
         """Each alone, and those of the score together, if it combines several with a training."""
         rankings = [
-            self._ranking(name, "control", evaluations, SingleSignal(name))
-            for name, evaluations in zero_cost.items()
+            self._ranking(name, "control", zero_cost[name], SingleSignal(name))
+            for name in self.zero_cost_signals
         ]
         own = tuple(name for name in self.score.signals if name in zero_cost)
         if self.trained_signals and len(own) > 1:
             merged = _merge([zero_cost[name] for name in own])
             rankings.append(self._combined(f"zero-cost alone ({_in_words(own)})", own, merged))
         return rankings
+
+    def _best_zero_cost(self, rankings: Sequence[Ranking], sample: Sample) -> list[Ranking]:
+        """What the scores that need no training know together, if that is more than one knows."""
+        if not self.trained_signals:
+            return []
+        alone = [ranking for ranking in rankings if ranking.name in self.zero_cost_signals]
+        found = best_combination(alone, sample.uniform, sample.reference)
+        return [] if found is None else [found]
 
     def _trained_controls(
         self, architectures: Sequence[Architecture], zero_cost: Mapping[str, Evaluations]
@@ -263,97 +277,26 @@ class _Validation:
             return []
         own = [zero_cost[name] for name in self.score.signals if name in zero_cost]
         rankings = []
-        for name, file_name, factory in self._trained_control_factories():
+        file = self.folder.path / "random_subset.safetensors"
+        controls = trained_controls(self.study, self.active, self.trained_signals, file)
+        for name, file_name, factory in controls:
             trained = self._evaluate(file_name, factory, architectures)
             rankings.append(self._combined(name, self.score.signals, _merge([trained, *own])))
         return rankings
 
-    def _trained_control_factories(self) -> list[tuple[str, str, NetworkEvaluatorFactory]]:
-        """The same steps at the same fidelity on the full data, and on random images.
-
-        A recipe that trains on the full data has no such controls: it is one of them.
-        """
-        proxy_dataset, train, study = self.proxy_dataset, self.train, self.study
-        requested = self.trained_signals
-        if self.active.recipe.train_on != "proxy":
-            return []
-        num_images = len(proxy_dataset.labels)
-        settings = replace(
-            train,
-            num_steps=train.steps_for(num_images),
-            num_epochs=None,
-            batch_size=min(train.batch_size, num_images),
-            augmentation=train.augmentation or proxy_dataset.augmentation,
-        )
-        full_data = study.factory(train_on="full_data", settings=settings, signals=requested)
-        file, subset = self._random_subset()
-        random = replace(
-            study.proxy_factory(file, subset, self.train),
-            requested=full_data.requested,
-            teachers=full_data.teachers,
-        )
-        name = f"a random subset of the same size, {subset.labelling.kind} labels"
-        return [
-            (name, "random_subset", random),
-            ("the same steps on the full data", "same_steps_full_data", full_data),
-        ]
-
-    def _random_subset(self) -> tuple[Path, ProxyDataset]:
-        """As many random images as the proxy has for training, labelled as the proxy is."""
-        file = self.folder.path / "random_subset.safetensors"
-        study = self.study
-        subset = random_control(
-            self.proxy_dataset,
-            labels_like(self.proxy_dataset, study.proxy_file, study.config.labels),
-            study.splits.search_train,
-            seed=derive_seed("random subset control", study.seed),
-            context=DistillContext(cache=study.cache_folder),
-        )
-        if subset.labelling.per == "view":
-            copy_teachers(study.proxy_file, file)
-        subset.save(file)
-        return file, subset
-
     def _combined(self, name: str, signals: tuple[str, ...], evaluations: Evaluations) -> Ranking:
-        """A control that ranks as the score does; without calibration the sample is its reference.
-
-        Where the recipe is a fitted model, zero-cost signals get a model too, fitted to the same
-        calibration sample; other trainings were not run on that sample and are averaged by rank.
-        """
-        complete = [evaluation for evaluation in evaluations.values() if evaluation.complete]
-        if len(signals) == 1 or len(complete) < 4:
-            return self._ranking(name, "control", evaluations, SingleSignal(signals[0]))
-        if self.active.recipe.score.combine == "calibrated" and not trained_among(signals):
-            settings = replace(self.active.recipe.score, signals=signals)
-            return self._ranking(
-                f"{name}, calibrated alike", "control", evaluations, self._fitted(settings)
-            )
-        return self._ranking(name, "control", evaluations, RankMean(signals, complete))
-
-    def _fitted(self, settings: ScoreSettings) -> Score:
-        space = self.study.config.space
-        return make_score(
-            settings,
-            self.active.calibrated_on,
-            self.active.references,
-            space.encode if space.can_encode else None,
-        )
+        found = list(evaluations.values())
+        suffix, score = control_score(self.study, self.active, signals, found)
+        return self._ranking(name + suffix, "control", evaluations, score)
 
     def _other_combinations(
         self, proxy: Evaluations, architectures: Sequence[Architecture]
     ) -> list[Ranking]:
         """A calibrated recipe's signals, combined in the ways that it does not combine them."""
-        settings, known = self.active.recipe.score, self.active.calibrated_on
-        if len(settings.signals) == 1 or not known:
-            return []
-        others = {"the same signals, rank mean": replace(settings, combine="rank_mean")}
-        if sum(e.complete for e in known) >= MIN_CALIBRATION:
-            others["the same signals, calibrated"] = replace(settings, combine="calibrated")
         used = {a: proxy[a] for a in architectures}
         return [
-            self._ranking(name, "signal", used, self._fitted(other))
-            for name, other in others.items()
-            if other != settings
+            self._ranking(name, "signal", used, score)
+            for name, score in other_scores(self.study, self.active).items()
         ]
 
     def _single_signals(
@@ -378,20 +321,34 @@ class _Validation:
     def _reference(
         self, architectures: Sequence[Architecture]
     ) -> tuple[dict[Architecture, float], str, float]:
-        settings = self.settings.reference
-        if self.table is not None:
-            values = {a: self.table.values[a] for a in architectures}
+        settings, (table, _) = self.settings.reference, self.tables
+        if table is not None:
+            values = {a: table.values[a] for a in architectures}
             return values, f"{settings.value} of {Path(settings.table or '').name}", 0.0
-        assert settings.train is not None
-        factory = self.study.full_data_factory(settings.train, "test")
+        factory = self._reference_factory()
         done = self._evaluate("reference", factory, architectures)
-        values = {
-            a: evaluation.signals[_REFERENCE_SIGNAL]
-            for a, evaluation in done.items()
-            if evaluation.complete
-        }
         name = f"test accuracy after full-data training ({factory.fidelity.num_steps} steps)"
-        return values, name, self._mean_seconds(done)
+        return values_of(_REFERENCE_SIGNAL, done), name, self._mean_seconds(done)
+
+    def _reference_again(
+        self, uniform: Sequence[Architecture], architectures: Sequence[Architecture]
+    ) -> list[Ranking]:
+        """Another seed of the reference as a ranking, if there is one: the noise ceiling."""
+        name, (_, table) = "the reference with another seed", self.tables
+        if table is not None:
+            found = {a: table.values[a] for a in architectures if a in table.values}
+            return [Ranking(name, "ceiling", found, 0.0)]
+        again = uniform[: self.settings.ceiling_architectures]
+        if not again:
+            return []
+        seed = derive_seed("second reference", self.study.seed)
+        done = self._evaluate("reference_second_seed", self._reference_factory(), again, seed)
+        values, failures = values_of(_REFERENCE_SIGNAL, done), _failures(done)
+        return [Ranking(name, "ceiling", values, self._mean_seconds(done), failures=failures)]
+
+    def _reference_factory(self) -> NetworkEvaluatorFactory:
+        assert self.settings.reference.train is not None
+        return self.study.full_data_factory(self.settings.reference.train, "test")
 
     def _ranking(
         self,
@@ -408,30 +365,20 @@ class _Validation:
             scores={a: score.of(e) for a, e in evaluations.items() if e.complete},
             seconds_per_architecture=self._mean_seconds(evaluations),
             one_off_seconds=one_off_seconds,
-            failures=Counter(e.reason for e in evaluations.values() if not e.complete),
+            failures=_failures(evaluations),
         )
 
     def _mean_seconds(self, evaluations: Evaluations) -> float:
         return sum(map(self.study.cost, evaluations.values())) / len(evaluations)
 
-    def _points(self, sample: Sample, rankings: Sequence[Ranking]) -> list[dict[str, Any]]:
-        """One entry for each architecture, for the figures and for whoever wants to recompute."""
-        return [
-            {
-                "architecture_id": architecture.id,
-                "genotype": architecture.genotype,
-                "description": self.study.config.space.describe(architecture),
-                "drawn": "uniform" if position < len(sample.uniform) else "stratified",
-                "reference": sample.reference.get(architecture),
-                "scores": {r.name: r.scores.get(architecture) for r in rankings},
-            }
-            for position, architecture in enumerate([*sample.uniform, *sample.stratified])
-        ]
-
 
 def _merge(parts: Sequence[Evaluations]) -> Evaluations:
     """One evaluation for each architecture with the signals of all parts; complete if all are."""
     return {a: merged([part[a] for part in parts]) for a in parts[0]}
+
+
+def _failures(evaluations: Evaluations) -> Mapping[str, int]:
+    return Counter(e.reason for e in evaluations.values() if not e.complete)
 
 
 def _in_words(signals: Sequence[str]) -> str:

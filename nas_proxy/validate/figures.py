@@ -6,40 +6,39 @@ Texts of the report are drawn with `parse_math=False`: a dollar sign in a name i
 from __future__ import annotations
 
 import io
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from nas_proxy.files import write_atomically
-from nas_proxy.validate.ranks import Estimate
+from nas_proxy.validate.cost_figure import CostPoint, draw_cost
+from nas_proxy.validate.drawing import (
+    BLUE,
+    DPI,
+    GREY,
+    INK,
+    RED,
+    SKY,
+    Label,
+    ends,
+    new_axes,
+    place_labels,
+    wrap,
+    write_words,
+)
+from nas_proxy.validate.ranks import Estimate, num_best
 
 _MAX_OUTLIERS = 5
-_DPI = 150
-_WIDTH = 7.0  # inches: 10 points are 14 pixels when a page shows the figure 700 pixels wide
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-_BLUE, _RED, _SKY = "#0072B2", "#D55E00", "#56B4E9"
-_INK, _GREY, _FAINT = "#24292f", "#6b7480", "#d5dae0"
-_SPEARMAN = "Spearman with 95 % interval"
-_TICKS = {
-    0.001: "1 ms", 0.01: "10 ms", 0.1: "0.1 s", 1: "1 s", 10: "10 s",
-    60: "1 min", 600: "10 min", 3600: "1 h", 36_000: "10 h", 360_000: "100 h",
-}  # fmt: skip
-# Where a label may lie: pixels between it and its dot, and on which side; the first are best.
-_GAPS = (14, 24, 38, 56, 78, 104, 134, 168, 206)
-_DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)])
+_MAX_SIGNAL_NAMES = 6  # in the figure of cost, where they stand close together
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,7 @@ def write_figures(report: dict[str, Any], folder: Path) -> list[Path]:
         "rank_scatter.png": _rank_scatter,
         "rank_comparison.png": _rank_comparison,
         "cost.png": _cost,
+        "uncertainty.png": _uncertainty,
         "optimisation_history.png": _optimisation_history,
     }
     written = []
@@ -89,7 +89,7 @@ def write_figures(report: dict[str, Any], folder: Path) -> list[Path]:
         figure = draw(report)
         if figure is not None:
             buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
+            figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
             write_atomically(folder / name, buffer.getvalue())
             written.append(folder / name)
     return written
@@ -100,7 +100,7 @@ def rank_outliers(report: dict[str, Any]) -> list[Outlier]:
 
     Ranks less than a tenth of the sample apart are no outliers.
     """
-    points = _points(report)
+    points = ranked_points(report)
     if not points:
         return []
     scores, reference = np.array([[point["score"], point["reference"]] for point in points]).T
@@ -123,8 +123,8 @@ def rank_outliers(report: dict[str, Any]) -> list[Outlier]:
     ]
 
 
-def _points(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """The architectures that both the proxy and the reference have a value for."""
+def ranked_points(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The architectures that both sides have a value for, with the proxy's in `score`."""
     if not report["validation"] or not report["points"]:
         return []
     name = report["validation"]["rows"][0]["name"]
@@ -136,17 +136,17 @@ def _points(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _rank_scatter(report: dict[str, Any]) -> Figure | None:
-    points = _points(report)
+    points = ranked_points(report)
     if len(points) < 2:
         return None
     validation = report["validation"]
-    figure, axes = _axes(5.2)
+    figure, axes = new_axes(5.2)
     scores, reference = np.array([[point["score"], point["reference"]] for point in points]).T
     x, y = _clip(scores), _clip(reference)
     uniform = np.array([point["drawn"] == "uniform" for point in points])
     for chosen, label, marker, color in (
-        (uniform, "drawn uniformly", "o", _BLUE),
-        (~uniform, "drawn over the strata of the score", "D", _RED),
+        (uniform, "drawn uniformly", "o", BLUE),
+        (~uniform, "drawn over the strata of the score", "D", RED),
     ):
         if chosen.any():
             axes.scatter(
@@ -157,7 +157,7 @@ def _rank_scatter(report: dict[str, Any]) -> Figure | None:
     _shade_best(axes, report)
     proxy = validation["rows"][0]
     rho = f"Spearman {Estimate(**proxy['spearman'])}" if proxy["spearman"] else "No Spearman"
-    _write_words(
+    write_words(
         axes,
         f"{rho}, n = {proxy['n']}",
         x=f"score of the proxy (higher is better{_beyond(scores, x, 'left')})",
@@ -165,10 +165,10 @@ def _rank_scatter(report: dict[str, Any]) -> Figure | None:
     )
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     labels = [
-        _Label(max(found.score, x.min()), max(found.reference, y.min()), str(found.number), True)
+        Label(max(found.score, x.min()), max(found.reference, y.min()), str(found.number), True)
         for found in rank_outliers(report)
     ]
-    _place(axes, labels, dots=[Bbox([dot, dot]) for dot in np.column_stack([x, y])])
+    place_labels(axes, labels, dots=[Bbox([dot, dot]) for dot in np.column_stack([x, y])])
     return figure
 
 
@@ -180,7 +180,7 @@ def _shade_best(axes: Axes, report: dict[str, Any]) -> None:
     low, high = axes.get_ylim()
     if ordered:
         axes.axhspan(
-            ordered[max(1, round(fraction * len(ordered))) - 1], high, color=_SKY, alpha=0.16,
+            ordered[num_best(fraction, len(ordered)) - 1], high, color=SKY, alpha=0.16,
             lw=0, zorder=0, label=f"best {100 * fraction:.0f} % by reference",
         )  # fmt: skip
     axes.set_ylim(low, high)
@@ -191,72 +191,84 @@ def _rank_comparison(report: dict[str, Any]) -> Figure | None:
     if not rows:
         return None
     rows = sorted(rows, key=lambda row: row["spearman"]["value"])
-    figure, axes = _axes(1.5 + 0.42 * len(rows))
+    figure, axes = new_axes(1.5 + 0.42 * len(rows))
     for position, row in enumerate(rows):
         estimate, strong = Estimate(**row["spearman"]), row["kind"] == "proxy"
-        low, high = _ends(estimate)
-        color = _BLUE if strong else _GREY
+        low, high = ends(estimate)
+        color = BLUE if strong else GREY
         axes.hlines(position, low, high, color=color, lw=2.6 if strong else 1.6, zorder=2)
         if strong:
-            axes.axvspan(low, high, color=_BLUE, alpha=0.08, lw=0, zorder=0)
+            axes.axvspan(low, high, color=BLUE, alpha=0.08, lw=0, zorder=0)
         axes.plot(
             estimate.value, position, "o", ms=9 if strong else 7, mec=color, mew=1.4, zorder=3,
             mfc="white" if row["kind"] == "signal" else color,
         )  # fmt: skip
         axes.annotate(
             str(estimate), (1.02, position), xycoords=("axes fraction", "data"), va="center",
-            fontsize=9, color=_INK if strong else _GREY, weight="bold" if strong else "normal",
+            fontsize=9, color=INK if strong else GREY, weight="bold" if strong else "normal",
         )  # fmt: skip
-    axes.axvline(0, color=_GREY, lw=1, zorder=1)
+    axes.axvline(0, color=GREY, lw=1, zorder=1)
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_yticks(range(len(rows)), [_wrap(row["name"], 30) for row in rows], parse_math=False)
+    axes.set_yticks(range(len(rows)), [wrap(row["name"], 30) for row in rows], parse_math=False)
     for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_fontweight("bold" if row["kind"] == "proxy" else "normal")
-        tick.set_color(_GREY if row["kind"] == "signal" else _INK)
-    _write_words(axes, "Which ranking agrees best with the reference?", x=_SPEARMAN, y="")
+        tick.set_color(GREY if row["kind"] == "signal" else INK)
+    write_words(
+        axes, "Which ranking agrees best with the reference?", x="Spearman with 95 % interval", y=""
+    )
     return figure
 
 
 def _cost(report: dict[str, Any]) -> Figure | None:
-    rows = _rows(report, "proxy", "control")
+    rows = _rows(report, "proxy", "control", "signal")
     if not rows:
         return None
-    figure, axes = _axes(4.8)
-    axes.set_xscale("log")
-    seconds = [max(row["seconds_per_architecture"], min(_TICKS)) for row in rows]
-    dots, lines = [], []
-    for x, row in zip(seconds, rows, strict=True):
-        estimate = Estimate(**row["spearman"])
-        color = _BLUE if row["kind"] == "proxy" else _GREY
-        low, high = _ends(estimate)
-        axes.vlines(x, low, high, color=color, lw=1.4, alpha=0.55)
-        axes.plot(x, estimate.value, "o", ms=9 if row["kind"] == "proxy" else 7, color=color)
-        dots.append(Bbox([[x, estimate.value], [x, estimate.value]]))
-        lines.append(Bbox([[x, low], [x, high]]))
-    axes.margins(y=0.1)
-    reference = report["validation"]["reference_seconds_per_architecture"]
-    if reference > 0:
-        axes.axvline(reference, color=_RED, lw=1.6, ls="--", label="the reference itself")
-        lines.append(Bbox([[reference, axes.get_ylim()[0]], [reference, axes.get_ylim()[1]]]))
-        figure.legend(loc="outside lower center", frameon=False, fontsize=9)
-    _show_seconds(axes, min(seconds), max([*seconds, reference]))
-    time = "time for one architecture, one-off cost left out"
-    _write_words(axes, "What a ranking costs, and what it is worth", x=time, y=_SPEARMAN)
-    labels = [
-        _Label(x, row["spearman"]["value"], _wrap(row["name"], 24), row["kind"] == "proxy")
-        for x, row in zip(seconds, rows, strict=True)
-    ]
-    _place(axes, labels, dots=dots, lines=lines)
+    signals = [row for row in rows if row["kind"] == "signal"]
+    nameless = sorted(signals, key=lambda row: -row["spearman"]["value"])[_MAX_SIGNAL_NAMES:]
+    numbers = sorted({row["n"] for row in rows})
+    n = " to ".join(str(number) for number in dict.fromkeys((numbers[0], numbers[-1])))
+    return draw_cost(
+        [
+            CostPoint(
+                "" if row in nameless else row["name"],
+                row["seconds_per_architecture"],
+                Estimate(**row["spearman"]),
+                strong=row["kind"] == "proxy",
+                hollow=row["kind"] == "signal",
+            )
+            for row in rows
+        ],
+        title=f"What a ranking costs, and what it is worth (n = {n})",
+        reference_seconds=report["validation"]["reference_seconds_per_architecture"],
+    )
+
+
+def _uncertainty(report: dict[str, Any]) -> Figure | None:
+    rows = (report["validation"] or {"rows": []})["rows"]
+    found = rows[0]["uncertainty"] if rows else None
+    if not found:
+        return None
+    figure, axes = new_axes(5.4)
+    expected = [entry["expected"] for entry in found["coverage"]]
+    observed = [Estimate(**entry["observed"]) for entry in found["coverage"]]
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls="--", label="as it should be")
+    low, high = zip(*(ends(estimate) for estimate in observed), strict=True)
+    axes.fill_between(expected, low, high, color=BLUE, alpha=0.14, lw=0, label="95 % interval")
+    values = [estimate.value for estimate in observed]
+    axes.plot(expected, values, "o-", color=BLUE, lw=1.8, ms=6, label="found", zorder=3)
+    axes.text(0.04, 0.93, "too cautious", color=GREY, fontsize=9.5)
+    axes.text(0.96, 0.04, "too sure of itself", color=GREY, fontsize=9.5, ha="right")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    write_words(
+        axes,
+        f"Is the score as sure of itself as it may be? (n = {found['n']})",
+        x="share of the references that its intervals should hold",
+        y="share that they hold",
+    )
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
-
-
-def _show_seconds(axes: Axes, low: float, high: float) -> None:
-    """Ticks that a person reads, and room for labels at both sides."""
-    low, high = low / 4, high * 12
-    axes.set_xlim(low, high)
-    ticks = [tick for tick in _TICKS if low <= tick <= high]
-    axes.set_xticks(ticks, [_TICKS[tick] for tick in ticks])
-    axes.minorticks_off()
 
 
 def _optimisation_history(report: dict[str, Any]) -> Figure | None:
@@ -264,26 +276,26 @@ def _optimisation_history(report: dict[str, Any]) -> Figure | None:
     scored = [trial for trial in trials if trial["score"] is not None]
     if not scored:
         return None
-    figure, axes = _axes(3.9)
+    figure, axes = new_axes(3.9)
     x = np.array([trial["trial"] for trial in scored])
     scores = np.array([trial["score"] for trial in scored], dtype=np.float64)
     y = _clip(scores, reach=6)
     axes.scatter(
-        x, y, s=26, color=_GREY, alpha=0.8, linewidths=0, zorder=3, label="score of a trial"
+        x, y, s=26, color=GREY, alpha=0.8, linewidths=0, zorder=3, label="score of a trial"
     )
     last = max(trial["trial"] for trial in trials)
     best = np.maximum.accumulate(y)
-    axes.step([*x, last], [*best, best[-1]], where="post", color=_BLUE, lw=2.2, label="best so far")
+    axes.step([*x, last], [*best, best[-1]], where="post", color=BLUE, lw=2.2, label="best so far")
     failed = [trial["trial"] for trial in trials if trial["score"] is None]
     axes.margins(0.03, 0.12)
     if failed:
         axes.plot(
-            failed, [0.03] * len(failed), "x", color=_RED, ms=7, mew=1.8, ls="",
+            failed, [0.03] * len(failed), "x", color=RED, ms=7, mew=1.8, ls="",
             transform=axes.get_xaxis_transform(), label=f"failed ({len(failed)})", clip_on=False,
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     words = "Score of each trial of the search"
-    _write_words(axes, words, x="trial", y=f"score (higher is better{_beyond(scores, y, 'lower')})")
+    write_words(axes, words, x="trial", y=f"score (higher is better{_beyond(scores, y, 'lower')})")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
@@ -292,13 +304,6 @@ def _rows(report: dict[str, Any], *kinds: str) -> list[dict[str, Any]]:
     """The rankings of these kinds that have a Spearman."""
     rows = (report["validation"] or {"rows": []})["rows"]
     return [row for row in rows if row["kind"] in kinds and row["spearman"]]
-
-
-def _ends(estimate: Estimate) -> tuple[float, float]:
-    """The interval, or the value alone where there is none."""
-    if estimate.low is None or estimate.high is None:
-        return estimate.value, estimate.value
-    return estimate.low, estimate.high
 
 
 def _clip(values: NDArray[np.float64], reach: float = 3) -> NDArray[np.float64]:
@@ -317,80 +322,3 @@ def _clip(values: NDArray[np.float64], reach: float = 3) -> NDArray[np.float64]:
 def _beyond(values: NDArray[np.float64], shown: NDArray[np.float64], edge: str) -> str:
     """A remark on values that `_clip` moved."""
     return f"; dots on the {edge} edge lie beyond it" if (shown > values).any() else ""
-
-
-def _axes(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(
-        figsize=(_WIDTH, height), dpi=_DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
-    )
-    FigureCanvasAgg(figure)  # a figure keeps it
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(labelcolor=_INK, color=_FAINT, labelsize=9.5, length=3)
-    axes.grid(color=_FAINT, lw=0.6, alpha=0.7)
-    return figure, axes
-
-
-def _write_words(axes: Axes, title: str, *, x: str, y: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11.5, weight="bold", color=_INK, pad=10)
-    axes.set_xlabel(_wrap(x, 80), fontsize=10, color=_INK, labelpad=6)
-    axes.set_ylabel(_wrap(y, 44), fontsize=10, color=_INK, labelpad=6, parse_math=False)
-
-
-def _wrap(text: str, width: int) -> str:
-    """Lines of about the same length."""
-    num_lines = -(-len(text) // width)
-    return textwrap.fill(text, min(width, len(text) // max(1, num_lines) + 6))
-
-
-@dataclass(frozen=True)
-class _Label:
-    """A text that belongs to a dot at `(x, y)`."""
-
-    x: float
-    y: float
-    text: str
-    strong: bool = False
-
-
-def _place(
-    axes: Axes, labels: Sequence[_Label], *, dots: Sequence[Bbox], lines: Sequence[Bbox] = ()
-) -> None:
-    """Write each label near its dot, over no dot and no other label, and over few lines.
-
-    Args:
-        axes: Finished otherwise: the places hold for the layout as it is now.
-        labels: The first one chooses first.
-        dots: Boxes in data coordinates.
-        lines: Likewise.
-    """
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    taken = [axes.transData.transform_bbox(box).padded(6) for box in dots]
-    crossed = [axes.transData.transform_bbox(box).padded(2) for box in lines]
-    for label in labels:
-        dot = axes.transData.transform((label.x, label.y))
-        text = axes.annotate(
-            label.text, (label.x, label.y), (0, 0), textcoords="offset points", ha="center",
-            va="center", fontsize=9, color=_INK, weight="bold" if label.strong else "normal",
-            parse_math=False, zorder=5, path_effects=[withStroke(linewidth=2, foreground="white")],
-            arrowprops={"arrowstyle": "-", "color": _GREY, "lw": 0.7, "shrinkA": 0, "shrinkB": 5},
-        )  # fmt: skip
-        half = np.array(text.get_window_extent().size) / 2
-        shifts = [direction * (half + gap) for gap in _GAPS for direction in _DIRECTIONS]
-        boxes = [Bbox([dot + shift - half, dot + shift + half]).padded(2) for shift in shifts]
-        badness = [
-            gap
-            + 500 * sum(not axes.bbox.contains(*corner) for corner in box.corners())
-            + 500 * box.count_overlaps(taken)
-            + 25 * box.count_overlaps(crossed)
-            for gap, box in zip(np.repeat(_GAPS, len(_DIRECTIONS)), boxes, strict=True)
-        ]
-        chosen = int(np.argmin(badness))
-        taken.append(boxes[chosen])
-        text.set_position(tuple(shifts[chosen] * 72 / figure.dpi))
-        if text.arrow_patch is not None:  # a label beside its dot needs no line to it
-            text.arrow_patch.set_visible(not boxes[chosen].padded(22).contains(*dot))

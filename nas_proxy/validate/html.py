@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nas_proxy.validate.figures import rank_outliers
+from nas_proxy.validate.coverage import SHOWN_LEVELS
+from nas_proxy.validate.figures import rank_outliers, ranked_points
 
 _COST_SIGNALS = ("train_seconds", "images_seen")  # no quality of an architecture
 
@@ -36,6 +38,7 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         report=report,
         config=report["config"],
         search=report["search"],
+        calibration=report.get("calibration"),
         validation=report["validation"],
         pictures={path.stem: _data_uri(path) for path in pictures if path.is_file()},
         outliers=rank_outliers(report),
@@ -44,6 +47,8 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         teachers=_teachers(report["proxy_dataset"]),
         failures=_failures(report),
         total_seconds=sum(entry["seconds"] for entry in report["costs"]),
+        pick=_pick(report),
+        headline=_headline(report["verdict"]),
         **_ranking(report["validation"]),
     )
 
@@ -89,8 +94,24 @@ def _ranking(validation: dict[str, Any] | None) -> dict[str, Any]:
         "signals": sorted((row for row in rows if row["kind"] == "signal"), key=_by_spearman),
         "comparisons": [(sentence, row["outcome"]) for sentence, row in sentences],
         "regret_digits": _regret_digits(rows),
+        "coverage": _coverage(rows[0]),
+        "pairs": _pairs(validation),
         "saving": _saving(rows[0], validation["reference_seconds_per_architecture"]),
     }
+
+
+def _headline(verdict: str) -> tuple[str, str, str]:
+    """What stands in large letters, what joins the rest to it, and the rest."""
+    found = re.search(r"; |(?<=\.) ", verdict)
+    if found is None:
+        return verdict, "", ""
+    return verdict[: found.start()], found.group(), verdict[found.end() :]
+
+
+def _pick(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The uniformly drawn architecture that the proxy ranks first; the earlier one of a tie."""
+    points = [point for point in ranked_points(report) if point["drawn"] == "uniform"]
+    return max(points, key=lambda point: float(point["score"]), default=None)
 
 
 def _outcome(row: Mapping[str, Any]) -> str:
@@ -103,13 +124,26 @@ def _outcome(row: Mapping[str, Any]) -> str:
     return "worse" if difference["high"] < 0 else "open"
 
 
+def _pairs(validation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Every two rankings that are no single signals."""
+    signals = {row["name"] for row in validation["rows"] if row["kind"] == "signal"}
+    return [p for p in validation["differences"] if not signals & {p["first"], p["second"]}]
+
+
+def _coverage(proxy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = (proxy["uncertainty"] or {"coverage": []})["coverage"]
+    return [entry for entry in found if entry["expected"] in SHOWN_LEVELS]
+
+
 def _by_spearman(row: Mapping[str, Any]) -> float:
     return -row["spearman"]["value"] if row["spearman"] else math.inf
 
 
 def _regret_digits(rows: Sequence[Mapping[str, Any]]) -> int:
     """Regret is in the unit of the reference: accuracies of 0 to 1 need a digit more."""
-    values = [row["regret_at_k"]["value"] for row in rows if row["regret_at_k"]]
+    values = [
+        row[name]["value"] for row in rows for name in ("regret_at_k", "regret_at_1") if row[name]
+    ]
     return 3 if max(values, default=0) < 1 else 2
 
 

@@ -20,6 +20,8 @@ Statistic = Callable[[Values, Values], Values]
 CONFIDENCE = 0.95
 MIN_ARCHITECTURES = 3  # below it a correlation says nothing
 MIN_FOR_INTERVAL = 6  # below it the bootstrap's few different resamples make any interval a fiction
+_SAME = 1e-9  # two figures that differ by less do so by rounding
+_COLLINEAR = 1e-10  # share of a sum of squares that is rounding: one swap among 1,000 leaves more
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,7 @@ def decimal(value: float) -> str:
 
 def spearman(scores: Values, reference: Values) -> Values:
     """Spearman's rho; ties get their mean rank; NaN where one side is constant."""
-    x, y = stats.rankdata(scores, axis=-1), stats.rankdata(reference, axis=-1)
-    x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean(axis=-1, keepdims=True)
+    x, y = _centred_ranks(scores), _centred_ranks(reference)
     norm = np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
     return _divide((x * y).sum(axis=-1), norm)
 
@@ -87,6 +88,56 @@ def regret_at(k: int) -> Statistic:
     return statistic
 
 
+def ndcg_at(k: int) -> Statistic:
+    """Normalised discounted cumulative gain of the k best by score: are the best ones first?
+
+    The gain of an architecture is its rank by reference, 0 for the worst and 1 for the best, with
+    the mean rank for ties; position j counts `1 / log2(1 + j)`; the order of the reference itself
+    has 1. A random order has about one half, not 0. NaN where the reference is constant.
+    """
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+
+    def statistic(scores: Values, reference: Values) -> Values:
+        last = np.array(reference.shape[-1] - 1.0)
+        gains = _divide(stats.rankdata(reference, axis=-1) - 1, last)
+        reached, possible = (
+            (np.take_along_axis(gains, _best(values, k), axis=-1) * discounts).sum(axis=-1)
+            for values in (scores, reference)
+        )
+        differs = reference.max(axis=-1) > reference.min(axis=-1)
+        return np.where(differs, _divide(reached, possible), np.nan)
+
+    return statistic
+
+
+def partial_spearman(values: Values, reference: Values) -> Values:
+    """Spearman's rho between a score and the reference at equal covariates, such as size.
+
+    Everything is turned into ranks (so the covariates' logarithms would give the same), what a
+    linear function of the covariates' ranks explains is taken away from both sides, and the rests
+    are correlated. Covariates that say the same count once; a constant one is no covariate.
+
+    Args:
+        values: The score and then its covariates, `(1 + num_covariates, ..., n)`.
+        reference: `(..., n)`.
+
+    Returns:
+        NaN where the covariates determine the score or the reference, and where fewer than three
+        more architectures than covariates leave nothing to correlate.
+    """
+    sides = np.stack([_centred_ranks(values[0]), _centred_ranks(reference)], axis=-1)
+    covariates = np.moveaxis(_centred_ranks(values[1:]), 0, -1)
+    n, num_covariates = covariates.shape[-2:]
+    if n < num_covariates + 3:
+        return np.full(sides.shape[:-2], np.nan)
+    transposed = np.swapaxes(covariates, -1, -2)
+    inverse = np.linalg.pinv(transposed @ covariates, rcond=_COLLINEAR, hermitian=True)
+    rests = sides - covariates @ (inverse @ (transposed @ sides))
+    left, total = (rests**2).sum(axis=-2), (sides**2).sum(axis=-2)
+    left = np.where(left > _COLLINEAR * total, left, np.nan)
+    return _divide(rests.prod(axis=-1).sum(axis=-1), np.sqrt(left.prod(axis=-1)))
+
+
 def estimate(
     statistic: Statistic,
     scores: Values,
@@ -99,7 +150,7 @@ def estimate(
 
     Args:
         statistic: One of this module's.
-        scores: `(n,)`, or `(m, n)` for a statistic of several scores; all finite.
+        scores: `(n,)`, or `(m, n)` for a statistic of several; all finite.
         reference: `(n,)`, of the same architectures.
         num_resamples: Of the architectures, not of seeds.
         rng: The only source of randomness.
@@ -143,21 +194,33 @@ def spearman_difference(scores: Values, reference: Values) -> Values:
     return spearman(scores[0], reference) - spearman(scores[1], reference)
 
 
-def num_architectures_to_tell(difference: Estimate, n: int) -> int | None:
-    """How many architectures would make the interval of a difference of this size exclude zero.
+def num_architectures_to_tell(figure: Estimate, n: int, *, threshold: float = 0.0) -> int | None:
+    """How many architectures in all would make the interval of such a figure exclude a threshold.
 
-    Its end that faces zero comes nearer with the square root of n. None if the difference is zero.
+    Its end that faces the threshold comes nearer with the square root of n. None if the figure is
+    the threshold itself or has no interval.
     """
-    if difference.low is None or difference.high is None or difference.value == 0:
+    distance = abs(figure.value - threshold)
+    if figure.low is None or figure.high is None or distance < _SAME:
         return None
-    value = abs(difference.value)
-    reach = value - difference.low if difference.value > 0 else value + difference.high
-    return int(n * (reach / value) ** 2) + 1
+    reach = figure.value - figure.low if figure.value > threshold else figure.high - figure.value
+    return int(n * (reach / distance) ** 2) + 1
+
+
+def num_best(fraction: float, n: int) -> int:
+    """How many architectures the best part of n holds: at least one."""
+    return max(1, round(fraction * n))
 
 
 def _best(values: Values, k: int) -> NDArray[np.intp]:
     """Indices of the k largest; ties go to the earlier, and the order of drawing is random."""
     return np.argsort(-values, axis=-1, kind="stable")[..., :k]
+
+
+def _centred_ranks(values: Values) -> Values:
+    ranks = stats.rankdata(values, axis=-1)
+    centred: Values = ranks - ranks.mean(axis=-1, keepdims=True)
+    return centred
 
 
 def _divide(numerator: Values, denominator: Values) -> Values:

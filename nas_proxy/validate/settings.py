@@ -8,6 +8,9 @@ from typing import Annotated
 from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveInt
 from nas_proxy.train.settings import TrainSettings
 
+# `ranks.MIN_FOR_INTERVAL`, said again: reading a configuration must not load SciPy.
+MIN_FOR_CEILING = 6
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reference(Options):
@@ -32,6 +35,31 @@ class Reference(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RepeatedReference(Reference):
+    """A reference whose own noise can be known.
+
+    Attributes:
+        second_value: Another column of the table, with the accuracies of another seed; how well
+            one seed ranks as the other is the noise ceiling.
+    """
+
+    second_value: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a second column that is none."""
+        super().__post_init__()
+        if self.second_value is not None and self.table is None:
+            raise ValueError(
+                "second_value is a column of a table; with train, ask for "
+                "validate.ceiling_architectures"
+            )
+        if self.second_value == self.value:
+            raise ValueError(
+                f"second_value must be another column than value, got {self.value!r} for both"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValidateSettings(Options):
     """How the ranking is judged.
 
@@ -42,22 +70,37 @@ class ValidateSettings(Options):
             quarter and the worse half of a larger sample by its score; they sharpen the figures
             within the best part and count in no other.
         controls: Zero-cost scores that the proxy must beat.
+        ceiling_architectures: How many of the uniformly drawn ones the reference trains with a
+            second seed: how well one seed ranks as the other is the noise ceiling, beyond which no
+            ranking can be expected. 0 leaves it unknown.
         best_fraction: The best part of the architectures, by reference, that is looked at alone.
         k: Of precision@k and regret@k.
         num_resamples: Of the bootstrap.
     """
 
-    reference: Reference
+    reference: RepeatedReference
     num_architectures: Annotated[int, Bound(ge=5)] = 60
     num_stratified: NonNegativeInt = 12
     controls: tuple[str, ...] = ("num_params", "flops", "log_synflow", "naswot")
+    ceiling_architectures: NonNegativeInt = 0
     best_fraction: Annotated[float, Bound(gt=0, le=1)] = 0.2
     k: PositiveInt = 5
     num_resamples: Annotated[int, Bound(ge=100)] = 2000
 
     def __post_init__(self) -> None:
-        """Refuse a k that the sample cannot answer."""
+        """Refuse a k or a noise ceiling that the sample cannot answer."""
         if self.k >= self.num_architectures:
             raise ValueError(
                 f"k ({self.k}) must be smaller than num_architectures ({self.num_architectures})"
+            )
+        num_again, fewest = self.ceiling_architectures, MIN_FOR_CEILING
+        if num_again and not fewest <= num_again <= self.num_architectures:
+            raise ValueError(
+                f"ceiling_architectures ({num_again}) must be 0, or from {fewest}, below which it "
+                f"has no interval, to num_architectures ({self.num_architectures})"
+            )
+        if num_again and self.reference.train is None:
+            raise ValueError(
+                "ceiling_architectures trains the reference again; with a table, name the column "
+                "of another seed in validate.reference.second_value"
             )

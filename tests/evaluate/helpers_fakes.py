@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from nas_proxy.data.transforms import normalise
 from nas_proxy.evaluate.factory import training_fidelity
-from nas_proxy.evaluate.trained_signals import Judges
 from nas_proxy.evaluate.network import NetworkEvaluator
+from nas_proxy.evaluate.trained_signals import Judges
 from nas_proxy.interfaces import SearchSpace, ZeroCostScore
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.testing import tiny_dataset

@@ -115,7 +115,7 @@ def without_seconds(evaluation):
     value = evaluation.to_json()
     for signals in (value["signals"], *value["seed_signals"]):
         signals.pop("train_seconds", None)
-    del value["seconds"], value["signal_seconds"]
+    del value["seconds"], value["core_seconds"], value["signal_seconds"]
     return json.loads(json.dumps(value))
 
 

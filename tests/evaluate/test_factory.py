@@ -134,7 +134,7 @@ def test_judge_is_the_split_that_was_asked_for(judged_by, split):
     assert torch.equal(built.judges.training_set.images, splits.search_train.images)
     signals = built.evaluate(ARCHITECTURE, 0).signals
     assert {name for name in signals if "train" not in name} == {
-        f"{split}_loss", f"{split}_accuracy", "images_seen",
+        f"{split}_loss", f"{split}_accuracy", f"{split}_loss_mean", "images_seen",
     }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from nas_proxy.types import Architecture, Status
 
 TRAINED = {
     *("val_loss", "val_accuracy", "train_loss_mean", "train_loss_tail"),
+    *("val_loss_mean", "train_loss_slope"),
     *("train_seconds", "images_seen"),
 }
 
@@ -39,7 +40,7 @@ def without_seconds(evaluation):
     value = json.loads(canonical_json(evaluation.to_json()))
     for signals in (value["signals"], *value["seed_signals"]):
         signals.pop("train_seconds", None)
-    del value["seconds"], value["signal_seconds"]
+    del value["seconds"], value["core_seconds"], value["signal_seconds"]
     return value
 
 

@@ -120,7 +120,7 @@ def test_exhausted_space_says_how_many_there_are(size, num_excluded, more):
         draw(size, left + more, excluded=excluded)
     message = str(caught.value)
     assert f"{left + more} different architectures are asked for, but only {left} could" in message
-    assert f"the space 'urn' ({len(excluded)} are set aside for the score)" in message
+    assert f"the space 'urn' ({len(excluded)} are set aside, " in message
 
 
 def test_exhausted_table_says_how_many_there_are():

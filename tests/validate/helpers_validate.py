@@ -1,6 +1,7 @@
 """Reports as a validation leaves them, and pages taken apart."""
 
 import itertools
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,9 +9,10 @@ import yaml
 
 from nas_proxy.types import Architecture
 from nas_proxy.validate.rank_report import Ranking, Sample, judge
-from nas_proxy.validate.settings import Reference, ValidateSettings
+from nas_proxy.validate.settings import RepeatedReference, ValidateSettings
 
 PROXY = "the proxy (val_loss)"
+CEILING = "the reference with another seed"
 
 
 STATIC = """
@@ -68,6 +70,8 @@ def make_report(
     validated=True,
     everything_failed=False,
     reference_seconds=84.0,
+    ceiling=True,
+    uncertain=True,
 ):
     """A report as `stages.report.collect` builds it."""
     report = yaml.safe_load(STATIC)
@@ -76,10 +80,22 @@ def make_report(
     truth = 0.93 - 0.3 * rng.beta(1.2, 4, len(architectures))
     reference = dict(zip(architectures, truth.tolist(), strict=True))
     rankings = make_rankings(controls, {} if everything_failed else reference, rng)
+    if uncertain:
+        deviations = dict.fromkeys(rankings[0].scores, 0.035)
+        rankings[0] = replace(rankings[0], predictions=rankings[0].scores, deviations=deviations)
+    if ceiling:
+        again = {a: value + 0.01 * rng.normal() for a, value in reference.items()}
+        rankings.append(Ranking(CEILING, "ceiling", again, reference_seconds))
+    sizes = {
+        "parameters": {a: value + 0.09 * rng.normal() for a, value in reference.items()},
+        "FLOPs": {a: value + 0.09 * rng.normal() for a, value in reference.items()},
+    }
     judged = judge(
         rankings,
-        Sample(architectures[:num_architectures], architectures[num_architectures:], reference),
-        ValidateSettings(reference=Reference(table="t.csv"), num_resamples=300),
+        Sample(
+            architectures[:num_architectures], architectures[num_architectures:], reference, sizes
+        ),
+        ValidateSettings(reference=RepeatedReference(table="t.csv"), num_resamples=100),
         reference_name="test accuracy after full-data training (400 steps)",
         reference_seconds=reference_seconds,
         rng=rng,

@@ -13,7 +13,10 @@ from PIL import Image
 from nas_proxy.validate.figures import rank_outliers, write_figures
 from nas_proxy.validate.html import decimal, duration, render_html
 
-FIGURES = ["rank_scatter.png", "rank_comparison.png", "cost.png", "optimisation_history.png"]
+FIGURES = [
+    "rank_scatter.png", "rank_comparison.png", "cost.png", "uncertainty.png",
+    "optimisation_history.png",
+]  # fmt: skip
 NASBENCH = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_3x3~1|none~2|"
 
 
@@ -81,7 +84,8 @@ def test_empty_search_renders(tmp_path):
 
 
 @pytest.mark.parametrize("gone", ["spearman", "kendall", "regret_at_k", "precision_at_k",
-                                  "spearman_best", "difference"])  # fmt: skip
+                                  "spearman_best", "difference", "partial_spearman", "ndcg",
+                                  "regret_at_1"])  # fmt: skip
 @pytest.mark.parametrize("part", ["all", "interval"])
 def test_figures_that_are_not_defined_are_no_obstacle(report, gone, part, tmp_path):
     altered = copy.deepcopy(report)
@@ -93,7 +97,8 @@ def test_figures_that_are_not_defined_are_no_obstacle(report, gone, part, tmp_pa
     assert ("–" if part == "all" else "no interval") in Page(render_html(altered, [])).text
     if gone == "spearman":  # no other is drawn
         names = [path.name for path in write_figures(altered, tmp_path)]
-        assert names == (["rank_scatter.png", FIGURES[3]] if part == "all" else FIGURES)
+        missing = ["rank_comparison.png", "cost.png"] if part == "all" else []
+        assert names == [name for name in FIGURES if name not in missing]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +125,7 @@ def test_scores_that_are_all_the_same_are_drawn(report, tmp_path):
         point.update(scores={PROXY: 1.0}, reference=0.5)
     for trial in altered["search"]["trials"]:
         trial["score"] = trial["score"] and -1.0
-    assert len(write_figures(altered, tmp_path)) == 4
+    assert len(write_figures(altered, tmp_path)) == 5
     assert rank_outliers(altered) == []
 
 
@@ -193,6 +198,62 @@ def test_page_needs_nothing_beside_itself(report, figures):
     assert len(set(page.ids)) == len(page.ids)
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert not re.search(r"https?://|@import|url\(", html)
+
+
+def test_page_tells_of_size_ceiling_pick_and_uncertainty(report, figures):
+    validation = report["validation"]
+    text = Page(render_html(report, figures)).text
+    proxy = validation["rows"][0]
+    pick = max(
+        (point for point in report["points"] if point["drawn"] == "uniform"),
+        key=lambda point: point["scores"][PROXY],
+    )
+    assert validation["size_words"]
+    assert "At equal size: what is left of Spearman when parameters and FLOPs can" in text
+    for words in (
+        validation["size_words"],
+        validation["ceiling_words"],
+        validation["ceiling"]["name"],
+        f"the proxy would pick {pick['description']}, whose reference is "
+        f"{decimal(pick['reference'], 3)}.",
+        "best 10\u00a0%",
+        "best 20\u00a0%",
+        proxy["uncertainty"]["words"],
+        f"It states {decimal(0.035, 3)}",
+    ):
+        assert " ".join(words.split()) in text, words
+    for found in validation["differences"]:
+        signal = " on the proxy" in found["first"] + found["second"]
+        row = f"{found['first']} {found['second']} {decimal(found['spearman']['value'])}"
+        assert (row in text) != signal
+
+
+def test_page_without_sizes_ceiling_and_uncertainty_does_not_miss_them(tmp_path):
+    report = make_report(ceiling=False, uncertain=False, num_stratified=0)
+    validation = report["validation"]
+    validation.update(sizes=[], size_words="")
+    written = write_figures(report, tmp_path)
+    assert "uncertainty.png" not in [path.name for path in written]
+    text = Page(render_html(report, written)).text
+    assert "The noise ceiling was not measured" in text
+    assert "at equal size" not in text
+    assert "How sure the score is of itself" not in text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "large", "joint"),
+    [
+        ("Spearman .8: good; it ranks better than a. More.", "Spearman .8: good", "; "),
+        ("Spearman .8: good. It knows more; really.", "Spearman .8: good.", " "),
+        ("The proxy ranks nothing.", "The proxy ranks nothing.", ""),
+    ],
+)
+def test_only_the_first_of_the_verdict_stands_in_large_letters(report, verdict, large, joint):
+    html = render_html({**report, "verdict": verdict}, [])
+    shown = re.search(r'<p class="verdict">(.*?)<', html)[1]
+    assert shown == large
+    assert verdict in Page(html).text
+    assert (f'<span class="joint">{joint}</span>' in html) == bool(joint)
 
 
 def test_missing_picture_is_left_out(report, tmp_path):

@@ -1,0 +1,48 @@
+"""What a study has paid for, in seconds of one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.stages.calibration_sample import sample_logs
+from nas_proxy.stages.context import StudyContext
+
+_STAGES = ("calibrate", "search_before_recalibration", "search", "validate")
+
+
+def ledger(study: StudyContext) -> list[dict[str, Any]]:
+    """Everything that was paid for: what, how often, seconds, and on which hardware."""
+    proxy_dataset = study.load_proxy_dataset()
+    entries: list[dict[str, Any]] = [
+        {
+            "what": f"{what} ({proxy_dataset.method})" if what == "distilling" else what,
+            "count": 1,
+            "seconds": seconds,
+            "hardware": proxy_dataset.hardware,
+        }
+        for what, seconds in proxy_dataset.costs.items()
+    ]
+    logs = sample_logs(study.config.folder)
+    entries += [_entry("calibration sample: full training", path) for path in logs]
+    for stage in _STAGES:
+        # Every evaluation of the study stands in one of these logs, failed ones too.
+        for path in sorted((study.config.folder / stage).glob("*.jsonl")):
+            entries.append(_entry(f"{stage}: {path.stem.replace('_', ' ')}", path))
+    return entries
+
+
+def one_off_seconds(study: StudyContext) -> float:
+    """What is paid before the first candidate: distilling, teaching, labelling, calibrating."""
+    folder = study.config.folder
+    logs = [*sample_logs(folder), *sorted((folder / "calibrate").glob("*.jsonl"))]
+    reference = folder / "search" / "score_reference.jsonl"
+    logs += [reference] if reference.is_file() else []
+    paid = sum(_entry("", path)["seconds"] for path in logs)
+    return float(study.load_proxy_dataset().cost_seconds + paid)
+
+
+def _entry(what: str, path: Path) -> dict[str, Any]:
+    log = EvaluationLog(path)
+    return {"what": what, "count": len(log), "seconds": sum(e.seconds for e in log)}

@@ -1,0 +1,178 @@
+"""What the figures of a validation allow to say, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nas_proxy.validate import ranks
+from nas_proxy.validate.ranks import Estimate, decimal
+
+if TYPE_CHECKING:
+    from nas_proxy.validate.rank_report import RankRow
+
+# Lower bounds of the interval, best first, and what each allows to say of a ranking.
+_READINGS = (
+    (0.7, "can be trusted to tell good from bad"),
+    (0.4, "tells good from bad roughly"),
+    (0.0, "is better than chance, but weak"),
+)
+_MOST = 10_000  # architectures beyond which a count means that the figure lies on the border
+
+
+def headline(rows: Sequence[RankRow], size_words: str) -> str:
+    """What a person reads first.
+
+    Args:
+        rows: The proxy first.
+        size_words: See the function of that name.
+    """
+    proxy = rows[0]
+    if proxy.spearman is None:
+        return (
+            f"The proxy ranks nothing: fewer than {ranks.MIN_ARCHITECTURES} of its evaluations "
+            "can be compared with the reference, or all have the same score."
+        )
+    undecided = "not demonstrably different from"
+    outcome: dict[str, list[str]] = {"better than": [], "worse than": [], undecided: []}
+    for row in rows:
+        if row.kind == "control" and row.difference is not None:
+            side = undecided
+            if is_told(row.difference):
+                side = "better than" if row.difference.value > 0 else "worse than"
+            outcome[side].append(row.name)
+    parts = [f"{side} {', '.join(names)}" for side, names in outcome.items() if names]
+    found = f"; it ranks {'; '.join(parts)}" if parts else ""
+    first = f"Spearman {proxy.spearman} at n = {proxy.n}: {_reading(proxy.spearman)}{found}."
+    return " ".join(filter(None, (first, size_words, _open_words(proxy))))
+
+
+def compare(row: RankRow, proxy: RankRow) -> str:
+    """The proxy against one control."""
+    difference = row.difference
+    if difference is None:
+        silent = "the proxy" if proxy.spearman is None else row.name
+        why = f"{silent} ranks nothing here, for its values are missing or all the same"
+        return f"The proxy cannot be compared with {row.name}: {why}."
+    shown = f"difference {difference}, n = {row.n_difference}"
+    if difference.low is not None and difference.low > 0:
+        return f"The proxy ranks better than {row.name} ({shown})."
+    if difference.high is not None and difference.high < 0:
+        return f"The proxy ranks worse than {row.name} ({shown})."
+    needed = ranks.num_architectures_to_tell(difference, row.n_difference)
+    more = f"; about {needed:,} architectures would tell" if needed else ""
+    return f"The proxy cannot be told apart from {row.name} ({shown}){more}."
+
+
+def size_words(proxy: RankRow, sizes: Sequence[str]) -> str:
+    """Whether the proxy knows more than that bigger is better.
+
+    Args:
+        proxy: Its row.
+        sizes: What its partial correlation holds equal; empty if nothing.
+
+    Returns:
+        Empty if the sizes are not known, or if the proxy is no better than chance and at equal
+        sizes neither: then there is nothing to explain.
+    """
+    if not sizes or proxy.spearman is None:
+        return ""
+    equal, partial = " and ".join(sizes), proxy.partial_spearman
+    if partial is None:
+        return (
+            f"Whether it knows more than “bigger is better” cannot be told: at equal {equal} "
+            "nothing is left to rank, or too few architectures."
+        )
+    shown = f"at equal {equal} its Spearman is {partial}, n = {proxy.n_partial}"
+    if partial.low is None or partial.high is None:
+        return f"Whether it knows more than “bigger is better” cannot be told: {shown}."
+    if partial.low > 0:
+        return f"It knows more than “bigger is better”: {shown}."
+    if partial.high < 0:
+        return f"At equal size it prefers the worse: {shown}."
+    if proxy.spearman.low is None or proxy.spearman.low <= 0:
+        return ""
+    needed = ranks.num_architectures_to_tell(partial, proxy.n_partial)
+    more = f"; {_more(needed - proxy.n_partial)} would tell" if needed else ""
+    return f"It may know no more than “bigger is better”: {shown}{more}."
+
+
+def ceiling_words(ceiling: RankRow | None) -> str:
+    """What the noise of the reference means for every ranking.
+
+    A ranking that knew each architecture's true value would agree with one noisy reference as its
+    reliability's square root allows (Spearman's correction for attenuation), so slightly better
+    than a second reference does.
+    """
+    if ceiling is None:
+        return (
+            "The noise ceiling was not measured: how well one seed of the reference ranks as "
+            "another is not known, so a figure below 1 may be the reference's own noise."
+        )
+    if ceiling.spearman is None:
+        return (
+            f"The noise ceiling is not known: fewer than {ranks.MIN_ARCHITECTURES} architectures "
+            "have both seeds of the reference, or all have the same value."
+        )
+    if ceiling.spearman.value <= 0:
+        return (
+            f"Two seeds of the reference do not agree (Spearman {ceiling.spearman}, "
+            f"n = {ceiling.n}): no ranking can be judged by it."
+        )
+    perfect = decimal(math.sqrt(ceiling.spearman.value))
+    return (
+        f"One seed of the reference ranks as another with Spearman {ceiling.spearman} "
+        f"(n = {ceiling.n}): a proxy that reaches this is as good as full training, and no proxy "
+        f"can be expected above {perfect}, which one without any noise would reach."
+    )
+
+
+def open_question(proxy: RankRow) -> tuple[float | None, int | None]:
+    """The next better reading that the headline's interval leaves open.
+
+    Returns:
+        Its lower bound, and how many more architectures would settle whether it is reached if
+        Spearman stays where it is; None for both if nothing is open, and for the number alone
+        if Spearman lies on the bound itself.
+    """
+    spearman = proxy.spearman
+    if spearman is None or spearman.low is None or spearman.high is None:
+        return None, None
+    level = min((level for level, _ in _READINGS if spearman.low < level), default=math.inf)
+    if spearman.high < level:
+        return None, None
+    needed = ranks.num_architectures_to_tell(spearman, proxy.n, threshold=level)
+    return level, None if needed is None else needed - proxy.n
+
+
+def is_told(difference: Estimate) -> bool:
+    """Whether the interval of a difference excludes zero."""
+    low, high = difference.low, difference.high
+    return low is not None and high is not None and (low > 0 or high < 0)
+
+
+def _reading(spearman: Estimate) -> str:
+    """What the interval allows to say of the ranking alone."""
+    if spearman.low is not None and spearman.low > 0:
+        for level, words in _READINGS:
+            if spearman.low >= level:
+                return f"the ranking {words}"
+    return "the ranking is not shown to be better than chance"
+
+
+def _open_words(proxy: RankRow) -> str:
+    level, num_more = open_question(proxy)
+    if level is None or num_more is None:
+        return ""
+    words = "is better than chance" if level == 0 else dict(_READINGS)[level]
+    return f"{_more(num_more).capitalize()} would settle whether it {words}."
+
+
+def _more(num: int) -> str:
+    """A count of further architectures, as exactly as it is known: to two digits."""
+    if num > _MOST:
+        return f"more than {_MOST:,} more architectures"
+    digits = max(0, len(str(num)) - 2)
+    rounded = max(1, round(num, -digits))
+    return f"about {rounded:,} more architecture{'s' if rounded > 1 else ''}"

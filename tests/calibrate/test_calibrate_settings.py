@@ -1,0 +1,239 @@
+"""The section `calibrate`, the recipes that ship, and what contradicts them."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import yaml
+from scipy import stats
+
+from nas_proxy.calibrate.recipes import ZERO_COST, default_recipes
+from nas_proxy.calibrate.settings import (
+    CalibrateSettings,
+    Recipe,
+    architectures_needed,
+    with_default_recipes,
+)
+from nas_proxy.config import check_config, dump_options, read_options
+from nas_proxy.errors import ConfigError
+from nas_proxy.registry import SEARCH_SPACES
+from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.validate.settings import Reference
+
+REFERENCE = Reference(train=TrainSettings(num_steps=9))
+CALIBRATE = {"reference": {"train": {"num_steps": 9}}}
+CONFIG = {
+    "study_name": "s",
+    "data": {"name": "digits"},
+    "distill": {"name": "random_subset", "images_per_class": 2},
+    "space": {"name": "convnet", "widths": [8]},
+    "train": {"num_steps": 3},
+    "calibrate": CALIBRATE,
+}
+CEILING = 0.986  # one full training against another, on NAS-Bench-201
+GUARD = {"guard": {"every": 2, "action": "recalibrate", "train": {"num_steps": 2}}}
+
+
+def lower_bound(rho, n):
+    """Fisher's z with Fieller's variance of Spearman's rho."""
+    spread = stats.norm.ppf(0.975) * math.sqrt(1.06 / (n - 3))
+    return math.tanh(math.atanh(rho) - spread)
+
+
+# --- how many architectures -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threshold", [0.8, 0.85, 0.9, 0.95, 0.97, 0.98])
+def test_the_smallest_sample_is_the_first_that_could_pass(threshold):
+    needed = architectures_needed(threshold)
+    assert lower_bound(CEILING, needed) >= threshold
+    assert needed == 6 or lower_bound(CEILING, needed - 1) < threshold
+
+
+@pytest.mark.parametrize("threshold", [-0.5, 0.0, 0.5])
+def test_below_six_there_is_no_interval(threshold):
+    assert architectures_needed(threshold) == 6
+
+
+@pytest.mark.parametrize("threshold", [0.986, 0.999])
+def test_a_threshold_that_not_even_full_training_reaches_is_refused(threshold):
+    with pytest.raises(ValueError, match=r"agrees with another by no more than about 0\.986"):
+        CalibrateSettings(reference=REFERENCE, num_architectures=10**6, threshold=threshold)
+
+
+def test_a_sample_that_is_too_small_is_told_how_many_it_needs():
+    needed = architectures_needed(0.95)
+    with pytest.raises(ValueError, match=f"takes at least {needed} architectures") as raised:
+        CalibrateSettings(reference=REFERENCE, num_architectures=needed - 1, threshold=0.95)
+    assert f"num_architectures is {needed - 1}" in str(raised.value)
+    CalibrateSettings(reference=REFERENCE, num_architectures=needed, threshold=0.95)
+
+
+# --- recipes ----------------------------------------------------------------------------------
+
+
+def test_two_recipes_of_one_name_are_refused():
+    twice = Recipe(name="a")
+    with pytest.raises(ValueError, match="two recipes have the name 'a'"):
+        CalibrateSettings(reference=REFERENCE, recipes=(twice, Recipe(name="b"), twice))
+
+
+def test_a_recipe_without_training_has_no_signal_of_one():
+    score = ScoreSettings(signals=("naswot", "val_loss@50"), combine="rank_mean")
+    with pytest.raises(ValueError, match="trains on nothing, but its signal val_loss@50 needs"):
+        Recipe(name="a", train_on="nothing", score=score)
+
+
+def test_a_recipe_that_trains_for_nothing_is_refused():
+    with pytest.raises(ValueError, match="has no signal of a training; set train_on: nothing"):
+        Recipe(name="a", train_on="full_data", score=ScoreSettings(signals=("naswot",)))
+
+
+@pytest.mark.parametrize(
+    ("train_on", "score", "uses"),
+    [
+        ("proxy", {}, True),
+        ("full_data", {}, False),
+        ("full_data", {"signals": ("teacher_agreement@50",)}, True),
+        ("nothing", {"signals": ("naswot",)}, False),
+        ("nothing", {"signals": ("naswot",), "score_images": "distilled"}, True),
+    ],
+)
+def test_it_is_known_which_recipes_need_the_distilled_set(train_on, score, uses):
+    assert Recipe(name="a", train_on=train_on, score=ScoreSettings(**score)).uses_proxy is uses
+
+
+TRAININGS = [
+    TrainSettings(num_steps=7, image_size=8, num_seeds=2),
+    TrainSettings(num_epochs=3, checkpoints=(50,), num_val_images=30),
+]
+
+
+@pytest.mark.parametrize("train", TRAININGS, ids=["steps", "epochs"])
+@pytest.mark.parametrize("name", SEARCH_SPACES.names())
+def test_the_default_recipes_fit_every_space(name, train):
+    space = SEARCH_SPACES.get(name)()
+    recipes = default_recipes(space, train)
+    assert len({recipe.name for recipe in recipes}) == len(recipes)
+    assert {recipe.train_on for recipe in recipes} == {"nothing", "full_data", "proxy"}
+    assert {recipe.score.combine for recipe in recipes} == {"single", "rank_mean", "calibrated"}
+    assert set(ZERO_COST) <= {signal for recipe in recipes for signal in recipe.score.signals}
+    for recipe in recipes:
+        trained = recipe.train
+        if recipe.train_on == "nothing":
+            assert trained is None
+            continue
+        reduced = replace(space, **dict(trained.space_fidelity))  # raises if it has no such option
+        assert reduced.name == space.name
+        # What the section train says of the fidelity stays as it is.
+        for kept in ("image_size", "num_seeds", "num_val_images", "checkpoints", "optimiser"):
+            assert getattr(trained, kept) == getattr(train, kept)
+        assert trained.num_epochs is None
+        assert str(trained.num_steps) in recipe.name
+        assert recipe.score.use_encoding is space.can_encode or recipe.score.combine != "calibrated"
+
+
+@pytest.mark.parametrize("name", SEARCH_SPACES.names())
+def test_a_config_takes_them_where_none_are_named(name):
+    for recipes in ({}, {"recipes": "default"}):
+        config = check_config(
+            {**CONFIG, "space": {"name": name}, "calibrate": {**CALIBRATE, **recipes}}
+        )
+        assert config.calibration.recipes == default_recipes(config.space, config.train)
+        assert config.recipe == "calibrated"
+
+
+def test_what_is_named_is_not_replaced():
+    own = (Recipe(name="a"),)
+    settings = CalibrateSettings(reference=REFERENCE, recipes=own)
+    assert with_default_recipes(settings, None, TRAININGS[0]) is settings
+
+
+# --- reading and writing ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipes", ["default", [{"name": "a", "train": {"num_steps": 5}}]])
+def test_a_config_is_read_back_from_its_yaml_as_it_was(recipes):
+    asked = {**CALIBRATE, "recipes": recipes, "threshold": 0.5, "budget_seconds": 60}
+    config = check_config({**CONFIG, "calibrate": asked})
+    again = check_config(yaml.safe_load(config.to_yaml()))
+    assert again.calibration == config.calibration
+    assert again == config
+
+
+def test_a_recipe_is_read_back_as_it_was():
+    for recipe in default_recipes(SEARCH_SPACES.get("nasbench201")(), TRAININGS[1]):
+        assert read_options(Recipe, dump_options(recipe)) == recipe
+
+
+def faults(**changes):
+    with pytest.raises(ConfigError) as raised:
+        check_config({**CONFIG, **changes})
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_architectures": 5}, "calibrate.num_architectures"),
+        ({"budget_seconds": 0}, "calibrate.budget_seconds: the value should be greater than 0"),
+        ({"recipes": "defalt"}, "recipes is 'defalt'; write default, or list recipes"),
+        ({"recipes": [{"name": "a", "train_on": "all"}]}, "calibrate.recipes.0.train_on"),
+        ({"recipes": [{"name": "a", "score": {"signals": ["val_los"]}}]}, "mean 'val_loss'"),
+        ({"recipes": [{"name": "a", "score": {"signals": ["val_loss@x"]}}]}, "from 1 to 99"),
+        ({"recipes": [{"name": "a", "score": {"signals": ["val_loss@²"]}}]}, "from 1 to 99"),
+        (
+            {"recipes": [{"name": "a", "score": {"signals": ["val_loss@50"]}}]},
+            "calibrate.recipes.0.score.signals: 'val_loss@50' is read at 50 % of the steps",
+        ),
+        (
+            {"recipes": [{"name": "a", "train": {"num_steps": 2, "space_fidelity": {"x": 1}}}]},
+            "calibrate.recipes.0.train.space_fidelity.x",
+        ),
+        ({"when_none": "go"}, "calibrate.when_none"),
+        ({"reference": {"table": "a.csv", "train": {"num_steps": 1}}}, "exactly one of table"),
+        ({"treshold": 0.5}, "did you mean 'threshold'"),
+    ],
+)
+def test_wrong_settings_are_named_with_their_path(changes, words):
+    assert words in faults(calibrate={**CALIBRATE, **changes})
+
+
+def without_calibrate(**changes):
+    asked = {key: value for key, value in CONFIG.items() if key != "calibrate"}
+    with pytest.raises(ConfigError) as raised:
+        check_config({**asked, **changes})
+    return str(raised.value)
+
+
+COMBINED = {"signals": ["val_loss", "naswot"], "combine": "calibrated"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recipe": "calibrated"}, "recipe: calibrated"),
+        ({"score": COMBINED}, "score.combine"),
+        ({"search": GUARD}, "search.guard.action"),
+        ({"distill": {"name": "rank_aware"}}, "distill.name: rank_aware"),
+    ],
+)
+def test_what_needs_known_architectures_needs_the_section(changes, words):
+    message = without_calibrate(**changes)
+    assert words in message
+    assert "add a section calibrate" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recipe": "configured", "score": COMBINED}, "score.combine: calibrated"),
+        ({"recipe": "configured", "search": GUARD}, "search.guard.action: recalibrate"),
+        ({"recipe": "trusted", "search": GUARD}, "search.guard.action: recalibrate"),
+    ],
+)
+def test_what_needs_a_calibrated_recipe_is_refused_beside_another(changes, words):
+    message = faults(**changes)
+    assert f"{words} needs what calibrate finds, but recipe is {changes['recipe']}" in message
+    assert check_config({**CONFIG, **changes, "recipe": "calibrated"}).recipe == "calibrated"
