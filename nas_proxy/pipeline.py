@@ -97,7 +97,7 @@ def _calibrate_again(study: StudyContext, request: RecalibrationNeeded) -> None:
 def _fallen_again(request: RecalibrationNeeded) -> StudyError:
     return StudyError(
         f"{request.check.sentence}, although the recipe was calibrated again before; the ranking "
-        f"cannot be trusted here: offer other recipes under another study_name"
+        "cannot be trusted here: offer other recipes under another study_name"
     )
 
 

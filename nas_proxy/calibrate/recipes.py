@@ -10,7 +10,7 @@ from nas_proxy.interfaces import SearchSpace
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.train.settings import TrainSettings
 
-ZERO_COST = ("naswot", "log_synflow")
+ZERO_COST = ("naswot", "log_synflow", "meco")
 _BATCH_SIZE = 128
 _TRAININGS: tuple[tuple[str, Literal["full_data", "proxy"], int], ...] = (
     ("stream", "full_data", 90),
@@ -25,7 +25,7 @@ def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, .
     Trainings run at the fidelity of the section `train` (image size, precision, augmentation, how
     many images validate) with what the space's author recommends to reduce, for 90 and for 360
     steps of 128 images on the stream, and for 360 on the distilled set. Trained signals stand
-    alone, in a rank mean with two training-free scores that needs no labelled architecture, and
+    alone, in a rank mean with three training-free scores that needs no labelled architecture, and
     in a model fitted to the calibration sample.
 
     Args:
