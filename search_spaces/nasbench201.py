@@ -110,10 +110,11 @@ class NASBench201Space(SearchSpace):
         return ", ".join(words) or "no operation at all"
 
     def canonical_form(self, architecture: Architecture) -> str:
-        """The cell's output as an expression of its input, such as `(conv3(x)+x)`.
+        """The cell's output as an expression of its input, such as `nor_conv_3x3(x)+x`.
 
         Skips are left out, sums are sorted, and edges that lead nowhere or come from nothing do
-        not appear: cells of one expression are the same network but for unused parameters.
+        not appear. Cells of one expression compute the same but for two small things: whether
+        equal parts share their weights, and the biases of norms that see nothing but zeros.
         """
         return _expression(architecture.genotype)
 

@@ -59,11 +59,11 @@ def write_frontier(result: Mapping[str, Any], path: Path) -> None:
         fontsize=8,
     )
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_xlabel(f"Spearman with {result['reference_name']}, 95 % interval")
+    axes.set_xlabel(f"Spearman, 95 % interval, with\n{result['reference_name']}", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     table.set_xscale("log")
     table.set_xlim(right=table.get_xlim()[1] * 12)  # room for the figures behind the bars
-    table.set_xlabel("seconds per architecture")
+    table.set_xlabel("seconds per\narchitecture", fontsize=9)
     for outcome in dict.fromkeys(standing["outcome"] for standing in shown):
         axes.plot([], [], "o-", color=_COLOURS[outcome], label=_WORDS[outcome])
     figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)

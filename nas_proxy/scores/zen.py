@@ -25,7 +25,8 @@ class Zen(ZeroCostScore):
     the sum of absolute differences, averaged over images. A norm hides how much its input varies;
     the logarithm of the deviation that it divides by is therefore added for each norm. Published
     for batch norm, this is done for layer, instance and group norm alike; a norm with a constant
-    input has nothing to hide. Features are what goes into the last global pooling
+    input has nothing to hide. The deviation is the batch's own, as in the paper; NASLib reads
+    running variances after two passes, four fifths of which are their initial value. Features are what goes into the last global pooling
     (`nn.AdaptiveAvgPool2d`) or, without one, into the last linear layer.
 
     Attributes:

@@ -305,9 +305,10 @@ class _Validation:
         """Every trained signal of the proxy's own trainings, which cost nothing more."""
         if not self.trained_signals:
             return []
+        images = "proxy" if self.active.recipe.train_on == "proxy" else "full data"
         used = {a: proxy[a] for a in architectures}
         return [
-            self._ranking(f"{name} on the proxy", "signal", used, SingleSignal(name))
+            self._ranking(f"{name} on the {images}", "signal", used, SingleSignal(name))
             for name in self._measured_signals(used)
             if self.score.signals != (name,)
         ]

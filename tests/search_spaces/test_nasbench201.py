@@ -1,5 +1,6 @@
 import csv
 import itertools
+import math
 import pickle
 import random
 from collections import Counter
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
+from nas_proxy.scores.flops import Flops
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Architecture
 from search_spaces.nasbench201 import EDGES, OPERATIONS, Cell, NASBench201Space
@@ -287,3 +289,105 @@ def test_fidelity_options_make_the_network_smaller_and_nothing_else():
 def test_wrong_options_are_refused(options):
     with pytest.raises(ValidationError):
         TypeAdapter(NASBench201Space).validate_python(options)
+
+
+# --- genotypes of one network -----------------------------------------------------------------
+
+
+def form(genotype):
+    return SPACE.canonical_form(Architecture("nasbench201", list(genotype)))
+
+
+def value(genotype):
+    """The cell as a function of one number, with some function that is 0 at 0 for each operation.
+
+    Cells that agree here agree whatever the operations are, up to an accident.
+    """
+    functions = {
+        "none": lambda x: 0.0,
+        "skip_connect": lambda x: x,
+        "nor_conv_1x1": lambda x: math.sin(1.3 * x) + 0.31 * x * x,
+        "nor_conv_3x3": lambda x: math.tanh(0.7 * x) + 0.21 * x * x,
+        "avg_pool_3x3": lambda x: 0.37 * x * math.cos(x),
+    }
+    nodes = [0.7391, 0.0, 0.0, 0.0]
+    for operation, (source, target) in zip(genotype, EDGES, strict=True):
+        nodes[target] += functions[operation](nodes[source])
+    return round(nodes[3], 9)
+
+
+def test_forms_are_the_same_exactly_where_cells_compute_the_same():
+    everything = list(itertools.product(OPERATIONS, repeat=6))
+    forms, values = [form(g) for g in everything], [value(g) for g in everything]
+    assert len(set(forms)) == len(set(values)) == len(set(zip(forms, values, strict=True))) == 4930
+
+
+def tied_logits(genotype, images):
+    """Logits of a network in which equal operations of a stage have equal weights."""
+    network = SMALL.build(Architecture("nasbench201", list(genotype)), tiny_dataset().spec)
+    network = network.double().eval()
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if weight.ndim > 1:  # norms are all alike as they are
+                place = name.split(".edges.")[0] if ".edges." in name else name
+                generator = make_generator(derive_seed(place, tuple(weight.shape)))
+                weight.normal_(generator=generator).div_(weight[0].numel() ** 0.5)
+        network.classifier.bias.zero_()
+        return network(images)
+
+
+def test_networks_of_one_form_give_equal_logits_and_others_do_not():
+    members = {}
+    for genotype in itertools.product(OPERATIONS, repeat=6):
+        members.setdefault(form(genotype), []).append(genotype)
+    drawn = random.Random(0).sample(sorted(k for k, v in members.items() if len(v) > 1), 12)
+    images = torch.randn(2, 3, 8, 8, generator=make_generator(0), dtype=torch.float64)
+    found = []
+    for name in drawn:
+        logits = [tied_logits(g, images) for g in random.Random(1).sample(members[name], 2)]
+        torch.testing.assert_close(logits[1], logits[0], rtol=1e-9, atol=1e-9)
+        found.append(logits[0])
+    for first, second in itertools.combinations(found, 2):
+        assert (first - second).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("genotypes", "expected"),
+    [
+        # A skip renames a node.
+        ([{"0-1": "skip_connect", "1-3": "nor_conv_3x3"}, {"0-3": "nor_conv_3x3"}],
+         "nor_conv_3x3(x)"),
+        # Whatever leads nowhere, and whatever comes from nothing.
+        ([{"0-3": "skip_connect", "0-1": "nor_conv_1x1"}, {"0-3": "skip_connect"},
+          {"0-3": "skip_connect", "1-3": "nor_conv_3x3", "1-2": "avg_pool_3x3"}], "x"),
+        ([{}, {"0-1": "nor_conv_3x3", "0-2": "skip_connect"}, {"1-2": "nor_conv_3x3"}], "0"),
+        # Twice the same is not once.
+        ([{"0-3": "skip_connect", "0-1": "skip_connect", "1-3": "skip_connect"}], "x+x"),
+    ],
+)  # fmt: skip
+def test_forms_by_hand(genotypes, expected):
+    for given_edges in genotypes:
+        names = [f"{source}-{target}" for source, target in EDGES]
+        assert form([given_edges.get(name, "none") for name in names]) == expected
+
+
+@given(genotype=genotypes)
+def test_exchanging_the_inner_nodes_changes_no_form(genotype):
+    # 0-1, 0-2, 1-2, 0-3, 1-3, 2-3
+    genotype[2] = "none"
+    first, second, _, direct, third, fourth = genotype
+    assert form(genotype) == form([second, first, "none", direct, fourth, third])
+
+
+@settings(max_examples=15)
+@given(genotype=genotypes, other=st.sampled_from(OPERATIONS))
+def test_an_edge_that_leads_nowhere_changes_neither_form_nor_flops(genotype, other):
+    genotype[2] = genotype[4] = "none"  # nothing leaves node 1
+    changed = [other, *genotype[1:]]
+    assert form(genotype) == form(changed)
+    spec = tiny_dataset().spec
+    flops = [
+        Flops().measure(SMALL.build(Architecture("nasbench201", g), spec), torch.zeros(1, 3, 8, 8))
+        for g in (genotype, changed)
+    ]
+    assert flops[0] == flops[1]
