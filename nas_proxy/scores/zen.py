@@ -26,8 +26,9 @@ class Zen(ZeroCostScore):
     the logarithm of the deviation that it divides by is therefore added for each norm. Published
     for batch norm, this is done for layer, instance and group norm alike; a norm with a constant
     input has nothing to hide. The deviation is the batch's own, as in the paper; NASLib reads
-    running variances after two passes, four fifths of which are their initial value. Features are what goes into the last global pooling
-    (`nn.AdaptiveAvgPool2d`) or, without one, into the last linear layer.
+    running variances after two passes, in which their initial value still weighs four fifths.
+    Features are what goes into the last global pooling (`nn.AdaptiveAvgPool2d`) or, without one,
+    into the last linear layer.
 
     Attributes:
         num_images: Images of noise; only the shape of the given images matters.

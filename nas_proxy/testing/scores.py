@@ -121,7 +121,9 @@ def _measure(
     with isolated_rng(0), blame(f"{what} cannot be measured"):
         network = space.build(architecture, spec)
         try:
-            value = score.measure(network, _images() if images is None else images)
+            value = score.measure_labelled(
+                network, _images() if images is None else images, tiny_dataset().labels
+            )
         except EvaluationError as error:
             require(bool(str(error).strip()), f"{what} has no score, and the error gives no reason")
             return None
