@@ -86,7 +86,7 @@ class RankMean:
         reference: Evaluations of the reference sample; failed ones are left out.
 
     Raises:
-        StudyError: If fewer than four of them are complete, or every signal is the same for all.
+        StudyError: If fewer than four of them are complete.
     """
 
     def __init__(self, signals: tuple[str, ...], reference: Sequence[Evaluation]) -> None:
@@ -102,12 +102,6 @@ class RankMean:
             signal: np.sort([oriented(evaluation, signal) for evaluation in complete])
             for signal in signals
         }
-        if all(values[0] == values[-1] for values in self._values.values()):
-            raise StudyError(
-                f"every signal of the score ({', '.join(signals)}) has the same value for all "
-                f"{len(complete)} reference architectures, so it ranks nothing; choose other "
-                "signals or train longer"
-            )
 
     @property
     def signals(self) -> tuple[str, ...]:

@@ -91,11 +91,17 @@ def test_a_constant_signal_among_others_does_not_disturb(combine):
     assert stats.spearmanr([score.of(e) for e in known], alone)[0] < -0.99
 
 
-@pytest.mark.parametrize("combine", [name for name in COMBINERS if name != "single"])
-def test_nothing_but_constant_signals_is_refused(combine):
+def test_a_model_of_nothing_but_constant_signals_is_refused():
     known, truth = evaluations(40, val_accuracy=0.1, flops=7.0)
     with pytest.raises(StudyError, match="same value"):
-        make_score(settings(combine, "val_accuracy", "flops"), known, truth)
+        make_score(settings("calibrated", "val_accuracy", "flops"), known, truth)
+
+
+@pytest.mark.parametrize("combine", [name for name in COMBINERS if name != "calibrated"])
+def test_nothing_but_constant_signals_ties_everything(combine):
+    known, truth = evaluations(40, val_accuracy=0.1, flops=7.0)
+    score = make_score(settings(combine, "val_accuracy", "flops"), known, truth)
+    assert len({score.of(e) for e in known}) == 1
 
 
 @pytest.mark.parametrize("combine", [name for name in COMBINERS if name != "single"])
