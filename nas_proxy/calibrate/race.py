@@ -197,7 +197,8 @@ class Race:
         if runner is chosen:
             return "chosen", f"the cheapest whose interval lies above {threshold}"
         if runner.spearman is None:
-            return "failed", runner.problem or "its signals or the references are the same for all"
+            nothing = "it ranks nothing: every signal of the score, or the reference, is constant"
+            return "failed", runner.problem or nothing
         if runner.low >= self._settings.threshold:
             return "trusted", f"its interval lies above {threshold} too, at a higher cost"
         return "open", f"its interval reaches below {threshold}"
