@@ -272,7 +272,10 @@ class ZeroCostScore(Options, ABC):
         higher_is_better: The direction in which good architectures are found.
         summary: One line for `nas-proxy list`.
         paper: What it implements; empty when it is folklore.
+        implement_one_of: Methods of which a score implements at least one.
     """
+
+    implement_one_of: ClassVar[tuple[str, ...]] = ("measure", "measure_labelled")
 
     name: ClassVar[str]
     higher_is_better: ClassVar[bool] = True

@@ -132,6 +132,9 @@ class Registry(Generic[T]):
                 f"{self._base.__name__}"
             )
         missing = sorted(getattr(plugin, "__abstractmethods__", ()))
+        either: tuple[str, ...] = getattr(self._base, "implement_one_of", ())
+        if either and all(getattr(plugin, n) is getattr(self._base, n) for n in either):
+            missing.append(either[0])
         if missing:
             raise PluginError(
                 f"{self.kind} {origin} lacks the method{'s' * (len(missing) > 1)} "

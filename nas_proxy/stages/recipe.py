@@ -99,6 +99,7 @@ def load_recipe(folder: Path) -> ActiveRecipe:
         recipe = read_options(Recipe, json.loads((folder / _RECIPE).read_text()))
         found = json.loads((folder / _REFERENCES).read_text())
         references = {Architecture.from_json(a): float(value) for a, value in found}
+        (folder / _EVALUATIONS).stat()  # a log that is not there is an empty one
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(
             f"the recipe in {folder} is missing or damaged ({error}); run nas-proxy calibrate with "

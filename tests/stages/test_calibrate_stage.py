@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -24,7 +25,7 @@ from PIL import Image
 from scipy import stats
 
 from nas_proxy import cli
-from nas_proxy.errors import DataError
+from nas_proxy.errors import DataError, StudyError
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.stages.recipe import load_recipe
 
@@ -129,6 +130,16 @@ def test_the_recipe_can_be_read_back_and_scores_as_it_did(calibrated):
     for point in result["points"]:
         assert scores[point["architecture_id"]] == pytest.approx(point["scores"][result["chosen"]])
     assert set(active.learned_from) == set(active.references)
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "evaluations.jsonl", "references.json"])
+def test_a_recipe_that_lacks_a_file_is_refused(calibrated, tmp_path, name):
+    copy = tmp_path / "recipe"
+    shutil.copytree(calibrated[0] / "tiny" / "calibrate" / "recipe", copy)
+    (copy / name).unlink()
+    with pytest.raises(StudyError, match=f"is missing or damaged.*{name}") as raised:
+        load_recipe(copy)
+    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_a_second_run_repeats_nothing(calibrated, monkeypatch):
