@@ -210,7 +210,7 @@ class _Calibration:
             spelt_out(best.recipe, self._study),
             [evaluations[a] for a in used],
             {a: references[a] for a in used if a in references},
-            used,
+            self._sample.architectures,  # a distiller may have learned from all of it
         )
         found.save(self._study.recipe_folder, self._study)
         write_frontier(result, self._folder / "frontier.png")

@@ -23,6 +23,7 @@ from nas_proxy.types import Architecture, Evaluation
 _RECIPE = "recipe.json"
 _EVALUATIONS = "evaluations.jsonl"
 _REFERENCES = "references.json"
+_LEARNED_FROM = "learned_from.json"
 PROXY = "proxy.safetensors"
 
 
@@ -84,6 +85,8 @@ class ActiveRecipe:
             log.append(evaluation)
         found = [[a.to_json(), value] for a, value in self.references.items()]
         write_atomically(folder / _REFERENCES, json.dumps(found, indent=1))
+        learned = [architecture.to_json() for architecture in self.learned_from]
+        write_atomically(folder / _LEARNED_FROM, json.dumps(learned, indent=1))
         write_atomically(folder / _RECIPE, json.dumps(dump_options(self.recipe), indent=1))
         write_atomically(folder / PROXY, study.proxy_file.read_bytes())
         copy_teachers(study.proxy_file, folder / PROXY)
@@ -98,6 +101,8 @@ def load_recipe(folder: Path) -> ActiveRecipe:
     try:
         recipe = read_options(Recipe, json.loads((folder / _RECIPE).read_text()))
         found = json.loads((folder / _REFERENCES).read_text())
+        learned = json.loads((folder / _LEARNED_FROM).read_text())
+        learned_from = [Architecture.from_json(each) for each in learned]
         references = {Architecture.from_json(a): float(value) for a, value in found}
         (folder / _EVALUATIONS).stat()  # a log that is not there is an empty one
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -106,7 +111,7 @@ def load_recipe(folder: Path) -> ActiveRecipe:
             "--force"
         ) from error
     evaluations = list(EvaluationLog(folder / _EVALUATIONS))
-    return ActiveRecipe(recipe, evaluations, references, [e.architecture for e in evaluations])
+    return ActiveRecipe(recipe, evaluations, references, learned_from)
 
 
 def active_recipe(study: StudyContext) -> ActiveRecipe:
