@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.stages.calibration_sample import sample_logs
+from nas_proxy.stages.calibration_sample import BEFORE_RECALIBRATION, sample_logs
 from nas_proxy.stages.context import StudyContext
 
-_STAGES = ("calibrate", "search_before_recalibration", "search", "validate")
+_STAGES = ("calibrate", BEFORE_RECALIBRATION, "search", "validate")
 
 
 def ledger(study: StudyContext) -> list[dict[str, Any]]:

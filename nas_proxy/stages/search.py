@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from nas_proxy.config import dump_options
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
@@ -45,7 +46,7 @@ def run_search_stage(study: StudyContext, *, force: bool) -> None:
             factory=factory,
             score=score,
             settings=config.search,
-            study_name=config.study_name,
+            study_name=_optuna_name(study, active),
             seed=study.seed,
             sizes=_sizes(study),
             on_trial=lambda *trial: log_trial(study.tracker, config.space, *trial),
@@ -75,6 +76,15 @@ def _stage_folder(study: StudyContext, active: ActiveRecipe) -> StageFolder:
         },
         goal=config.search.n_trials,
     )
+
+
+def _optuna_name(study: StudyContext, active: ActiveRecipe) -> str:
+    """The study's name; with a recipe that was found, that recipe's id behind it.
+
+    A database outlives the folder: scores by another recipe stay there, under another name.
+    """
+    name = study.config.study_name
+    return name if study.config.recipe == "configured" else f"{name}-{active.id}"
 
 
 def _reference_sample(
@@ -164,7 +174,7 @@ def log_trial(
 
 
 def _finish(study: StudyContext, folder: StageFolder, score: Score, outcome: SearchOutcome) -> None:
-    space = study.config.space
+    space, recipe = study.config.space, active_recipe(study).recipe
     for trial in outcome.trials:  # a kill may have come between a trial and its logging
         log_trial(study.tracker, space, *trial)
     trials = [
@@ -183,7 +193,8 @@ def _finish(study: StudyContext, folder: StageFolder, score: Score, outcome: Sea
     best = sorted((t for t in trials if t["score"] is not None), key=lambda t: -t["score"])
     guard = folder.path / GUARD_FILE
     result = {
-        "recipe": active_recipe(study).recipe.name,
+        "recipe": recipe.name,
+        "recipe_settings": dump_options(recipe),
         "signals": list(score.signals),
         "trials": trials,
         "best": best[:10],
