@@ -18,6 +18,8 @@ from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelit
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.train.settings import TrainSettings
 
+RESULTS = Path("results/benchmarks")
+
 
 def parser(description: str | None, *, data: bool = True) -> argparse.ArgumentParser:
     """A parser with the common arguments; `description` is the script's docstring."""
@@ -26,6 +28,15 @@ def parser(description: str | None, *, data: bool = True) -> argparse.ArgumentPa
         made.add_argument("--data-root", required=True, help="folder of cifar-10-batches-py")
     made.add_argument("--device", default="cpu", help="cpu or cuda")
     made.add_argument("--out", type=Path, help="JSON file to write")
+    return made
+
+
+def study_parser(description: str | None, *, out: str) -> argparse.ArgumentParser:
+    """A parser for a script that runs a study; `out` names the table that it keeps."""
+    made = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    made.add_argument("config", type=Path, help="YAML file of the study")
+    made.add_argument("overrides", nargs="*", metavar="key=value")
+    made.add_argument("--out", type=Path, default=RESULTS / out)
     return made
 
 

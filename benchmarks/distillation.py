@@ -31,7 +31,7 @@ from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.distill.random_subset import random_control
 from nas_proxy.files import write_atomically
-from nas_proxy.interfaces import DistillContext
+from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
@@ -135,12 +135,13 @@ def _distill(
 ) -> None:
     options = {**recipe.published.get(images_per_class, {}), **recipe.options_at(size)}
     distiller = TypeAdapter(DISTILLERS.get(recipe.distiller)).validate_python(options)
-    made = distiller.distill(
-        dataset,
-        images_per_class,
+    task = DistillTask(
+        dataset=dataset,
+        images_per_class=images_per_class,
         generator=make_generator(derive_seed("benchmark", recipe.distiller)),
         context=context,
     )
+    made = distiller.distill(task)
     made = label(made, labels, dataset, context)
     if made.labelling.per == "view":
         save_teachers(obtain_teachers(labels.teachers, dataset, context), file)
@@ -260,7 +261,9 @@ def _arguments() -> argparse.Namespace:
     made.add_argument("--num-networks", type=int, default=3)
     made.add_argument("--num-workers", type=int, default=1, help="rows that are made side by side")
     made.add_argument("--budget", type=float, required=True, help="minutes; no row starts later")
-    made.add_argument("--work", default="results/benchmarks/work", help="sets, teachers, pictures")
+    made.add_argument(
+        "--work", default="results/benchmarks/unfinished", help="sets, teachers, pictures"
+    )
     made.set_defaults(out=None)
     arguments = made.parse_args()
     if arguments.out is None:

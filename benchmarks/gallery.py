@@ -1,6 +1,6 @@
 """The pictures of docs/distillation.md: ten images of each class for each method.
 
-python benchmarks/gallery.py --work results/benchmarks/work --out docs/images/gallery
+python benchmarks/gallery.py --work results/benchmarks/unfinished --out docs/images/gallery
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import publish
+from common import publish, study_parser
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -65,13 +65,10 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Which study, and how naive."""
-    made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    made.add_argument("config", type=Path)
-    made.add_argument("overrides", nargs="*", metavar="key=value")
+    made = study_parser(__doc__, out="known_failure.json")
     made.add_argument("--num-architectures", type=int, default=40)
     made.add_argument("--images-per-class", type=int, default=10)
     made.add_argument("--num-steps", type=int, default=200)
-    made.add_argument("--out", type=Path, default=Path("results/benchmarks/known_failure.json"))
     return made.parse_args()
 
 

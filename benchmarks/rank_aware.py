@@ -7,7 +7,7 @@ alike. Reports Spearman of each signal with the table, with intervals, and paire
     python benchmarks/rank_aware.py --data-root DATA --truth TABLE.csv
 
 writes results/benchmarks/rank_aware.json. The defaults take about fifteen minutes of two cores;
-what is finished stays in results/benchmarks/work, and the same command continues there.
+what is finished stays in results/benchmarks/unfinished, and the same command continues there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nas_proxy.evaluate.executors import evaluate_all, open_executor
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.table import read_table
-from nas_proxy.interfaces import CalibrationSample, DistillContext
+from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.scores.signals import higher_is_better
 from nas_proxy.teach.settings import LabelSettings
@@ -79,7 +79,7 @@ def parse_arguments() -> argparse.Namespace:
     made.add_argument("--norm-statistics", default="running", choices=("running", "recalibrated"))
     made.add_argument("--num-workers", type=int, default=2)
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--work", type=Path, default=Path("results/benchmarks/work"))
+    made.add_argument("--work", type=Path, default=Path("results/benchmarks/unfinished"))
     return made.parse_args()
 
 
@@ -119,7 +119,7 @@ class Comparison:
     @cached_property
     def folder(self) -> Path:
         """Where what is finished is kept; another size has another folder."""
-        where = ("data_root", "truth", "out", "work", "num_workers")
+        where = ("data_root", "truth", "out", "work", "num_workers", "num_judged")
         size = {k: v for k, v in vars(self.arguments).items() if k not in where}
         folder: Path = self.arguments.work / f"rank_aware_{content_hash(size)}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,12 +177,13 @@ class Comparison:
         file = self.folder / "rank_aware.safetensors"
         if not file.is_file():
             seed = derive_seed("distill", self.arguments.seed)
-            self.distiller.distill(
-                self.search_train,
-                self.arguments.images_per_class,
+            task = DistillTask(
+                dataset=self.search_train,
+                images_per_class=self.arguments.images_per_class,
                 generator=make_generator(seed),
                 context=self.context,
-            ).save(file)
+            )
+            self.distiller.distill(task).save(file)
         return ProxyDataset.load(file)
 
     def train_judged(self, proxy_dataset: ProxyDataset) -> dict[str, list[Evaluation]]:

@@ -15,11 +15,10 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import publish
+from common import publish, study_parser
 from rich.console import Console
 
 from nas_proxy.cli import ConsoleDisplay
@@ -66,11 +65,8 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Which study, and how many trainings more."""
-    made = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    made.add_argument("config", type=Path)
-    made.add_argument("overrides", nargs="*", metavar="key=value")
+    made = study_parser(__doc__, out="rank_fidelity.json")
     made.add_argument("--num-distilled", type=int, default=60)
-    made.add_argument("--out", type=Path, default=Path("results/benchmarks/rank_fidelity.json"))
     return made.parse_args()
 
 

@@ -57,3 +57,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {near[0]!r}?"
     return f"known: {', '.join(names)}" if names else "there is none"
+
+
+def shorten(value: object, width: int = 80) -> str:
+    """A value for a message: a tuple without brackets, and at most `width` characters."""
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -196,6 +196,24 @@ class DistillContext:
     calibration: CalibrationSample | None = None
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DistillTask:
+    """What a distiller is to make, from what, and where.
+
+    Attributes:
+        dataset: The search-training images, on `context.device`.
+        images_per_class: Images to make for each class.
+        generator: On the CPU; the only source of randomness. The same seed gives the same images
+            on the same machine, also across a kill and a continuation.
+        context: Device, progress and checkpoint.
+    """
+
+    dataset: ImageDataset
+    images_per_class: int
+    generator: torch.Generator
+    context: DistillContext = DistillContext()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Distiller(Options, ABC):
     """Condenses real images into a few.
@@ -241,25 +259,11 @@ class Distiller(Options, ABC):
         return normalise(dataset.images[indices], dataset.spec), dataset.labels[indices]
 
     @abstractmethod
-    def distill(
-        self,
-        dataset: ImageDataset,
-        images_per_class: int,
-        *,
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> ProxyDataset:
-        """Condense `dataset` into `images_per_class` images for each class.
-
-        Args:
-            dataset: The search-training images, on `context.device`.
-            images_per_class: Images to make for each class.
-            generator: On the CPU; the only source of randomness. The same seed gives the same
-                images on the same machine, also across a kill and a continuation.
-            context: Device, progress and checkpoint.
+    def distill(self, task: DistillTask) -> ProxyDataset:
+        """Condense `task.dataset` into `task.images_per_class` images for each class.
 
         Raises:
-            DataError: If a class has fewer than `images_per_class` images.
+            DataError: If a class has fewer images than that.
         """
 
 
@@ -337,6 +341,7 @@ __all__ = [
     "Builder",
     "CalibrationSample",
     "DistillContext",
+    "DistillTask",
     "Distiller",
     "Evaluator",
     "EvaluatorFactory",

@@ -165,7 +165,7 @@ _PLUGIN_FILES: list[str] = []
 
 
 def plugin_files() -> tuple[str, ...]:
-    """Files that plug-ins were loaded from; a worker process imports them before it unpickles."""
+    """Files that plug-ins were loaded from; a worker process imports them before it unpacks."""
     return tuple(_PLUGIN_FILES)
 
 

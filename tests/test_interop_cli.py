@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers_cli import command_line
 from PIL import Image
 
-from nas_proxy.cli import main
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import DataSettings, load_splits
 
@@ -28,11 +28,6 @@ CONFIG: dict[str, Any] = {
 STATISTICS = ("--mean", "0.3", "--std", "0.4")
 
 
-class Outcome:
-    def __init__(self, status: int, output: str, errors: str) -> None:
-        self.status, self.output, self.errors = status, output, errors
-
-
 @pytest.fixture
 def nas_proxy(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """Runs the command line in a folder of its own with `tiny.yaml` in it."""
@@ -41,15 +36,7 @@ def nas_proxy(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     monkeypatch.chdir(home)
     monkeypatch.setenv("NAS_PROXY_CACHE", str(tmp_path / "cache"))
     Path("tiny.yaml").write_text(yaml.safe_dump(CONFIG))
-
-    def run(*words: str) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(list(words))
-        captured = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
+    return command_line(capsys)
 
 
 def images(seed: int = 0, shape: tuple[int, ...] = (6, 1, 8, 8)) -> torch.Tensor:

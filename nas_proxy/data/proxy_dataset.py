@@ -16,7 +16,7 @@ from torch import Tensor
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.multi_formation import decode
 from nas_proxy.data.transforms import denormalise, stretch
-from nas_proxy.errors import ProxyFileError
+from nas_proxy.errors import ProxyFileError, shorten
 from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import canonical_json, content_hash
 from nas_proxy.types import DatasetSpec
@@ -269,7 +269,7 @@ class ProxyDataset:
             if asked != made:
                 raise ProxyFileError(
                     f"the proxy data set {self.id} was made from {self.spec.name}, whose {name} "
-                    f"is {_short(made)}, but the study uses {spec.name} with {_short(asked)}; "
+                    f"is {shorten(made)}, but the study uses {spec.name} with {shorten(asked)}; "
                     "distil this data set, or set the data section as it was then"
                 )
 
@@ -349,8 +349,3 @@ def _revive(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _records(mappings: list[dict[str, Any]]) -> tuple[TeacherRecord, ...]:
     return tuple(TeacherRecord(**mapping) for mapping in mappings)
-
-
-def _short(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

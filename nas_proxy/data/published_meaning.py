@@ -17,10 +17,10 @@ from torch import Tensor
 
 from nas_proxy.data.proxy_dataset import Labelling
 from nas_proxy.data.published_formats import FormatName, PublishedSet
+from nas_proxy.data.transforms import Statistics, renormalise
 from nas_proxy.errors import ConfigError, ProxyFileError
 from nas_proxy.types import DatasetSpec
 
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 Pixels = Literal["unit", "normalised", "whitened"]
 
 _CIFAR10: Statistics = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
@@ -192,23 +192,6 @@ def meant_labels(
         return values, found.record.labelling
     learned = found.format != "folder"
     return values, Labelling(kind="learned" if learned else "soft", temperature=said.temperature)
-
-
-def renormalise(images: Tensor, old: Statistics, new: Statistics) -> Tensor:
-    """The same pixels, normalised by another mean and deviation of each channel.
-
-    Args:
-        images: Normalised float32, `(n, c, h, w)`.
-        old: Mean and deviation that they were normalised with.
-        new: Those that they shall be normalised with; equal ones return `images` itself.
-    """
-    if old == new:
-        return images
-    (old_mean, old_std), (new_mean, new_std) = (
-        [torch.tensor(part, device=images.device).view(1, -1, 1, 1) for part in statistics]
-        for statistics in (old, new)
-    )
-    return (images * old_std + (old_mean - new_mean)) / new_std
 
 
 def _kind_of_pixels(found: PublishedSet, said: Assumptions, findings: Findings) -> Pixels:

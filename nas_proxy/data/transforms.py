@@ -10,6 +10,9 @@ from torch import Tensor
 
 from nas_proxy.types import DatasetSpec, ImageDataset
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation, one number for each channel."""
+
 
 def normalise(images: Tensor, spec: DatasetSpec) -> Tensor:
     """From uint8 `(n, c, h, w)` to float32 with zero mean and unit deviation per channel."""
@@ -21,6 +24,25 @@ def denormalise(images: Tensor, spec: DatasetSpec) -> Tensor:
     """The inverse of `normalise`: float32 to uint8; values outside [0, 255] are clipped."""
     mean, std = _statistics(spec, images.device)
     return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def renormalise(images: Tensor, old: Statistics, new: Statistics) -> Tensor:
+    """The same pixels, normalised by another mean and deviation of each channel.
+
+    Differentiable with respect to the images.
+
+    Args:
+        images: Normalised, of any floating dtype, `(n, c, h, w)`.
+        old: Mean and deviation that they were normalised with.
+        new: Those that they shall be normalised with; equal ones return `images` itself.
+    """
+    if old == new:
+        return images
+    (old_mean, old_std), (new_mean, new_std) = (
+        [images.new_tensor(part).view(1, -1, 1, 1) for part in statistics]
+        for statistics in (old, new)
+    )
+    return (images * old_std + (old_mean - new_mean)) / new_std
 
 
 def stretch(images: Tensor) -> Tensor:
@@ -60,7 +82,7 @@ def chunk_length(images: Tensor) -> int:
     return max(1, 2**24 // images.shape[1:].numel())
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Tensor) -> Statistics:
     """Mean and standard deviation of each channel, scaled to [0, 1].
 
     A pixel has one of 256 values, so counting them gives both exactly, however many there are.

@@ -14,11 +14,10 @@ from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import normalise
 from nas_proxy.distill.recording import Recording
-from nas_proxy.interfaces import DistillContext, Distiller
+from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.teach.settings import DEFAULT_TEACHER, TeacherOption, TeacherSettings
 from nas_proxy.teach.teacher import Teacher, over_dataset
 from nas_proxy.teach.training import obtain_teachers
-from nas_proxy.types import ImageDataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,46 +33,27 @@ class CoresetDistiller(Distiller):
     augmentation: Augmentation = Augmentation()
 
     @abstractmethod
-    def select(
-        self,
-        dataset: ImageDataset,
-        images_per_class: int,
-        *,
-        teachers: Sequence[Teacher],
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> Tensor:
+    def select(self, task: DistillTask, teachers: Sequence[Teacher]) -> Tensor:
         """Choose images.
 
         Args:
-            dataset: Where to choose from; each class has at least `images_per_class`.
-            images_per_class: Images to choose of each class, none of them twice.
+            task: Where to choose from, and how many of each class; each has at least as many.
             teachers: The trained networks that the property `teachers` names, in its order.
-            generator: On the CPU; the only source of randomness.
-            context: Device and progress.
 
         Returns:
-            Indices, int64 `(num_classes * images_per_class,)`, class by class.
+            Different indices, int64 `(num_classes * images_per_class,)`, class by class.
         """
 
-    def distill(
-        self,
-        dataset: ImageDataset,
-        images_per_class: int,
-        *,
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> ProxyDataset:
+    def distill(self, task: DistillTask) -> ProxyDataset:
         """Choose the images; see `Distiller.distill`.
 
         Keeps no checkpoint: choosing is short, and teachers are in the context's cache.
         """
-        members_of_classes(dataset, images_per_class)  # refuses before a teacher is trained
-        teachers = obtain_teachers(self.teachers, dataset, context)
-        recording = Recording(self, dataset, images_per_class, generator, context)
-        indices = self.select(
-            dataset, images_per_class, teachers=teachers, generator=generator, context=context
-        ).to(dataset.images.device)
+        dataset = task.dataset
+        members_of_classes(dataset, task.images_per_class)  # refuses before a teacher is trained
+        teachers = obtain_teachers(self.teachers, dataset, task.context)
+        recording = Recording(self, task)
+        indices = self.select(task, teachers).to(dataset.images.device)
         return recording.proxy_dataset(
             normalise(dataset.images[indices], dataset.spec),
             dataset.labels[indices],
@@ -114,23 +94,15 @@ class EmbeddingCoreset(CoresetDistiller):
             Different positions in `embeddings`, int64 `(num_images,)`.
         """
 
-    def select(
-        self,
-        dataset: ImageDataset,
-        images_per_class: int,
-        *,
-        teachers: Sequence[Teacher],
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> Tensor:
+    def select(self, task: DistillTask, teachers: Sequence[Teacher]) -> Tensor:
         """Choose class after class; the embeddings of one class at a time are in memory."""
         (teacher,) = teachers
-        num_classes = dataset.spec.num_classes
+        dataset = task.dataset
         chosen = []
-        for label, members in enumerate(members_of_classes(dataset, images_per_class)):
+        for members in members_of_classes(dataset, task.images_per_class):
             images = dataset.subset(members.to(dataset.images.device))
             embeddings = over_dataset(teacher.embed, images)
-            positions = self.select_in_class(embeddings, images_per_class, generator)
+            positions = self.select_in_class(embeddings, task.images_per_class, task.generator)
             chosen.append(members[positions.cpu()])
-            context.progress(label + 1, num_classes, "classes")
+            task.context.progress(len(chosen), dataset.spec.num_classes, "classes")
         return torch.cat(chosen)

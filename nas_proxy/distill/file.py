@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from nas_proxy.data.proxy_dataset import ProxyDataset
-from nas_proxy.data.published_meaning import renormalise
+from nas_proxy.data.transforms import renormalise
 from nas_proxy.errors import ProxyFileError
-from nas_proxy.interfaces import DistillContext, Distiller
+from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.teach.labelling import teachers_beside
 from nas_proxy.teach.settings import TeacherSettings
-from nas_proxy.types import DatasetSpec, ImageDataset
+from nas_proxy.types import DatasetSpec
 
 
 @DISTILLERS.register("file")
@@ -40,32 +38,26 @@ class ProxyDatasetFile(Distiller):
         file = Path(self.path).expanduser()
         return teachers_beside(ProxyDataset.load(file), file) if file.is_file() else ()
 
-    def distill(
-        self,
-        dataset: ImageDataset,
-        images_per_class: int,
-        *,
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> ProxyDataset:
+    def distill(self, task: DistillTask) -> ProxyDataset:
         """Load the set; see `Distiller.distill`.
 
         Raises:
-            ProxyFileError: If the file is missing or damaged, was made from other images than
-                `dataset` or from nobody knows which, or has another number of images per class.
+            ProxyFileError: If the file is missing or damaged, was made from other images than the
+                task's or from nobody knows which, or has another number of images per class.
         """
+        spec, images_per_class = task.dataset.spec, task.images_per_class
         loaded = ProxyDataset.load(Path(self.path).expanduser())
         if not loaded.spec.source_hash:
-            loaded = self._adopted(loaded, dataset.spec)
-        loaded.check_source(dataset.spec)
+            loaded = self._adopted(loaded, spec)
+        loaded.check_source(spec)
         if loaded.images_per_class != images_per_class:
             raise ProxyFileError(
                 f"{self.path} holds {loaded.images_per_class} images per class, but "
                 f"distill.images_per_class is {images_per_class}; "
                 f"set it to {loaded.images_per_class}"
             )
-        context.progress(1, 1)
-        return loaded.to(context.device)
+        task.context.progress(1, 1)
+        return loaded.to(task.context.device)
 
     def _adopted(self, loaded: ProxyDataset, spec: DatasetSpec) -> ProxyDataset:
         """A copy that may be used with the images of `spec`, and says on whose word."""

@@ -11,10 +11,10 @@ from torch import Tensor
 from nas_proxy.data.transforms import chunk_length, normalise
 from nas_proxy.distill.checkpoint import Checkpointer
 from nas_proxy.distill.recording import Recording
-from nas_proxy.interfaces import DistillContext, Distiller
+from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.teach.teacher import Teacher
-from nas_proxy.types import DatasetSpec, ImageDataset
+from nas_proxy.types import DatasetSpec
 
 _IMAGES = "finished.images"
 
@@ -101,23 +101,17 @@ def as_normalised(images: Tensor, spec: DatasetSpec, device: torch.device) -> Te
 
 
 def finished_images(
-    distiller: Distiller,
-    dataset: ImageDataset,
-    images_per_class: int,
-    *,
-    generator: torch.Generator,
-    context: DistillContext,
-    recording: Recording,
-    teachers: Sequence[Teacher],
+    distiller: Distiller, task: DistillTask, recording: Recording, teachers: Sequence[Teacher]
 ) -> FinishedImages:
     """What is finished of a distillation with these networks; see `Distiller.distill`.
 
     Raises:
         StudyError: If the checkpoint is damaged or belongs to another distillation.
     """
+    spec = task.dataset.spec
     key = content_hash(
-        distiller.name, asdict(distiller), dataset.spec.source_hash, images_per_class,
-        generator.initial_seed(), [teacher.id for teacher in teachers],
+        distiller.name, asdict(distiller), spec.source_hash, task.images_per_class,
+        task.generator.initial_seed(), [teacher.id for teacher in teachers],
     )  # fmt: skip
-    shape = (dataset.spec.num_classes * images_per_class, *dataset.spec.image_shape)
-    return FinishedImages(shape, Checkpointer(context.checkpoint, key), recording)
+    shape = (spec.num_classes * task.images_per_class, *spec.image_shape)
+    return FinishedImages(shape, Checkpointer(task.context.checkpoint, key), recording)

@@ -12,7 +12,7 @@ from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import resize_dataset
 from nas_proxy.distill.coreset import CoresetDistiller
 from nas_proxy.errors import ConfigError, DivergedError
-from nas_proxy.interfaces import DistillContext
+from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.catalogue import NetworkOption, NetworkSettings, build_network
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
@@ -20,7 +20,6 @@ from nas_proxy.teach.settings import DEFAULT_TEACHER
 from nas_proxy.teach.teacher import Teacher
 from nas_proxy.train.loop import TrainingSet, train
 from nas_proxy.train.settings import TrainSettings
-from nas_proxy.types import ImageDataset
 
 _SHOWN_EVERY = 20  # steps between two reports of progress
 
@@ -61,26 +60,19 @@ class Forgetting(CoresetDistiller):
                 "not say; set mixup and cutmix of train.augmentation to 0"
             )
 
-    def select(
-        self,
-        dataset: ImageDataset,
-        images_per_class: int,
-        *,
-        teachers: Sequence[Teacher],
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> Tensor:
+    def select(self, task: DistillTask, teachers: Sequence[Teacher]) -> Tensor:
         """Train, count, and take the most forgotten of each class; ties are drawn."""
+        dataset, generator = task.dataset, task.generator
         size = self.train.image_size or dataset.spec.image_shape[1]
         training_set = TrainingSet.of(resize_dataset(dataset, size))
-        counts = [
-            self._count(training_set, int(torch.randint(2**62, (1,), generator=generator)), context)
-            for _ in range(self.train.num_seeds)
-        ]
+        counts = []
+        for _ in range(self.train.num_seeds):
+            seed = int(torch.randint(2**62, (1,), generator=generator))
+            counts.append(self._count(training_set, seed, task.context))
         forgotten = torch.stack(counts).mean(dim=0)
         chosen = [
-            members[most_forgotten(forgotten[members], images_per_class, generator)]
-            for members in members_of_classes(dataset, images_per_class)
+            members[most_forgotten(forgotten[members], task.images_per_class, generator)]
+            for members in members_of_classes(dataset, task.images_per_class)
         ]
         return torch.cat(chosen)
 

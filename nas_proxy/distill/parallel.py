@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Generic, Protocol, TypeVar
 
-import torch
-
 from nas_proxy.errors import StudyError
 from nas_proxy.interfaces import Progress, no_progress
-from nas_proxy.registry import import_file, plugin_files
+from nas_proxy.registry import plugin_files
+from nas_proxy.workers import interrupts_held, pack, prepare_worker, unpack
 
 Item = TypeVar("Item")
 ItemOut = TypeVar("ItemOut", covariant=True)
@@ -67,7 +63,7 @@ def map_in_processes(
     """`function` of each item, in the order of the items, each as soon as it is there.
 
     One worker is this process. Several are spawned for it, each with one torch thread; they end
-    with the iterator, and when this process ends. What they are sent is pickled: `function` once
+    with the iterator, and when this process ends. What they are sent is packed: `function` once
     for each of them, and an item when a place for it is free.
 
     Args:
@@ -96,23 +92,22 @@ def _in_spawned_processes(
 ) -> Iterator[Result]:
     context = multiprocessing.get_context("spawn")
     leash, held = context.Pipe(duplex=False)
-    # Pickled here and now: the pool would put tensors into shared memory, which may be small.
     pool = ProcessPoolExecutor(
         num_workers,
         mp_context=context,
         initializer=_start_worker,
-        initargs=(pickle.dumps(function), plugin_files(), leash),
+        initargs=(pack(function), plugin_files(), leash),
     )
     waiting: deque[Any] = deque()
     try:
         for item in items:
-            task = pickle.dumps(item)
-            with _interrupts_held():  # a call that finds no idle worker spawns one
+            task = pack(item)
+            with interrupts_held():  # a call that finds no idle worker spawns one
                 waiting.append(pool.submit(_work, task))
             if len(waiting) == 2 * num_workers:
-                yield pickle.loads(waiting.popleft().result())
+                yield unpack(waiting.popleft().result())
         while waiting:
-            yield pickle.loads(waiting.popleft().result())
+            yield unpack(waiting.popleft().result())
     except BrokenProcessPool as error:
         raise StudyError(
             f"one of {num_workers} worker processes died, most likely because the memory ran out; "
@@ -126,37 +121,24 @@ def _in_spawned_processes(
         leash.close()
 
 
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Processes that are spawned inside never see Ctrl-C: their parent does, and stops them."""
-    resource_tracker.ensure_running()  # when it starts, it unblocks what is blocked here
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 # What follows runs in a worker process.
 _function = b""
 
 
 def _start_worker(function: bytes, files: tuple[str, ...], leash: Connection) -> None:
     global _function
-    torch.set_num_threads(1)
     threading.Thread(target=_exit_when_let_go, args=(leash,), daemon=True).start()
-    for file in files:  # what is pickled of a plug-in is found by its module's name
-        import_file(file)
+    prepare_worker(files)
     _function = function
 
 
 def _work(item: bytes) -> bytes:
-    return pickle.dumps(_unpickled(_function)(pickle.loads(item)))
+    return pack(_unpacked(_function)(unpack(item)))
 
 
 @lru_cache(maxsize=1)
-def _unpickled(function: bytes) -> Callable[[Any], Any]:
-    found: Callable[[Any], Any] = pickle.loads(function)
+def _unpacked(function: bytes) -> Callable[[Any], Any]:
+    found: Callable[[Any], Any] = unpack(function)
     return found
 
 

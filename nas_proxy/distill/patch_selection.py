@@ -18,7 +18,7 @@ from nas_proxy.distill.finished import as_normalised, finished_images
 from nas_proxy.distill.parallel import MadeItems, map_in_processes
 from nas_proxy.distill.recording import Recording
 from nas_proxy.errors import ConfigError, DataError
-from nas_proxy.interfaces import DistillContext, Distiller
+from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.options import PositiveInt
 from nas_proxy.registry import DISTILLERS
@@ -74,33 +74,24 @@ class PatchSelection(Distiller):
         """The network that scores."""
         return (self.network,)
 
-    def distill(
-        self,
-        dataset: ImageDataset,
-        images_per_class: int,
-        *,
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> ProxyDataset:
+    def distill(self, task: DistillTask) -> ProxyDataset:
         """Select class after class, or several side by side; see `Distiller.distill`.
 
         Raises:
             ConfigError: If there are fewer candidates than patches.
             StudyError: If a worker process dies.
         """
+        dataset, images_per_class, context = task.dataset, task.images_per_class, task.context
         factor = self.factor_at(dataset.spec.image_shape[1])
         source = _Source(
             dataset=dataset,
             members=self._members(dataset, images_per_class, factor),
             num_candidates=self.candidates_per_class,
-            seed=int(torch.randint(2**62, (1,), generator=generator)),
+            seed=int(torch.randint(2**62, (1,), generator=task.generator)),
         )
         (teacher,) = obtain_teachers(self.teachers, dataset, context)
-        recording = Recording(self, dataset, images_per_class, generator, context)
-        finished = finished_images(
-            self, dataset, images_per_class,
-            generator=generator, context=context, recording=recording, teachers=[teacher],
-        )  # fmt: skip
+        recording = Recording(self, task)
+        finished = finished_images(self, task, recording, [teacher])
         num_classes = dataset.spec.num_classes
         selector = Selector(teacher, dataset.spec, images_per_class, self.num_crops, factor)
         classes = MadeItems(source.candidates, range(finished.num_parts, num_classes))

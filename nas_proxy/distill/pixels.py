@@ -22,7 +22,7 @@ from nas_proxy.distill.lamb import Lamb
 from nas_proxy.distill.recording import Recording
 from nas_proxy.distill.synthetic import RealImages, SyntheticImages
 from nas_proxy.errors import ConfigError, DivergedError
-from nas_proxy.interfaces import DistillContext, Distiller
+from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.options import Fraction, PositiveFloat, PositiveInt
@@ -171,35 +171,29 @@ class PixelDistiller(Distiller):
         images = normalise(dataset.images[torch.cat(parts)], dataset.spec)
         return encode(images, self.decode_factor)
 
-    def distill(
-        self,
-        dataset: ImageDataset,
-        images_per_class: int,
-        *,
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> ProxyDataset:
+    def distill(self, task: DistillTask) -> ProxyDataset:
         """Optimise the images for `num_steps` iterations; see `Distiller.distill`.
 
         Raises:
             DivergedError: If a loss, a gradient or a pixel is not finite; the checkpoint keeps the
                 last state before it.
         """
+        dataset, context, generator = task.dataset, task.context, task.generator
         started = time.perf_counter()
         whitening = None if self.zca is None else Whitening.fit(dataset, self.zca)
         costs = {} if whitening is None else {"whitening": time.perf_counter() - started}
         real = RealImages(dataset, self.real_batch_size, whitening)
-        images, _ = self.initialise(dataset, images_per_class, generator)
+        images, _ = self.initialise(dataset, task.images_per_class, generator)
         if whitening is not None and self.init != "noise":
             # What networks see is white, not the mosaic that it is stored in.
             images = whitening.apply(decode(images, self.decode_factor))
             images = encode(images, self.decode_factor)
         objective = self.objective(dataset, real, context)
-        recording = Recording(self, dataset, images_per_class, generator, context)
-        synthetic = self.synthetic_images(images, images_per_class, dataset.spec, context)
+        recording = Recording(self, task)
+        synthetic = self.synthetic_images(images, task.images_per_class, dataset.spec, context)
         objective.prepare(synthetic, generator)
         key = content_hash(
-            self.name, asdict(self), dataset.spec.source_hash, images_per_class,
+            self.name, asdict(self), dataset.spec.source_hash, task.images_per_class,
             generator.initial_seed(), context.labels,
         )  # fmt: skip
         checkpointer = Checkpointer(context.checkpoint, key)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.splits import draw_per_class
 from nas_proxy.distill.coreset import CoresetDistiller
-from nas_proxy.interfaces import DistillContext
+from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.teach.labelling import label
@@ -28,18 +27,10 @@ class RandomSubset(CoresetDistiller):
     typical_cost = "seconds"
     summary = "random real images of each class; the control"
 
-    def select(
-        self,
-        dataset: ImageDataset,
-        images_per_class: int,
-        *,
-        teachers: Sequence[Teacher],
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> Tensor:
+    def select(self, task: DistillTask, teachers: Sequence[Teacher]) -> Tensor:
         """Draw the images; with the same seed, those that other methods start from."""
-        indices = draw_per_class(dataset, images_per_class, generator)
-        context.progress(1, 1)
+        indices = draw_per_class(task.dataset, task.images_per_class, task.generator)
+        task.context.progress(1, 1)
         return indices
 
 
@@ -60,10 +51,11 @@ def random_control(
         seed: Decides which images.
         context: Where the teachers are.
     """
-    subset = RandomSubset(augmentation=proxy_dataset.augmentation).distill(
-        dataset,
-        proxy_dataset.images_per_class,
+    task = DistillTask(
+        dataset=dataset,
+        images_per_class=proxy_dataset.images_per_class,
         generator=make_generator(seed),
         context=context,
     )
+    subset = RandomSubset(augmentation=proxy_dataset.augmentation).distill(task)
     return label(subset, labels, dataset, context)

@@ -18,7 +18,7 @@ from nas_proxy.distill.rank_aware_state import TrainingState
 from nas_proxy.distill.rank_aware_work import MIN_ARCHITECTURES, RANDOM, STREAM, RankAwareWork
 from nas_proxy.distill.recording import Recording
 from nas_proxy.errors import ConfigError, did_you_mean
-from nas_proxy.interfaces import CalibrationSample, DistillContext, Distiller
+from nas_proxy.interfaces import CalibrationSample, DistillContext, Distiller, DistillTask
 from nas_proxy.options import PositiveInt
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import content_hash
@@ -103,14 +103,7 @@ class RankAware(Distiller):
             )
         self._check_signal()
 
-    def distill(
-        self,
-        dataset: ImageDataset,
-        images_per_class: int,
-        *,
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> ProxyDataset:
+    def distill(self, task: DistillTask) -> ProxyDataset:
         """Observe, choose, race; see `Distiller.distill`.
 
         Raises:
@@ -118,20 +111,21 @@ class RankAware(Distiller):
                 no ranking, or if the options leave nothing to choose.
             StudyError: If too many trainings fail, or a worker process dies.
         """
+        dataset, images_per_class, context = task.dataset, task.images_per_class, task.context
         sample = self._checked_sample(context)
         self._check_images(dataset, images_per_class)
-        recording = Recording(self, dataset, images_per_class, generator, context)
+        recording = Recording(self, task)
         work = RankAwareWork(
             distiller=self,
             dataset=dataset,
             sample=sample,
             num_per_class=images_per_class * self.decode_factor**2,
-            seed=int(torch.randint(2**62, (1,), generator=generator)),
+            seed=int(torch.randint(2**62, (1,), generator=task.generator)),
             context=context,
         )
         key = content_hash(
             self.name, asdict(self), dataset.spec.source_hash, images_per_class,
-            generator.initial_seed(), _identity(sample), list(sample.references),
+            task.generator.initial_seed(), _identity(sample), list(sample.references),
         )  # fmt: skip
         state = TrainingState(
             len(sample.references),

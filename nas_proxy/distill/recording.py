@@ -6,15 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-import torch
 from torch import Tensor
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.environment import PeakMemory, hardware, versions
-from nas_proxy.interfaces import DistillContext, Distiller
+from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.teach.teacher import Teacher
-from nas_proxy.types import ImageDataset
 
 
 class Recording:
@@ -24,26 +22,13 @@ class Recording:
 
     Args:
         distiller: What makes the set.
-        dataset: What it is made from.
-        images_per_class: Images to make for each class.
-        generator: Whose seed the set records.
-        context: Where the work is done.
+        task: What it is made of; the set records the seed of its generator.
     """
 
-    def __init__(
-        self,
-        distiller: Distiller,
-        dataset: ImageDataset,
-        images_per_class: int,
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> None:
+    def __init__(self, distiller: Distiller, task: DistillTask) -> None:
         self._distiller = distiller
-        self._dataset = dataset
-        self._images_per_class = images_per_class
-        self._seed = generator.initial_seed()
-        self._device = context.device
-        self._memory = PeakMemory(context.device)
+        self._task = task
+        self._memory = PeakMemory(task.context.device)
         self._started = time.perf_counter()
         self.earlier_seconds = 0.0
 
@@ -73,11 +58,11 @@ class Recording:
         return ProxyDataset(
             images=images.detach(),
             labels=labels.detach(),
-            spec=self._dataset.spec,
+            spec=self._task.dataset.spec,
             method=self._distiller.name,
             parameters=asdict(self._distiller),
-            images_per_class=self._images_per_class,
-            seed=self._seed,
+            images_per_class=self._task.images_per_class,
+            seed=self._task.generator.initial_seed(),
             augmentation=augmentation,
             networks=tuple(network.record() for network in networks),
             costs={
@@ -86,6 +71,6 @@ class Recording:
                 **(costs or {}),
             },
             peak_memory_mib=self._memory.mib,
-            hardware=hardware(self._device),
+            hardware=hardware(self._task.context.device),
             versions=versions(),
         )

@@ -27,7 +27,7 @@ from nas_proxy.distill.recording import Recording
 from nas_proxy.distill.recovery import Batch, Recovery, RecoverySettings, layers_with_statistics
 from nas_proxy.distill.synthetic import SyntheticImages
 from nas_proxy.errors import ConfigError, DivergedError
-from nas_proxy.interfaces import DistillContext, Distiller
+from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
 from nas_proxy.networks.catalogue import NETWORKS, NetworkSettings, describe
 from nas_proxy.networks.norms import has_batchnorm
 from nas_proxy.options import Bound, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -140,14 +140,7 @@ class StatisticalMatching(Distiller):
         images = plan.by_class(torch.cat(starts)).to(dataset.images.device)
         return images, plan.labels().to(images.device)
 
-    def distill(
-        self,
-        dataset: ImageDataset,
-        images_per_class: int,
-        *,
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> ProxyDataset:
+    def distill(self, task: DistillTask) -> ProxyDataset:
         """Recover one batch after the other, or side by side; see `Distiller.distill`.
 
         Raises:
@@ -156,16 +149,14 @@ class StatisticalMatching(Distiller):
                 what is finished.
             StudyError: If a worker process dies.
         """
-        plan = self._plan(dataset, images_per_class, generator)
+        dataset, context = task.dataset, task.context
+        plan = self._plan(dataset, task.images_per_class, task.generator)
         teachers = self._obtain(dataset, context)
         recovery = Recovery(self._settings(dataset.spec), teachers, dataset.spec)
         memory = BatchMemory.measure(recovery.attempt, context.device)
         memory.check(plan.largest_batch, context.device, context.num_workers)
-        recording = Recording(self, dataset, images_per_class, generator, context)
-        finished = finished_images(
-            self, dataset, images_per_class,
-            generator=generator, context=context, recording=recording, teachers=teachers,
-        )  # fmt: skip
+        recording = Recording(self, task)
+        finished = finished_images(self, task, recording, teachers)
         try:
             self._recover(plan, recovery, finished, context)
         except torch.OutOfMemoryError as error:

@@ -18,7 +18,7 @@ from nas_proxy.distill.synthetic import RealImages, SyntheticImages
 from nas_proxy.distill.trajectories import ExpertRecipe, Trajectories, obtain_trajectories
 from nas_proxy.distill.trajectory_settings import Published, Variant, published
 from nas_proxy.errors import ConfigError, DivergedError
-from nas_proxy.interfaces import DistillContext
+from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.options import (
     Fraction,
@@ -149,14 +149,7 @@ class TrajectoryMatching(PixelDistiller):
         found = replace(found, **{name: v for name, v in said.items() if v is not None})
         return replace(found, zca=found.zca or None)
 
-    def distill(
-        self,
-        dataset: ImageDataset,
-        images_per_class: int,
-        *,
-        generator: torch.Generator,
-        context: DistillContext,
-    ) -> ProxyDataset:
+    def distill(self, task: DistillTask) -> ProxyDataset:
         """Get the experts, then optimise the images; see `PixelDistiller.distill`.
 
         Raises:
@@ -167,10 +160,8 @@ class TrajectoryMatching(PixelDistiller):
             DivergedError: If a loss, a gradient, a pixel or the learning rate leaves what is
                 sensible; the checkpoint keeps the last state before it.
         """
-        settled = replace(self, **vars(self.in_force(images_per_class)))
-        return super(TrajectoryMatching, settled).distill(
-            dataset, images_per_class, generator=generator, context=context
-        )
+        settled = replace(self, **vars(self.in_force(task.images_per_class)))
+        return super(TrajectoryMatching, settled).distill(task)
 
     def objective(
         self, dataset: ImageDataset, real: RealImages, context: DistillContext

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
-import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import resource_tracker
 from typing import Literal, Protocol
 
-import torch
 from pebble import ProcessExpired, ProcessPool
 
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.interfaces import Evaluator, EvaluatorFactory, Progress, no_progress
-from nas_proxy.registry import import_file, plugin_files
+from nas_proxy.registry import plugin_files
 from nas_proxy.types import Architecture, Evaluation, Status
+from nas_proxy.workers import interrupts_held, pack, prepare_worker, unpack
 
 ExecutorName = Literal["serial", "processes"]
 
@@ -123,9 +120,9 @@ class _ProcessExecutor:
         self, factory: EvaluatorFactory, architecture: Architecture, seed: int
     ) -> Future[Evaluation]:
         outcome: Future[Evaluation] = Future()
-        # Pickled here: a worker dies of a task that it cannot read, and its future never ends.
-        task = pickle.dumps((factory, architecture, seed))
-        with _interrupts_held():  # the first call spawns the workers
+        # Packed: a worker dies of a task that it cannot read, and its future never ends.
+        task = pack((factory, architecture, seed))
+        with interrupts_held():  # the first call spawns the workers
             scheduled = self._pool.schedule(_evaluate, args=[task])
 
         def settle(finished: Future[Evaluation]) -> None:
@@ -138,17 +135,6 @@ class _ProcessExecutor:
 
         scheduled.add_done_callback(settle)
         return outcome
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Processes that are spawned inside never see Ctrl-C: their parent does, and stops them."""
-    resource_tracker.ensure_running()  # when it starts, it unblocks what is blocked here
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _lost(
@@ -179,15 +165,12 @@ _worker_evaluators = _EvaluatorCache()
 
 
 def _start_worker(files: tuple[str, ...], parent: int) -> None:
-    torch.set_num_threads(1)
     threading.Thread(target=_exit_without_parent, args=(parent,), daemon=True).start()
-    # Before any factory arrives: what it holds of a plug-in is unpickled by its module's name.
-    for file in files:
-        import_file(file)
+    prepare_worker(files)
 
 
 def _evaluate(task: bytes) -> Evaluation:
-    factory, architecture, seed = pickle.loads(task)
+    factory, architecture, seed = unpack(task)
     return _worker_evaluators.get(factory).evaluate(architecture, seed)
 
 

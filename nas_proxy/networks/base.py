@@ -25,6 +25,17 @@ class Network(nn.Module, ABC):
         return self.classifier(self.embed(images))  # type: ignore[no-any-return]
 
 
+def with_margin(image_shape: tuple[int, int, int]) -> tuple[int, tuple[int, int]]:
+    """The published margin around images `(c, h, w)`, and their height and width with it.
+
+    It is two pixels on each side of images with a single channel, so that MNIST's 28x28 become
+    32x32, and none otherwise.
+    """
+    channels, height, width = image_shape
+    margin = 2 if channels == 1 else 0
+    return margin, (height + 2 * margin, width + 2 * margin)
+
+
 def strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
     """Height and width after a convolution or pooling that is padded by half its kernel."""
     return -(-size[0] // stride), -(-size[1] // stride)

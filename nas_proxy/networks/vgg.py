@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.networks.base import Network
+from nas_proxy.networks.base import Network, with_margin
 from nas_proxy.networks.norms import Norm, make_norm
 
 # Channels of each stage's convolutions, in units of the width; every stage ends in a 2x2 pooling.
@@ -24,7 +24,7 @@ class VGG11(Network):
 
     Args:
         image_shape: Channels, height and width of the input; 8 pixels at least. A single
-            channel gets a margin of two more pixels, as published: MNIST's 28x28 become 32x32.
+            channel gets a margin, see `with_margin`.
         num_classes: Length of the logits.
         width: Channels of the first convolution; the last four have eight times as many.
         norm: Follows every convolution.
@@ -39,9 +39,8 @@ class VGG11(Network):
         norm: Norm = "instance",
     ) -> None:
         super().__init__()
-        channels, height, image_width = image_shape
-        margin = 2 if channels == 1 else 0
-        size = (height + 2 * margin, image_width + 2 * margin)
+        channels = image_shape[0]
+        margin, size = with_margin(image_shape)
         layers: list[nn.Module] = []
         for stage, multiples in enumerate(_STAGES):
             for multiple in multiples:

@@ -9,33 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from nas_proxy.errors import EvaluationError
-from nas_proxy.interfaces import ZeroCostScore
-from nas_proxy.options import PositiveInt
 from nas_proxy.registry import SCORES
 from nas_proxy.scores.layers import forward_hooks, weighted_layers
-from nas_proxy.scores.loss_gradients import classification_loss, require_signal
+from nas_proxy.scores.loss_gradients import OneBatchScore, classification_loss, require_signal
 
 
 @SCORES.register("fisher")
 @dataclass(frozen=True, kw_only=True)
-class Fisher(ZeroCostScore):
+class Fisher(OneBatchScore):
     """Sum over the weights of what leaving their output channel out does to the loss.
 
     For a channel that is the mean over the images of (sum over pixels of a dL/da)^2 / 2, with a
     the output of the convolution or linear layer and L the cross-entropy of one batch. A channel
     counts once for each of its weights, as in the zero-cost suite of Abdelfattah et al.
-
-    Attributes:
-        num_images: Images of the batch, the first ones given; all when fewer are given.
     """
-
-    num_images: PositiveInt = 64
 
     summary: ClassVar[str] = "how much the loss would change without single channels"
     paper: ClassVar[str] = "Turner et al., BlockSwap, ICLR 2020; Abdelfattah et al., ICLR 2021"
 
-    def measure_labelled(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
-        """Score one network; scores of different images do not compare.
+    def measure_batch(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
+        """Score one network; see `OneBatchScore.measure_batch`.
 
         Raises:
             EvaluationError: If no gradient reaches any weighted layer, or one is not finite.
@@ -48,9 +41,7 @@ class Fisher(ZeroCostScore):
 
         layers = weighted_layers(network)
         with forward_hooks(layers, record):
-            loss = classification_loss(
-                network, images[: self.num_images], labels[: self.num_images]
-            )
+            loss = classification_loss(network, images, labels)
         if not outputs:
             raise EvaluationError("fisher: the network has no convolution and no linear layer")
         gradients = torch.autograd.grad(

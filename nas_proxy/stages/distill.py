@@ -11,7 +11,7 @@ from nas_proxy.data.pictures import write_image_grid
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.transforms import denormalise
 from nas_proxy.errors import DivergedError, StudyError
-from nas_proxy.interfaces import CalibrationSample, DistillContext
+from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.stages.calibration_sample import SampleReferences
 from nas_proxy.stages.context import StudyContext
@@ -65,9 +65,13 @@ def run_distill(study: StudyContext, *, force: bool) -> None:
         )
         try:
             teachers, seen = _teachers(study, dataset, context)
-            proxy_dataset = config.distiller.distill(
-                dataset, config.images_per_class, generator=make_generator(seed), context=context
+            task = DistillTask(
+                dataset=dataset,
+                images_per_class=config.images_per_class,
+                generator=make_generator(seed),
+                context=context,
             )
+            proxy_dataset = config.distiller.distill(task)
             proxy_dataset = label(proxy_dataset, config.labels, dataset, context)
         except DivergedError as error:  # its sentence says what to change
             raise StudyError(str(error)) from error

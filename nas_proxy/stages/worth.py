@@ -21,7 +21,7 @@ from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.files import write_atomically
-from nas_proxy.interfaces import DistillContext
+from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.catalogue import describe
 from nas_proxy.networks.fixed import FixedNetworks
 from nas_proxy.reproducibility import derive_seed, make_generator
@@ -284,12 +284,13 @@ def _herded(worth: _Worth) -> ProxyDataset:
     herding = Herding(network=study.config.evaluate_proxy.replay.embedding)
     with study.display.progress("choosing images by herding") as progress:
         context = replace(worth.context, progress=progress)
-        made = herding.distill(
-            real,
-            worth.proxy_dataset.images_per_class,
+        task = DistillTask(
+            dataset=real,
+            images_per_class=worth.proxy_dataset.images_per_class,
             generator=make_generator(derive_seed("herded memory", study.seed)),
             context=context,
         )
+        made = herding.distill(task)
         return label(made, worth.labels, real, context)
 
 

@@ -15,8 +15,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from nas_proxy.data.proxy_dataset import TeacherRecord
-from nas_proxy.data.transforms import normalise, resize
-from nas_proxy.errors import DataError, ProxyFileError
+from nas_proxy.data.transforms import normalise, renormalise, resize
+from nas_proxy.errors import DataError, ProxyFileError, shorten
 from nas_proxy.files import write_atomically
 from nas_proxy.networks.base import Network
 from nas_proxy.reproducibility import canonical_json, content_hash, isolated_rng
@@ -103,12 +103,7 @@ class Teacher:
     def _as_trained(self, images: Tensor) -> Tensor:
         """The images at the size and with the normalisation of those that it was trained on."""
         given, own = self.given_spec or self.source_spec, self.source_spec
-        if (given.mean, given.std) != (own.mean, own.std):
-            (mean, std), (own_mean, own_std) = (
-                (images.new_tensor(values).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
-                for spec in (given, own)
-            )
-            images = (images * std + mean - own_mean) / own_std
+        images = renormalise(images, (given.mean, given.std), (own.mean, own.std))
         return resize(images, self.spec.image_shape[1])
 
     def check_fits(self, spec: DatasetSpec) -> None:
@@ -124,7 +119,7 @@ class Teacher:
             if asked != known:
                 raise DataError(
                     f"the teacher {self.description} was trained on {self.source_spec.name}, whose "
-                    f"{name} is {_short(known)}, but {spec.name} here has {_short(asked)}; name "
+                    f"{name} is {shorten(known)}, but {spec.name} here has {shorten(asked)}; name "
                     "another teacher, or set the data section as it was when it was trained"
                 )
 
@@ -211,7 +206,7 @@ def load_teacher(path: Path, build: Callable[[Mapping[str, Any], DatasetSpec], N
     except _DAMAGED as error:
         reason = " ".join(str(error).split())  # torch needs many lines for weights that do not fit
         raise ProxyFileError(
-            f"the teacher file {path} is truncated or damaged ({_short(reason)}); delete it to "
+            f"the teacher file {path} is truncated or damaged ({shorten(reason)}); delete it to "
             "train anew"
         ) from error
     if teacher.id != recorded_id:
@@ -278,8 +273,3 @@ def image_hashes(images: Tensor) -> Tensor:
 def _spec(mapping: Mapping[str, Any]) -> DatasetSpec:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in mapping.items()}
     return DatasetSpec(**values)
-
-
-def _short(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -55,13 +55,3 @@ def check_zero_cost_score(score: ZeroCostScore) -> None:
     """
     for check in SCORE_CHECKS:
         check(score)
-
-
-__all__ = [
-    "DISTILLER_CHECKS",
-    "SCORE_CHECKS",
-    "SPACE_CHECKS",
-    "check_distiller",
-    "check_search_space",
-    "check_zero_cost_score",
-]

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.errors import DataError
-from nas_proxy.interfaces import DistillContext, Distiller, Progress, no_progress
+from nas_proxy.interfaces import DistillContext, Distiller, DistillTask, Progress, no_progress
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing.calibration import tiny_calibration_sample
 from nas_proxy.testing.common import (
@@ -22,6 +23,7 @@ from nas_proxy.testing.common import (
     require,
     tiny_dataset,
 )
+from nas_proxy.types import ImageDataset
 
 _IMAGES_PER_CLASS = 2
 
@@ -124,7 +126,7 @@ def check_too_few_images(distiller: Distiller) -> None:
     available, asked = 8, 9
     dataset = tiny_dataset(images_per_class=available)
     try:
-        distiller.distill(dataset, asked, generator=make_generator(0), context=_context(distiller))
+        distiller.distill(_task(distiller, dataset=dataset, images_per_class=asked))
     except DataError as error:
         words = "".join(char if char.isalnum() else " " for char in str(error)).split()
         require(
@@ -143,9 +145,7 @@ def check_leaves_dataset(distiller: Distiller) -> None:
     """The real images and labels are left as they were."""
     dataset = tiny_dataset()
     images, labels = dataset.images.clone(), dataset.labels.clone()
-    distiller.distill(
-        dataset, _IMAGES_PER_CLASS, generator=make_generator(0), context=_context(distiller)
-    )
+    distiller.distill(_task(distiller, dataset=dataset))
     require(
         torch.equal(dataset.images, images) and torch.equal(dataset.labels, labels),
         f"{distiller.name}: distill() changes the data set that it is given",
@@ -168,12 +168,9 @@ def check_resuming(distiller: Distiller) -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint"
         with suppress(_Killed):
-            _distill(
-                distiller,
-                context=_context(distiller, checkpoint=checkpoint, progress=_Killer(checkpoint)),
-            )
+            _distill(distiller, checkpoint=checkpoint, progress=_Killer(checkpoint))
         with blame(f"{distiller.name}: distill() cannot continue from its checkpoint"):
-            continued = _distill(distiller, context=_context(distiller, checkpoint=checkpoint))
+            continued = _distill(distiller, checkpoint=checkpoint)
     require(
         continued.id == undisturbed.id,
         f"{distiller.name}: killed and continued, the set is another one ({continued.id}, not "
@@ -219,23 +216,27 @@ class _Killer:
         time.sleep(self._wait_seconds)
 
 
-def _context(
-    distiller: Distiller, *, checkpoint: Path | None = None, progress: Progress = no_progress
-) -> DistillContext:
+def _task(
+    distiller: Distiller,
+    generator: torch.Generator | None = None,
+    *,
+    dataset: ImageDataset | None = None,
+    images_per_class: int = _IMAGES_PER_CLASS,
+    checkpoint: Path | None = None,
+    progress: Progress = no_progress,
+) -> DistillTask:
     """On the CPU, with a calibration sample where the method needs one."""
     sample = tiny_calibration_sample() if distiller.needs_calibration else None
-    return DistillContext(checkpoint=checkpoint, progress=progress, calibration=sample)
+    return DistillTask(
+        dataset=dataset or tiny_dataset(),
+        images_per_class=images_per_class,
+        generator=generator or make_generator(0),
+        context=DistillContext(checkpoint=checkpoint, progress=progress, calibration=sample),
+    )
 
 
 def _distill(
-    distiller: Distiller,
-    generator: torch.Generator | None = None,
-    context: DistillContext | None = None,
+    distiller: Distiller, generator: torch.Generator | None = None, **context: Any
 ) -> ProxyDataset:
     with blame(f"{distiller.name}: distill() fails on three classes of eight 8x8 images"):
-        return distiller.distill(
-            tiny_dataset(),
-            _IMAGES_PER_CLASS,
-            generator=generator or make_generator(0),
-            context=context or _context(distiller),
-        )
+        return distiller.distill(_task(distiller, generator, **context))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -23,6 +22,7 @@ from nas_proxy.testing.common import (
     tiny_dataset,
 )
 from nas_proxy.types import Architecture, DatasetSpec
+from nas_proxy.workers import pack, unpack
 
 _BATCH_SIZE = 4
 
@@ -192,7 +192,7 @@ def check_weights(space: SearchSpace, num_samples: int) -> None:
 def check_pickling(space: SearchSpace, num_samples: int) -> None:
     """The space survives pickling: worker processes receive it so."""
     with blame(f"{space.name}: the space cannot be pickled"):
-        copy = pickle.loads(pickle.dumps(space))
+        copy = unpack(pack(space))
     require(
         copy == space and copy.fingerprint() == space.fingerprint(),
         f"{space.name}: the space is another one after pickling",

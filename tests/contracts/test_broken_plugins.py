@@ -188,12 +188,12 @@ SPACES["check_fidelity_options"].append((GrowingSpace, "changes the genotypes"))
 class Distiller(RandomSubset):
     """Distils, and alters the result."""
 
-    def alter(self, proxy, dataset, generator, context):
+    def alter(self, proxy, task):
         raise NotImplementedError
 
-    def distill(self, dataset, images_per_class, *, generator, context):
-        proxy = super().distill(dataset, images_per_class, generator=generator, context=context)
-        return self.alter(proxy, dataset, generator, context) or proxy
+    def distill(self, task):
+        proxy = super().distill(task)
+        return self.alter(proxy, task) or proxy
 
 
 def altered(**changes):
@@ -206,11 +206,9 @@ def altered(**changes):
     )
 
 
-def forgetful(self, dataset, images_per_class, *, generator, context):
+def forgetful(self, task):
     """Continues from its checkpoint to something else than without one."""
-    proxy = RandomSubset().distill(
-        dataset, images_per_class, generator=generator, context=DistillContext()
-    )
+    proxy, context = RandomSubset().distill(replace(task, context=DistillContext())), task.context
     if context.checkpoint is None:
         return proxy
     if not context.checkpoint.exists():
@@ -219,17 +217,15 @@ def forgetful(self, dataset, images_per_class, *, generator, context):
     return replace(proxy, images=proxy.images + 1)
 
 
-def swallow(self, dataset, images_per_class, *, generator, context):
+def swallow(self, task):
     """Gives fewer images where there are too few."""
-    return RandomSubset.distill(self, dataset, 1, generator=generator, context=context)
+    return RandomSubset.distill(self, replace(task, images_per_class=1))
 
 
-def seeded(self, dataset, images_per_class, *, generator, context):
+def seeded(self, task):
     """Ignores the seed but draws from the generator."""
-    torch.rand(1, generator=generator)
-    return RandomSubset.distill(
-        self, dataset, images_per_class, generator=make_generator(3), context=context
-    )
+    torch.rand(1, generator=task.generator)
+    return RandomSubset.distill(self, replace(task, generator=make_generator(3)))
 
 
 DISTILLERS = {
@@ -256,7 +252,7 @@ DISTILLERS = {
     "check_too_few_images": [(subclass(RandomSubset, distill=swallow), "must raise DataError")],
     "check_leaves_dataset": [
         (
-            subclass(Distiller, alter=lambda s, p, dataset, *_: (dataset.images.zero_(), None)[1]),
+            subclass(Distiller, alter=lambda s, p, task: (task.dataset.images.zero_(), None)[1]),
             "changes the data set",
         ),
     ],

@@ -4,7 +4,7 @@ import torch
 
 from nas_proxy.data.transforms import normalise
 from nas_proxy.distill import pixels
-from nas_proxy.interfaces import DistillContext
+from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
@@ -13,13 +13,17 @@ SMALL = {"network_width": 4, "network_depth": 2}
 NUM_CLASSES = 3
 
 
-def distill(distiller, images_per_class=2, seed=0, dataset=None, **context):
-    return distiller.distill(
-        dataset or tiny_dataset(),
-        images_per_class,
+def make_task(images_per_class=2, seed=0, dataset=None, context=None):
+    return DistillTask(
+        dataset=dataset or tiny_dataset(),
+        images_per_class=images_per_class,
         generator=make_generator(seed),
-        context=DistillContext(**context),
+        context=context or DistillContext(),
     )
+
+
+def distill(distiller, images_per_class=2, seed=0, dataset=None, **context):
+    return distiller.distill(make_task(images_per_class, seed, dataset, DistillContext(**context)))
 
 
 class Log:

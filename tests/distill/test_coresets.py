@@ -6,6 +6,7 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 import torch
+from helpers_distill import distill
 from scipy.cluster.vq import kmeans2
 
 from nas_proxy.data.augment import Augmentation
@@ -35,15 +36,6 @@ CORESETS = [RandomSubset(), *EMBEDDING_CORESETS, FORGETTING]
 
 def name_of(distiller):
     return distiller.name
-
-
-def distill(distiller, images_per_class=2, seed=0, dataset=None, **context):
-    return distiller.distill(
-        dataset or tiny_dataset(),
-        images_per_class,
-        generator=make_generator(seed),
-        context=DistillContext(**context),
-    )
 
 
 def points(num_points, num_dimensions, seed=0):

@@ -49,8 +49,8 @@ def test_each_training_image_has_a_label_of_its_class(name, tmp_path):
 
 def test_the_check_of_labels_wants_one_for_each_training_image():
     class Forgetful(RandomSubset):
-        def distill(self, *args, **options):
-            return replace(super().distill(*args, **options), decode_factor=2)
+        def distill(self, task):
+            return replace(super().distill(task), decode_factor=2)
 
     Forgetful.name = "forgetful"
     with pytest.raises(AssertionError, match="hard labels must be int64 and run class by class"):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers_distill import distill
 
 from nas_proxy.data.proxy_dataset import Labelling, ProxyDataset
 from nas_proxy.distill.file import ProxyDatasetFile
@@ -33,9 +34,7 @@ def imported(**changes):
 
 
 def read(path, images_per_class=2, **options):
-    return ProxyDatasetFile(path=str(path), **options).distill(
-        DATASET, images_per_class, generator=make_generator(0), context=DistillContext()
-    )
+    return distill(ProxyDatasetFile(path=str(path), **options), images_per_class, dataset=DATASET)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers_distill import make_task
 from torchvision.transforms.functional import resized_crop
 
 from nas_proxy.data.augment import Augmentation
@@ -14,7 +15,7 @@ from nas_proxy.data.transforms import denormalise, normalise
 from nas_proxy.distill import patch_selection
 from nas_proxy.distill.checkpoint import Checkpointer
 from nas_proxy.distill.patch_selection import Candidates, PatchSelection, Selector, tile
-from nas_proxy.errors import ConfigError, DataError
+from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.reproducibility import derive_seed, make_generator
@@ -30,12 +31,8 @@ TEACHER = TeacherSettings(
 
 
 def distill(images_per_class=2, seed=0, dataset=None, context=None, **options):
-    return PatchSelection(**{"network": TEACHER, "num_crops": 3, **options}).distill(
-        dataset or tiny_dataset(),
-        images_per_class,
-        generator=make_generator(seed),
-        context=context or DistillContext(),
-    )
+    distiller = PatchSelection(**{"network": TEACHER, "num_crops": 3, **options})
+    return distiller.distill(make_task(images_per_class, seed, dataset, context))
 
 
 class Brightness:
@@ -272,6 +269,9 @@ def test_a_killed_run_goes_on_after_the_last_class(tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         distill(context=DistillContext(progress=stop, checkpoint=path))
+    for other in ({"seed": 1}, {"num_crops": 4}):
+        with pytest.raises(StudyError, match="other options, data or seed"):
+            distill(context=DistillContext(checkpoint=path), **other)
     original = Selector.__call__
 
     def watch(selector, candidates):

@@ -4,6 +4,7 @@ import math
 import pickle
 from dataclasses import dataclass, replace
 
+import helpers_distill
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -77,13 +78,9 @@ def half_noise(seed, images_per_class=160):
     return replace(tiny, images=pixels.clamp(0, 255).to(torch.uint8), spec=spec), telling
 
 
-def distill(distiller=TINY, images_per_class=2, seed=0, dataset=None, **context):
-    return distiller.distill(
-        dataset or tiny_dataset(),
-        images_per_class,
-        generator=make_generator(seed),
-        context=DistillContext(**{"calibration": tiny_calibration_sample(), **context}),
-    )
+def distill(distiller=TINY, *arguments, **options):
+    options = {"calibration": tiny_calibration_sample(), **options}
+    return helpers_distill.distill(distiller, *arguments, **options)
 
 
 # What it is for

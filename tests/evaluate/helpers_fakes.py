@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from helpers_spaces import UnusedSpace
+
 from nas_proxy.data.transforms import normalise
 from nas_proxy.evaluate.factory import training_fidelity
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.evaluate.trained_signals import Judges
-from nas_proxy.interfaces import SearchSpace, ZeroCostScore
+from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.loop import TrainingSet
@@ -22,7 +24,7 @@ def small_net(space, spec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FakeSpace(SearchSpace):
+class FakeSpace(UnusedSpace):
     """Builds whatever it is told to."""
 
     make: Callable = small_net
@@ -33,18 +35,6 @@ class FakeSpace(SearchSpace):
 
     def build(self, architecture, spec):
         return self.make(self, spec)
-
-    def suggest(self, trial):
-        raise NotImplementedError
-
-    def sample(self, generator):
-        raise NotImplementedError
-
-    def mutate(self, architecture, generator):
-        raise NotImplementedError
-
-    def encode(self, architecture):
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from nas_proxy.distill.random_subset import RandomSubset
 from nas_proxy.errors import ProxyFileError
 from nas_proxy.evaluate import factory as factory_module
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
-from nas_proxy.interfaces import DistillContext
+from nas_proxy.interfaces import DistillTask
 from nas_proxy.reproducibility import canonical_json, make_generator
 from nas_proxy.scores.num_params import NumParams
 from nas_proxy.testing import tiny_dataset
@@ -183,7 +183,7 @@ def test_test_split_is_never_shortened():
 def test_images_arrive_at_the_size_of_the_training(tmp_path, train_on):
     splits, file = three_parts(), tmp_path / "proxy.safetensors"
     subset = RandomSubset().distill(
-        splits.search_train, 2, generator=make_generator(0), context=DistillContext()
+        DistillTask(dataset=splits.search_train, images_per_class=2, generator=make_generator(0))
     )
     subset.save(file)
     built = make_factory(
@@ -210,7 +210,7 @@ def test_score_images_are_real_normalised_training_images():
 def test_proxy_of_other_images_is_refused(tmp_path):
     splits, file = three_parts(), tmp_path / "proxy.safetensors"
     subset = RandomSubset().distill(
-        splits.search_train, 2, generator=make_generator(0), context=DistillContext()
+        DistillTask(dataset=splits.search_train, images_per_class=2, generator=make_generator(0))
     )
     subset.save(file)
     foreign = replace(splits.search_train, spec=replace(splits.spec, source_hash="0" * 16))

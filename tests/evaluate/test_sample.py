@@ -4,19 +4,19 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from helpers_spaces import UnusedSpace
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.sample import draw_architectures, stratify
-from nas_proxy.interfaces import SearchSpace
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.types import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)
-class Urn(SearchSpace):
+class Urn(UnusedSpace):
     """`size` architectures; whoever draws uniformly from them draws a number."""
 
     size: int
@@ -25,18 +25,6 @@ class Urn(SearchSpace):
 
     def sample(self, generator):
         return Architecture(self.name, int(torch.randint(self.size, (), generator=generator)))
-
-    def suggest(self, trial):
-        raise NotImplementedError
-
-    def mutate(self, architecture, generator):
-        raise NotImplementedError
-
-    def build(self, architecture, spec):
-        raise NotImplementedError
-
-    def encode(self, architecture):
-        raise NotImplementedError
 
 
 def balls(numbers):

@@ -15,7 +15,7 @@ from nas_proxy.distill.random_subset import RandomSubset
 from nas_proxy.evaluate import factory as factory_module
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.evaluate.trained_signals import Judges, Watch, some_of
-from nas_proxy.interfaces import DistillContext
+from nas_proxy.interfaces import DistillTask
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
@@ -285,7 +285,7 @@ def test_teachers_are_asked_about_the_judging_images_at_full_size(
 
 def test_zero_cost_scores_look_at_distilled_images_where_they_are_asked_to(make_factory, tmp_path):
     proxy_dataset = RandomSubset().distill(
-        TRAIN, 2, generator=make_generator(0), context=DistillContext()
+        DistillTask(dataset=TRAIN, images_per_class=2, generator=make_generator(0))
     )
     file = tmp_path / "proxy.safetensors"
     proxy_dataset.save(file)

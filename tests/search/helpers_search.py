@@ -7,9 +7,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import optuna
+from helpers_spaces import UnusedSpace
 from optuna.storages import InMemoryStorage
 
-from nas_proxy.interfaces import SearchSpace
 from nas_proxy.scores.combine import SingleSignal
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.study import SearchTask, run_search
@@ -20,7 +20,7 @@ SEED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid(SearchSpace):
+class Grid(UnusedSpace):
     """Points of a square."""
 
     side: int = 10
@@ -30,18 +30,6 @@ class Grid(SearchSpace):
     def suggest(self, trial):
         x = trial.suggest_int("x", 0, self.side - 1)
         return Architecture(self.name, [x, trial.suggest_int("y", 0, self.side - 1)])
-
-    def sample(self, generator):
-        raise NotImplementedError
-
-    def mutate(self, architecture, generator):
-        raise NotImplementedError
-
-    def build(self, architecture, spec):
-        raise NotImplementedError
-
-    def encode(self, architecture):
-        raise NotImplementedError
 
 
 def hill(architecture):

@@ -8,7 +8,7 @@ import torch
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.transforms import resize
-from nas_proxy.interfaces import DistillContext
+from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.reproducibility import content_hash, make_generator
 from nas_proxy.teach.settings import LabelSettings, PretrainedSettings, TeacherSettings
@@ -77,7 +77,13 @@ TEACHERS = (settings(), settings(seed=1, train=short(num_steps=12, image_size=6)
 
 
 def make(distiller, context, seed=0):
-    return distiller.distill(tiny_dataset(), 2, generator=make_generator(seed), context=context)
+    task = DistillTask(
+        dataset=tiny_dataset(),
+        images_per_class=2,
+        generator=make_generator(seed),
+        context=context,
+    )
+    return distiller.distill(task)
 
 
 def said_by(teacher, images, temperature):

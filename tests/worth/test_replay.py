@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nas_proxy.errors import ConfigError
-from nas_proxy.interfaces import DistillContext
+from nas_proxy.interfaces import DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import make_generator
@@ -34,7 +34,7 @@ def splits():
 @pytest.fixture(scope="module")
 def memory(splits):
     return DISTILLERS.get("random_subset")().distill(
-        splits.search_train, 4, generator=make_generator(0), context=DistillContext()
+        DistillTask(dataset=splits.search_train, images_per_class=4, generator=make_generator(0))
     )
 
 
