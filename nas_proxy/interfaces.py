@@ -24,6 +24,8 @@ from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, Ima
 if TYPE_CHECKING:
     from nas_proxy.data.proxy_dataset import LabelKind, ProxyDataset
     from nas_proxy.teach.settings import TeacherSettings
+    from nas_proxy.train.phases import Phase
+    from nas_proxy.train.settings import TrainSettings
 
 
 class Trial(Protocol):
@@ -87,6 +89,22 @@ class SearchSpace(Options, ABC):
 
         Weights come from torch's global generator, which the caller has seeded.
         """
+
+    def training_phases(
+        self, architecture: Architecture, settings: TrainSettings
+    ) -> tuple[Phase, ...]:
+        """How the architecture's network is trained: in one go, unless the space says otherwise.
+
+        A space whose genotypes hold choices of the training, such as what is frozen at first,
+        turns them into phases here.
+
+        Args:
+            architecture: Of this space.
+            settings: What the configuration says of the training.
+        """
+        from nas_proxy.train.phases import Phase
+
+        return (Phase("training", settings),)
 
     def encode(self, architecture: Architecture) -> Tensor:
         """The genotype as float32 features, `(d,)`, with the same d for all of the space.

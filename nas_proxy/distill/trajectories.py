@@ -33,8 +33,9 @@ from nas_proxy.reproducibility import (
     isolated_rng,
     make_generator,
 )
-from nas_proxy.train.loop import TrainingSet, train
+from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 FORMAT = "nas_proxy.trajectory/1"

@@ -23,8 +23,8 @@ from nas_proxy.scores.signals import MAX_FIT_IMAGES
 from nas_proxy.teach.labelling import labeller_of
 from nas_proxy.teach.teacher import Ensemble, over_dataset
 from nas_proxy.teach.training import read_teacher
-from nas_proxy.train.loop import TrainingSet
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec, Fidelity, ImageDataset, Splits
 
 NUM_SCORE_IMAGES = 64  # real images that zero-cost scores look at

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from nas_proxy.errors import EvaluationError
 from nas_proxy.evaluate.trained_signals import Judges, Watch
-from nas_proxy.interfaces import Builder, ZeroCostScore
+from nas_proxy.interfaces import Builder, SearchSpace, ZeroCostScore
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
-from nas_proxy.train.loop import TrainResult, train
+from nas_proxy.train.loop import TrainResult
+from nas_proxy.train.phases import Phase, num_steps_of, train_phases
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, Status
 
@@ -119,12 +120,24 @@ class NetworkEvaluator:
         # Everything inside: a candidate's own dropout draws from the global generator too.
         with isolated_rng(seed):
             network = space.build(architecture, self.judges.measured_on.spec).to(self.device)
-            watch = Watch(network, self.judges, self.settings, seed)
-            result = train(network, self.judges.training_set, self.settings, generator, watch)
+            training_set = self.judges.training_set
+            phases = _phases(space, architecture, self.settings)
+            num_steps = num_steps_of(phases, len(training_set))
+            watch = Watch(network, self.judges, self.settings, num_steps, seed)
+            result = train_phases(network, training_set, phases, generator, watch)
             signals, measured = watch.finish(result)
         signals["train_seconds"] = result.train_seconds
         signals["images_seen"] = float(result.images_seen)
         return signals, result, measured.confusion
+
+
+def _phases(
+    space: Builder, architecture: Architecture, settings: TrainSettings
+) -> tuple[Phase, ...]:
+    """How the network of an architecture is trained."""
+    if isinstance(space, SearchSpace):
+        return space.training_phases(architecture, settings)
+    return (Phase("training", settings),)
 
 
 def failure_reason(error: BaseException) -> str:

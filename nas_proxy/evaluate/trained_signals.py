@@ -10,14 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from nas_proxy.reproducibility import derive_seed, make_generator
-from nas_proxy.train.loop import (
-    Measurement,
-    TrainingSet,
-    TrainResult,
-    measure,
-    recalibrate_norms,
-)
+from nas_proxy.train.loop import TrainResult
+from nas_proxy.train.measuring import Measurement, measure, recalibrate_norms
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset
 
 
@@ -48,17 +44,22 @@ class Watch:
         network: The one that trains.
         judges: What it is measured on.
         settings: Its checkpoints, the policy of its norms, its precision.
+        num_steps: Steps of the whole training.
         seed: Of the images on which norms are recalibrated; the training's own draws are apart.
     """
 
     def __init__(
-        self, network: nn.Module, judges: Judges, settings: TrainSettings, seed: int
+        self,
+        network: nn.Module,
+        judges: Judges,
+        settings: TrainSettings,
+        num_steps: int,
+        seed: int,
     ) -> None:
         self._network = network
         self._judges = judges
         self._settings = settings
         self._seed = derive_seed("norm images", seed)
-        num_steps = settings.steps_for(len(judges.training_set))
         # In a short training several percentages may be the same step.
         self._steps = {p: max(1, num_steps * p // 100) for p in settings.checkpoints}
         self._at: dict[int, tuple[int, dict[str, float]]] = {}  # percentage to step and signals

@@ -17,7 +17,7 @@ from nas_proxy.data.transforms import resize
 from nas_proxy.errors import ConfigError, DataError, did_you_mean
 from nas_proxy.networks.wrapped import WrappedNetwork
 from nas_proxy.teach.settings import PretrainedSettings
-from nas_proxy.train.loop import num_parts
+from nas_proxy.train.measuring import num_parts
 from nas_proxy.types import DatasetSpec
 
 LICENCE = (

@@ -20,7 +20,7 @@ from nas_proxy.errors import DataError, ProxyFileError
 from nas_proxy.files import write_atomically
 from nas_proxy.networks.base import Network
 from nas_proxy.reproducibility import canonical_json, content_hash, isolated_rng
-from nas_proxy.train.loop import num_parts
+from nas_proxy.train.measuring import num_parts
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 FORMAT = "nas_proxy.teacher/1"

@@ -22,8 +22,9 @@ from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, m
 from nas_proxy.teach.pretrained import PretrainedNetwork, build_pretrained, identify_weights
 from nas_proxy.teach.settings import PretrainedSettings, TeacherSettings
 from nas_proxy.teach.teacher import FORMAT, Teacher, image_hashes, load_teacher
-from nas_proxy.train.loop import TrainingSet, train
+from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 VERSION = 2  # raised by hand when training changes what a recipe gives

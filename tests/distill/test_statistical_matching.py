@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.transforms import denormalise, normalise
 from nas_proxy.distill import memory, statistical_matching
-from nas_proxy.distill.checkpoint import Checkpointer
 from nas_proxy.distill.recovery import Recovery, logits_and_distances, random_view
 from nas_proxy.distill.statistical_matching import StatisticalMatching
 from nas_proxy.errors import ConfigError, DivergedError

@@ -15,7 +15,8 @@ from nas_proxy.reproducibility import canonical_json, derive_seed, isolated_rng,
 from nas_proxy.scores.flops import Flops
 from nas_proxy.scores.num_params import NumParams
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.train.loop import TrainingSet, train
+from nas_proxy.train.loop import train
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture, Status
 
 TRAINED = {
