@@ -13,6 +13,7 @@ as it is measured, and a continued search finds it there.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,57 +29,78 @@ from nas_proxy.reproducibility import canonical_json, isolated_rng
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.types import Architecture, DatasetSpec
 
+LATENCIES = "latencies.log"  # not .jsonl: these are logs of evaluations
+
 
 class LatencyLog:
-    """An append-only file of latencies on one device, and its content in memory.
+    """An append-only file of latencies, and its content in memory.
 
     Args:
         path: The file; created with the first latency.
-        device: Where this process measures.
+
+    Attributes:
+        path: Likewise.
+        seconds: What measuring them took.
 
     Raises:
-        StudyError: If a line before the last cannot be read, or was measured on other hardware.
+        StudyError: If a line before the last cannot be read.
     """
 
-    def __init__(self, path: Path, device: torch.device) -> None:
-        self.device = device
-        self._path = path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds = 0.0
         self._latencies: dict[str, Latency] = {}
         drop_partial_line(path)
         if path.is_file():
             for number, line in enumerate(path.read_bytes().splitlines(), start=1):
                 self._remember(line, number)
 
+    def __len__(self) -> int:
+        return len(self._latencies)
+
+    def check_hardware(self, words: str) -> None:
+        """Refuse to go on with latencies of other hardware.
+
+        Raises:
+            StudyError: If one was not measured on the device that `words` name.
+        """
+        for latency in self._latencies.values():
+            if latency.device != words:
+                raise StudyError(
+                    f"the latencies in {self.path} were measured on {latency.device}, and this is "
+                    f"{words}: they cannot be compared; continue there, or choose another "
+                    "study_name"
+                )
+
     def get(self, architecture: Architecture) -> Latency | None:
         """The latency of an architecture, if it was measured."""
         return self._latencies.get(architecture.id)
 
-    def append(self, architecture: Architecture, latency: Latency) -> None:
-        """Keep a latency; it is on the disk when this returns.
+    def append(self, architecture: Architecture, latency: Latency, seconds: float) -> None:
+        """Keep a latency and what measuring it took; it is on the disk when this returns.
 
         Raises:
             OSError: If the disk is full or the folder cannot be written.
         """
-        record = {"architecture_id": architecture.id, "latency": latency.to_json()}
-        append_line(self._path, canonical_json(record))
+        record = {
+            "architecture_id": architecture.id,
+            "latency": latency.to_json(),
+            "seconds": seconds,
+        }
+        append_line(self.path, canonical_json(record))
         self._latencies[architecture.id] = latency
+        self.seconds += seconds
 
     def _remember(self, line: bytes, number: int) -> None:
         try:
             record = json.loads(line)
-            found = Latency(**record["latency"])
-            self._latencies[record["architecture_id"]] = found
+            self._latencies[record["architecture_id"]] = Latency(**record["latency"])
+            self.seconds += record["seconds"]
         except (ValueError, KeyError, TypeError) as error:
             raise StudyError(
-                f"{self._path}, line {number}, is damaged ({error}); remove the line to repeat "
+                f"{self.path}, line {number}, is damaged ({error}); remove the line to repeat "
                 "that measurement"
             ) from error
-        if found.device != hardware(self.device):
-            raise StudyError(
-                f"the latencies in {self._path} were measured on {found.device}, and this is "
-                f"{hardware(self.device)}: they cannot be compared; continue there, or choose "
-                "another study_name"
-            )
 
 
 class Resources:
@@ -91,6 +113,10 @@ class Resources:
         settings: Which latencies are wanted: for objectives and constraints. What another limit
             rules out already is not timed.
         latencies: Those of earlier, and where new ones are kept.
+        device: Where networks are timed.
+
+    Raises:
+        StudyError: If the earlier ones were measured on other hardware.
     """
 
     def __init__(
@@ -100,10 +126,12 @@ class Resources:
         measures: Mapping[str, ZeroCostScore],
         settings: SearchSettings,
         latencies: LatencyLog,
+        device: torch.device,
     ) -> None:
+        latencies.check_hardware(hardware(device))
         self._space, self._spec = space, spec
         self._measures, self._settings = measures, settings
-        self._latencies = latencies
+        self._latencies, self._device = latencies, device
         self._known: dict[Architecture, dict[str, float]] = {}
 
     def __call__(self, architecture: Architecture) -> dict[str, float]:
@@ -113,7 +141,7 @@ class Resources:
             EvaluationError: If the network cannot be built or applied, with the reason.
         """
         if architecture not in self._known:
-            known = self._latencies.get(architecture)
+            known, started = self._latencies.get(architecture), time.perf_counter()
             try:
                 sizes, latency = self._measure(architecture, known)
             except Exception as error:  # a plug-in's network may raise anything
@@ -121,7 +149,7 @@ class Resources:
             if latency is not None:
                 sizes["latency"] = latency.median_seconds
                 if known is None:
-                    self._latencies.append(architecture, latency)
+                    self._latencies.append(architecture, latency, time.perf_counter() - started)
             self._known[architecture] = sizes
         return self._known[architecture]
 
@@ -132,7 +160,7 @@ class Resources:
     def _measure(
         self, architecture: Architecture, latency: Latency | None
     ) -> tuple[dict[str, float], Latency | None]:
-        device, shape = self._latencies.device, self._spec.image_shape
+        device, shape = self._device, self._spec.image_shape
         with isolated_rng(0):
             network = self._space.build(architecture, self._spec).to(device)
             images = torch.zeros((2, *shape), device=device)

@@ -17,8 +17,9 @@ from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import GUARD_FILE, Guard, GuardCheck, TrialRecord
 from nas_proxy.search.pareto import SCORE, knee, pareto_front
-from nas_proxy.search.resources import LatencyLog, Resources
-from nas_proxy.search.study import SearchOutcome, SearchTask, open_storage, run_search
+from nas_proxy.search.resources import LATENCIES, LatencyLog, Resources
+from nas_proxy.search.storage import open_storage
+from nas_proxy.search.study import SearchOutcome, SearchTask, run_search
 from nas_proxy.stages.context import StudyContext, zero_cost_scores
 from nas_proxy.stages.folder import StageFolder
 from nas_proxy.stages.recipe import ActiveRecipe, active_recipe, ranked_by, recipe_factory
@@ -125,7 +126,8 @@ def _resources(study: StudyContext, folder: Path) -> Resources:
         study.splits.spec,
         zero_cost_scores(("num_params", "flops")),
         study.config.search,
-        LatencyLog(folder / "latencies.jsonl", study.device),
+        LatencyLog(folder / LATENCIES),
+        study.device,
     )
 
 

@@ -24,7 +24,7 @@ from nas_proxy.errors import ConfigError, EvaluationError, StudyError
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search.pareto import pareto_front
 from nas_proxy.search.settings import Constraints, SearchSettings
-from nas_proxy.search.study import open_storage
+from nas_proxy.search.storage import open_storage
 from nas_proxy.types import Architecture
 from search_spaces.nasbench201 import OPERATIONS, NASBench201Space
 

@@ -1,6 +1,5 @@
 """What a candidate costs to use: measured once, kept on disk, on one device."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -45,12 +44,12 @@ def nothing_built():
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "search" / "latencies.jsonl"
+    return tmp_path / "search" / "latencies.log"
 
 
 def make_resources(path, settings=TIMED):
     measures = {"num_params": NumParams(), "flops": Flops()}
-    return Resources(Widths(), SPEC, measures, settings, LatencyLog(path, CPU))
+    return Resources(Widths(), SPEC, measures, settings, LatencyLog(path), CPU)
 
 
 def test_parameters_and_flops_are_those_of_the_network(path):
@@ -110,7 +109,8 @@ def test_line_cut_by_a_kill_is_measured_again(path):
     first(wide(2))
     content = path.read_bytes()
     path.write_bytes(content[:-9])
-    log = LatencyLog(path, CPU)
+    log = LatencyLog(path)
+    assert len(log) == 1
     assert (log.get(wide(1)), log.get(wide(2))) == (first.latency(wide(1)), None)
 
 
@@ -118,12 +118,12 @@ def test_damaged_line_is_named(path):
     make_resources(path)(wide(1))
     path.write_bytes(b"nonsense\n" + path.read_bytes())
     with pytest.raises(StudyError, match="line 1, is damaged .*; remove the line"):
-        LatencyLog(path, CPU)
+        LatencyLog(path)
 
 
 def test_latencies_of_other_hardware_are_refused(path):
-    path.parent.mkdir()
-    latency = Latency(0.1, 0.1, 0.1, 1, 1, 1, "an abacus").to_json()
-    path.write_text(json.dumps({"architecture_id": "a", "latency": latency}) + "\n")
+    latency = Latency(0.1, 0.1, 0.1, 1, 1, 1, "an abacus")
+    LatencyLog(path).append(wide(1), latency, 7.5)
+    assert LatencyLog(path).seconds == 7.5
     with pytest.raises(StudyError, match="measured on an abacus, and this is .*another study_name"):
-        LatencyLog(path, CPU)
+        make_resources(path)

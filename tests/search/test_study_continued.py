@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search.settings import Constraints
-from nas_proxy.search.study import open_storage
+from nas_proxy.search.storage import open_storage
 
 
 class Killed(BaseException):
