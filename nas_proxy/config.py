@@ -39,7 +39,8 @@ class StudyConfig:
     """A checked configuration.
 
     Attributes:
-        study_name: Names the study's folder, its Optuna study and its MLflow run.
+        study_name: Names the study's folder, its Optuna study (with the id of a recipe that was
+            found behind it) and its MLflow run.
         seed: Of everything random but the data split, which has its own.
         device: `cpu`, `cuda` or `cuda:1`.
         num_threads: Torch threads of this process on a CPU; workers have one each.
@@ -51,7 +52,7 @@ class StudyConfig:
         distill_workers: Processes that work on classes side by side where the method allows it.
         space: Where architectures come from.
         train: How candidates are trained.
-        score: How they are ranked.
+        score: How they are ranked; not read unless the recipe is `configured`.
         search: How the space is searched.
         calibration: How a recipe is found that can be trusted; None if none is looked for.
         recipe: Which recipe candidates are ranked by. `configured`: the sections `train` and
@@ -150,11 +151,12 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
     distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
     if sections is not None:
-        sections = _with_recipes(sections, space)
+        sections = _with_recipe(sections)
         faults.extend(contradictions(sections, space, distiller))
     if faults or sections is None or distiller is None or space is None:
         listed = "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))
         raise ConfigError(f"the configuration cannot be used:\n{listed}")
+    sections = _with_recipes(sections, space)
     plain = TypeAdapter(_Sections).dump_python(sections, mode="json", by_alias=True)
     plain["distill"] = {
         "name": mapping["distill"]["name"],
@@ -164,6 +166,8 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         **dump_options(distiller),
     }
     plain["space"] = {"name": mapping["space"]["name"], **dump_options(space)}
+    if sections.recipe != "configured":
+        del plain["score"]  # nobody reads it
     return StudyConfig(
         **{name: getattr(sections, name) for name in _COPIED},
         distiller=distiller,
@@ -184,13 +188,18 @@ _DISTILL_KEYS: dict[str, tuple[Any, Any]] = {
 _COPIED = tuple(name for name in _Sections.model_fields if name not in ("distill", "space"))
 
 
-def _with_recipes(sections: _Sections, space: SearchSpace | None) -> _Sections:
-    """The same with the recipe and the list of recipes that are meant where none is named."""
-    calibration = sections.calibration
-    if calibration is not None and space is not None:
-        calibration = with_default_recipes(calibration, space, sections.train)
-    recipe = sections.recipe or ("configured" if calibration is None else "calibrated")
-    return sections.model_copy(update={"calibration": calibration, "recipe": recipe})
+def _with_recipe(sections: _Sections) -> _Sections:
+    """The same with the recipe that is meant where none is named."""
+    meant: RecipeOrigin = "configured" if sections.calibration is None else "calibrated"
+    return sections.model_copy(update={"recipe": sections.recipe or meant})
+
+
+def _with_recipes(sections: _Sections, space: SearchSpace) -> _Sections:
+    """The same with the list of recipes that ships where none is given."""
+    if sections.calibration is None:
+        return sections
+    calibration = with_default_recipes(sections.calibration, space, sections.train)
+    return sections.model_copy(update={"calibration": calibration})
 
 
 def _plugin(

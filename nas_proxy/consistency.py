@@ -45,6 +45,10 @@ class Checked(Protocol):
         """Which recipe counts."""
 
     @property
+    def model_fields_set(self) -> set[str]:
+        """Which sections were given, by their names here."""
+
+    @property
     def validation(self) -> ValidateSettings | None:
         """How the ranking is judged."""
 
@@ -59,12 +63,14 @@ def contradictions(
         faults += _calibration_missing(sections, distiller)
     elif sections.recipe != "calibrated":
         faults += _calibration_unused(sections)
+    faults += _score_unused(sections)
     recipes = calibration.recipes if calibration is not None else ()
     for index, recipe in enumerate(recipes):
         path = f"calibrate.recipes.{index}"
         train = recipe.train or sections.train
         faults += _score_faults(recipe.score, train, space, f"{path}.score")
-        faults += _fidelity_faults(train, space, f"{path}.train")
+        if recipe.train is not None:  # what is wrong with the section train is said once, there
+            faults += _fidelity_faults(recipe.train, space, f"{path}.train")
     faults += _score_faults(sections.score, sections.train, space, "score")
     faults += _fidelity_faults(sections.train, space, "train")
     if sections.validation is not None:
@@ -96,8 +102,6 @@ def _calibration_missing(sections: Checked, distiller: Distiller | None) -> list
     """What needs a section `calibrate` where there is none."""
     hint = "needs architectures whose full training is known; add a section calibrate"
     faults = []
-    if sections.score.combine == "calibrated":
-        faults.append(f"score.combine: calibrated {hint}, or use rank_mean")
     if sections.search.guard.action == "recalibrate":
         faults.append(f"search.guard.action: recalibrate {hint}, or use stop")
     if sections.recipe == "calibrated":
@@ -111,11 +115,26 @@ def _calibration_unused(sections: Checked) -> list[str]:
     """What needs the calibrated recipe where another one counts."""
     hint = f"needs what calibrate finds, but recipe is {sections.recipe}; set recipe: calibrated"
     faults = []
-    if sections.recipe == "configured" and sections.score.combine == "calibrated":
-        faults.append(f"score.combine: calibrated {hint}, or use rank_mean")
     if sections.search.guard.action == "recalibrate":
         faults.append(f"search.guard.action: recalibrate {hint}, or use stop")
     return faults
+
+
+def _score_unused(sections: Checked) -> list[str]:
+    """A section `score` that nobody would read, or that needs what only a recipe has."""
+    if sections.recipe != "configured":
+        if "score" not in sections.model_fields_set:
+            return []
+        return [
+            f"score: recipe is {sections.recipe}, so candidates are ranked by that recipe's own "
+            "score and not by this section; leave it out, or set recipe: configured"
+        ]
+    if sections.score.combine == "calibrated":
+        return [
+            "score.combine: calibrated needs architectures whose full training is known; add a "
+            "section calibrate and give this score to one of its recipes, or use rank_mean"
+        ]
+    return []
 
 
 def _score_faults(

@@ -20,16 +20,17 @@ from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError
 from nas_proxy.evaluate.executors import open_executor
-from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.files import write_atomically
 from nas_proxy.search.guard import RecalibrationNeeded
-from nas_proxy.stages.calibrate import recalibrate, run_calibrate
+from nas_proxy.stages.calibrate import run_calibrate
+from nas_proxy.stages.calibration_sample import BEFORE_RECALIBRATION
 from nas_proxy.stages.context import Display, StudyContext
 from nas_proxy.stages.distill import run_distill
 from nas_proxy.stages.folder import differences, sole_user
 from nas_proxy.stages.report import run_report
+from nas_proxy.stages.samples import check_samples
 from nas_proxy.stages.search import run_search_stage
-from nas_proxy.stages.validate import check_reference, run_validate
+from nas_proxy.stages.validate import run_validate
 from nas_proxy.stages.worth import Task, run_worth
 from nas_proxy.tracking import open_tracker
 
@@ -59,7 +60,9 @@ def run_pipeline(
         StudyError: If the study's folder was written by another configuration; nothing is changed.
         UserError: If something is wrong that the user can mend.
     """
-    check_reference(config)
+    if last == "calibrate":
+        _refuse_nothing_to_calibrate(config)
+    check_samples(config)
     _refuse_foreign_folder(config, repeated=_repeated(last) if force else ())
     with open_study(config, display) as study:
         write_atomically(config.folder / "config.yaml", config.to_yaml())
@@ -80,13 +83,11 @@ def _calibrate_again(study: StudyContext, request: RecalibrationNeeded) -> None:
     Raises:
         StudyError: If that was done before.
     """
-    search = study.config.folder / "search"
-    before = search.with_name("search_before_recalibration")
-    if before.exists():
+    folder = study.config.folder
+    if (folder / BEFORE_RECALIBRATION).exists():
         raise _fallen_again(request)
-    checked = EvaluationLog(search / "guard.jsonl")
-    recalibrate(study, [evaluation.architecture for evaluation in checked])
-    search.rename(before)
+    # What the guard checked is part of the calibration sample from here on, killed or not.
+    (folder / "search").rename(folder / BEFORE_RECALIBRATION)
     run_calibrate(study, force=False)
     try:
         run_search_stage(study, force=False)
@@ -157,6 +158,18 @@ def _repeated(last: StageName) -> tuple[StageName, ...]:
     return tuple(STAGES) if last == "report" else (last,)
 
 
+def _refuse_nothing_to_calibrate(config: StudyConfig) -> None:
+    if config.calibration is None:
+        raise ConfigError(
+            "there is nothing to calibrate, for the config has no section calibrate; add one, such "
+            "as calibrate: {reference: {train: {num_epochs: 50}}}"
+        )
+    if config.recipe != "calibrated":
+        raise ConfigError(
+            f"there is nothing to calibrate, for recipe is {config.recipe}; set recipe: calibrated"
+        )
+
+
 def _refuse_foreign_folder(config: StudyConfig, *, repeated: tuple[StageName, ...]) -> None:
     """Compare with the configuration that wrote the folder, before anything is touched."""
     stored_file = config.folder / "config.yaml"
@@ -190,9 +203,11 @@ _READ_SECTIONS: dict[str, tuple[str, ...]] = {
     "search": ("space", "train", "score", "search", "recipe"),
     "validate": ("validate",),
 }
-_FREE_TO_CHANGE = {  # where things are and how fast they go, not what comes out
+# Where things are and how fast they go, not what comes out; and what the same evaluations answer.
+_FREE_TO_CHANGE = {
     "data": ("root", "download"),
     "distill": ("num_workers",),
+    "calibrate": ("threshold", "num_architectures", "budget_seconds", "when_none", "recipes"),
     "search": ("n_trials", "executor", "num_workers"),
 }
 

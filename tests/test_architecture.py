@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors", "options", "reproducibility", "types", "environment", "files", "__init__"},
-    {"interfaces", "registry"},
+    {"interfaces", "registry", "workers"},
     {"data", "networks"},
     {"train", "scores"},
     {"teach"},
@@ -58,6 +58,7 @@ def test_stages_do_not_import_one_another() -> None:
         "folder",
         "recipe",
         "calibration_sample",
+        "samples",
         "controls",
         "trust",
         "ledger",

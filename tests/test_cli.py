@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from helpers_cli import Outcome, command_line
 from PIL import Image
 
 from nas_proxy import files
-from nas_proxy.cli import main
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.stages.folder import sole_user
 
@@ -27,26 +27,13 @@ TINY: dict[str, Any] = {
 }
 
 
-class Outcome:
-    def __init__(self, status: int, output: str, errors: str) -> None:
-        self.status, self.output, self.errors = status, output, errors
-
-
 @pytest.fixture
 def nas_proxy(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """Runs the command line in a folder of its own with `tiny.yaml` in it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NAS_PROXY_CACHE", str(tmp_path / "cache"))
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-
-    def run(*words: str) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(list(words))
-        captured = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
+    return command_line(capsys)
 
 
 def assert_one_sentence(outcome: Outcome, *expected: str) -> None:
@@ -188,7 +175,7 @@ def test_a_truth_table_is_checked_before_anything_is_distilled(nas_proxy, tmp_pa
     nor = "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|nor_conv_3x3~2|"
     table.write_text(f"arch,accuracy\n{nor},90\n")
     few = nas_proxy("run", "tiny.yaml", space, *wanted, *columns)
-    assert_one_sentence(few, "holds 1 architectures")
+    assert_one_sentence(few, "validate.num_architectures", "only 1 could be drawn from the truth")
     assert not (tmp_path / "results").exists()
 
 

@@ -32,40 +32,46 @@ def write_frontier(result: Mapping[str, Any], path: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    from matplotlib.figure import Figure
+    from nas_proxy.validate.drawing import FAINT, GREY, INK, new_axes, wrap, write_words
+    from nas_proxy.validate.html import duration
 
     shown = [s for s in result["standings"] if s["spearman"] is not None]
-    figure = Figure(figsize=(8.4, 0.9 + 0.42 * max(6, len(shown))), layout="constrained")
-    axes, table = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
-    names = []
+    figure, axes = new_axes(1.6 + 0.36 * max(4, len(shown)))
     for row, standing in enumerate(reversed(shown)):
         estimate, colour = standing["spearman"], _COLOURS[standing["outcome"]]
         if estimate["low"] is not None:
             axes.plot([estimate["low"], estimate["high"]], [row, row], color=colour, linewidth=2)
         axes.plot(estimate["value"], row, "o", color=colour)
-        names.append(f"{standing['recipe']} (n = {standing['n']})")
-        seconds = max(standing["seconds_per_architecture"], 1e-3)
-        table.barh(row, seconds, color=colour, height=0.5)
-        table.annotate(
-            f" {seconds:.2g} s", (seconds, row), va="center", fontsize=8, annotation_clip=False
+        axes.annotate(
+            duration(standing["seconds_per_architecture"]),
+            (1.02, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
+            color=INK if standing["outcome"] == "chosen" else GREY,
+            weight="bold" if standing["outcome"] == "chosen" else "normal",
         )
-    axes.axvline(result["threshold"], color="black", linestyle="--", linewidth=1)
-    axes.annotate(
-        "threshold",
-        (result["threshold"], 1.0),
-        xycoords=("data", "axes fraction"),
-        ha="center",
-        va="bottom",
-        fontsize=8,
+    names = [f"{wrap(standing['recipe'], 26)} (n = {standing['n']})" for standing in shown[::-1]]
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_ylim(-0.7, len(names) - 0.3)
+    axes.axvline(result["threshold"], color=INK, linestyle="--", linewidth=1)
+    for x, ha, text in ((result["threshold"], "right", "threshold "), (1.02, "left", "cost")):
+        across = "axes fraction" if text == "cost" else "data"
+        axes.annotate(
+            text, (x, 1.01), xycoords=(across, "axes fraction"), ha=ha, va="bottom",
+            fontsize=9, color=GREY,
+        )  # fmt: skip
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0, color=FAINT)
+    write_words(
+        axes,
+        "Which recipe can be trusted?",
+        x="Spearman with 95 % interval",
+        y="",
     )
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_xlabel(f"Spearman, 95 % interval, with\n{result['reference_name']}", fontsize=9)
-    axes.grid(axis="x", alpha=0.3)
-    table.set_xscale("log")
-    table.set_xlim(right=table.get_xlim()[1] * 12)  # room for the figures behind the bars
-    table.set_xlabel("seconds per\narchitecture", fontsize=9)
     for outcome in dict.fromkeys(standing["outcome"] for standing in shown):
         axes.plot([], [], "o-", color=_COLOURS[outcome], label=_WORDS[outcome])
-    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path)

@@ -65,15 +65,18 @@ def _parse(line: bytes, path: Path, number: int) -> Evaluation:
 
 
 def merged(parts: Sequence[Evaluation]) -> Evaluation:
-    """One evaluation with the signals and the cost of all parts; complete if all are.
+    """One evaluation with the signals and the cost of all parts.
+
+    Where one failed, the whole did, for that reason; it costs all the same and has no signals.
 
     Args:
         parts: Of one architecture, at least one; the first gives the fidelity.
     """
-    failed = next((part for part in parts if not part.complete), parts[0])
+    failed = next((part for part in parts if not part.complete), None)
+    kept = parts if failed is None else [failed]
     return replace(
-        failed,
-        signals={name: value for part in parts for name, value in part.signals.items()},
+        kept[0],
+        signals={name: value for part in kept for name, value in part.signals.items()},
         signal_seconds={n: value for part in parts for n, value in part.signal_seconds.items()},
         seconds=sum(part.seconds for part in parts),
         core_seconds=sum(part.core_seconds for part in parts),

@@ -44,7 +44,13 @@ class TruthTable:
 
 
 def read_table(
-    path: Path, space: SearchSpace, architecture: str, value: str, *, section: str = "validate"
+    path: Path,
+    space: SearchSpace,
+    architecture: str,
+    value: str,
+    *,
+    section: str = "validate",
+    value_option: str = "value",
 ) -> TruthTable:
     """Read a truth table.
 
@@ -54,6 +60,7 @@ def read_table(
         architecture: Name of the column with the architectures.
         value: Name of the column with the accuracies; empty cells are left out.
         section: Of the configuration, which error messages name.
+        value_option: The key of its `reference` that names the column `value`, likewise.
 
     Raises:
         DataError: If the file, a column, or every architecture is missing or unreadable.
@@ -67,7 +74,7 @@ def read_table(
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"the truth table {path} is not a readable CSV file: {error}") from error
-    for option, column in (("architecture", architecture), ("value", value)):
+    for option, column in (("architecture", architecture), (value_option, value)):
         if column not in columns:
             raise DataError(
                 f"the truth table {path} has no column {column!r} "

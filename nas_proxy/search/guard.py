@@ -41,6 +41,7 @@ from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.ranks import MIN_FOR_INTERVAL, Estimate, decimal, estimate, spearman
 
 GUARD_FILE = "guard.json"
+GUARD_LOG = "guard.jsonl"
 REFERENCE_SIGNAL = "val_accuracy"
 _NUM_RESAMPLES = 1000
 
@@ -163,7 +164,7 @@ class Guard:
         self._settings = settings
         self._evaluate = partial(evaluate_all, executor, factory)
         self._folder = folder
-        self._log = EvaluationLog(folder / "guard.jsonl")
+        self._log = EvaluationLog(folder / GUARD_LOG)
         self._seed = seed
         self._on_check = on_check
         self._picks: dict[tuple[Architecture, str], _Pick] = {}

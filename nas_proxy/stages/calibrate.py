@@ -20,15 +20,20 @@ from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog, merged
 from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import content_hash, derive_seed
-from nas_proxy.scores.signals import trained_among, zero_cost_among
-from nas_proxy.stages.calibration_sample import SampleReferences, add_to_sample, sample_logs
+from nas_proxy.scores.signals import (
+    TRAINED_SIGNALS,
+    base_signal,
+    trained_among,
+    zero_cost_among,
+)
+from nas_proxy.stages.calibration_sample import SampleReferences, sample_logs
 from nas_proxy.stages.context import StudyContext
 from nas_proxy.stages.folder import StageFolder
 from nas_proxy.stages.recipe import ActiveRecipe, recipe_factory, spelt_out
 from nas_proxy.types import Architecture
-from nas_proxy.validate.ranks import decimal
+from nas_proxy.validate.ranks import Estimate, decimal, num_architectures_to_tell
 
-VERSION = 1
+VERSION = 2
 FOLDER = "calibrate"
 RESULT = "calibration.json"
 
@@ -42,53 +47,83 @@ def run_calibrate(study: StudyContext, *, force: bool) -> None:
     settings = study.config.calibration
     if settings is None or study.config.recipe != "calibrated":
         return
-    folder = StageFolder(study.config.folder / FOLDER, VERSION, _inputs(study, settings))
+    folder = StageFolder(
+        study.config.folder / FOLDER,
+        VERSION,
+        _inputs(study, settings),
+        terms=_terms(study, settings),
+    )
     if not folder.open(force=force):
         study.display.say("calibrate: finished already")
-        _refuse_untrusted(settings, json.loads((folder.path / RESULT).read_text()))
+        _refuse_untrusted(study, settings, json.loads((folder.path / RESULT).read_text()))
         return
     result = _Calibration(study, settings, folder.path).run()
     folder.finish()
     study.display.say(f"calibrate: {result['verdict']}")
-    _refuse_untrusted(settings, result)
+    _refuse_untrusted(study, settings, result)
 
 
 def _inputs(study: StudyContext, settings: CalibrateSettings) -> dict[str, Any]:
+    """What every evaluation in the stage's logs rests on."""
     config = study.config
     table = settings.reference.table
-    sample = SampleReferences(study, settings).architectures  # says so if the table is missing
     return {
         "proxy_dataset": study.load_proxy_dataset().id,
         "space": config.space.fingerprint(),
         "train": config.resolved["train"],
-        "calibrate": config.resolved["calibrate"],
+        "calibrate": {"reference": config.resolved["calibrate"]["reference"]},
         "truth_table": content_hash(Path(table).read_text()) if table else None,
         "data": study.splits.spec.source_hash,
         "seed": config.seed,
-        "sample": [a.id for a in sample],
     }
 
 
-def recalibrate(study: StudyContext, architectures: Sequence[Architecture]) -> None:
-    """Make the next run calibrate again, on more architectures; what was measured is kept.
-
-    Args:
-        study: Whose recipe has failed.
-        architectures: On which it was seen to fail.
-    """
-    folder = study.config.folder / FOLDER
-    add_to_sample(study.config.folder, architectures)
-    for name in ("stage.json", RESULT):
-        (folder / name).unlink(missing_ok=True)
+def _terms(study: StudyContext, settings: CalibrateSettings) -> dict[str, Any]:
+    """What is asked of them; another race on the same logs answers when it changes."""
+    asked = study.config.resolved["calibrate"]
+    return {
+        **{name: asked[name] for name in ("threshold", "budget_seconds", "recipes")},
+        "sample": [a.id for a in SampleReferences(study, settings).architectures],
+    }
 
 
-def _refuse_untrusted(settings: CalibrateSettings, result: Mapping[str, Any]) -> None:
+def _refuse_untrusted(
+    study: StudyContext, settings: CalibrateSettings, result: Mapping[str, Any]
+) -> None:
     if not result["trusted"] and settings.when_none == "stop":
         raise StudyError(
-            f"{result['verdict']} Lower calibrate.threshold, raise calibrate.num_architectures or "
-            "calibrate.budget_seconds, offer other recipes, or set calibrate.when_none to best to "
-            f"go on with it untrusted. The frontier: {result['frontier']}"
+            f"{result['verdict']} {_more_architectures(study, result)} Otherwise lower "
+            "calibrate.threshold, offer other recipes, or set calibrate.when_none to best to go on "
+            "with it untrusted; the study continues with what is measured. The frontier: "
+            f"{result['frontier']}"
         )
+
+
+def _more_architectures(study: StudyContext, result: Mapping[str, Any]) -> str:
+    """Whether more of them could help, and how many."""
+    if result["num_architectures"] < result["num_asked"]:
+        way = "Raise calibrate.budget_seconds"
+    elif study.config.distiller.needs_calibration:
+        # The distilled set rests on that sample, so the distill stage refuses another one.
+        way = "Raise calibrate.num_architectures under another study_name"
+    else:
+        way = "Raise calibrate.num_architectures"
+    threshold = result["threshold"]
+    undecided = [s for s in result["standings"] if s["outcome"] == "open"]
+    nearest = max(undecided, key=lambda s: s["spearman"]["value"], default=None)
+    if nearest is not None and nearest["spearman"]["value"] > threshold:
+        found = Estimate(**nearest["spearman"])
+        needed = num_architectures_to_tell(found, nearest["n"], threshold=threshold)
+        return (
+            f"{way}: the correlation of {nearest['recipe']} itself lies above the threshold, and "
+            f"{f'about {needed}' if needed else 'more'} architectures would show it if it stays "
+            "there."
+        )
+    for standing in result["standings"]:
+        if standing["outcome"] == "failed":
+            return f"{way} if too few are why {standing['recipe']} failed ({standing['reason']})."
+    would = "would not" if nearest is None else "are not likely to"
+    return f"No recipe's correlation itself reaches it: more architectures {would} help."
 
 
 class _Calibration:
@@ -150,21 +185,45 @@ class _Calibration:
         if trained:
             own = _training(recipe, study)
             alike = [r for r in self._settings.recipes if _training(r, study) == own]
-            everything = dict.fromkeys(s for r in alike for s in trained_among(r.score.signals))
-            factory = recipe_factory(study, recipe, tuple(everything))
-            key = content_hash(dump_options(spelt_out(recipe, study))["train"], length=12)
-            parts.append(self._evaluate(f"{recipe.train_on}_{key}", factory, sample))
+            everything = {s for r in alike for s in trained_among(r.score.signals)}
+            name, measured = self._training_log(recipe, everything)
+            factory = recipe_factory(study, recipe, measured)
+            parts.append(self._evaluate(name, factory, sample))
         for signal in zero_cost_among(signals):
             images = recipe.score.score_images
             factory = study.zero_cost_factory((signal,), images)
             parts.append(self._evaluate(f"{signal}_{images}", factory, sample))
         return {a: merged([part[a] for part in parts]) for a in sample}
 
+    def _training_log(self, recipe: Recipe, signals: set[str]) -> tuple[str, tuple[str, ...]]:
+        """Name of the log that holds this training with these signals, and all that it measures.
+
+        The longest one that has them, so that a list of recipes that asks for less, or for more of
+        what was measured anyway, trains nothing again.
+        """
+        key = content_hash(dump_options(spelt_out(recipe, self._study))["train"], length=12)
+        prefix = f"{recipe.train_on}_{key}"
+        found: list[tuple[int, str, tuple[str, ...]]] = []
+        for path in sorted(self._folder.glob(f"{prefix}*.jsonl")):
+            log = self._log(path)
+            first = next((e for e in log if e.complete), None)
+            if first is not None and signals <= first.signals.keys():
+                found.append((len(log), path.stem, trained_among(tuple(first.signals))))
+        if found:
+            _, name, measured = max(found, key=lambda entry: entry[0])
+            return name, measured
+        extra = sorted({s for s in map(base_signal, signals) if TRAINED_SIGNALS[s].on_request})
+        return "_".join([prefix, *extra]), tuple(sorted(signals))
+
+    def _log(self, path: Path) -> EvaluationLog:
+        if path not in self._logs:
+            self._logs[path] = EvaluationLog(path)
+        return self._logs[path]
+
     def _evaluate(
         self, name: str, factory: NetworkEvaluatorFactory, sample: Sequence[Architecture]
     ) -> Evaluations:
-        path = self._folder / f"{name.replace('/', '_').replace(':', '_')}.jsonl"
-        log = self._logs.setdefault(path, EvaluationLog(path))
+        log = self._log(self._folder / f"{name.replace('/', '_').replace(':', '_')}.jsonl")
         with self._study.display.progress(f"calibrating: {name}") as progress:
             done = evaluate_all(
                 self._study.executor, factory, sample, self._study.seed, log, progress

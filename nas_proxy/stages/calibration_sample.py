@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from nas_proxy.calibrate.settings import CalibrateSettings
+from nas_proxy.config import StudyConfig
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
-from nas_proxy.evaluate.table import read_table
-from nas_proxy.files import write_atomically
+from nas_proxy.evaluate.table import TruthTable, read_table
 from nas_proxy.interfaces import CalibrationSample
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
+from nas_proxy.search.guard import GUARD_LOG
 from nas_proxy.stages.context import StudyContext
 from nas_proxy.types import Architecture
 
+# The search that found a fault with the recipe. What its guard checked joins the sample by the
+# folder's being there: one renaming does it all, so no kill can leave half of it done.
+BEFORE_RECALIBRATION = "search_before_recalibration"
 _FOLDER = "calibration_sample"
-_ADDED = "added.json"
 _SIGNAL = "val_accuracy"
 
 
@@ -38,25 +40,7 @@ class SampleReferences:
     def __init__(self, study: StudyContext, settings: CalibrateSettings) -> None:
         self._study = study
         self._settings = settings
-        reference = settings.reference
-        self._table = None
-        if reference.table is not None:
-            self._table = read_table(
-                Path(reference.table),
-                study.config.space,
-                reference.architecture,
-                reference.value,
-                section="calibrate",
-            )
-        drawn = draw_architectures(
-            study.config.space,
-            settings.num_architectures,
-            make_generator(derive_seed("calibration", study.seed)),
-            among=None if self._table is None else list(self._table.values),
-        )
-        known = drawn if self._table is None else self._table.values
-        added = [a for a in _added(study.config.folder) if a in known or self._table is None]
-        self.architectures = list(dict.fromkeys([*added, *drawn]))
+        self._table, self.architectures = draw_sample(study.config, settings)
 
     @property
     def name(self) -> str:
@@ -118,22 +102,35 @@ class SampleReferences:
         return config.folder / _FOLDER / key
 
 
-def add_to_sample(study_folder: Path, architectures: Sequence[Architecture]) -> None:
-    """From now on these are part of the calibration sample: the search found a fault with them.
+def draw_sample(
+    config: StudyConfig, settings: CalibrateSettings
+) -> tuple[TruthTable | None, list[Architecture]]:
+    """The calibration sample, and the table of its references; None where they are trained.
+
+    What made a search calibrate again comes first, as far as its references are known.
 
     Raises:
-        OSError: If the folder cannot be written.
+        DataError: If the table is missing or unreadable.
+        StudyError: If there are not as many architectures as are asked for.
     """
-    everything = dict.fromkeys([*_added(study_folder), *architectures])
-    text = json.dumps([a.to_json() for a in everything], indent=1)
-    write_atomically(study_folder / _FOLDER / _ADDED, text)
-
-
-def _added(study_folder: Path) -> list[Architecture]:
-    path = study_folder / _FOLDER / _ADDED
-    if not path.is_file():
-        return []
-    return [Architecture.from_json(each) for each in json.loads(path.read_text())]
+    reference, table = settings.reference, None
+    if reference.table is not None:
+        table = read_table(
+            Path(reference.table),
+            config.space,
+            reference.architecture,
+            reference.value,
+            section="calibrate",
+        )
+    drawn = draw_architectures(
+        config.space,
+        settings.num_architectures,
+        make_generator(derive_seed("calibration", config.seed)),
+        among=None if table is None else list(table.values),
+    )
+    checked = EvaluationLog(config.folder / BEFORE_RECALIBRATION / GUARD_LOG)
+    added = [e.architecture for e in checked if table is None or e.architecture in table.values]
+    return table, list(dict.fromkeys([*added, *drawn]))
 
 
 def sample_logs(study_folder: Path) -> list[Path]:

@@ -25,20 +25,29 @@ class StageFolder:
         version: Of the stage's code; raised by hand when its results change.
         inputs: Configuration and hashes of everything that the stage reads, as JSON values.
         goal: How much is asked for; a finished stage whose goal was smaller goes on.
+        terms: What is asked of the stage's material, as JSON values; a stage of which it changed
+            goes on with what is there.
     """
 
     def __init__(
-        self, path: Path, version: int, inputs: Mapping[str, Any], goal: int | None = None
+        self,
+        path: Path,
+        version: int,
+        inputs: Mapping[str, Any],
+        *,
+        goal: int | None = None,
+        terms: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = path
         self._goal = goal
         # Through JSON and back, so that what is compared is what is stored.
         self._inputs = json.loads(canonical_json({"stage version": version, **inputs}))
+        self._terms = json.loads(canonical_json(terms or {}))
 
     @property
     def key(self) -> str:
         """Hash of the inputs; downstream stages take it into theirs."""
-        return content_hash(self._inputs, self._goal)
+        return content_hash(self._inputs, self._goal, self._terms)
 
     def open(self, *, force: bool) -> bool:
         """Get the folder ready; True if the stage has to run, False if its result is there.
@@ -63,7 +72,8 @@ class StageFolder:
                 f"{self.path} was written by a different config ({'; '.join(changed)}); "
                 "choose another study_name, or pass --force to discard it and repeat the stage"
             )
-        if record["finished"] and (self._goal or 0) <= (record["goal"] or 0):
+        enough = (self._goal or 0) <= (record["goal"] or 0)
+        if record["finished"] and enough and record.get("terms", {}) == self._terms:
             return False
         self._write(finished=False)
         return True
@@ -86,7 +96,12 @@ class StageFolder:
         return record
 
     def _write(self, *, finished: bool) -> None:
-        record = {"finished": finished, "goal": self._goal, "inputs": self._inputs}
+        record = {
+            "finished": finished,
+            "goal": self._goal,
+            "terms": self._terms,
+            "inputs": self._inputs,
+        }
         write_atomically(self.path / "stage.json", json.dumps(record, indent=1))
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search.resources import LATENCIES, LatencyLog
-from nas_proxy.stages.calibration_sample import sample_logs
+from nas_proxy.stages.calibration_sample import BEFORE_RECALIBRATION, sample_logs
 from nas_proxy.stages.context import StudyContext
 
-_STAGES = ("calibrate", "search_before_recalibration", "search", "validate")
+_STAGES = ("calibrate", BEFORE_RECALIBRATION, "search", "validate")
 
 
 def ledger(study: StudyContext) -> list[dict[str, Any]]:
@@ -31,10 +31,10 @@ def ledger(study: StudyContext) -> list[dict[str, Any]]:
         # Every evaluation of the study stands in one of these logs, failed ones too.
         for path in sorted((study.config.folder / stage).glob("*.jsonl")):
             entries.append(_entry(f"{stage}: {path.stem.replace('_', ' ')}", path))
-    latencies = LatencyLog(study.config.folder / "search" / LATENCIES)
-    if len(latencies):
-        seconds = latencies.seconds
-        entries.append({"what": "search: latencies", "count": len(latencies), "seconds": seconds})
+        timed = LatencyLog(study.config.folder / stage / LATENCIES)
+        if len(timed):
+            what = f"{stage}: latencies"
+            entries.append({"what": what, "count": len(timed), "seconds": timed.seconds})
     return entries
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from nas_proxy.config import dump_options
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
@@ -47,7 +48,7 @@ def run_search_stage(study: StudyContext, *, force: bool) -> None:
             factory=factory,
             score=score,
             settings=config.search,
-            study_name=config.study_name,
+            study_name=_optuna_name(study, active),
             seed=study.seed,
             sizes=resources,
             on_trial=lambda *trial: _log_trial(study, resources, trial),
@@ -77,6 +78,15 @@ def _stage_folder(study: StudyContext, active: ActiveRecipe) -> StageFolder:
         },
         goal=config.search.n_trials,
     )
+
+
+def _optuna_name(study: StudyContext, active: ActiveRecipe) -> str:
+    """The study's name; with a recipe that was found, that recipe's id behind it.
+
+    A database outlives the folder: scores by another recipe stay there, under another name.
+    """
+    name = study.config.study_name
+    return name if study.config.recipe == "configured" else f"{name}-{active.id}"
 
 
 def _reference_sample(
@@ -194,6 +204,7 @@ def _finish(
     outcome: SearchOutcome,
     resources: Resources,
 ) -> None:
+    recipe = active_recipe(study).recipe
     for trial in outcome.trials:  # a kill may have come between a trial and its logging
         _log_trial(study, resources, trial)
     trials = [_row(study, resources, trial) for trial in outcome.trials]
@@ -201,7 +212,8 @@ def _finish(
     front = pareto_front(best)
     guard = folder.path / GUARD_FILE
     result = {
-        "recipe": active_recipe(study).recipe.name,
+        "recipe": recipe.name,
+        "recipe_settings": dump_options(recipe),
         "signals": list(score.signals),
         "trials": trials,
         "best": best[:10],

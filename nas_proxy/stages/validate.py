@@ -16,13 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from nas_proxy.config import StudyConfig
 from nas_proxy.data.proxy_dataset import ProxyDataset
-from nas_proxy.errors import DataError
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog, merged
-from nas_proxy.evaluate.sample import draw_architectures, stratify
+from nas_proxy.evaluate.sample import stratify
 from nas_proxy.evaluate.table import TruthTable
 from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
@@ -35,6 +33,7 @@ from nas_proxy.stages.controls import control_score, other_scores, trained_contr
 from nas_proxy.stages.folder import StageFolder
 from nas_proxy.stages.ledger import one_off_seconds
 from nas_proxy.stages.recipe import ActiveRecipe, active_recipe, ranked_by, recipe_factory
+from nas_proxy.stages.samples import draw_validation
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.combination import best_combination
 from nas_proxy.validate.points import points_of
@@ -43,7 +42,6 @@ from nas_proxy.validate.references import read_references, values_of
 from nas_proxy.validate.settings import ValidateSettings
 
 VERSION = 2
-_POOL_FACTOR = 3  # architectures scored for each stratified one that is chosen
 _REFERENCE_SIGNAL = "test_accuracy"
 _SIZES = {"parameters": "num_params", "FLOPs": "flops"}  # what bigger is, and its signals
 
@@ -70,24 +68,6 @@ def run_validate(study: StudyContext, *, force: bool) -> None:
     )
     validation.folder.finish()
     study.display.say(f"validate: {report.verdict}")
-
-
-def check_reference(config: StudyConfig) -> None:
-    """Find out before hours are spent whether the truth table can be used.
-
-    Raises:
-        DataError: If it is missing, unreadable, or smaller than what is drawn from it.
-    """
-    settings = config.validation
-    if settings is None or settings.reference.table is None:
-        return
-    table, _ = read_references(settings.reference, config.space)
-    num_drawn = settings.num_architectures + settings.num_stratified * _POOL_FACTOR
-    if len(table.values) < num_drawn:
-        raise DataError(
-            f"the truth table {settings.reference.table} holds {len(table.values)} architectures, "
-            f"but validate.num_architectures and num_stratified need {num_drawn}; ask for fewer"
-        )
 
 
 @dataclass(frozen=True)
@@ -150,7 +130,9 @@ class _Validation:
         return zero_cost_among(tuple(dict.fromkeys((*self.score.signals, *self.settings.controls))))
 
     def run(self) -> tuple[RankReport, list[dict[str, Any]]]:
-        uniform, pool = self._draw()
+        uniform, pool = draw_validation(
+            self.study.config, self.settings, self.tables[0], excluded=self._set_aside()
+        )
         proxy = self._evaluate("proxy", self._proxy_factory(), [*uniform, *pool])
         stratified = self._choose(pool, proxy)
         architectures = [*uniform, *stratified]
@@ -179,18 +161,9 @@ class _Validation:
         )
         return report, points_of(self.study.config.space, sample, rankings)
 
-    def _draw(self) -> tuple[list[Architecture], list[Architecture]]:
-        """The uniform sample, and the pool from which the stratified one is chosen."""
-        num_pool = self.settings.num_stratified * _POOL_FACTOR
-        drawn = draw_architectures(
-            self.study.config.space,
-            self.settings.num_architectures + num_pool,
-            make_generator(derive_seed("validation", self.study.seed)),
-            among=None if self.tables[0] is None else list(self.tables[0].values),
-            # They are part of the score: it would be judged on what made it.
-            excluded=[*(e.architecture for e in self.score_reference), *self._calibration_sample()],
-        )
-        return drawn[: self.settings.num_architectures], drawn[self.settings.num_architectures :]
+    def _set_aside(self) -> list[Architecture]:
+        """What is part of the score: it would be judged on what made it."""
+        return [*(e.architecture for e in self.score_reference), *self._calibration_sample()]
 
     def _calibration_sample(self) -> list[Architecture]:
         """All of it, whatever was learned from it: the distilled set may have been, too."""

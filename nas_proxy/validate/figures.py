@@ -86,6 +86,7 @@ def write_figures(report: dict[str, Any], folder: Path) -> list[Path]:
         "cost.png": _cost,
         "uncertainty.png": _uncertainty,
         "optimisation_history.png": _optimisation_history,
+        "guard.png": _guard,
     }
     for cost in costs_of(report["search"]):
         figures[f"pareto_{cost}.png"] = partial(pareto_figure, cost=cost)
@@ -301,6 +302,37 @@ def _optimisation_history(report: dict[str, Any]) -> Figure | None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     words = "Score of each trial of the search"
     write_words(axes, words, x="trial", y=f"score (higher is better{beyond(scores, y, 'lower')})")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def _guard(report: dict[str, Any]) -> Figure | None:
+    found = report["search"].get("guard") or {"checks": []}
+    sides = (("random", "random candidates", BLUE, "o"), ("everyone", "all checked", GREY, "D"))
+    figure, axes = new_axes(3.9)
+    for key, label, color, marker in sides:
+        checks = [check for check in found["checks"] if check[key] is not None]
+        x = [check["num_trials"] for check in checks]
+        estimates = [Estimate(**check[key]) for check in checks]
+        if checks:
+            low, high = zip(*map(ends, estimates), strict=True)
+            if key == "random" and len(x) > 1:  # two bands upon one another would hide both
+                axes.fill_between(x, low, high, color=color, alpha=0.14, lw=0, zorder=1)
+            else:
+                axes.vlines(x, low, high, color=color, lw=1.4, alpha=0.7, zorder=2)
+            values = [estimate.value for estimate in estimates]
+            axes.plot(x, values, marker=marker, color=color, lw=1.8, ms=6, label=label, zorder=3)
+    if not axes.lines:
+        return None
+    axes.axhline(found["threshold"], color=RED, lw=1.4, ls="--", label="threshold", zorder=2)
+    axes.margins(0.04, 0.1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    write_words(
+        axes,
+        "Does the score still rank, among the candidates of the search?",
+        x="trials",
+        y="Spearman with full-data training, 95 % interval",
+    )
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 

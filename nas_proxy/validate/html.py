@@ -40,6 +40,7 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         report=report,
         config=report["config"],
         search=report["search"],
+        recipe=_recipe(report),
         calibration=report.get("calibration"),
         validation=report["validation"],
         pictures={path.stem: _data_uri(path) for path in pictures if path.is_file()},
@@ -54,6 +55,14 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         headline=_headline(report["verdict"]),
         **_ranking(report["validation"]),
     )
+
+
+def _recipe(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What candidates trained on and were ranked by: the recipe that was found, or the sections."""
+    if "score" in report["config"]:
+        return {"train_on": "proxy", **{key: report["config"][key] for key in ("train", "score")}}
+    found: Mapping[str, Any] = report["search"]["recipe_settings"]
+    return found
 
 
 def _teachers(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:

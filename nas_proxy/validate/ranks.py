@@ -78,7 +78,13 @@ def precision_at(k: int) -> Statistic:
 
 
 def regret_at(k: int) -> Statistic:
-    """What is lost by training only the k best by score: in the unit of the reference."""
+    """What is lost by training only the k best by score: in the unit of the reference.
+
+    Its bootstrap interval is too narrow: a maximum is no smooth function of the sample, and no
+    resample holds anything better than the sample's best. On 300 simulated samples of 60 normal
+    values with a correlation of .5, .8 and .95, the interval held the expected regret in 93, 92
+    and 86 % for k = 1 and in 95, 89 and 46 % for k = 5, where 95 % was asked for.
+    """
 
     def statistic(scores: Values, reference: Values) -> Values:
         reached = np.take_along_axis(reference, _best(scores, k), axis=-1).max(axis=-1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from nas_proxy.errors import DataError
 from nas_proxy.evaluate.table import TruthTable, read_table
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.types import Architecture, Evaluation
@@ -25,11 +24,13 @@ def read_references(
     first = read_table(path, space, reference.architecture, reference.value)
     if reference.second_value is None:
         return first, None
-    try:
-        return first, read_table(path, space, reference.architecture, reference.second_value)
-    except DataError as error:  # it names the option of the first column
-        words = str(error).replace("reference.value", "reference.second_value")
-        raise DataError(words) from error
+    return first, read_table(
+        path,
+        space,
+        reference.architecture,
+        reference.second_value,
+        value_option="second_value",
+    )
 
 
 def values_of(

@@ -58,6 +58,7 @@ def test_one_failed_part_fails_the_whole_which_still_costs_all(position):
     found = merged(parts)
     assert not found.complete
     assert found.reason == "diverged"
+    assert found.signals == {}  # as of every failed evaluation: nobody may rank by half of it
     assert (found.seconds, found.core_seconds) == (6.0, 4.5)
 
 

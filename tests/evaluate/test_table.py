@@ -96,6 +96,18 @@ def test_missing_column_names_the_nearest(tmp_path, options, message):
         read(tmp_path, HEADER + ROWS, **options)
 
 
+def test_the_option_that_names_the_column_is_named(tmp_path):
+    (tmp_path / "reference.value.csv").write_text(HEADER + ROWS)
+    path = tmp_path / "reference.value.csv"
+    options = {"section": "calibrate", "value_option": "second_value"}
+    with pytest.raises(DataError) as caught:
+        read_table(path, SPACE, "architecture", "other", **options)
+    assert "no column 'other' (calibrate.reference.second_value)" in str(caught.value)
+    assert str(path) in str(caught.value)
+    with pytest.raises(DataError, match=r"'arch' \(calibrate.reference.architecture\)"):
+        read_table(path, SPACE, "arch", "test_accuracy", **options)
+
+
 def test_empty_file_has_no_columns(tmp_path):
     with pytest.raises(DataError, match="no column 'architecture' .*there is none"):
         read(tmp_path, "")

@@ -2,14 +2,17 @@
 
 import contextlib
 import csv
+import io
 import json
 from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
+import yaml
 from scipy import stats
 
-from nas_proxy import pipeline
+from nas_proxy import cli, pipeline
 from nas_proxy.config import check_config
 from nas_proxy.data.sources import load_splits
 from nas_proxy.evaluate import factory as factory_module
@@ -74,6 +77,18 @@ def run(folder, *, last="calibrate", calibrate=None, **changes):
     display = Lines()
     run_pipeline(check_config(merged), display, last=last)
     return display.said
+
+
+def command(folder, *words, **changes):
+    """Exit status and standard error of the command line."""
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump({**CONFIG, **changes, "results": str(folder)}))
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        cli._console.file = errors
+        with pytest.raises(SystemExit) as ended:
+            cli.main([words[0], str(file), *words[1:]])
+    return ended.value.code, errors.getvalue()
 
 
 def result_of(folder, name="tiny"):

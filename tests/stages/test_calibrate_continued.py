@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import optuna
 import pytest
 from helpers_calibrate import (
     CONFIG,
@@ -20,11 +21,13 @@ from helpers_calibrate import (
     table,
 )
 
+from nas_proxy import pipeline
 from nas_proxy.config import check_config
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.pipeline import run_pipeline
 from nas_proxy.search import guard as guard_module
+from nas_proxy.types import Architecture
 from search_spaces.convnet import ConvNetSpace
 
 
@@ -200,6 +203,56 @@ def test_a_ranking_that_fell_is_calibrated_again_on_more(tmp_path, monkeypatch):
     assert sum(line.startswith("calibrate: ") for line in said) == 2
     # A finished study stays finished.
     assert "search: finished already" in run(tmp_path, last="search", calibrate=SIX, search=GUARDED)
+
+
+@pytest.mark.parametrize("killed_in", ["run_calibrate", "run_search_stage"])
+def test_a_kill_after_a_ranking_fell_loses_nothing(tmp_path, monkeypatch, killed_in):
+    falls(monkeypatch, 1)
+    stage, calls = getattr(pipeline, killed_in), []
+
+    def dying(study, *, force):
+        calls.append(1)
+        if (study.config.folder / "search_before_recalibration").exists():
+            raise Interrupted
+        stage(study, force=force)
+
+    with monkeypatch.context() as killing:
+        killing.setattr(pipeline, killed_in, dying)
+        killing.setitem(pipeline.STAGES, "calibrate", pipeline.run_calibrate)
+        killing.setitem(pipeline.STAGES, "search", pipeline.run_search_stage)
+        with pytest.raises(Interrupted):
+            run(tmp_path, last="search", calibrate=SIX, search=GUARDED)
+    before = logs(tmp_path)
+    run(tmp_path, last="search", calibrate=SIX, search=GUARDED)
+    study = tmp_path / "tiny"
+    checked = (study / "search_before_recalibration" / "guard.jsonl").read_text().splitlines()
+    result = result_of(tmp_path)
+    asked = genotypes(result["points"])
+    assert set(genotypes(json.loads(line)["architecture"] for line in checked)) <= set(asked)
+    assert result["num_asked"] == len(asked) > 6
+    for name, entries in logs(tmp_path).items():
+        assert entries[: len(before[name])] == before[name]
+        assert sorted(genotypes(entries)) == sorted(asked)
+    assert len(json.loads((study / "search" / "search.json").read_text())["trials"]) == 6
+
+
+def test_in_a_database_the_trials_of_two_recipes_are_two_studies(tmp_path, monkeypatch):
+    falls(monkeypatch, 1)
+    storage = f"sqlite:///{tmp_path / 'optuna.db'}"
+    run(tmp_path, last="search", calibrate=SIX, search={**GUARDED, "storage": storage})
+    names = optuna.get_all_study_names(storage)
+    assert len(names) == 2
+    assert all(name.startswith("tiny-") for name in names)
+    in_database = {
+        frozenset(trial.user_attrs["architecture_id"] for trial in found.trials)
+        for found in (optuna.load_study(study_name=name, storage=storage) for name in names)
+    }
+    logged = set()
+    for folder in ("search_before_recalibration", "search"):
+        lines = (tmp_path / "tiny" / folder / "evaluations.jsonl").read_text().splitlines()
+        each = [Architecture.from_json(json.loads(line)["architecture"]).id for line in lines]
+        logged.add(frozenset(each))
+    assert in_database == logged
 
 
 def test_a_ranking_that_falls_twice_is_given_up(tmp_path, monkeypatch):

@@ -1,19 +1,17 @@
 """The stage `calibrate`: from recipes and full-data references to a recipe that can be trusted."""
 
-import contextlib
 import csv
-import io
 import json
 import shutil
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from helpers_calibrate import (
     CONFIG,
     SPACE,
     ZERO_COST,
     Interrupted,
+    command,
     genotypes,
     logs,
     poison_test_split,
@@ -24,24 +22,11 @@ from helpers_calibrate import (
 from PIL import Image
 from scipy import stats
 
-from nas_proxy import cli
 from nas_proxy.errors import DataError, StudyError
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.stages.recipe import load_recipe
 
 UNREACHABLE = {"threshold": 0.95, "num_architectures": 20, "recipes": [ZERO_COST]}
-
-
-def command(folder, *words, **changes):
-    """Exit status and standard error of the command line."""
-    file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump({**CONFIG, **changes, "results": str(folder)}))
-    errors = io.StringIO()
-    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-        cli._console.file = errors
-        with pytest.raises(SystemExit) as ended:
-            cli.main([words[0], str(file), *words[1:]])
-    return ended.value.code, errors.getvalue()
 
 
 @pytest.fixture(autouse=True)

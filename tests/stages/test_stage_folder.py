@@ -15,8 +15,8 @@ from nas_proxy.stages.folder import StageFolder, differences
 INPUTS = {"distill": {"method": "dm", "num_steps": 100}, "data": "0123", "seed": 0}
 
 
-def stage(tmp_path, goal=None, version=1, **changes):
-    return StageFolder(tmp_path / "stage", version, {**INPUTS, **changes}, goal)
+def stage(tmp_path, goal=None, version=1, terms=None, **changes):
+    return StageFolder(tmp_path / "stage", version, {**INPUTS, **changes}, goal=goal, terms=terms)
 
 
 def finished(tmp_path, goal=None):
@@ -39,7 +39,12 @@ def test_a_new_stage_runs_and_says_what_it_was_given(tmp_path):
     folder = stage(tmp_path, goal=7)
     assert folder.open(force=False)
     record = json.loads((folder.path / "stage.json").read_text())
-    assert record == {"finished": False, "goal": 7, "inputs": {"stage version": 1, **INPUTS}}
+    assert record == {
+        "finished": False,
+        "goal": 7,
+        "terms": {},
+        "inputs": {"stage version": 1, **INPUTS},
+    }
 
 
 def test_a_finished_stage_is_skipped_and_left_alone(tmp_path):
@@ -55,6 +60,23 @@ def test_an_interrupted_stage_runs_again_with_what_it_left(tmp_path):
     (folder.path / "checkpoint").write_text("half")
     assert stage(tmp_path).open(force=False)
     assert (folder.path / "checkpoint").read_text() == "half"
+
+
+def test_other_terms_are_met_with_what_is_there(tmp_path):
+    first, other = {"threshold": 0.8, "sample": (1, 2)}, {"threshold": 0.7, "sample": (1, 2)}
+    folder = stage(tmp_path, terms=first)
+    folder.open(force=False)
+    (folder.path / "log").write_text("hours")
+    folder.finish()
+    assert not stage(tmp_path, terms=first).open(force=False)
+    assert stage(tmp_path, terms=other).open(force=False)
+    assert (folder.path / "log").read_text() == "hours"
+    # Not finished under any terms now, until it is.
+    assert stage(tmp_path, terms=first).open(force=False)
+    stage(tmp_path, terms=other).finish()
+    assert not stage(tmp_path, terms=other).open(force=False)
+    with pytest.raises(StudyError, match="seed: 0 -> 1"):
+        stage(tmp_path, terms=other, seed=1).open(force=False)
 
 
 def test_force_discards_whatever_is_there(tmp_path):
@@ -185,8 +207,9 @@ def test_the_key_depends_on_inputs_version_and_goal_alone(tmp_path):
         stage(tmp_path, version=2),
         stage(tmp_path, goal=3),
         stage(tmp_path, goal=4),
+        stage(tmp_path, terms={"threshold": 0.5}),
     ]
-    assert len({key, *(other.key for other in others)}) == 5
+    assert len({key, *(other.key for other in others)}) == 6
     finished(tmp_path)
     assert stage(tmp_path).key == key
 

@@ -10,7 +10,7 @@ from nas_proxy.errors import DataError
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.interfaces import no_progress
 from nas_proxy.pipeline import run_pipeline
-from nas_proxy.stages.validate import check_reference
+from nas_proxy.stages.samples import check_samples
 from nas_proxy.tracking.runs import RunLog
 from nas_proxy.validate.references import read_references
 
@@ -138,7 +138,7 @@ def table_config(tmp_path, **reference):
 
 def test_second_column_is_read_beside_the_first(tmp_path):
     config = table_config(tmp_path, second_value="two")
-    check_reference(config)
+    check_samples(config)
     first, second = read_references(config.validation.reference, config.space)
     assert list(first.values.values()) == [90.0, 91.0, 92.0, 93.0, 50.0]
     assert list(second.values.values()) == [80.0, 79.0, 78.0, 77.0]
@@ -148,6 +148,6 @@ def test_second_column_is_read_beside_the_first(tmp_path):
 def test_second_column_that_is_missing_is_named_with_its_option(tmp_path):
     config = table_config(tmp_path, second_value="two_")
     with pytest.raises(DataError, match=r"no column 'two_' \(validate.reference.second_value\)"):
-        check_reference(config)
+        check_samples(config)
     with pytest.raises(DataError, match=r"no column 'one_' \(validate.reference.value\)"):
-        check_reference(table_config(tmp_path, value="one_"))
+        check_samples(table_config(tmp_path, value="one_"))
