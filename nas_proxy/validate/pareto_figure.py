@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
@@ -101,7 +102,7 @@ def pareto_figure(report: Mapping[str, Any], cost: str) -> Figure:
     return draw_pareto(
         points,
         cost=cost,
-        title=f"What a better score costs in {cost_in_words(cost)}",
+        title=f"Score against {cost_in_words(cost)}: the Pareto front",
         y=f"score (higher is better{beyond(scores, shown, 'lower')})",
         limit=limit / 1000 if limit is not None and cost == "latency" else limit,
     )
@@ -129,25 +130,28 @@ def draw_pareto(
     _dots(axes, x, scores, ~front, f"dominated ({(~front).sum()})", color=GREY, s=22, alpha=0.45)
     order = np.argsort(x, kind="stable")
     best = np.maximum.accumulate(scores[order])
-    axes.step(
-        [*x[order], axes.get_xlim()[1]], [*best, best[-1]], where="post", color=SKY, lw=1.8,
-        label="best score at that cost", zorder=1,
-    )  # fmt: skip
+    corners = np.repeat([*x[order], axes.get_xlim()[1]], 2)[1:-1], np.repeat(best, 2)
+    axes.plot(*corners, color=SKY, lw=1.8, label="best score at that cost", zorder=1)
+    lines = [Bbox([a, b]) for a, b in pairwise(np.column_stack(corners))]
     _dots(axes, x, scores, front & ~knee, f"on the front ({front.sum()})", color=BLUE, s=52)
     _dots(axes, x, scores, knee, "knee", color=RED, s=90, marker="D")
     for point in points:
         if point.number is not None and point.spread is not None:
-            axes.hlines(point.score, *point.spread, color=RED if point.knee else BLUE, lw=1.4)
+            color, (low, high) = RED if point.knee else BLUE, point.spread
+            axes.hlines(point.score, low, high, color=color, lw=1.2, zorder=2)
+            lines.append(Bbox([[low, point.score], [high, point.score]]))
     if limit is not None:
         axes.axvline(limit, color=RED, lw=1.4, ls="--", label="limit of the search", zorder=1)
-    write_words(axes, title, x=f"{cost_in_words(cost)} (fewer is better)", y=y)
-    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    write_words(axes, title, x=f"{cost_in_words(cost)} (lower is better)", y=y)
+    ncols = 4 if limit is None else 3
+    figure.legend(loc="outside lower center", ncols=ncols, frameon=False, fontsize=9)
     labels = [
         Label(at, point.score, f"{point.number}: knee" if point.knee else f"{point.number}", True)
         for at, point in zip(x, points, strict=True)
         if point.knee or _is_named(point, int(front.sum()))
     ]
-    place_labels(axes, labels, dots=[Bbox([dot, dot]) for dot in np.column_stack([x, scores])])
+    dots = [Bbox([dot, dot]) for dot in np.column_stack([x, scores])]
+    place_labels(axes, labels, dots=dots, lines=lines)
     return figure
 
 
@@ -181,4 +185,4 @@ def _show_amounts(axes: Axes, cost: str, shown: _Values) -> None:
     few = high / low < 30
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=9))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(cost, value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
