@@ -9,7 +9,9 @@ core; on a machine that is idle the two agree. What is left of the others is the
 and memory, and the quartiles show it. On a GPU, and with several threads, only the wall clock is
 there: measure alone.
 
-A latency is not reproducible to the last digit. Whoever decides by it keeps what was measured.
+A latency is not reproducible. Sixteen medians of 50 calls of one network of 0.16 ms had a
+coefficient of variation of .13, and of .27 beside two trainings, on two cores that were never quiet
+(load 10). Whoever decides by it keeps what was measured.
 """
 
 from __future__ import annotations

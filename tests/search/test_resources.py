@@ -73,6 +73,7 @@ def test_measured_once_and_kept(settings, path, monkeypatch):
     again = make_resources(path, settings)
     assert again(wide(3)) == sizes
     assert again.latency(wide(3)) == latency
+    assert len(path.read_bytes().splitlines()) == 1
 
 
 def test_global_randomness_is_left_alone(path):
