@@ -38,6 +38,10 @@ class PluginError(UserError):
     """A plug-in that does not exist, cannot be imported, or clashes with another."""
 
 
+class CompressionError(UserError):
+    """A network that cannot be pruned or turned into int8 in the way that was asked for."""
+
+
 class StudyError(UserError):
     """A study that cannot go on: a folder of another config, or nothing that can be trained."""
 

@@ -2,59 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from nas_proxy.compress.settings import CompressSettings
+from nas_proxy.checkpoint import Checkpointer
+from nas_proxy.compress.figures import CompressionRow, compare, measure_file
+from nas_proxy.compress.onnx_file import OnnxNetwork, write_onnx
+from nas_proxy.compress.pruning import holding_zeros, num_parameters, prune_channels, prune_weights
+from nas_proxy.compress.quantisation import finish_training, prepare_training, quantise
+from nas_proxy.compress.settings import CompressSettings, in_order, variant_name
+from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
+from nas_proxy.train.loop import train
+from nas_proxy.train.measuring import num_parts, recalibrate_norms
 from nas_proxy.train.objective import Objective
+from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset
 
+UNCOMPRESSED = "float32"
+"""Name of the network as it came."""
+
 ObjectiveFactory = Callable[[nn.Module], Objective]
 """From a student, on its device, to what its fine-tuning minimises."""
-
-
-@dataclass(frozen=True)
-class CompressionRow:
-    """One line of the table; every figure is of the ONNX file.
-
-    Attributes:
-        name: `float32` for the network as it came, otherwise the variant's.
-        val_accuracy: On the search-validation images, in [0, 1].
-        num_parameters: Weights that are not zero by pruning or removed; int8 ones count alike.
-        file_bytes: Size of the ONNX file.
-        zipped_bytes: The same after zlib: the only size that zeros make smaller.
-        latency_seconds: Median of one image, one CPU thread, ONNX Runtime.
-        latency_low: 10th percentile of the same.
-        latency_high: 90th percentile of the same.
-        peak_memory_mib: What a process that loads the file and answers one image takes more than
-            before it loaded it.
-        class_agreement: Share of 100 search-validation images for which the file's class is that
-            of the network in torch.
-        largest_difference: Of a logit of the file from the one in torch on these images.
-        train_seconds: Fine-tuning of all steps.
-    """
-
-    name: str
-    val_accuracy: float
-    num_parameters: int
-    file_bytes: int
-    zipped_bytes: int
-    latency_seconds: float
-    latency_low: float
-    latency_high: float
-    peak_memory_mib: float
-    class_agreement: float
-    largest_difference: float
-    train_seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON mapping with the attributes' names."""
-        return dict(vars(self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +38,10 @@ class CompressedModel:
 
     Attributes:
         name: As in its row.
-        network: In torch, in evaluation mode; of int8 it computes what the file does.
+        network: In torch, on the CPU, in evaluation mode; int8 is computed in rounded float32.
         runtime: The file in ONNX Runtime, one thread, in the shape of a network on the CPU: for
-            `measure` on the test split.
-        onnx: The file `<name>.onnx`; takes normalised float32 `images` `(n, c, h, w)`, any n, and
+            `measure` on the test split, with `precision: float32` and `channels_last: false`.
+        onnx: The file `<name>.onnx`; takes float32 `images` in [0, 1], `(n, c, h, w)`, any n, and
             gives `logits` `(n, num_classes)`.
         row: Its figures.
     """
@@ -90,21 +65,162 @@ def compress(
 ) -> tuple[CompressedModel, ...]:
     """Make every variant of `settings`, and measure it beside the network as it came.
 
+    Variants that begin alike share the training of that part.
+
     Args:
         network: Trained; on the device of the images; it is not altered.
         training_set: What fine-tuning learns and calibration sees; never what is tested on.
-        search_val: Measures accuracy.
+        search_val: Measures accuracy; images of the same size.
         settings: With `fine_tuning` said: see `CompressSettings.after`.
         folder: Gets `<name>.onnx` for each version. States of trainings are kept here until all
-            variants are done, so that a killed call continues when it is repeated.
+            variants are done, so that a killed call continues when it is repeated; they do not
+            know `make_objective`: with another one, take another folder.
         seed: Of batches and augmentation.
-        make_objective: What fine-tuning minimises in variants with `distillation`.
+        make_objective: What fine-tuning minimises in variants with `distillation`. Of a network
+            that is trained in int8 it can read logits alone: its stages are not there to hook.
 
     Returns:
         The network as it came under the name `float32`, then the variants in their order.
 
     Raises:
         CompressionError: If the network cannot be changed or exported so; the message says where.
+        DivergedError: If the loss of a fine-tuning is not finite.
         StudyError: If a saved state is damaged or belongs to other work.
+        OSError: If the folder cannot be written or the disk is full.
     """
-    raise NotImplementedError
+    assert settings.fine_tuning is not None
+    assert make_objective is not None or not settings.distils
+    state = network.state_dict()
+    key = content_hash(
+        asdict(settings), training_set.spec.source_hash, seed, sorted(state), *_ordered(state)
+    )
+    maker = _Maker(training_set, settings, settings.fine_tuning, folder, seed, key, make_objective)
+    models = [_finished(UNCOMPRESSED, maker.unchanged(network), search_val, maker)]
+    for variant in settings.variants:
+        name = variant_name(variant)
+        models.append(_finished(name, maker.make(network, variant), search_val, maker))
+    maker.forget_states()
+    return tuple(models)
+
+
+@dataclass(frozen=True)
+class _Made:
+    network: nn.Module
+    num_parameters: int
+    train_seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Maker:
+    """Makes one variant after the other."""
+
+    training_set: TrainingSet
+    settings: CompressSettings
+    fine_tuning: TrainSettings
+    folder: Path
+    seed: int
+    key: str
+    make_objective: ObjectiveFactory | None
+    checkpoints: list[Checkpointer] = field(default_factory=list)
+
+    def unchanged(self, network: nn.Module) -> _Made:
+        """The network as it came."""
+        return _Made(copy.deepcopy(network), num_parameters(network), 0.0)
+
+    def make(self, network: nn.Module, variant: Sequence[str]) -> _Made:
+        """Apply the methods of a variant in their order to a copy."""
+        student = copy.deepcopy(network)
+        done, seconds, remaining = [], 0.0, 0
+        holding: Callable[[nn.Module], AbstractContextManager[None]] = nullcontext
+        for method in in_order(variant):
+            done.append(method)
+            # An int8 network has no parameters any more.
+            remaining = num_parameters(student) or remaining
+            if method == "structured_pruning":
+                prune_channels(student, self.settings.channel_amount, self._calibration()[0][:2])
+            elif method == "unstructured_pruning":
+                prune_weights(student, self.settings.weight_amount)
+                holding = holding_zeros
+            elif method == "post_training_quantisation":
+                student = quantise(student.cpu(), [images.cpu() for images in self._calibration()])
+                continue
+            elif method == "quantisation_aware_training":
+                student = prepare_training(student, self._calibration())
+            else:
+                continue
+            with holding(student):
+                seconds += self._fine_tune(student, done, distils="distillation" in variant)
+            remaining = num_parameters(student)
+            if method == "quantisation_aware_training":
+                student = finish_training(student)
+        return _Made(student, remaining, seconds)
+
+    def _fine_tune(self, student: nn.Module, done: Sequence[str], *, distils: bool) -> float:
+        """Train `student` in place after the methods `done`; returns the seconds."""
+        name = variant_name([*done, "distillation"] if distils else done)
+        settings = self.fine_tuning
+        if done[-1] == "quantisation_aware_training":
+            # Rounding to int8 is defined for float32 alone.
+            settings = replace(settings, precision="float32", channels_last=False)
+        checkpoint = Checkpointer(
+            self.folder / f"{name}.safetensors",
+            content_hash(self.key, name),
+            "compression",
+            "compress",
+        )
+        self.checkpoints.append(checkpoint)
+        seed = derive_seed(self.seed, "compress", name)
+        generator = make_generator(seed, self.training_set.images.device)
+        with isolated_rng(seed):
+            result = train(
+                student,
+                self.training_set,
+                settings,
+                generator,
+                objective=self._objective(student) if distils else None,
+                checkpoint=checkpoint,
+            )
+        if settings.norm_statistics == "recalibrated":
+            recalibrate_norms(student, self.training_set, settings, generator)
+        student.eval()
+        return result.train_seconds
+
+    def _objective(self, student: nn.Module) -> Objective:
+        assert self.make_objective is not None
+        return self.make_objective(student)
+
+    def _calibration(self) -> list[Tensor]:
+        """Normalised training images, always the same, in batches of two at least."""
+        wanted = min(self.settings.num_calibration_images, len(self.training_set))
+        generator = make_generator(derive_seed(self.seed, "calibration"))
+        chosen = torch.randperm(len(self.training_set), generator=generator)[: max(2, wanted)]
+        parts = chosen.tensor_split(num_parts(len(chosen), self.training_set.images.shape, 128))
+        device = self.training_set.images.device
+        return [self.training_set.batch(indices.to(device))[0] for indices in parts]
+
+    def forget_states(self) -> None:
+        """Remove the states of all trainings."""
+        for checkpoint in self.checkpoints:
+            checkpoint.remove()
+
+
+def _finished(name: str, made: _Made, search_val: ImageDataset, maker: _Maker) -> CompressedModel:
+    """The version with its file, measured."""
+    spec = maker.training_set.spec
+    network = made.network.cpu().eval().to(memory_format=torch.contiguous_format)
+    network.requires_grad_(False)
+    path = maker.folder / f"{name}.onnx"
+    write_onnx(network, spec, path)
+    runtime = OnnxNetwork(path, spec)
+    row = CompressionRow(
+        name=name,
+        num_parameters=made.num_parameters,
+        train_seconds=made.train_seconds,
+        **compare(runtime, network, search_val, name),
+        **measure_file(path, search_val, maker.fine_tuning),  # type: ignore[arg-type]
+    )
+    return CompressedModel(name, network, runtime, path, row)
+
+
+def _ordered(state: dict[str, Tensor]) -> list[Tensor]:
+    return [state[name] for name in sorted(state)]

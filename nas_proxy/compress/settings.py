@@ -95,7 +95,12 @@ class CompressSettings(Options):
 
 def variant_name(variant: Sequence[str]) -> str:
     """Such as `structured_pruning-quantisation_aware_training-distillation`."""
-    return "-".join(sorted(variant, key=lambda method: METHODS.index(method)))  # type: ignore[arg-type]
+    return "-".join(in_order(variant))
+
+
+def in_order(variant: Sequence[str]) -> list[str]:
+    """The methods of a variant in the order in which they are applied."""
+    return [method for method in METHODS if method in variant]
 
 
 def _check(variant: Sequence[str]) -> None:
