@@ -9,10 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"errors", "options", "reproducibility", "types", "environment", "files", "__init__"},
+    {"errors", "options", "reproducibility", "types", "environment", "files"},
     {"interfaces", "registry"},
     {"data", "networks"},
-    {"train", "scores"},
+    {"train", "scores", "export"},
     {"teach"},
     {"distill", "evaluate"},
     {"search", "validate", "worth", "tracking", "testing", "calibrate"},
