@@ -49,6 +49,7 @@ class NetworkEvaluatorFactory:
         requested: Trained signals that are measured on request alone, without checkpoints.
         teachers: Files of the trained networks with which `teacher_agreement` is measured.
         score_on: A proxy data set's file whose images zero-cost scores look at; None: real ones.
+        keep: Folder in which trained weights stay; see `NetworkEvaluator`.
     """
 
     data: DataSettings
@@ -63,6 +64,7 @@ class NetworkEvaluatorFactory:
     requested: tuple[str, ...] = ()
     teachers: tuple[Path, ...] = ()
     score_on: Path | None = None
+    keep: Path | None = None
 
     def build(self) -> NetworkEvaluator:
         """Load the images and put them on the device, every one at the size of the training."""
@@ -77,6 +79,7 @@ class NetworkEvaluatorFactory:
             fidelity=self.fidelity,
             judges=None if self.train_on is None else self._judges(splits, search_train),
             keep_confusion=self.keep_confusion,
+            keep=self.keep,
         )
 
     def _score_images(self, search_train: ImageDataset) -> tuple[Tensor, Tensor]:

@@ -194,7 +194,9 @@ def load_teacher(path: Path, build: Callable[[Mapping[str, Any], DatasetSpec], N
         if header.pop("format", None) != FORMAT:
             raise ProxyFileError(f"{path} is not a teacher of this program ({FORMAT})")
         recorded_id = header.pop("id")
-        spec, source_spec = (_spec(header.pop(name)) for name in ("spec", "source_spec"))
+        spec, source_spec = (
+            DatasetSpec.from_json(header.pop(name)) for name in ("spec", "source_spec")
+        )
         with isolated_rng(0):  # what is drawn here is replaced at once
             network = build(header["recipe"], spec)
         seen = tensors.pop("seen")
@@ -273,11 +275,6 @@ def image_hashes(images: Tensor) -> Tensor:
         for image in images.cpu().numpy()
     ]
     return torch.tensor(digests, dtype=torch.int64)
-
-
-def _spec(mapping: Mapping[str, Any]) -> DatasetSpec:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in mapping.items()}
-    return DatasetSpec(**values)
 
 
 def _short(value: Any) -> str:

@@ -137,7 +137,7 @@ def test_the_answer_does_not_depend_on_how_many_are_asked_about(weights, monkeyp
     monkeypatch.setattr(
         network.network, "forward", lambda batch: (asked.append(len(batch)), inner(batch))[1]
     )
-    monkeypatch.setattr("nas_proxy.train.loop._PIXELS_AT_ONCE", 10 * SIZE * SIZE)
+    monkeypatch.setattr("nas_proxy.train.measuring._PIXELS_AT_ONCE", 10 * SIZE * SIZE)
     torch.testing.assert_close(network(images), whole, atol=1e-5, rtol=1e-5)
     assert asked == [8, 8, 8]
     torch.testing.assert_close(
