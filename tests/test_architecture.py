@@ -14,7 +14,7 @@ LAYERS = [
     {"data", "networks"},
     {"train", "scores", "export"},
     {"teach"},
-    {"distill", "evaluate"},
+    {"distill", "evaluate", "compress"},
     {"search", "validate", "worth", "tracking", "testing", "calibrate", "retrain"},
     {"consistency", "config"},
     {"stages"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +15,13 @@ from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.compress.figures import CompressionRow, compare, measure_file
 from nas_proxy.compress.onnx_file import OnnxNetwork, write_onnx
 from nas_proxy.compress.pruning import holding_zeros, num_parameters, prune_channels, prune_weights
-from nas_proxy.compress.quantisation import finish_training, prepare_training, quantise
+from nas_proxy.compress.quantisation import (
+    QuantisedNetwork,
+    QuantisedTraining,
+    finish_training,
+    prepare_training,
+    quantise,
+)
 from nas_proxy.compress.settings import CompressSettings, in_order, variant_name
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import train
@@ -40,7 +46,7 @@ class CompressedModel:
         name: As in its row.
         network: In torch, on the CPU, in evaluation mode; int8 is computed in rounded float32.
         runtime: The file in ONNX Runtime, one thread, in the shape of a network on the CPU: for
-            `measure` on the test split, with `precision: float32` and `channels_last: false`.
+            `measure(model.runtime, test, figures.EXACT)` on the test split.
         onnx: The file `<name>.onnx`; takes float32 `images` in [0, 1], `(n, c, h, w)`, any n, and
             gives `logits` `(n, num_classes)`.
         row: Its figures.
@@ -130,33 +136,38 @@ class _Maker:
     def make(self, network: nn.Module, variant: Sequence[str]) -> _Made:
         """Apply the methods of a variant in their order to a copy."""
         student = copy.deepcopy(network)
-        done, seconds, remaining = [], 0.0, 0
-        holding: Callable[[nn.Module], AbstractContextManager[None]] = nullcontext
-        for method in in_order(variant):
-            done.append(method)
-            # An int8 network has no parameters any more.
-            remaining = num_parameters(student) or remaining
-            if method == "structured_pruning":
-                prune_channels(student, self.settings.channel_amount, self._calibration()[0][:2])
-            elif method == "unstructured_pruning":
-                prune_weights(student, self.settings.weight_amount)
-                holding = holding_zeros
-            elif method == "post_training_quantisation":
-                student = quantise(student.cpu(), [images.cpu() for images in self._calibration()])
-                continue
-            elif method == "quantisation_aware_training":
-                student = prepare_training(student, self._calibration())
-            else:
-                continue
-            with holding(student):
-                seconds += self._fine_tune(student, done, distils="distillation" in variant)
+        seconds = 0.0
+        methods = [method for method in in_order(variant) if method != "distillation"]
+        for number, method in enumerate(methods, start=1):
+            # What int8 rounds to zero is no pruned weight: it is counted before.
             remaining = num_parameters(student)
-            if method == "quantisation_aware_training":
-                student = finish_training(student)
+            student = self._changed(student, method)
+            if method != "post_training_quantisation":
+                zeros_stay = "unstructured_pruning" in methods[:number]
+                with holding_zeros(student) if zeros_stay else nullcontext():
+                    seconds += self._fine_tune(student, methods[:number], variant)
+        if isinstance(student, QuantisedTraining):
+            student = finish_training(student)
+        if not isinstance(student, QuantisedNetwork):
+            remaining = num_parameters(student)
         return _Made(student, remaining, seconds)
 
-    def _fine_tune(self, student: nn.Module, done: Sequence[str], *, distils: bool) -> float:
-        """Train `student` in place after the methods `done`; returns the seconds."""
+    def _changed(self, student: nn.Module, method: str) -> nn.Module:
+        """The network after one method, before it is trained again; it may be another object."""
+        batches = self._calibration()
+        if method == "structured_pruning":
+            prune_channels(student, self.settings.channel_amount, batches[0][:2])
+        elif method == "unstructured_pruning":
+            prune_weights(student, self.settings.weight_amount)
+        elif method == "post_training_quantisation":
+            return quantise(student.cpu(), [images.cpu() for images in batches])
+        else:
+            return prepare_training(student, batches)
+        return student
+
+    def _fine_tune(self, student: nn.Module, done: Sequence[str], variant: Sequence[str]) -> float:
+        """Train `student` in place after the methods `done` of `variant`; returns the seconds."""
+        distils = "distillation" in variant
         name = variant_name([*done, "distillation"] if distils else done)
         settings = self.fine_tuning
         if done[-1] == "quantisation_aware_training":
@@ -217,7 +228,7 @@ def _finished(name: str, made: _Made, search_val: ImageDataset, maker: _Maker) -
         num_parameters=made.num_parameters,
         train_seconds=made.train_seconds,
         **compare(runtime, network, search_val, name),
-        **measure_file(path, search_val, maker.fine_tuning),  # type: ignore[arg-type]
+        **measure_file(path, runtime, search_val),
     )
     return CompressedModel(name, network, runtime, path, row)
 

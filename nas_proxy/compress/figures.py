@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
 import sys
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -18,7 +16,9 @@ from torch import nn
 
 from nas_proxy.compress import probe
 from nas_proxy.compress.onnx_file import OnnxNetwork
+from nas_proxy.compress.quantisation import QuantisedNetwork
 from nas_proxy.errors import CompressionError
+from nas_proxy.evaluate.latency import Latency, measure_calls
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
@@ -27,10 +27,13 @@ from nas_proxy.types import ImageDataset
 NUM_COMPARED = 100
 """Real images on which a file is held against the network in torch."""
 NUM_REPEATS = 100
-"""Answers whose seconds are measured."""
+"""Answers that are timed."""
 
 _FLOAT_TOLERANCE = 1e-3  # of the largest logit
 _INT8_AGREEMENT = 0.95  # a number on the edge is rounded up here and down there
+
+EXACT = TrainSettings(num_steps=1, precision="float32", channels_last=False)
+"""With which `measure` reads an ONNX file; nothing is trained by it."""
 
 logger = logging.getLogger("nas_proxy")
 
@@ -46,9 +49,7 @@ class CompressionRow:
             before they were folded.
         file_bytes: Size of the file.
         zipped_bytes: The same after zlib: the only size that zeros make smaller.
-        latency_seconds: Median of one image, one CPU thread, ONNX Runtime, warm, over 100 answers.
-        latency_low: 10th percentile of the same.
-        latency_high: 90th percentile of the same.
+        latency: Of one image on one CPU thread in ONNX Runtime.
         peak_memory_mib: By how much a process grows at most that loads the file and answers single
             images; what it had before (Python, numpy, the runtime's code) is taken off.
         class_agreement: Share of 100 search-validation images (all, if there are fewer) whose
@@ -63,9 +64,7 @@ class CompressionRow:
     num_parameters: int
     file_bytes: int
     zipped_bytes: int
-    latency_seconds: float
-    latency_low: float
-    latency_high: float
+    latency: Latency
     peak_memory_mib: float
     class_agreement: float
     largest_difference: float
@@ -74,17 +73,32 @@ class CompressionRow:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON mapping with the attributes' names."""
-        return dict(vars(self))
+        return asdict(self)
 
 
-def measure_file(
-    path: Path, search_val: ImageDataset, settings: TrainSettings
-) -> dict[str, float | int]:
+def measure_file(path: Path, runtime: OnnxNetwork, search_val: ImageDataset) -> dict[str, Any]:
     """Accuracy, size, latency and memory of an ONNX file, under the names of `CompressionRow`.
 
-    Latency and memory are measured in a process of its own, which does not import nas_proxy.
+    Memory is measured in a process of its own, which does not import nas_proxy.
+
+    Raises:
+        CompressionError: If ONNX Runtime cannot run the file there.
     """
     content = path.read_bytes()
+    dataset = _on_cpu(search_val)
+    image = (dataset.images[:1].float() / 255).numpy()
+    return {
+        "val_accuracy": measure(runtime, dataset, EXACT).accuracy,
+        "file_bytes": len(content),
+        "zipped_bytes": len(zlib.compress(content, level=9)),
+        "latency": measure_calls(
+            lambda: runtime.answer(image), batch_size=1, num_repeats=NUM_REPEATS
+        ),
+        "peak_memory_mib": _peak_memory(path),
+    }
+
+
+def _peak_memory(path: Path) -> float:
     done = subprocess.run(
         [sys.executable, "-I", probe.__file__, str(path), str(NUM_REPEATS)],
         capture_output=True,
@@ -95,25 +109,13 @@ def measure_file(
         raise CompressionError(
             f"{path.name} was written, but ONNX Runtime cannot run it: {done.stderr.strip()[-200:]}"
         )
-    found = json.loads(done.stdout)
-    deciles = quantiles(found["seconds"], n=10)
-    runtime = OnnxNetwork(path, search_val.spec)
-    exact = replace(settings, precision="float32", channels_last=False)
-    return {
-        "val_accuracy": measure(runtime, _on_cpu(search_val), exact).accuracy,
-        "file_bytes": len(content),
-        "zipped_bytes": len(zlib.compress(content, level=9)),
-        "latency_seconds": median(found["seconds"]),
-        "latency_low": deciles[0],
-        "latency_high": deciles[-1],
-        "peak_memory_mib": found["peak_memory_mib"],
-    }
+    return float(done.stdout)
 
 
 @torch.no_grad()
 def compare(
     runtime: nn.Module, network: nn.Module, search_val: ImageDataset, name: str
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """How far a file is from the network in torch, under the names of `CompressionRow`.
 
     Rounding to int8 makes a large difference of a small one where a number lies on the edge, so
@@ -128,7 +130,7 @@ def compare(
     difference = float((found - expected).abs().max())
     largest = float(expected.abs().max())
     agreement = float((found.argmax(dim=1) == expected.argmax(dim=1)).double().mean())
-    is_int8 = not any(parameter.ndim > 1 for parameter in network.parameters())
+    is_int8 = isinstance(network, QuantisedNetwork)
     if not is_int8 and not difference <= _FLOAT_TOLERANCE * max(1.0, largest):
         raise CompressionError(
             f"the ONNX file of {name} does not answer as the network does: a logit differs by "

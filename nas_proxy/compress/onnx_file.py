@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir
 import onnxruntime
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-from onnxscript import opset18 as op
+from onnxscript import opset18
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -18,6 +19,7 @@ from nas_proxy.errors import CompressionError
 from nas_proxy.files import write_atomically
 from nas_proxy.types import DatasetSpec
 
+op: Any = opset18  # its own types ask for tensors where these functions see their stand-ins
 _FLOAT, _INT8 = onnx_ir.DataType.FLOAT.value, onnx_ir.DataType.INT8.value
 
 
@@ -57,8 +59,11 @@ class OnnxNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images on the CPU, `(n, c, h, w)`, to logits `(n, num_classes)`."""
-        colours = images * self._std + self._mean
-        return torch.from_numpy(self._session.run(["logits"], {"images": colours.numpy()})[0])
+        return torch.from_numpy(self.answer((images * self._std + self._mean).numpy()))
+
+    def answer(self, colours: Any) -> Any:
+        """Images in [0, 1], a float32 array `(n, c, h, w)`, to logits, one `(n, num_classes)`."""
+        return self._session.run(["logits"], {"images": colours})[0]
 
 
 def write_onnx(network: nn.Module, spec: DatasetSpec, path: Path) -> None:
@@ -107,7 +112,7 @@ def _reason(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def _translations() -> dict[object, object]:
+def _translations() -> dict[Any, Any]:
     """Rounding of torch, in ONNX's words; its exporter knows none of it."""
     known = torch.ops.quantized_decomposed
     return {

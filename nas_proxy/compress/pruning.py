@@ -152,6 +152,8 @@ def prune_weights(network: nn.Module, amount: float) -> None:
         raise CompressionError(
             "unstructured_pruning needs a convolution or a linear layer, and this network has none"
         )
+    # torch flattens the weights, which it cannot where training has left them channels-last.
+    network.to(memory_format=torch.contiguous_format)
     chosen = [(layer, "weight") for layer in layers]
     prune.global_unstructured(chosen, pruning_method=prune.L1Unstructured, amount=amount)
     for layer, name in chosen:

@@ -112,8 +112,7 @@ def _check(variant: Sequence[str]) -> None:
         raise ValueError(f"the variant {shown} names a method twice; leave one out")
     if sum(method in INT8 for method in variant) > 1:
         raise ValueError(f"the variant {shown} makes int8 twice; keep one of {' and '.join(INT8)}")
-    trained = [method for method in variant if method in METHODS[:2] or method == METHODS[3]]
-    if "distillation" in variant and not trained:
+    if "distillation" in variant and set(variant) <= {"distillation", "post_training_quantisation"}:
         raise ValueError(
             f"the variant {shown} has nothing that distillation could fine-tune; add pruning or "
             "quantisation_aware_training"
