@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -34,8 +34,11 @@ from nas_proxy.types import ImageDataset
 UNCOMPRESSED = "float32"
 """Name of the network as it came."""
 
-ObjectiveFactory = Callable[[nn.Module], Objective]
-"""From a student, on its device, to what its fine-tuning minimises."""
+ObjectiveFactory = Callable[[nn.Module, TrainSettings], AbstractContextManager[Objective]]
+"""From a student, on its device, and how it is fine-tuned to what that minimises.
+
+It is entered for the length of the training: objectives may watch the student through hooks.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,13 +185,13 @@ class _Maker:
         self.checkpoints.append(checkpoint)
         seed = derive_seed(self.seed, "compress", name)
         generator = make_generator(seed, self.training_set.images.device)
-        with isolated_rng(seed):
+        with isolated_rng(seed), self._objective(student, settings, distils) as objective:
             result = train(
                 student,
                 self.training_set,
                 settings,
                 generator,
-                objective=self._objective(student) if distils else None,
+                objective=objective,
                 checkpoint=checkpoint,
             )
         if settings.norm_statistics == "recalibrated":
@@ -196,9 +199,13 @@ class _Maker:
         student.eval()
         return result.train_seconds
 
-    def _objective(self, student: nn.Module) -> Objective:
+    def _objective(
+        self, student: nn.Module, settings: TrainSettings, distils: bool
+    ) -> AbstractContextManager[Objective | None]:
+        if not distils:
+            return nullcontext()
         assert self.make_objective is not None
-        return self.make_objective(student)
+        return self.make_objective(student, settings)
 
     def _calibration(self) -> list[Tensor]:
         """Normalised training images, always the same, in batches of two at least."""
