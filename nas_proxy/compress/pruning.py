@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -69,12 +70,13 @@ def prune_channels(network: nn.Module, amount: float, images: Tensor) -> None:
 
     Args:
         network: Any classifier.
-        amount: Share of each layer's channels, in (0, 1).
+        amount: Share of each layer's channels, in (0, 1), rounded up; a layer that would have no
+            channel left stays whole.
         images: Some that the network accepts, normalised `(n, c, h, w)`, n >= 2.
 
     Raises:
-        CompressionError: If the network cannot be traced or does not run afterwards, nothing in it
-            can be pruned, or a layer would have no channel left.
+        CompressionError: If the network cannot be traced or does not run afterwards, or nothing
+            in it can be pruned.
     """
     network.eval()
     before = num_parameters(network)
@@ -84,8 +86,6 @@ def prune_channels(network: nn.Module, amount: float, images: Tensor) -> None:
         _take_out(network, amount, images)
         with torch.no_grad():
             found = network(images).shape
-    except CompressionError:
-        raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise CompressionError(
@@ -94,8 +94,9 @@ def prune_channels(network: nn.Module, amount: float, images: Tensor) -> None:
         ) from error
     if found != expected or num_parameters(network) == before:
         raise CompressionError(
-            f"structured_pruning finds no channel to take out at channel_amount {amount}; use a "
-            "larger one, or unstructured_pruning or int8 instead"
+            f"structured_pruning finds no channel to take out at channel_amount {amount}: layers "
+            "of which that would leave no channel stay whole; choose another amount, or use "
+            "unstructured_pruning or int8 instead"
         )
 
 
@@ -121,17 +122,6 @@ def _take_out(network: nn.Module, amount: float, images: Tensor) -> None:
             targets = [dependency.target for dependency, _ in group]
             if not any(node.type == torch_pruning.ops.OPTYPE.OUTPUT for node in targets):
                 group.prune()
-    empty = [name for name, layer in network.named_modules() if _is_empty(layer)]
-    if empty:
-        raise CompressionError(
-            f"channel_amount {amount} leaves the layer {empty[0]} without a channel; choose a "
-            "smaller one"
-        )
-
-
-def _is_empty(layer: nn.Module) -> bool:
-    weight = getattr(layer, "weight", None)
-    return isinstance(weight, Tensor) and weight.numel() == 0
 
 
 def prune_weights(network: nn.Module, amount: float) -> None:
@@ -152,12 +142,14 @@ def prune_weights(network: nn.Module, amount: float) -> None:
         raise CompressionError(
             "unstructured_pruning needs a convolution or a linear layer, and this network has none"
         )
-    # torch flattens the weights, which it cannot where training has left them channels-last.
-    network.to(memory_format=torch.contiguous_format)
-    chosen = [(layer, "weight") for layer in layers]
+    # The library flattens weights, which it cannot where training has left them channels-last, and
+    # it puts other parameters in the place of the network's: both are a copy's.
+    ranked = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    chosen = [(layer, "weight") for layer in weighted_layers(ranked)]
     prune.global_unstructured(chosen, pruning_method=prune.L1Unstructured, amount=amount)
-    for layer, name in chosen:
-        prune.remove(layer, name)
+    with torch.no_grad():
+        for layer, (pruned, _) in zip(layers, chosen, strict=True):
+            layer.weight.mul_(pruned.weight_mask)
 
 
 @contextmanager

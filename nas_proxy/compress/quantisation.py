@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e import (
+    FakeQuantize,
     FusedMovingAvgObsFakeQuantize,
     HistogramObserver,
     MovingAverageMinMaxObserver,
@@ -54,8 +55,8 @@ class QuantisedTraining(nn.Module):
     that trains as well as keeping them (Nagel et al., arXiv 2106.08295, section 5.2). Dropout is
     off, and other batch norms become a scale and a shift, which are trained.
 
-    In training mode the ranges of the activations follow a moving average; in evaluation mode
-    they stand still.
+    In training mode the ranges of weights follow them and those of activations a moving average; in
+    evaluation mode they stand still.
 
     Args:
         graph: As `prepare_pt2e` leaves it.
@@ -70,7 +71,7 @@ class QuantisedTraining(nn.Module):
         """Let ranges follow, or stand still; the graph itself knows no modes."""
         self.training = mode
         for module in self.graph.modules():
-            if isinstance(module, FusedMovingAvgObsFakeQuantize):
+            if isinstance(module, FakeQuantize):
                 module.enable_observer(mode)
         return self
 
@@ -150,7 +151,9 @@ class _Quantiser(Quantizer):  # type: ignore[misc]
         super().__init__()
         self.activation = QuantizationSpec(
             dtype=torch.uint8,
-            observer_or_fake_quant_ctr=_fake(MovingAverageMinMaxObserver)
+            observer_or_fake_quant_ctr=FusedMovingAvgObsFakeQuantize.with_args(
+                observer=MovingAverageMinMaxObserver, eps=_SMALLEST_SCALE
+            )
             if trained
             else HistogramObserver.with_args(eps=_SMALLEST_SCALE),
             quant_min=0,
@@ -159,7 +162,13 @@ class _Quantiser(Quantizer):  # type: ignore[misc]
         )
         self.weight = QuantizationSpec(
             dtype=torch.int8,
-            observer_or_fake_quant_ctr=_fake(MovingAveragePerChannelMinMaxObserver)
+            # Not the fused one: for weights its scale is 127/127.5 of what is converted with. The
+            # range is that of the weights as they are.
+            observer_or_fake_quant_ctr=FakeQuantize.with_args(
+                observer=MovingAveragePerChannelMinMaxObserver,
+                averaging_constant=1.0,
+                eps=_SMALLEST_SCALE,
+            )
             if trained
             else PerChannelMinMaxObserver.with_args(eps=_SMALLEST_SCALE),
             quant_min=-127,
@@ -217,10 +226,6 @@ class _Quantiser(Quantizer):  # type: ignore[misc]
                 f"the weight of {', '.join(computed)} is computed in the forward pass, so it "
                 "cannot be int8; leave the int8 variants out, or make it a plain parameter"
             )
-
-
-def _fake(observer: type[nn.Module]) -> object:
-    return FusedMovingAvgObsFakeQuantize.with_args(observer=observer, eps=_SMALLEST_SCALE)
 
 
 def _annotation(node: Node) -> QuantizationAnnotation:
