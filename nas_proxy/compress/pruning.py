@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 from torch.nn.utils import prune
+from torch.overrides import TorchFunctionMode
 from torch_pruning.pruner import function
 
 from nas_proxy.errors import CompressionError
@@ -115,13 +116,33 @@ def _take_out(network: nn.Module, amount: float, images: Tensor) -> None:
             # The library's defaults are shared between calls, and it writes into them.
             in_channel_groups={},
             out_channel_groups={},
-            # Makes the logits a node of their own, by which their group is known.
-            output_transform=lambda logits: logits * 1,
+            forward_fn=_traceable,
         )
         for group in pruner.step(interactive=True):
             targets = [dependency.target for dependency, _ in group]
             if not any(node.type == torch_pruning.ops.OPTYPE.OUTPUT for node in targets):
                 group.prune()
+
+
+def _traceable(network: nn.Module, images: Tensor) -> Tensor:
+    with _ConnectedZeros():
+        logits = network(images)
+    return logits * 1  # makes the logits a node of their own, by which their group is known
+
+
+class _ConnectedZeros(TorchFunctionMode):
+    """Zeros in the shape of a feature map have its channels: tracing has to see where from."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.zeros_like:
+            return args[0] * 0
+        return func(*args, **(kwargs or {}))
 
 
 def prune_weights(network: nn.Module, amount: float) -> None:
