@@ -92,6 +92,13 @@ def test_the_line_ends_with_models_and_meets_the_test_split_once(
     assert (study.folder / "retrain" / "runner_up_1" / "model.safetensors").is_file()
     assert not (study.folder / "retrain" / "weights" / "unfinished").exists()
 
+    # README's lines work on it as they are printed.
+    guide = (Path(__file__).parents[2] / "README.md").read_text()
+    lines = guide[guide.index("import nas_proxy\n") :].partition("```")[0]
+    names: dict[str, Any] = {"images": torch.rand(3, 1, 8, 8)}
+    exec(lines.replace("results/quickstart/retrain/champion", str(folder)), names)
+    assert names["logits"].shape == (3, 10)
+
     # Again: nothing is trained or tested anew, also by a longer search that finds nothing better.
     before = list(events)
     run_pipeline(study, display, last="retrain")
