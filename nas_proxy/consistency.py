@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import UserError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace
+from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.scores.signals import checkpoint_of, higher_is_better
 from nas_proxy.search.settings import SearchSettings
@@ -44,6 +45,10 @@ class Checked(Protocol):
     def validation(self) -> ValidateSettings | None:
         """How the ranking is judged."""
 
+    @property
+    def retrain(self) -> RetrainSettings | None:
+        """How the best are trained for use."""
+
 
 def contradictions(
     sections: Checked, space: SearchSpace | None, distiller: Distiller | None
@@ -63,6 +68,8 @@ def contradictions(
         faults += _fidelity_faults(train, space, f"{path}.train")
     faults += _score_faults(sections.score, sections.train, space, "score")
     faults += _fidelity_faults(sections.train, space, "train")
+    if sections.retrain is not None:
+        faults += _fidelity_faults(sections.retrain.train, space, "retrain.train")
     if sections.validation is not None:
         faults += _signal_faults(sections.validation.controls, "validate.controls")
     evolves = sections.search.sampler == "regularized_evolution"

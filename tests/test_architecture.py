@@ -16,7 +16,7 @@ LAYERS = [
     {"teach"},
     {"knowledge"},
     {"distill", "evaluate"},
-    {"search", "validate", "worth", "tracking", "testing", "calibrate"},
+    {"search", "validate", "worth", "tracking", "testing", "calibrate", "retrain"},
     {"consistency", "config"},
     {"stages"},
     {"pipeline"},
@@ -62,6 +62,7 @@ def test_stages_do_not_import_one_another() -> None:
         "controls",
         "trust",
         "ledger",
+        "retrained_models",
         "__init__",
     }
     names = {path.stem for path in stages.glob("*.py")} - shared

@@ -9,7 +9,7 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.stages.calibration_sample import sample_logs
 from nas_proxy.stages.context import StudyContext
 
-_STAGES = ("calibrate", "search_before_recalibration", "search", "validate")
+_STAGES = ("calibrate", "search_before_recalibration", "search", "validate", "retrain")
 
 
 def ledger(study: StudyContext) -> list[dict[str, Any]]:
