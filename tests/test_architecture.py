@@ -14,6 +14,7 @@ LAYERS = [
     {"data", "networks"},
     {"train", "scores", "export"},
     {"teach"},
+    {"knowledge"},
     {"distill", "evaluate", "compress"},
     {"search", "validate", "worth", "tracking", "testing", "calibrate", "retrain"},
     {"consistency", "config"},
@@ -87,7 +88,7 @@ def test_training_and_distilling_import_without_the_heavy_libraries() -> None:
         "search_spaces.nasbench201",
         *(
             f"nas_proxy.{path.parent.name}.{path.stem}"
-            for part in ("networks", "teach", "distill")
+            for part in ("networks", "teach", "knowledge", "distill")
             for path in (ROOT / "nas_proxy" / part).glob("[!_]*.py")
         ),
     ]

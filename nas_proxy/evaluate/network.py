@@ -15,9 +15,10 @@ from nas_proxy.errors import EvaluationError, StudyError
 from nas_proxy.evaluate.kept import KeptTraining
 from nas_proxy.evaluate.trained_signals import Judges, Watch
 from nas_proxy.interfaces import Builder, SearchSpace, ZeroCostScore
+from nas_proxy.knowledge.lesson import Teaching, taught_training
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import TrainResult
-from nas_proxy.train.phases import Phase, num_steps_of, train_phases
+from nas_proxy.train.phases import Phase, num_steps_of
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, Status
 
@@ -38,6 +39,7 @@ class NetworkEvaluator:
         keep_confusion: Whether evaluations carry the confusion matrix.
         keep: Folder in which the weights of each training stay, and from which a training that was
             killed continues; None keeps nothing.
+        teaching: What networks learn beside the labels; None: nothing.
     """
 
     space: Builder
@@ -49,6 +51,7 @@ class NetworkEvaluator:
     judges: Judges | None = None
     keep_confusion: bool = False
     keep: Path | None = None
+    teaching: Teaching | None = None
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Measure all signals; whatever goes wrong makes a failed evaluation with its reason.
@@ -130,27 +133,37 @@ class NetworkEvaluator:
         generator = make_generator(seed, self.device)
         # Everything inside: a candidate's own dropout draws from the global generator too.
         with isolated_rng(seed):
-            network = space.build(architecture, self.judges.measured_on.spec).to(self.device)
-            training_set = self.judges.training_set
+            spec, training_set = self.judges.measured_on.spec, self.judges.training_set
+            network = space.build(architecture, spec).to(self.device)
             phases = _phases(space, architecture, self.settings)
             num_steps = num_steps_of(phases, len(training_set))
             measurements = None if kept is None else kept.measurements_file
             watch = Watch(network, self.judges, self.settings, num_steps, seed, measurements)
             checkpoint = None if kept is None else kept.checkpoint(self._identity(phases))
-            result = train_phases(
-                network, training_set, phases, generator, watch, checkpoint=checkpoint
+            teaching, seconds = self.teaching, 0.0
+            if teaching is not None:
+                teaching, seconds = teaching.after_generations(
+                    lambda: space.build(architecture, spec).to(self.device),
+                    training_set,
+                    phases,
+                    seed,
+                    checkpoint,
+                )
+            result = taught_training(
+                teaching, network, training_set, phases, generator, watch, checkpoint=checkpoint
             )
             signals, measured = watch.finish(result)
         if kept is not None:
             kept.save(network)
-        signals["train_seconds"] = result.train_seconds
+        signals["train_seconds"] = seconds + result.train_seconds
         signals["images_seen"] = float(result.images_seen)
         return signals, result, measured.confusion
 
     def _identity(self, phases: Sequence[Phase]) -> str:
         """What the weights after a training depend on, beside architecture and seed."""
         spoken = [[phase.name, asdict(phase.settings)] for phase in phases]
-        return content_hash(self.fidelity.to_json(), spoken)
+        taught = [] if self.teaching is None else [self.teaching.identity]
+        return content_hash(self.fidelity.to_json(), spoken, *taught)
 
 
 def training_seed(seed: int, index: int = 0) -> int:

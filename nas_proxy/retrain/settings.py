@@ -7,6 +7,7 @@ from typing import Literal
 
 from nas_proxy.export.programs import PROGRAMS, ProgramFormat
 from nas_proxy.options import Options, PositiveInt
+from nas_proxy.search.pareto import Pick
 from nas_proxy.train.settings import TrainSettings
 
 Comparison = Literal["median", "resnet18"]
@@ -18,7 +19,10 @@ class RetrainSettings(Options):
 
     Attributes:
         train: The full recipe, on all search-training images.
-        num_architectures: How many of the best are trained, by score.
+        num_architectures: How many of the best are trained, by score; 1 unless `pick` is given.
+        pick: Who of the Pareto front of a search with several objectives is trained: `knee`, which
+            gives up least of everything; `all`; `max_accuracy`, the highest score. None: the
+            best by score.
         num_seeds: Trainings of each. The one that the search-validation images like best is
             exported, the mean over all is reported.
         comparisons: What is trained in the same way to compare with. `median`: the architecture of
@@ -29,13 +33,19 @@ class RetrainSettings(Options):
     """
 
     train: TrainSettings
-    num_architectures: PositiveInt = 1
+    num_architectures: PositiveInt | None = None
+    pick: Pick | None = None
     num_seeds: PositiveInt = 3
     comparisons: tuple[Comparison, ...] = ("median", "resnet18")
     formats: tuple[ProgramFormat, ...] = tuple(PROGRAMS)
 
     def __post_init__(self) -> None:
         """Refuse what is said twice."""
+        if self.pick is not None and self.num_architectures is not None:
+            raise ValueError(
+                f"pick: {self.pick} and num_architectures: {self.num_architectures} both say what "
+                "is retrained; give one of them"
+            )
         if self.train.num_seeds != 1:
             raise ValueError(
                 f"train.num_seeds is {self.train.num_seeds}, but each training is one model here; "

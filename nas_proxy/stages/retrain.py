@@ -15,12 +15,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from nas_proxy.data.transforms import resize
 from nas_proxy.environment import hardware, versions
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.executors import evaluate_jobs
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.final_test import FinalTestFactory, kept_network
+from nas_proxy.evaluate.latency import Latency, measure_latency
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.network import at_fidelity
 from nas_proxy.export.folder import ExportedFile, export_model
@@ -114,6 +118,8 @@ class _Retraining:
         failed = [each for each in trained if each.contender.role == "best" and not each.complete]
         # Everything has been chosen. From here on the test images are seen, once.
         ranked, compared = self._test(ranked), self._test(compared)
+        for earlier in self.folder.path.glob("runner_up_*"):  # of a shorter search
+            shutil.rmtree(earlier)
         models = [self._model(each, place) for place, each in enumerate(ranked)]
         shutil.rmtree(self.keep / "unfinished", ignore_errors=True)
         rows = [*models, *(each.to_json() for each in failed), *map(self._row, compared)]
@@ -136,7 +142,7 @@ class _Retraining:
         folder, space = self.study.config.folder, self.study.config.space
         trials = json.loads((folder / "search" / "search.json").read_text())["trials"]
         drawn = self._uniform_sample()
-        best = best_of(trials, drawn, self.settings.num_architectures, space.name)
+        best = best_of(trials, drawn, self.settings, space.name)
         others = []
         if "median" in self.settings.comparisons:
             median = median_of(trials, drawn, best)
@@ -226,7 +232,7 @@ class _Retraining:
         origin = ModelOrigin.of(at_size, contender.architecture, self.spec)  # type: ignore[arg-type]
         images = resize(self.study.splits.search_val.images, self.spec.image_shape[1])
         files = export_model(network, origin, images, path, self.settings.formats)
-        card = self._card(trained, origin, files)
+        card = self._card(trained, origin, files, self._latencies(network))
         write_atomically(path / "card.json", json.dumps(card.to_json(), indent=1))
         write_atomically(path / "card.md", card.to_markdown())
         row = {
@@ -240,7 +246,11 @@ class _Retraining:
         return row
 
     def _card(
-        self, trained: TrainedContender, origin: ModelOrigin, files: Sequence[ExportedFile]
+        self,
+        trained: TrainedContender,
+        origin: ModelOrigin,
+        files: Sequence[ExportedFile],
+        latencies: Sequence[Latency],
     ) -> ModelCard:
         chosen = trained.chosen
         test = next(each for each in trained.tests if each.seed == chosen.seed)
@@ -258,7 +268,7 @@ class _Retraining:
             val_accuracy=chosen.signals["val_accuracy"],
             num_params=int(trained.sizes["num_params"]),
             flops=int(trained.sizes["flops"]),
-            latency="",
+            latencies=latencies,
             licences={"data": self.spec.licence},
             recipe=self.study.config.resolved["retrain"],
             train_seconds=chosen.signals["train_seconds"],
@@ -267,6 +277,16 @@ class _Retraining:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
         )
+
+    def _latencies(self, network: nn.Module) -> list[Latency]:
+        """On one CPU thread, and on the study's GPU if it has one."""
+        devices = dict.fromkeys((torch.device("cpu"), self.study.device))
+        found = [
+            measure_latency(network.to(device), self.spec.image_shape, device=device)
+            for device in devices
+        ]
+        network.cpu()
+        return found
 
     def _row(self, trained: TrainedContender) -> dict[str, Any]:
         curves = {"curves": curves_of(trained)} if trained.complete else {}

@@ -31,7 +31,7 @@ def batches(num=2, size=64):
 
 def untrained(seed=0, **options):
     with isolated_rng(seed):
-        settings = NetworkSettings(**{"name": "convnet", "width": 8, "norm": "batch", **options})
+        settings = NetworkSettings(**{"name": "convnet", "width": 32, "norm": "batch", **options})
         return build_network(settings, digits().spec).eval()
 
 
