@@ -15,26 +15,29 @@ import math
 import shutil
 import statistics
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from common import parser, publish
-from torch import Tensor, nn
+from torch import nn
 
 from nas_proxy.compress.compressing import compress
 from nas_proxy.compress.figures import EXACT
 from nas_proxy.compress.settings import CompressSettings
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.sources import DataSettings, load_splits
+from nas_proxy.knowledge.objective import make_objective
+from nas_proxy.knowledge.settings import DistillationSettings, TermSettings
+from nas_proxy.knowledge.teachers import Generation, Teachers
 from nas_proxy.networks.catalogue import NetworkSettings, build_network, describe
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.train.loop import train
 from nas_proxy.train.measuring import measure
-from nas_proxy.train.objective import Batch, Objective
+from nas_proxy.train.objective import Objective
+from nas_proxy.train.phases import Phase
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset, Splits
@@ -55,45 +58,44 @@ VARIANTS = (
     (PRUNE, QAT, DISTIL),
 )
 TEMPERATURE, WEIGHT = 4.0, 0.9  # of the soft labels (Hinton et al. 2015)
-
-
-class SoftLabels(Objective):
-    """Cross-entropy with the labels, and divergence from a teacher's softened answer."""
-
-    def __init__(self, teacher: nn.Module) -> None:
-        super().__init__()
-        self._teacher = [teacher.eval()]  # in a list: no part of what is trained or saved
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The weighted sum of both."""
-        with torch.no_grad():
-            taught = self._teacher[0](batch.images) / TEMPERATURE
-        said = (batch.logits / TEMPERATURE).log_softmax(dim=1)
-        soft = F.kl_div(said, taught.log_softmax(dim=1), log_target=True, reduction="batchmean")
-        return (1 - WEIGHT) * batch.cross_entropy + WEIGHT * TEMPERATURE**2 * soft
+DISTILLATION = DistillationSettings(
+    terms=(
+        TermSettings(kind="self", variant="generations", temperature=TEMPERATURE, weight=WEIGHT),
+    )
+)
 
 
 @dataclass(frozen=True)
 class DistilFrom:
-    """Makes the objective of a student of one teacher."""
+    """Makes the objective of a student of one teacher: the network that it comes from."""
 
     teacher: nn.Module
+    training_set: TrainingSet
 
     def __call__(
         self, student: nn.Module, settings: TrainSettings
     ) -> AbstractContextManager[Objective]:
-        """The student itself is not looked at: its logits suffice."""
-        return nullcontext(SoftLabels(copy.deepcopy(self.teacher)))
+        """The labels and the teacher's softened answer."""
+        spec = self.training_set.spec
+        teacher = copy.deepcopy(self.teacher)
+        return make_objective(
+            DISTILLATION,
+            student,
+            Teachers(earlier=Generation(teacher, spec.class_names, spec.image_shape)),
+            self.training_set,
+            (Phase("fine-tuning", settings),),
+            make_generator(0),
+        )
 
 
 def main() -> None:
     """Measure and publish."""
     arguments_parser = parser(__doc__)
     arguments_parser.add_argument("--num-seeds", type=int, default=3)
-    arguments_parser.add_argument("--num-steps", type=int, default=600)
-    arguments_parser.add_argument("--num-fine-tuning-steps", type=int, default=120)
-    arguments_parser.add_argument("--num-val-images", type=int, default=2000)
-    arguments_parser.add_argument("--num-test-images", type=int, default=10000)
+    arguments_parser.add_argument("--num-steps", type=int, default=400)
+    arguments_parser.add_argument("--num-fine-tuning-steps", type=int, default=80)
+    arguments_parser.add_argument("--num-val-images", type=int, default=1000)
+    arguments_parser.add_argument("--num-test-images", type=int, default=5000)
     arguments = arguments_parser.parse_args()
     torch.set_num_threads(1)
     splits = load_splits(DataSettings(name="cifar10", root=arguments.data_root))
@@ -110,28 +112,22 @@ def main() -> None:
     )
     fine_tuning = replace(training, num_steps=arguments.num_fine_tuning_steps, learning_rate=0.02)
     settings = CompressSettings(variants=VARIANTS, fine_tuning=fine_tuning)
-    rows = [
-        row
-        for seed in range(arguments.num_seeds)
-        for row in one_seed(splits, training, settings, seed)
-    ]
-    publish(
-        {
-            "network": describe(NETWORK),
-            "data": "cifar10",
-            "settings": {
-                "channel_amount": settings.channel_amount,
-                "weight_amount": settings.weight_amount,
-                "num_calibration_images": settings.num_calibration_images,
-                "training": "one cycle of 0.1, batches of 64, crop and flip",
-                "fine_tuning": "one cycle of 0.02, otherwise alike",
-                "distillation": f"temperature {TEMPERATURE}, weight {WEIGHT}",
-            },
-            "summary": summary(rows),
-            "rows": rows,
+    about = {
+        "network": describe(NETWORK),
+        "data": "cifar10",
+        "settings": {
+            "channel_amount": settings.channel_amount,
+            "weight_amount": settings.weight_amount,
+            "num_calibration_images": settings.num_calibration_images,
+            "training": "one cycle of 0.1, batches of 64, crop and flip",
+            "fine_tuning": "one cycle of 0.02, otherwise alike",
+            "distillation": f"temperature {TEMPERATURE}, weight {WEIGHT}",
         },
-        arguments,
-    )
+    }
+    rows: list[dict[str, Any]] = []
+    for seed in range(arguments.num_seeds):  # published after each: a seed takes minutes
+        rows += one_seed(splits, training, settings, seed)
+        publish({**about, "num_seeds": seed + 1, "summary": summary(rows), "rows": rows}, arguments)
 
 
 def one_seed(
@@ -153,7 +149,7 @@ def one_seed(
         settings,
         folder=folder,
         seed=seed,
-        make_objective=DistilFrom(network),
+        make_objective=DistilFrom(network, training_set),
     )
     rows = [
         {

@@ -15,7 +15,10 @@ def main() -> None:
     """Print the table of each file that is named."""
     for name in sys.argv[1:]:
         result = json.loads(Path(name).read_text())
-        print(distillation(result) if "rows" in result else worth(result))
+        if "summary" in result:
+            print(compression(result))
+        else:
+            print(distillation(result) if "rows" in result else worth(result))
 
 
 def distillation(result: dict[str, Any]) -> str:
@@ -40,6 +43,31 @@ def distillation(result: dict[str, Any]) -> str:
             f"{row['peak_memory_mib']:.0f}",
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def compression(result: dict[str, Any]) -> str:
+    """One line for each version of the network."""
+    lines = [
+        "| version | test accuracy % | against the control | parameters | file kB | zipped kB "
+        "| latency ms | memory MiB | same class, largest logit error |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["summary"]:
+        accuracy, difference = (
+            f"{row[key]['mean']:{sign}.1f} ± {row[key]['standard_error'] or 0:.1f}"
+            for key, sign in (("test_accuracy", ""), ("difference_from_control", "+"))
+        )
+        cells = [row["name"].replace("_", " ").replace("-", " + "), accuracy, difference]
+        if "file_kb" in row:
+            cells += [f"{row['num_parameters']:,}"]
+            cells += [str(row[key]) for key in ("file_kb", "zipped_kb", "latency_ms")]
+            cells += [str(row["peak_memory_mib"])]
+            agreement, error = 100 * row["class_agreement"], row["largest_difference"]
+            cells += [f"{agreement:.0f} %, {error:.2g} of {row['largest_logit']:.2g}"]
+        else:
+            cells += ["", "", "", "", "", ""]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

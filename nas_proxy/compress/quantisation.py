@@ -59,37 +59,37 @@ class QuantisedTraining(nn.Module):
     evaluation mode they stand still.
 
     Args:
-        graph: As `prepare_pt2e` leaves it.
+        program: As `prepare_pt2e` leaves it.
     """
 
-    def __init__(self, graph: GraphModule) -> None:
+    def __init__(self, program: GraphModule) -> None:
         super().__init__()
-        self.graph = graph
+        self.program = program
         self.train(False)
 
     def train(self, mode: bool = True) -> QuantisedTraining:
         """Let ranges follow, or stand still; the graph itself knows no modes."""
         self.training = mode
-        for module in self.graph.modules():
+        for module in self.program.modules():
             if isinstance(module, FakeQuantize):
                 module.enable_observer(mode)
         return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images `(n, c, h, w)` to logits `(n, num_classes)`."""
-        return self.graph(images)  # type: ignore[no-any-return]
+        return self.program(images)  # type: ignore[no-any-return]
 
 
 class QuantisedNetwork(nn.Module):
     """The network in int8, computed by torch: rounded numbers in float32 arithmetic.
 
     Args:
-        graph: As `convert_pt2e` leaves it: int8 weights, and rounding between the operators.
+        program: As `convert_pt2e` leaves it: int8 weights, and rounding between the operators.
     """
 
-    def __init__(self, graph: GraphModule) -> None:
+    def __init__(self, program: GraphModule) -> None:
         super().__init__()
-        self.graph = graph
+        self.program = program
         self.train(False)
 
     def train(self, mode: bool = True) -> QuantisedNetwork:
@@ -99,7 +99,7 @@ class QuantisedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images `(n, c, h, w)` to logits `(n, num_classes)`."""
-        return self.graph(images)  # type: ignore[no-any-return]
+        return self.program(images)  # type: ignore[no-any-return]
 
 
 def quantise(network: nn.Module, batches: Sequence[Tensor]) -> QuantisedNetwork:
@@ -137,7 +137,7 @@ def prepare_training(network: nn.Module, batches: Sequence[Tensor]) -> Quantised
 
 def finish_training(training: QuantisedTraining) -> QuantisedNetwork:
     """The trained network in int8, on the CPU; `training` is used up."""
-    return _converted(training.cpu().eval().graph, ())
+    return _converted(training.cpu().eval().program, ())
 
 
 class _Quantiser(Quantizer):  # type: ignore[misc]
