@@ -126,7 +126,7 @@ def _take_out(network: nn.Module, amount: float, images: Tensor) -> None:
 
 def _traceable(network: nn.Module, images: Tensor) -> Tensor:
     with _ConnectedZeros():
-        logits = network(images)
+        logits: Tensor = network(images)
     return logits * 1  # makes the logits a node of their own, by which their group is known
 
 

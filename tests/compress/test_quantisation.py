@@ -157,6 +157,13 @@ def test_the_int8_file_runs_where_nas_proxy_is_not(tmp_path) -> None:
     assert float((found - expected).abs().max()) < 0.05 * float(expected.abs().max())
 
 
+def test_the_rounded_network_can_be_kept_by_torch_export(tmp_path) -> None:
+    quantised, images = quantise(trained(), batches()), batches()[0]
+    torch.export.save(torch.export.export(quantised, (images,)), tmp_path / "model.pt2")
+    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    assert torch.equal(loaded(images), quantised(images))
+
+
 class Computed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
