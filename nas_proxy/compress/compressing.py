@@ -34,6 +34,10 @@ from nas_proxy.types import ImageDataset
 UNCOMPRESSED = "float32"
 """Name of the network as it came."""
 
+# Share of the rate of fine-tuning with which a network is trained in int8. Without norms between
+# them, weights bear no larger one: of 1, 0.3 and 0.1, ResNet-18 on CIFAR-10 learnt best with 0.3.
+_ROUNDED_LEARNING_RATE = 0.3
+
 ObjectiveFactory = Callable[[nn.Module, TrainSettings], AbstractContextManager[Objective]]
 """From a student, on its device, and how it is fine-tuned to what that minimises.
 
@@ -174,8 +178,12 @@ class _Maker:
         name = variant_name([*done, "distillation"] if distils else done)
         settings = self.fine_tuning
         if done[-1] == "quantisation_aware_training":
-            # Rounding to int8 is defined for float32 alone.
-            settings = replace(settings, precision="float32", channels_last=False)
+            settings = replace(
+                settings,
+                learning_rate=_ROUNDED_LEARNING_RATE * settings.learning_rate,
+                precision="float32",  # rounding to int8 is defined for nothing else
+                channels_last=False,
+            )
         checkpoint = Checkpointer(
             self.folder / f"{name}.safetensors",
             content_hash(self.key, name),

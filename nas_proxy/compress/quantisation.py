@@ -51,8 +51,8 @@ class QuantisedTraining(nn.Module):
     """A network whose weights and activations are rounded in every forward pass.
 
     Gradients go through the rounding as if it were not there (straight-through estimator). Batch
-    norms are folded into the convolutions before them, and stay folded: with a scale per channel
-    that trains as well as keeping them (Nagel et al., arXiv 2106.08295, section 5.2). Dropout is
+    norms are folded into the convolutions before them, and stay folded (Nagel et al., arXiv
+    2106.08295, section 5.2), which needs a small learning rate. Dropout is
     off, and other batch norms become a scale and a shift, which are trained.
 
     In training mode the ranges of weights follow them and those of activations a moving average; in
