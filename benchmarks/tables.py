@@ -55,7 +55,8 @@ def compression(result: dict[str, Any]) -> str:
     ]
     for row in result["summary"]:
         accuracy, difference = (
-            f"{row[key]['mean']:{sign}.1f} ± {row[key]['standard_error'] or 0:.1f}"
+            f"{row[key]['mean']:{sign}.1f}"
+            + ("" if result["num_seeds"] == 1 else f" ± {row[key]['standard_error']:.1f}")
             for key, sign in (("test_accuracy", ""), ("difference_from_control", "+"))
         )
         cells = [row["name"].replace("_", " ").replace("-", " + "), accuracy, difference]
