@@ -13,7 +13,7 @@ from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import LearningRateRule
 from nas_proxy.options import Bound, Fraction, NonNegativeFloat, Options, PositiveFloat, PositiveInt
 
-Schedule = Literal["one_cycle", "cosine", "step", "constant"]
+Schedule = Literal["one_cycle", "cosine", "step", "three_steps", "constant"]
 Optimiser = Literal["sgd", "adam", "adamw"]
 Precision = Literal["auto", "float32", "bfloat16"]
 NormStatistics = Literal["running", "recalibrated"]
@@ -31,7 +31,8 @@ class TrainSettings(Options):
         learning_rate: The largest of the schedule.
         schedule: `one_cycle`: linear warm-up over the first quarter, then cosine to zero.
             `cosine`: from the start to zero. `step`: times 0.1 at half, as in the condensation
-            literature. `constant`.
+            literature. `three_steps`: times 0.1 at 5/8, 6/8 and 7/8, as in that of knowledge
+            distillation. `constant`.
         momentum: Of `sgd`.
         nesterov: Whether that momentum is Nesterov's.
         weight_decay: L2 penalty on every parameter.
