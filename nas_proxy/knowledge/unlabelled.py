@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import rgb_to_grayscale
 
 from nas_proxy.data.folder import IMAGE_ENDINGS, FolderListing, read_images
 from nas_proxy.errors import ConfigError, DataError, StudyError
@@ -41,7 +40,14 @@ def read_unlabelled(folder: Path, spec: DatasetSpec) -> Tensor:
     everything = torch.arange(len(files))
     listing = FolderListing(root, tuple(files), torch.zeros(len(files)), None, ())
     (images,) = read_images(listing, [everything], image_size=spec.image_shape[1])
-    return images if spec.image_shape[0] == 3 else rgb_to_grayscale(images)
+    return images if spec.image_shape[0] == 3 else _grey(images)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """RGB to one channel, by luminance; a grey image keeps its values to the last bit."""
+    # Not torchvision's: it rounds down, and an image that judges would not be recognised.
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True).round().to(torch.uint8)
 
 
 def with_unlabelled(training_set: TrainingSet, images: Tensor) -> TrainingSet:
