@@ -12,7 +12,7 @@ from helpers_retrain import TINY, Quiet, read, without_clocks
 
 import nas_proxy
 from nas_proxy import pipeline
-from nas_proxy.config import StudyConfig, check_config
+from nas_proxy.config import StudyConfig, check_config, load_config
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError
 from nas_proxy.evaluate import factory, final_test
@@ -209,6 +209,45 @@ def test_trainings_that_all_diverge_are_said(tmp_path: Path) -> None:
     log = EvaluationLog(study.folder / "retrain" / "training.jsonl")
     assert len(log) == 3
     assert not (study.folder / "retrain" / "test.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_teachers_teach_all_networks_of_the_table(tmp_path: Path) -> None:
+    small = {"num_steps": 3, "batch_size": 16, "learning_rate": 0.02}
+    teacher = {"network": {"name": "convnet", "width": 8, "depth": 1}, "train": small}
+    distillation = {
+        "kind": "response",
+        "temperature": "auto",
+        "teachers": [teacher],
+        "auto_num_steps": 2,
+    }
+    plain = retrain(num_architectures=1, num_seeds=1)
+    taught = {**plain, "distillation": distillation}
+    studies = [
+        config(tmp_path / name, retrain=section)
+        for name, section in (("plain", plain), ("taught", taught))
+    ]
+    for study in studies:
+        run_pipeline(study, Quiet())
+    without, result = (read(study.folder, "retrain", "retrain.json") for study in studies)
+    for row, other in zip(result["rows"], without["rows"], strict=True):
+        assert row["architecture_id"] == other["architecture_id"]
+        assert row["curves"]["train_loss"] != other["curves"]["train_loss"]
+    record = result["distillation"]
+    assert record["terms"] == ["response (hinton)"]
+    assert record["auto"]["chosen"][0]["temperature"] in (1.0, 2.0, 4.0, 8.0)
+    assert len(record["auto"]["trials"]) == 4
+    assert record["seen_judges"] == [0]
+    card = read(studies[1].folder, "retrain", "champion", "card.json")
+    assert any(name.startswith("teacher ConvNet") for name in card["licences"])
+    html = (studies[1].folder / "report.html").read_text()
+    assert "learned by distillation: response (hinton), from ConvNet" in html
+    paid = [entry["what"] for entry in read(studies[1].folder, "report.json")["costs"]]
+    assert "retrain: teaching" in paid
+    assert "retrain: choosing temperature and weight" in paid
+    # The resolved configuration gives the same study.
+    again = load_config(studies[1].folder / "config.yaml")
+    assert again.retrain == studies[1].retrain
 
 
 def test_a_changed_recipe_is_refused_and_force_repeats(tmp_path: Path, events: list[str]) -> None:
