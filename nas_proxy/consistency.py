@@ -74,6 +74,12 @@ def contradictions(
     faults += _fidelity_faults(sections.train, space, "train")
     if sections.retrain is not None:
         faults += _fidelity_faults(sections.retrain.train, space, "retrain.train")
+        if sections.retrain.pick is not None and not sections.search.costs:
+            faults.append(
+                f"retrain.pick: {sections.retrain.pick} is for a Pareto front, but score is the "
+                "only one of search.objectives; name another there, or give "
+                "retrain.num_architectures"
+            )
     if sections.validation is not None:
         faults += _signal_faults(sections.validation.controls, "validate.controls")
     faults += _latency_faults(sections)

@@ -59,7 +59,7 @@ def best_of(
         space: Name of the search space.
 
     Raises:
-        StudyError: If fewer trials have a score, or there is no front to pick from.
+        StudyError: If fewer trials have a score.
     """
     scored = _by_score(trials)
     chosen = _chosen(scored, settings, len(trials))
@@ -87,11 +87,6 @@ def _chosen(scored: Sequence[Trial], settings: RetrainSettings, num_trials: int)
         )
     if settings.pick is None:
         return scored[:num]
-    if any("objectives" not in trial for trial in scored):
-        raise StudyError(
-            f"retrain.pick is {settings.pick}, but the search had no objective beside the score, "
-            "so there is no Pareto front; give retrain.num_architectures instead"
-        )
     return pick(pareto_front(scored), settings.pick)
 
 

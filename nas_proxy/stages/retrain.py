@@ -87,6 +87,11 @@ class _Retraining:
                 "proxy_dataset": study.load_proxy_dataset().id,
                 "space": config.space.fingerprint(),
                 **ranked_by(study, active_recipe(study)),
+                "search": {
+                    name: value
+                    for name, value in config.resolved["search"].items()
+                    if name not in ("n_trials", "executor", "num_workers")  # not what is searched
+                },
                 "validate": config.resolved["validate"] if compares_median else None,
                 "retrain": config.resolved["retrain"],
                 "data": study.splits.spec.source_hash,

@@ -76,11 +76,6 @@ def test_the_front_is_picked_from() -> None:
     assert best_of(found, [], retrain(pick="knee"), "s")[0].search_rank == 2
 
 
-def test_there_must_be_a_front_to_pick_from() -> None:
-    with pytest.raises(StudyError, match=r"pick is knee, but the search had no objective beside"):
-        best_of(trials(0.1, 0.9), [], retrain(pick="knee"), "space")
-
-
 def test_two_answers_to_one_question_are_refused() -> None:
     with pytest.raises(ValueError, match="pick: all and num_architectures: 2 both say"):
         retrain(pick="all", num_architectures=2)

@@ -211,6 +211,20 @@ def test_trainings_that_all_diverge_are_said(tmp_path: Path) -> None:
     assert not (study.folder / "retrain" / "test.jsonl").exists()
 
 
+def test_the_pareto_front_of_a_search_is_retrained(tmp_path: Path) -> None:
+    search = {**TINY["search"], "n_trials": 8, "objectives": ["score", "num_params"]}
+    settings = retrain(num_architectures=None, pick="all", num_seeds=1, comparisons=[])
+    study = config(tmp_path, search=search, retrain=settings)
+    run_pipeline(study, Quiet(), last="retrain")
+    rows = read(study.folder, "retrain", "retrain.json")["rows"]
+    by_size = sorted(rows, key=lambda row: row["num_params"])
+    scores = [row["score"] for row in by_size]
+    assert scores == sorted(scores)  # more parameters only for a better score
+    trials = read(study.folder, "search", "search.json")["trials"]
+    assert max(trial["score"] for trial in trials) == scores[-1]
+    assert len(list((study.folder / "retrain").glob("runner_up_*"))) == len(rows) - 1
+
+
 @pytest.mark.slow
 def test_teachers_teach_all_networks_of_the_table(tmp_path: Path) -> None:
     small = {"num_steps": 3, "batch_size": 16, "learning_rate": 0.02}
@@ -272,6 +286,9 @@ def test_faults_of_the_section_are_all_said_at_once() -> None:
         config(Path("unused"), retrain=faulty)
     faulty = retrain(train={"num_steps": 5, "space_fidelity": {"num_cell": 1}})
     with pytest.raises(ConfigError, match=r"retrain.train.space_fidelity.num_cell: not a fidelity"):
+        config(Path("unused"), retrain=faulty)
+    faulty = {"train": {"num_steps": 5}, "pick": "knee"}
+    with pytest.raises(ConfigError, match=r"retrain.pick: knee is for a Pareto front, but score"):
         config(Path("unused"), retrain=faulty)
     with pytest.raises(ConfigError, match=r"retrain.num_architecture: unknown key; did you mean"):
         config(Path("unused"), retrain=retrain(num_architecture=2))
