@@ -22,6 +22,10 @@ class Checked(Protocol):
     """The sections of a configuration, each of which is right by itself."""
 
     @property
+    def device(self) -> str:
+        """Where candidates are trained and timed."""
+
+    @property
     def train(self) -> TrainSettings:
         """How candidates are trained."""
 
@@ -70,8 +74,15 @@ def contradictions(
     faults += _fidelity_faults(sections.train, space, "train")
     if sections.retrain is not None:
         faults += _fidelity_faults(sections.retrain.train, space, "retrain.train")
+        if sections.retrain.pick is not None and not sections.search.costs:
+            faults.append(
+                f"retrain.pick: {sections.retrain.pick} is for a Pareto front, but score is the "
+                "only one of search.objectives; name another there, or give "
+                "retrain.num_architectures"
+            )
     if sections.validation is not None:
         faults += _signal_faults(sections.validation.controls, "validate.controls")
+    faults += _latency_faults(sections)
     evolves = sections.search.sampler == "regularized_evolution"
     if evolves and space is not None and not space.can_mutate:
         faults.append(
@@ -79,6 +90,19 @@ def contradictions(
             "does not implement; implement it, or use tpe"
         )
     return faults
+
+
+def _latency_faults(sections: Checked) -> list[str]:
+    """On a GPU there is no clock that leaves out what other processes do there."""
+    search = sections.search
+    parallel = search.executor == "processes" and search.num_workers > 1
+    if sections.device == "cpu" or not search.needs_latency or not parallel:
+        return []
+    return [
+        f"search.executor: {search.num_workers} processes that train on {sections.device} disturb "
+        "the latency that is measured there; use executor: serial, or leave latency out of "
+        "search.objectives and search.constraints"
+    ]
 
 
 def _calibration_missing(sections: Checked, distiller: Distiller | None) -> list[str]:

@@ -191,7 +191,7 @@ _READ_SECTIONS: dict[str, tuple[str, ...]] = {
     "calibrate": ("space", "train", "calibrate", "recipe"),
     "search": ("space", "train", "score", "search", "recipe"),
     "validate": ("validate",),
-    "retrain": ("space", "train", "score", "recipe", "retrain"),
+    "retrain": ("space", "train", "score", "search", "recipe", "retrain"),
 }
 _FREE_TO_CHANGE = {  # where things are and how fast they go, not what comes out
     "data": ("root", "download"),

@@ -47,6 +47,7 @@ def onnx_program(model: DeployedModel, images: Tensor) -> tuple[bytes, float]:
             _traced(model, images),
             input_names=["images"],
             output_names=["logits"],
+            dynamo=True,
             external_data=False,
             verbose=False,
         )

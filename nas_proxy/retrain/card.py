@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nas_proxy.evaluate.latency import Latency
 from nas_proxy.export.folder import ExportedFile
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.retrain.statistics import percent
@@ -28,7 +29,7 @@ class ModelCard:
         val_accuracy: Of this very network on the search-validation images, which chose it.
         num_params: Parameters.
         flops: For one image; a multiply-add is two.
-        latency: Of one image, in words; empty if it was not measured.
+        latencies: Of one image, on each kind of hardware that it was measured on.
         licences: Terms of what it was made from, by name.
         recipe: How it was trained.
         train_seconds: Wall-clock seconds of its training.
@@ -48,7 +49,7 @@ class ModelCard:
     val_accuracy: float
     num_params: int
     flops: int
-    latency: str
+    latencies: Sequence[Latency]
     licences: Mapping[str, str]
     recipe: Mapping[str, Any]
     train_seconds: float
@@ -65,6 +66,7 @@ class ModelCard:
             "test_accuracy": asdict(self.test_accuracy),
             "over_seeds": asdict(self.over_seeds),
             "over_seeds_interval": asdict(self.over_seeds_interval),
+            "latencies": [each.to_json() for each in self.latencies],
             "files": [file.to_json() for file in self.files],
         }
 
@@ -81,7 +83,7 @@ class ModelCard:
             "training among the seeds, so it flatters",
             "Parameters": f"{self.num_params:,}",
             "FLOPs": f"{self.flops:,} for one image",
-            "Latency": self.latency or "not measured",
+            **{f"Latency on {each.device}": _latency(each) for each in self.latencies},
             "Input": f"float32 images in [0, 1], `(n, {channels}, {height}, {width})`; the "
             "normalisation is part of the model",
             "Output": f"logits `(n, {spec.num_classes})`",
@@ -116,4 +118,11 @@ class ModelCard:
         )
 
 
-_STRUCTURED = ("origin", "test_accuracy", "over_seeds", "over_seeds_interval", "files")
+_STRUCTURED = (
+    "origin", "test_accuracy", "over_seeds", "over_seeds_interval", "latencies", "files",
+)  # fmt: skip
+
+
+def _latency(found: Latency) -> str:
+    images = "one image" if found.batch_size == 1 else f"{found.batch_size} images"
+    return f"{found} (median and quartiles) for {images}, {found.num_threads} thread"

@@ -11,8 +11,11 @@ import torch
 from nas_proxy.errors import StudyError
 from nas_proxy.networks.catalogue import NetworkSettings, build_network, describe
 from nas_proxy.networks.fixed import FixedNetworks
+from nas_proxy.retrain.settings import RetrainSettings
+from nas_proxy.search.pareto import pareto_front, pick
 from nas_proxy.types import Architecture, DatasetSpec
 
+Trial = Mapping[str, Any]
 Role = Literal["best", "median", "resnet18"]
 
 
@@ -41,29 +44,25 @@ class Contender:
 
 
 def best_of(
-    trials: Sequence[Mapping[str, Any]],
-    validation: Sequence[Mapping[str, Any]],
-    num: int,
+    trials: Sequence[Trial],
+    validation: Sequence[Trial],
+    settings: RetrainSettings,
     space: str,
 ) -> list[Contender]:
-    """The `num` trials of the highest score; of equal ones the earlier.
+    """The trials of the highest score, of equal ones the earlier; or those of the Pareto front.
 
     Args:
         trials: As `search.json` lists them.
         validation: The same of the uniformly drawn architectures of the validation; empty if
             nothing was validated.
-        num: How many.
+        settings: How many, or who of the front.
         space: Name of the search space.
 
     Raises:
         StudyError: If fewer trials have a score.
     """
     scored = _by_score(trials)
-    if len(scored) < num:
-        raise StudyError(
-            f"retrain.num_architectures asks for {num}, but only {len(scored)} of the search's "
-            f"{len(trials)} trials have a score; ask for fewer, or search longer"
-        )
+    chosen = _chosen(scored, settings, len(trials))
     return [
         Contender(
             role="best",
@@ -74,13 +73,26 @@ def best_of(
             share_below=_share_below(trial["score"], validation),
             chosen_from=f"{len(scored)} trials of the search",
         )
-        for rank, trial in enumerate(scored[:num], start=1)
+        for rank, trial in enumerate(scored, start=1)
+        if trial in chosen
     ]
 
 
+def _chosen(scored: Sequence[Trial], settings: RetrainSettings, num_trials: int) -> Sequence[Trial]:
+    num = settings.num_architectures or 1
+    if len(scored) < num:
+        raise StudyError(
+            f"{num} of the search's architectures are to be retrained, but only {len(scored)} of "
+            f"its {num_trials} trials have a score; ask for fewer, or search longer"
+        )
+    if settings.pick is None:
+        return scored[:num]
+    return pick(pareto_front(scored), settings.pick)
+
+
 def median_of(
-    trials: Sequence[Mapping[str, Any]],
-    validation: Sequence[Mapping[str, Any]],
+    trials: Sequence[Trial],
+    validation: Sequence[Trial],
     best: Sequence[Contender],
 ) -> Contender | None:
     """The architecture of median score, of two the worse; None if all are among the best.
@@ -120,12 +132,12 @@ def resnet_of_size(num_params: int, spec: DatasetSpec) -> Contender:
     )
 
 
-def _share_below(score: float, validation: Sequence[Mapping[str, Any]]) -> float | None:
+def _share_below(score: float, validation: Sequence[Trial]) -> float | None:
     drawn = [entry["score"] for entry in _by_score(validation)]
     return sum(each < score for each in drawn) / len(drawn) if drawn else None
 
 
-def _by_score(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _by_score(entries: Sequence[Trial]) -> list[Trial]:
     scored = [entry for entry in entries if entry["score"] is not None]
     return sorted(scored, key=lambda entry: -entry["score"])
 

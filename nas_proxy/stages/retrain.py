@@ -15,18 +15,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from nas_proxy.data.transforms import resize
 from nas_proxy.environment import hardware, versions
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.executors import evaluate_jobs
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.final_test import FinalTestFactory, kept_network
+from nas_proxy.evaluate.latency import Latency, measure_latency
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.network import at_fidelity
 from nas_proxy.export.folder import ExportedFile, export_model
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.files import write_atomically
 from nas_proxy.interfaces import Builder
+from nas_proxy.knowledge.lesson import Lesson
 from nas_proxy.networks.fixed import FixedNetworks
 from nas_proxy.reproducibility import derive_seed, isolated_rng
 from nas_proxy.retrain.card import ModelCard
@@ -37,6 +42,7 @@ from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.retrain.statistics import over_images, over_seeds
 from nas_proxy.stages.context import StudyContext, zero_cost_scores
 from nas_proxy.stages.folder import StageFolder
+from nas_proxy.stages.lesson import ReadyLesson, ready_lesson
 from nas_proxy.stages.recipe import active_recipe, ranked_by
 from nas_proxy.stages.retrained_models import log_contender, log_model
 from nas_proxy.train.settings import TrainSettings
@@ -81,6 +87,11 @@ class _Retraining:
                 "proxy_dataset": study.load_proxy_dataset().id,
                 "space": config.space.fingerprint(),
                 **ranked_by(study, active_recipe(study)),
+                "search": {
+                    name: value
+                    for name, value in config.resolved["search"].items()
+                    if name not in ("n_trials", "executor", "num_workers")  # not what is searched
+                },
                 "validate": config.resolved["validate"] if compares_median else None,
                 "retrain": config.resolved["retrain"],
                 "data": study.splits.spec.source_hash,
@@ -95,6 +106,11 @@ class _Retraining:
         spec, size = self.study.splits.spec, self.settings.train.image_size
         return spec if size is None else spec.with_image_size(size)
 
+    @cached_property
+    def seeds(self) -> list[int]:
+        """Of the trainings of each network."""
+        return [derive_seed("retrain", self.study.seed, i) for i in range(self.settings.num_seeds)]
+
     @property
     def keep(self) -> Path:
         """The weights of every training."""
@@ -102,7 +118,8 @@ class _Retraining:
 
     def run(self) -> dict[str, Any]:
         best, others = self._contenders()
-        trained = self._train([*best, *others])
+        ready = self._lesson(best[0].architecture)
+        trained = self._train([*best, *others], ready.lesson)
         ranked = best_first([each for each in trained if each.contender.role == "best"])
         if not ranked:
             reasons = {reason for each in trained for reason in each.failures}
@@ -114,7 +131,9 @@ class _Retraining:
         failed = [each for each in trained if each.contender.role == "best" and not each.complete]
         # Everything has been chosen. From here on the test images are seen, once.
         ranked, compared = self._test(ranked), self._test(compared)
-        models = [self._model(each, place) for place, each in enumerate(ranked)]
+        for earlier in self.folder.path.glob("runner_up_*"):  # of a shorter search
+            shutil.rmtree(earlier)
+        models = [self._model(each, place, ready) for place, each in enumerate(ranked)]
         shutil.rmtree(self.keep / "unfinished", ignore_errors=True)
         rows = [*models, *(each.to_json() for each in failed), *map(self._row, compared)]
         for row in rows:
@@ -127,6 +146,7 @@ class _Retraining:
             "verdict": verdict(ranked[0], finished),
             "num_seeds": self.settings.num_seeds,
             "rows": rows,
+            "distillation": ready.record,
             "comparisons": [comparison(ranked[0], each) for each in finished],
             "test_images": len(self.study.splits.test),
             "hardware": hardware(self.study.device),
@@ -136,7 +156,7 @@ class _Retraining:
         folder, space = self.study.config.folder, self.study.config.space
         trials = json.loads((folder / "search" / "search.json").read_text())["trials"]
         drawn = self._uniform_sample()
-        best = best_of(trials, drawn, self.settings.num_architectures, space.name)
+        best = best_of(trials, drawn, self.settings, space.name)
         others = []
         if "median" in self.settings.comparisons:
             median = median_of(trials, drawn, best)
@@ -162,19 +182,26 @@ class _Retraining:
             if point["drawn"] == "uniform"
         ]
 
-    def _train(self, contenders: Sequence[Contender]) -> list[TrainedContender]:
-        seeds = [derive_seed("retrain", self.study.seed, i) for i in range(self.settings.num_seeds)]
+    def _lesson(self, architecture: Architecture) -> ReadyLesson:
+        settings = self.settings.distillation
+        if settings is None:
+            return ReadyLesson()
+        folder, job = self.folder.path / "teachers", (architecture, self.seeds[0])
+        return ready_lesson(self.study, settings, folder, self._factory(architecture), job)
+
+    def _train(
+        self, contenders: Sequence[Contender], lesson: Lesson | None
+    ) -> list[TrainedContender]:
         log = EvaluationLog(self.folder.path / "training.jsonl")
         found: dict[Architecture, list[Evaluation]] = {}
         for is_fixed, what in ((False, "the space's networks"), (True, "networks made by hand")):
             chosen = [c.architecture for c in contenders if _is_fixed(c.architecture) == is_fixed]
             if not chosen:
                 continue
-            jobs = [(architecture, seed) for architecture in chosen for seed in seeds]
+            jobs = [(architecture, seed) for architecture in chosen for seed in self.seeds]
+            factory = replace(self._factory(chosen[0]), lesson=lesson)
             with self.study.display.progress(f"training fully: {what}") as progress:
-                done = evaluate_jobs(
-                    self.study.executor, self._factory(chosen[0]), jobs, log, progress
-                )
+                done = evaluate_jobs(self.study.executor, factory, jobs, log, progress)
             for evaluation in done:
                 found.setdefault(evaluation.architecture, []).append(evaluation)
         return [
@@ -214,7 +241,7 @@ class _Retraining:
                 tested.append(replace(each, tests=tests))
         return tested
 
-    def _model(self, trained: TrainedContender, place: int) -> dict[str, Any]:
+    def _model(self, trained: TrainedContender, place: int, ready: ReadyLesson) -> dict[str, Any]:
         """Export the chosen training, and log it; `place` 0 is the champion's."""
         contender, chosen = trained.contender, trained.chosen
         path = self.folder.path / ("champion" if place == 0 else f"runner_up_{place}")
@@ -226,7 +253,8 @@ class _Retraining:
         origin = ModelOrigin.of(at_size, contender.architecture, self.spec)  # type: ignore[arg-type]
         images = resize(self.study.splits.search_val.images, self.spec.image_shape[1])
         files = export_model(network, origin, images, path, self.settings.formats)
-        card = self._card(trained, origin, files)
+        card = self._card(trained, origin, files, self._latencies(network))
+        card = replace(card, licences={**card.licences, **ready.licences})
         write_atomically(path / "card.json", json.dumps(card.to_json(), indent=1))
         write_atomically(path / "card.md", card.to_markdown())
         row = {
@@ -240,7 +268,11 @@ class _Retraining:
         return row
 
     def _card(
-        self, trained: TrainedContender, origin: ModelOrigin, files: Sequence[ExportedFile]
+        self,
+        trained: TrainedContender,
+        origin: ModelOrigin,
+        files: Sequence[ExportedFile],
+        latencies: Sequence[Latency],
     ) -> ModelCard:
         chosen = trained.chosen
         test = next(each for each in trained.tests if each.seed == chosen.seed)
@@ -258,7 +290,7 @@ class _Retraining:
             val_accuracy=chosen.signals["val_accuracy"],
             num_params=int(trained.sizes["num_params"]),
             flops=int(trained.sizes["flops"]),
-            latency="",
+            latencies=latencies,
             licences={"data": self.spec.licence},
             recipe=self.study.config.resolved["retrain"],
             train_seconds=chosen.signals["train_seconds"],
@@ -267,6 +299,16 @@ class _Retraining:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
         )
+
+    def _latencies(self, network: nn.Module) -> list[Latency]:
+        """On one CPU thread, and on the study's GPU if it has one."""
+        devices = dict.fromkeys((torch.device("cpu"), self.study.device))
+        found = [
+            measure_latency(network.to(device), self.spec.image_shape, device=device)
+            for device in devices
+        ]
+        network.cpu()
+        return found
 
     def _row(self, trained: TrainedContender) -> dict[str, Any]:
         curves = {"curves": curves_of(trained)} if trained.complete else {}

@@ -141,19 +141,35 @@ def _ensure_registered(client: Any, entry: ModelEntry) -> None:
 def _create_version(
     client: Any, experiment_id: str, run_id: str, folder: Path, entry: ModelEntry
 ) -> Any:
+    from mlflow.entities import LoggedModelOutput
+
     tags = {
         **{name: accepted_text(text) for name, text in entry.tags.items()},
         CONTENT_HASH: entry.content_hash,
         SOURCE_HASH: entry.source_hash,
         VAL_ACCURACY: f"{entry.val_accuracy:.6f}",
     }
-    model = client.create_logged_model(
-        experiment_id, name=entry.title, source_run_id=run_id, tags=tags, model_type="classifier"
+    # It may exist: a kill, or a lost answer, can come before its version is there.
+    found = client.search_logged_models(
+        [experiment_id], f"tags.`{CONTENT_HASH}` = '{entry.content_hash}'"
     )
+    model = next((m for m in found if m.source_run_id == run_id), None)
+    if model is None:
+        model = client.create_logged_model(
+            experiment_id,
+            name=entry.title,
+            source_run_id=run_id,
+            tags=tags,
+            model_type="classifier",
+        )
     client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
+    linked = client.get_run(run_id).outputs.model_outputs
+    if model.model_id not in {output.model_id for output in linked}:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return client.create_model_version(
         entry.registered_name,
+        # Not models:/<id>: a database store would look that up in the global tracking URI.
         model.artifact_location,
         run_id,
         tags=tags,
