@@ -57,7 +57,9 @@ def tune_lesson(
             log = EvaluationLog(folder / f"{tried.identity}.jsonl")
             (done,) = evaluate_jobs(executor, replace(short, lesson=tried), [job], log)
             signals = done.signals
-            found.append((signals["val_accuracy"], signals["val_loss"]) if done.complete else None)
+            found.append(
+                (signals["val_accuracy"], signals["val_loss"]) if done.complete else done.reason
+            )
         return found
 
     return tune(lesson.settings, measure)

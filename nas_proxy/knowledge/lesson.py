@@ -96,7 +96,7 @@ def prepare_lesson(
     )
     teachers = obtain_teachers(settings.all_teachers, moved, context)
     found = check_leakage(
-        teachers, splits, allow=settings.allow_leakage, option="distillation.allow_leakage"
+        teachers, splits, allow=settings.allow_leakage, option="retrain.distillation.allow_leakage"
     )
     seen, num_unlabelled = [found[teacher.id] for teacher in teachers], 0
     if settings.unlabelled is not None:

@@ -29,12 +29,14 @@ class Trial:
         options: What they were set to.
         val_accuracy: Reached on the search-validation images; None if the training failed.
         val_loss: The same for the cross-entropy.
+        reason: Why it failed; empty if it did not.
     """
 
     term: int
     options: dict[str, Any]
-    val_accuracy: float | None
-    val_loss: float | None
+    val_accuracy: float | None = None
+    val_loss: float | None = None
+    reason: str = ""
 
     @property
     def rank_key(self) -> tuple[float, float]:
@@ -65,8 +67,8 @@ class Tuned:
         return {"chosen": chosen, "trials": [vars(trial) for trial in self.trials]}
 
 
-Figures = tuple[float, float] | None
-"""Accuracy and cross-entropy on the search-validation images; None for a training that failed."""
+Figures = tuple[float, float] | str
+"""Accuracy and cross-entropy on the search-validation images, or why the training failed."""
 
 
 def tune(
@@ -89,14 +91,16 @@ def tune(
         grid = _grid(term)
         found = measure([without_auto(_with(settings, position, each)) for each in grid])
         tried = [
-            Trial(position, options, *(figures or (None, None)))
+            Trial(position, options, reason=figures)
+            if isinstance(figures, str)
+            else Trial(position, options, *figures)
             for options, figures in zip(grid, found, strict=True)
         ]
         best = max(tried, key=lambda trial: trial.rank_key)
         if best.val_accuracy is None:
             raise StudyError(
-                f"no short training with {term.title} succeeded, so nothing can be chosen for "
-                f"{' and '.join(term.autos)}; set them, or lower train.learning_rate"
+                f"no short training succeeded, so {' and '.join(term.autos)} of {term.title} "
+                f"cannot be chosen ({best.reason}); change what is distilled, or retrain.train"
             )
         trials += tried
         settings = _with(settings, position, best.options)

@@ -91,6 +91,6 @@ def check_unlabelled(images: Tensor, splits: Splits, *, allow: bool) -> int:
         raise StudyError(
             f"{seen} of the {len(images)} unlabelled images are among those that judge the "
             "student, so its figures would mean nothing; take them out, or set "
-            "distillation.allow_leakage=true to go on, and the report will say so"
+            "retrain.distillation.allow_leakage=true to go on, and the report will say so"
         )
     return seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nas_proxy.knowledge.lesson import Lesson, prepare_lesson
 from nas_proxy.knowledge.settings import DistillationSettings
 from nas_proxy.stages.context import StudyContext
 from nas_proxy.teach.training import read_teacher
+from nas_proxy.tracking.fetched_models import fetch_model
 from nas_proxy.types import Architecture
 
 
@@ -52,7 +54,17 @@ def ready_lesson(
         UserError: If a teacher cannot be had, does not fit, or has seen what judges its students.
     """
     with study.display.progress("teachers") as progress:
-        context = DistillContext(device=study.device, progress=progress, cache=study.cache_folder)
+        context = DistillContext(
+            device=study.device,
+            progress=progress,
+            cache=study.cache_folder,
+            fetch_model=partial(
+                fetch_model,
+                settings=study.config.tracking,
+                results=study.config.results,
+                folder=study.cache_folder / "models",
+            ),
+        )
         lesson = prepare_lesson(settings, study.splits, context, folder)
     records = [read_teacher(path).record() for path in lesson.files]
     record: dict[str, Any] = {

@@ -8,8 +8,10 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
+from nas_proxy.errors import ConfigError
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.knowledge.lesson import Teaching, taught_training
+from nas_proxy.knowledge.objective import make_objective
 from nas_proxy.knowledge.settings import DistillationSettings, TermSettings
 from nas_proxy.knowledge.stages import examine
 from nas_proxy.knowledge.teachers import Generation, Teachers
@@ -89,10 +91,14 @@ def _check_student(
 
     with isolated_rng(0):
         student = build()
-        if _has_no_maps_for(student, dataset.spec, settings):
-            return
         tutors = [_tutor(name, dataset.spec) for name in _NETWORKS[: len(settings.all_teachers)]]
         teachers = Teachers(tuple(tutors), (0.6, 0.5)[: len(tutors)], (0.9, 1.2)[: len(tutors)])
+        if _has_no_maps_for(student, dataset.spec, settings):
+            try:
+                make_objective(settings, student, teachers, training_set, phases, make_generator(0))
+            except ConfigError:
+                return
+            raise AssertionError(f"{where} has too few feature maps, and nobody says so")
         before = _weights(student)
         taught = [_weights(tutor.network) for tutor in tutors]
         with blame(f"{where} cannot be trained"):

@@ -31,6 +31,11 @@ def fetch_model(address: str, settings: TrackingSettings, results: Path, folder:
     prepare_environment()
     import mlflow
 
+    if settings.uri is None and not (results / "mlflow.db").is_file():
+        raise StudyError(
+            f"the model {address} cannot be fetched, because nothing has been registered in "
+            f"{results} yet; set tracking.uri to the server that holds it, or name its file"
+        )
     uri = settings.uri or default_uri(results)
     with TemporaryDirectory() as draft:
         try:

@@ -109,7 +109,7 @@ def test_a_teacher_of_another_split_is_refused(splits, tmp_path):
     path = tmp_path / "teacher.safetensors"
     teacher.save(path)
     section = {"kind": "response", "teachers": str(path)}
-    with pytest.raises(StudyError, match=r"set distillation.allow_leakage=true"):
+    with pytest.raises(StudyError, match=r"set retrain.distillation.allow_leakage=true"):
         prepare_lesson(READ(section), splits, DistillContext(), tmp_path / "files")
     allowed = READ({**section, "allow_leakage": True})
     lesson = prepare_lesson(allowed, splits, DistillContext(), tmp_path / "files")
@@ -298,7 +298,7 @@ def test_auto_takes_the_best_on_the_validation_images_term_by_term():
         asked.append(candidates)
         assert not any(candidate.is_auto for candidate in candidates)
         return [
-            None
+            "diverged"
             if each.terms[0].weight == 0.9
             else (0.5 if each.terms[0].temperature in (2, 8) else 0.4, each.terms[0].temperature)
             for each in candidates
@@ -313,12 +313,13 @@ def test_auto_takes_the_best_on_the_validation_images_term_by_term():
     assert [each.terms[1].weight for each in asked[1]] == [100, 1000, 10000]
     assert attention.weight in (100, 1000, 10000)
     assert tuned.trials[2].val_accuracy is None
+    assert tuned.trials[2].reason == "diverged"
 
 
 def test_auto_gives_up_when_nothing_can_be_trained():
     section = {"kind": "response", "temperature": "auto", "teachers": ["resnet18"]}
-    with pytest.raises(StudyError, match="no short training with response"):
-        tuning.tune(READ(section), lambda candidates: [None] * len(candidates))
+    with pytest.raises(StudyError, match=r"temperature of response \(hinton\) .* \(it diverged\)"):
+        tuning.tune(READ(section), lambda candidates: ["it diverged"] * len(candidates))
 
 
 def test_auto_is_chosen_by_short_trainings_of_the_architecture(splits, tmp_path):
