@@ -15,7 +15,31 @@ def main() -> None:
     """Print the table of each file that is named."""
     for name in sys.argv[1:]:
         result = json.loads(Path(name).read_text())
-        print(distillation(result) if "rows" in result else worth(result))
+        print(_table(result))
+
+
+def _table(result: dict[str, Any]) -> str:
+    if "teachers_test_accuracy" in result:
+        return knowledge(result)
+    return distillation(result) if "rows" in result else worth(result)
+
+
+def knowledge(result: dict[str, Any]) -> str:
+    """One line for each kind of knowledge distillation, the largest gain first."""
+    lines = ["| what | test accuracy % | gain | helps | seconds |", "|---|---|---|---|---|"]
+    for row in sorted(result["rows"], key=lambda row: -row["gain"]):
+        gain, error = row["gain"], row["gain_standard_error"]
+        verdict = "yes" if gain > 2 * error else "**no**" if gain < -2 * error else "cannot tell"
+        alone = row["kind"] == "alone"
+        cells = (
+            row["kind"],
+            f"{row['test_accuracy']:.1f} ± {row['standard_error']:.1f}",
+            "–" if alone else f"{gain:+.1f} ± {error:.1f}",
+            "–" if alone else verdict,
+            f"{sum(row['seconds']) / len(row['seconds']):.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def distillation(result: dict[str, Any]) -> str:

@@ -1,6 +1,10 @@
 """The section `distillation`."""
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 from helpers_knowledge import READ
 
 from nas_proxy.config import _check, dump_options
@@ -118,3 +122,19 @@ def test_wrong_input_is_one_clear_sentence(section, said):
 def test_settings_made_in_python_are_checked_too():
     with pytest.raises(ValueError, match="at least one term"):
         DistillationSettings(terms=())
+
+
+def test_the_guides_examples_can_be_read():
+    guide = Path(__file__).parents[2] / "docs" / "knowledge_distillation.md"
+    examples = re.findall(r"^```yaml\n(.*?)^```$", guide.read_text(), re.DOTALL | re.MULTILINE)
+    assert len(examples) == 3
+    for example in examples:
+        assert READ(yaml.safe_load(example)["distillation"]).terms
+
+
+def test_the_guides_table_has_the_published_values():
+    guide = (Path(__file__).parents[2] / "docs" / "knowledge_distillation.md").read_text()
+    for kind, variants in PUBLISHED.items():
+        assert f"| `{kind}` |" in guide
+        for variant in filter(None, variants):
+            assert f"`{variant}`" in guide
