@@ -172,6 +172,7 @@ def main() -> None:
             done["seconds"].append(time.perf_counter() - started)
             print(f"{name}, seed {index}: {accuracy:.2f} %", flush=True)
             publish(_table(found, size, classroom), arguments)
+    publish(_table(found, size, classroom), arguments)
 
 
 @dataclass(frozen=True, eq=False)  # by identity: what is cached belongs to one of them
