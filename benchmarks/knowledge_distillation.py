@@ -8,10 +8,10 @@ finished is kept in --out and not done again.
     python benchmarks/knowledge_distillation.py --data-root DATA --size cpu
     python benchmarks/knowledge_distillation.py --data-root DATA --size published --device cuda
 
-Seconds are those of one student, its earlier generations and its teachers' answers included. The CPU
-size takes about 20 minutes of one core. The published one is CIFAR-100, ResNet32x4 to
-ResNet8x4, 240 epochs: alone 72.50, response 73.33, attention 73.44, relational 71.90, decoupled
-76.32 with a teacher of 79.42 (RepDistiller, mdistiller; the test accuracy of the last epoch).
+Seconds are those of one student, with its earlier generations and its teachers' answers. The CPU
+size takes about 20 minutes of one core. The published one is CIFAR-100, ResNet32x4 to ResNet8x4,
+240 epochs: alone 72.50, response 73.33, attention 73.44, relational 71.90, decoupled 76.32 with a
+teacher of 79.42 (RepDistiller, mdistiller; the test accuracy of the last epoch).
 """
 
 from __future__ import annotations
