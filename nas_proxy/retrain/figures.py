@@ -17,7 +17,7 @@ from nas_proxy.validate.drawing import BLUE, DPI, GREY, RED, SKY, new_axes, writ
 
 _NUM_POINTS = 100  # of a loss curve: means over as many pieces of the training
 _COLOURS = {"best": BLUE, "median": RED, "resnet18": GREY}
-_NAMES = {"median": "median architecture", "resnet18": "ResNet-18 of the same size"}
+_NAMES = {"median": "median architecture", "resnet18": "ResNet-18"}
 
 
 def curves_of(trained: TrainedContender) -> dict[str, Any]:

@@ -103,11 +103,12 @@ def verdict(best: TrainedContender, others: Sequence[TrainedContender]) -> str:
     seeds = len(accuracy.values)
     of_seeds = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
     first = (
-        f"The retrained network ({best.contender.description}) reaches "
+        f"The retrained network ({best.contender.description}; "
+        f"{best.sizes['num_params']:,.0f} parameters) reaches "
         f"{percent(over_seeds(accuracy))} test accuracy ({of_seeds})."
     )
     compared = [
-        f"{_ROLES[other.contender.role]} reaches {100 * other.test_accuracy.mean:.1f} %: "
+        f"{_named(other)} reaches {100 * other.test_accuracy.mean:.1f} %: "
         + _in_words(difference(accuracy, other.test_accuracy))
         for other in others
         if other.complete
@@ -118,11 +119,11 @@ def verdict(best: TrainedContender, others: Sequence[TrainedContender]) -> str:
     return f"{first} {sentence[0].upper()}{sentence[1:]}."
 
 
-_ROLES = {
-    "best": "another of the search's best",
-    "median": "the architecture of median score",
-    "resnet18": "ResNet-18 of the same size",
-}
+def _named(other: TrainedContender) -> str:
+    if other.contender.role == "median":
+        return "the architecture of median score"
+    # Its size comes in steps, and small networks lie between two of them.
+    return f"ResNet-18 with {other.sizes['num_params']:,.0f} parameters"
 
 
 def _in_words(found: Estimate) -> str:

@@ -29,8 +29,8 @@ class RetrainSettings(Options):
         distillation: What all of these networks learn beside the labels; None: nothing.
         comparisons: What is trained in the same way to compare with. `median`: the architecture of
             median score among the uniformly drawn ones of the validation, or among the search's
-            trials where nothing was validated. `resnet18`: ResNet-18 with batch norm, as wide as
-            gives it as many parameters as the best architecture has.
+            trials where nothing was validated. `resnet18`: ResNet-18 with batch norm, of the
+            width that brings it closest to as many parameters as the search's first has.
         formats: Programs that are written beside the weights.
     """
 

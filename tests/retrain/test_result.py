@@ -35,7 +35,7 @@ def trained(
         signals = {"test_accuracy": value}
         tests.append(Evaluation(architecture, FIDELITY, seed, Status.COMPLETE, signals))
     contender = Contender(role, architecture, f"network {name}")
-    return TrainedContender(contender, {"num_params": 5.0}, trainings, tests)
+    return TrainedContender(contender, {"num_params": 5000.0}, trainings, tests)
 
 
 def test_validation_decides_and_never_the_test_split() -> None:
@@ -59,7 +59,11 @@ def test_what_failed_is_said_and_counts_nowhere() -> None:
 @pytest.mark.parametrize(
     ("other", "outcome", "words"),
     [
-        ([0.80, 0.81], "better", "ResNet-18 of the same size reaches 80.5 %: 15.0 [12.0, 18.0] po"),
+        (
+            [0.80, 0.81],
+            "better",
+            "ResNet-18 with 5,000 parameters reaches 80.5 %: 15.0 [12.0, 18.0] po",
+        ),
         ([0.94, 0.97], "open", "95.5 %: they cannot be told apart (difference 0.0 [-"),
         ([0.99, 1.0], "worse", "reaches 99.5 %: "),
         ([0.80], "unknown", "reaches 80.0 %: 15.5 points less, by one seed"),
@@ -72,7 +76,9 @@ def test_the_verdict_is_no_bolder_than_the_interval(
     compared = trained("b", [0.9] * len(other), other, "resnet18")
     assert comparison(best, compared)["outcome"] == outcome
     said = verdict(best, [compared])
-    assert said.startswith("The retrained network (network a) reaches 95.5 % [89.1, 100.0] test")
+    assert said.startswith(
+        "The retrained network (network a; 5,000 parameters) reaches 95.5 % [89.1, "
+    )
     assert words in said
     assert ("points more" in said) == (outcome == "worse")
 
@@ -80,5 +86,6 @@ def test_the_verdict_is_no_bolder_than_the_interval(
 def test_one_seed_and_nothing_to_compare_with() -> None:
     said = verdict(trained("a", [0.9], [0.95]), [])
     assert said == (
-        "The retrained network (network a) reaches 95.0 % (no interval) test accuracy (one seed)."
+        "The retrained network (network a; 5,000 parameters) reaches 95.0 % (no interval) test "
+        "accuracy (one seed)."
     )
