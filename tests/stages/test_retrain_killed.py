@@ -18,7 +18,7 @@ CONFIG = {
     "search": {**TINY["search"], "executor": "processes", "num_workers": 2},
     "retrain": {
         "num_seeds": 2,
-        "comparisons": ["resnet18"],
+        "comparisons": [],
         "formats": [],
         "train": {**TINY["retrain"]["train"], "num_epochs": 100, "checkpoints": [10, 90]},
     },
