@@ -65,6 +65,15 @@ def contradictions(
     faults += _fidelity_faults(sections.train, space, "train")
     if sections.validation is not None:
         faults += _signal_faults(sections.validation.controls, "validate.controls")
+        if sections.train.num_epochs == "architecture":
+            faults.append(
+                "train.num_epochs: architecture gives each candidate its own length, so validate "
+                "could train no control for as many steps; give num_steps or a number of "
+                "num_epochs, which the phases share, or leave validate out"
+            )
+        reference = sections.validation.reference.train
+        if reference is not None:
+            faults += _fidelity_faults(reference, space, "validate.reference.train")
     evolves = sections.search.sampler == "regularized_evolution"
     if evolves and space is not None and not space.can_mutate:
         faults.append(
@@ -133,7 +142,13 @@ def _signal_faults(signals: Sequence[str], path: str) -> list[str]:
 def _fidelity_faults(train: TrainSettings, space: SearchSpace | None, path: str) -> list[str]:
     if space is None:
         return []
-    return [
+    faults = []
+    if train.num_epochs == "architecture" and not space.says_length:
+        faults.append(
+            f"{path}.num_epochs: architecture takes the epochs that a genotype says, but those of "
+            f"the space {space.name!r} say none; give a number"
+        )
+    return faults + [
         f"{path}.space_fidelity.{option}: not a fidelity of the space {space.name!r}; "
         + did_you_mean(option, space.fidelity_options)
         for option in train.space_fidelity

@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from nas_proxy.errors import UserError
 from nas_proxy.options import Options
 from nas_proxy.reproducibility import content_hash
-from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, ImageDataset
+from nas_proxy.types import (
+    Architecture,
+    DatasetSpec,
+    Evaluation,
+    Fidelity,
+    ImageDataset,
+    WeightsRecord,
+)
 
 if TYPE_CHECKING:
     from nas_proxy.data.proxy_dataset import LabelKind, ProxyDataset
@@ -59,6 +66,8 @@ class SearchSpace(Options, ABC):
             is, such as cells per stage. `train.space_fidelity` may reduce these and no others.
         reduced_fidelity: What of these its author recommends for short trainings, such as one
             cell per stage; the default recipes use it.
+        says_length: Whether genotypes hold how many epochs they are trained for, which
+            `train.num_epochs: architecture` then takes.
     """
 
     name: ClassVar[str]
@@ -66,6 +75,7 @@ class SearchSpace(Options, ABC):
     paper: ClassVar[str] = ""
     fidelity_options: ClassVar[tuple[str, ...]] = ()
     reduced_fidelity: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    says_length: ClassVar[bool] = False
 
     @abstractmethod
     def suggest(self, trial: Trial) -> Architecture:
@@ -105,6 +115,14 @@ class SearchSpace(Options, ABC):
         from nas_proxy.train.phases import Phase
 
         return (Phase("training", settings),)
+
+    def weights_record(self, architecture: Architecture) -> WeightsRecord:
+        """Where the weights that `build` fills in come from, and under which licence."""
+        return WeightsRecord("random weights")
+
+    def notices(self) -> tuple[str, ...]:
+        """What a user should be told before a study starts, such as the terms of weights."""
+        return ()
 
     def encode(self, architecture: Architecture) -> Tensor:
         """The genotype as float32 features, `(d,)`, with the same d for all of the space.

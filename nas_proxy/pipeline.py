@@ -63,6 +63,8 @@ def run_pipeline(
     _refuse_foreign_folder(config, repeated=_repeated(last) if force else ())
     with open_study(config, display) as study:
         write_atomically(config.folder / "config.yaml", config.to_yaml())
+        for notice in config.space.notices():
+            display.say(f"{config.space.name}: {notice}")
         for name, stage in STAGES.items():
             repeat = force and name in _repeated(last)
             try:

@@ -12,9 +12,10 @@ LAYERS = [
     {"errors", "options", "reproducibility", "types", "environment", "files", "__init__"},
     {"interfaces", "registry"},
     {"data", "networks"},
-    {"train", "scores"},
+    {"train", "scores", "checkpoint"},
+    {"backbones"},
     {"teach"},
-    {"distill", "evaluate"},
+    {"distill", "evaluate", "pretrain"},
     {"search", "validate", "worth", "tracking", "testing", "calibrate"},
     {"consistency", "config"},
     {"stages"},
@@ -84,9 +85,10 @@ def test_training_and_distilling_import_without_the_heavy_libraries() -> None:
         "nas_proxy.validate.ranks",
         "search_spaces.convnet",
         "search_spaces.nasbench201",
+        "search_spaces.torchvision_backbones",
         *(
             f"nas_proxy.{path.parent.name}.{path.stem}"
-            for part in ("networks", "teach", "distill")
+            for part in ("networks", "backbones", "pretrain", "teach", "distill")
             for path in (ROOT / "nas_proxy" / part).glob("[!_]*.py")
         ),
     ]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from nas_proxy.data.augment import Augmentation
+from nas_proxy.data.augment import LATER_FIELDS, Augmentation
 from nas_proxy.data.multi_formation import decode
 from nas_proxy.data.transforms import denormalise, stretch
 from nas_proxy.errors import ProxyFileError
@@ -328,6 +328,10 @@ class ProxyDataset:
         plain = replace(self, images=torch.empty(0), labels=torch.empty(0))
         metadata = asdict(plain)
         del metadata["images"], metadata["labels"]
+        # Left out where they do nothing, so that files keep the id that was written into them.
+        for name in LATER_FIELDS:
+            if not metadata["augmentation"][name]:
+                del metadata["augmentation"][name]
         return json.loads(canonical_json(metadata))  # type: ignore[no-any-return]
 
 

@@ -65,7 +65,7 @@ class ExpertRecipe:
     @property
     def num_epochs(self) -> int:
         """Epochs that an expert trains; its trajectory has one point more, the first."""
-        assert self.train.num_epochs is not None
+        assert isinstance(self.train.num_epochs, int)
         return self.train.num_epochs
 
     def id(self, spec: DatasetSpec) -> str:

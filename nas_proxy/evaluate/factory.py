@@ -143,10 +143,14 @@ class NetworkEvaluatorFactory:
 def training_fidelity(
     settings: TrainSettings, spec: DatasetSpec, dataset_id: str, num_images: int
 ) -> Fidelity:
-    """The fidelity of training on `num_images` images that `dataset_id` identifies."""
+    """The fidelity of training on `num_images` images that `dataset_id` identifies.
+
+    Its `num_steps` is 0 where each architecture says itself how long it is trained.
+    """
+    own_length = settings.num_epochs == "architecture"
     return Fidelity(
         dataset_id=dataset_id,
-        num_steps=settings.steps_for(num_images),
+        num_steps=0 if own_length else settings.steps_for(num_images),
         batch_size=min(settings.batch_size, num_images),
         image_size=settings.image_size or spec.image_shape[1],
         space_fidelity=dict(settings.space_fidelity),

@@ -105,6 +105,7 @@ class NetworkEvaluator:
             train_losses=tuple(
                 _mean(step) for step in zip(*(r.losses for r in results), strict=True)
             ),
+            phases=results[0].phases,
             confusion=tuple(map(tuple, confusion_rows)),
             signal_seconds={"training": time.perf_counter() - started},
         )

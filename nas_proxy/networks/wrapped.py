@@ -43,8 +43,11 @@ class WrappedNetwork(Network):
 
         with self.classifier.register_forward_hook(keep):
             logits = self.network(images)
-        # A layer may be used several times; what counts is the use that gave the logits.
-        return next(given for given, answer in found if _is_same(answer, logits)).flatten(1)
+        # A layer may be used several times; what counts is the use that gave the logits. A network
+        # that takes large batches in parts has one such use for each.
+        uses = [given for given, answer in found if _is_same(answer, logits)]
+        embedding = uses[0] if uses else torch.cat([given for given, _ in found])
+        return embedding.flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, `(n, num_classes)`."""

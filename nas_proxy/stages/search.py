@@ -187,6 +187,7 @@ def _finish(study: StudyContext, folder: StageFolder, score: Score, outcome: Sea
         "signals": list(score.signals),
         "trials": trials,
         "best": best[:10],
+        "best_training": _best_training(outcome, best),
         "num_failed": len(trials) - len(best),
         "num_duplicates": outcome.num_duplicates,
         "num_infeasible": outcome.num_infeasible,
@@ -201,6 +202,20 @@ def _finish(study: StudyContext, folder: StageFolder, score: Score, outcome: Sea
             study.tracker.study.metrics({"best_score": value}, step=number)
     folder.finish()
     _say(study, outcome, best)
+
+
+def _best_training(outcome: SearchOutcome, best: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Losses and phases of the best candidate; None where nothing was trained."""
+    if not best:
+        return None
+    found = next(e for number, e, _ in outcome.trials if number == best[0]["trial"])
+    if not found.train_losses:
+        return None
+    return {
+        "description": best[0]["description"],
+        "train_losses": list(found.train_losses),
+        "phases": [list(phase) for phase in found.phases],
+    }
 
 
 def _say(study: StudyContext, outcome: SearchOutcome, best: list[dict[str, Any]]) -> None:

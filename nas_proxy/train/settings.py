@@ -11,6 +11,7 @@ from torch import nn
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import LearningRateRule
+from nas_proxy.errors import ConfigError
 from nas_proxy.options import Bound, Fraction, NonNegativeFloat, Options, PositiveFloat, PositiveInt
 
 Schedule = Literal["one_cycle", "cosine", "step", "constant"]
@@ -25,7 +26,8 @@ class TrainSettings(Options):
 
     Attributes:
         num_steps: Optimiser steps. Give this or `num_epochs`.
-        num_epochs: Passes over the training images, the last step rounded up.
+        num_epochs: Passes over the training images, the last step rounded up; `architecture`: as
+            many as the architecture says, for a search space whose genotypes hold their length.
         batch_size: Images per step; a smaller set is used whole.
         optimiser: `sgd`; `adam`, with L2 penalty; `adamw`, with decoupled weight decay.
         learning_rate: The largest of the schedule.
@@ -54,7 +56,7 @@ class TrainSettings(Options):
     """
 
     num_steps: PositiveInt | None = None
-    num_epochs: PositiveInt | None = None
+    num_epochs: PositiveInt | Literal["architecture"] | None = None
     batch_size: PositiveInt = 64
     optimiser: Optimiser = "sgd"
     learning_rate: PositiveFloat = 0.1
@@ -98,10 +100,20 @@ class TrainSettings(Options):
         )
 
     def steps_for(self, num_images: int) -> int:
-        """Optimiser steps when training on `num_images` images."""
+        """Optimiser steps when training on `num_images` images.
+
+        Raises:
+            ConfigError: If each architecture says itself how long it is trained.
+        """
         if self.num_steps is not None:
             return self.num_steps
         assert self.num_epochs is not None
+        if self.num_epochs == "architecture":
+            raise ConfigError(
+                "num_epochs: architecture is for candidates of a space whose genotypes say how "
+                "long they are trained, but here one length is needed; give num_steps or a number "
+                "of num_epochs"
+            )
         return -(-self.num_epochs * num_images // min(self.batch_size, num_images))
 
     def uses_bfloat16(self, device: torch.device) -> bool:

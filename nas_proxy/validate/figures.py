@@ -35,6 +35,7 @@ from nas_proxy.validate.drawing import (
     wrap,
     write_words,
 )
+from nas_proxy.validate.learning_curve import draw_learning_curve, loss_curve
 from nas_proxy.validate.ranks import Estimate, num_best
 
 _MAX_OUTLIERS = 5
@@ -83,6 +84,7 @@ def write_figures(report: dict[str, Any], folder: Path) -> list[Path]:
         "cost.png": _cost,
         "uncertainty.png": _uncertainty,
         "optimisation_history.png": _optimisation_history,
+        "learning_curve.png": _learning_curve,
     }
     written = []
     for name, draw in figures.items():
@@ -269,6 +271,15 @@ def _uncertainty(report: dict[str, Any]) -> Figure | None:
     )
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
+
+
+def _learning_curve(report: dict[str, Any]) -> Figure | None:
+    """The best candidate's losses; reports from before they were kept have none."""
+    training = report["search"].get("best_training")
+    if training is None:
+        return None
+    curve = loss_curve(training["train_losses"], [tuple(phase) for phase in training["phases"]])
+    return draw_learning_curve(curve, wrap(f"Training of the best: {training['description']}", 70))
 
 
 def _optimisation_history(report: dict[str, Any]) -> Figure | None:
