@@ -27,6 +27,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from nas_proxy import __version__
+from nas_proxy.cli_backbones import backbones_command, pretrain_command
 from nas_proxy.cli_interop import export_proxy, import_proxy
 from nas_proxy.errors import PluginError, UserError
 
@@ -324,6 +325,8 @@ def ui(results: Path, uri: str | None, port: int) -> None:
 
 cli.add_command(import_proxy)
 cli.add_command(export_proxy)
+cli.add_command(backbones_command)
+cli.add_command(pretrain_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -22,6 +22,7 @@ from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace
 from nas_proxy.options import NonNegativeInt, PositiveInt
+from nas_proxy.pretrain.settings import PretrainSettings
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search.settings import SearchSettings
@@ -60,6 +61,7 @@ class StudyConfig:
         validation: How the ranking is judged; None if it is not.
         evaluate_proxy: How it is found out what a proxy data set is worth.
         tracking: Where the study is logged.
+        pretrain: How `nas-proxy pretrain` makes weights; None if nothing is said of it.
         resolved: The whole configuration as plain values, defaults included; reading it back
             gives the same study.
     """
@@ -83,6 +85,7 @@ class StudyConfig:
     validation: ValidateSettings | None
     evaluate_proxy: WorthSettings
     tracking: TrackingSettings
+    pretrain: PretrainSettings | None
     resolved: Mapping[str, Any]
 
     @property
@@ -116,6 +119,7 @@ class _Sections(BaseModel):
     validation: Annotated[ValidateSettings | None, Field(alias="validate")] = None
     evaluate_proxy: WorthSettings = WorthSettings()
     tracking: TrackingSettings = TrackingSettings()
+    pretrain: PretrainSettings | None = None
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:

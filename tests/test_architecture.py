@@ -20,7 +20,7 @@ LAYERS = [
     {"consistency", "config"},
     {"stages"},
     {"pipeline"},
-    {"cli", "cli_interop"},
+    {"cli", "cli_interop", "cli_backbones"},
 ]
 
 

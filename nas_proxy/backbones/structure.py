@@ -24,10 +24,14 @@ class Structure:
             of one pixel after which there is no other weight.
         body: Names of all others, the one next to the images first. A module that is never
             called by itself stands where the module around it is entered.
+        head_width: Features, or channels, that the head is given.
+        head_is_linear: Whether it is a linear layer.
     """
 
     head: str
     body: tuple[str, ...]
+    head_width: int
+    head_is_linear: bool
 
     def groups(self, num_groups: int) -> list[tuple[str, ...]]:
         """The body cut by depth into parts of as many layers each as possible.
@@ -80,7 +84,8 @@ def find_structure(network: nn.Module, image_shape: tuple[int, int, int]) -> Str
     first = {name: position for position, name in reversed(list(enumerate(entered)))}
     depth = {name: _position(name, first) for name in owners}
     body = sorted((name for name in owners if name != head), key=depth.__getitem__)
-    return Structure(head, tuple(body))
+    last = modules[head]
+    return Structure(head, tuple(body), input_width(last), isinstance(last, nn.Linear))
 
 
 def replace_head(
