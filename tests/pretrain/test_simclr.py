@@ -1,13 +1,22 @@
 """Contrastive learning: the loss against its definition, and that it learns without labels."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from nas_proxy.data.augment import Augmentation
+from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.pretrain.simclr import SimCLR, nt_xent
 from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.testing import tiny_dataset
+from nas_proxy.train.loop import train
 from nas_proxy.train.objective import Batch
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 
 
 def by_definition(embeddings, temperature):
@@ -63,3 +72,23 @@ def test_what_the_head_is_given_is_what_learns(shape):
     assert all(weight.grad is not None for weight in objective.parameters())
     objective.close()
     assert not head._forward_pre_hooks
+
+
+def test_views_of_one_image_are_found_without_labels():
+    dataset = tiny_dataset()
+    with isolated_rng(0):
+        network = ConvNet(dataset.spec.image_shape, 3, width=8, depth=1)
+        width = network.classifier.in_features
+        objective = SimCLR(network.classifier, width, projection_size=8, temperature=0.2)
+    settings = TrainSettings(
+        num_steps=40,
+        batch_size=12,
+        learning_rate=0.02,
+        precision="float32",
+        augmentation=Augmentation(colour_jitter=0.2),
+    )
+    views = replace(TrainingSet.of(dataset), views=2)
+    before = network.classifier.weight.clone()
+    result = train(network, views, settings, make_generator(0), objective=objective)
+    assert result.loss_tail < math.log(2 * 12 - 1) / 3  # a third of what guessing gives
+    assert torch.equal(network.classifier.weight, before)
