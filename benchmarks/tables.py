@@ -15,7 +15,8 @@ def main() -> None:
     """Print the table of each file that is named."""
     for name in sys.argv[1:]:
         result = json.loads(Path(name).read_text())
-        print(distillation(result) if "rows" in result else worth(result))
+        kinds = {"rows": distillation, "sets": worth, "directions": transfer}
+        print(next(table(result) for key, table in kinds.items() if key in result))
 
 
 def distillation(result: dict[str, Any]) -> str:
@@ -62,6 +63,28 @@ def worth(result: dict[str, Any]) -> str:
             final, forgetting = _percent(memory["final_accuracy"]), _percent(memory["forgetting"])
             lines.append(f"| {label} | {final} | {forgetting} |")
     return "\n".join(lines)
+
+
+def transfer(result: dict[str, Any]) -> str:
+    """One line for each way to come from few images to a classifier, both directions beside."""
+    directions = result["directions"]
+    heads = [f"{name}: accuracy % | seconds" for name in directions]
+    lines = [
+        f"| way | starts from | {' | '.join(heads)} |",
+        f"|---|---|{'---|---|' * len(directions)}",
+    ]
+    for way, first in next(iter(directions.values())).items():
+        starts = "random weights" if first["weights"] == "random" else _kind(first["weights"])
+        cells = [f"{way} | {starts}"]
+        for found in directions.values():
+            figure = {"mean": found[way]["accuracy"], **found[way]}
+            cells += [_percent(figure), f"{found[way]['seconds']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _kind(source: str) -> str:
+    return "SimCLR on the target" if "SimCLR" in source else "supervised on the source"
 
 
 def _percent(figure: dict[str, Any] | None) -> str:

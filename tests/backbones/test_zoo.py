@@ -103,6 +103,24 @@ def test_any_network_will_do_and_is_left_as_it_was():
     assert not any(module._forward_pre_hooks for module in network.modules())
 
 
+class Again(nn.Module):
+    """Uses one layer at the beginning and once more at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.middle = nn.Conv2d(4, 4, 1)
+        self.shared = nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, images):
+        hidden = self.shared(self.middle(self.shared(images.expand(-1, 4, -1, -1))))
+        return self.head(hidden.mean(dim=(2, 3)))
+
+
+def test_a_layer_stands_where_it_is_used_first():
+    assert find_structure(Again(), (1, 8, 8)).body == ("shared", "middle")
+
+
 def test_a_network_that_ends_in_something_else_is_refused_by_name():
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.LazyLinear(3), nn.LayerNorm(3))
     network(torch.zeros(1, 1, 8, 8))
