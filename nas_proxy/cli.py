@@ -145,6 +145,7 @@ _stage_command("distill", "Make the proxy data set.")
 _stage_command("calibrate", "Find the cheapest recipe whose ranking can be trusted.")
 _stage_command("search", "Search the space on the proxy data set, which is made first if missing.")
 _stage_command("validate", "Judge the ranking, after what it needs has been done.")
+_stage_command("retrain", "Train the best architectures fully and write them as model files.")
 _stage_command("report", "Write the report again, after what it needs has been done.")
 
 

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import UserError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace
+from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.scores.signals import checkpoint_of, higher_is_better
 from nas_proxy.search.settings import SearchSettings
@@ -19,6 +20,10 @@ RecipeOrigin = Literal["configured", "calibrated", "trusted"]
 
 class Checked(Protocol):
     """The sections of a configuration, each of which is right by itself."""
+
+    @property
+    def device(self) -> str:
+        """Where candidates are trained and timed."""
 
     @property
     def train(self) -> TrainSettings:
@@ -44,6 +49,10 @@ class Checked(Protocol):
     def validation(self) -> ValidateSettings | None:
         """How the ranking is judged."""
 
+    @property
+    def retrain(self) -> RetrainSettings | None:
+        """How the best are trained for use."""
+
 
 def contradictions(
     sections: Checked, space: SearchSpace | None, distiller: Distiller | None
@@ -63,6 +72,14 @@ def contradictions(
         faults += _fidelity_faults(train, space, f"{path}.train")
     faults += _score_faults(sections.score, sections.train, space, "score")
     faults += _fidelity_faults(sections.train, space, "train")
+    if sections.retrain is not None:
+        faults += _fidelity_faults(sections.retrain.train, space, "retrain.train")
+        if sections.retrain.pick is not None and not sections.search.costs:
+            faults.append(
+                f"retrain.pick: {sections.retrain.pick} is for a Pareto front, but score is the "
+                "only one of search.objectives; name another there, or give "
+                "retrain.num_architectures"
+            )
     if sections.validation is not None:
         faults += _signal_faults(sections.validation.controls, "validate.controls")
         if sections.train.num_epochs == "architecture":
@@ -74,6 +91,7 @@ def contradictions(
         reference = sections.validation.reference.train
         if reference is not None:
             faults += _fidelity_faults(reference, space, "validate.reference.train")
+    faults += _latency_faults(sections)
     evolves = sections.search.sampler == "regularized_evolution"
     if evolves and space is not None and not space.can_mutate:
         faults.append(
@@ -81,6 +99,19 @@ def contradictions(
             "does not implement; implement it, or use tpe"
         )
     return faults
+
+
+def _latency_faults(sections: Checked) -> list[str]:
+    """On a GPU there is no clock that leaves out what other processes do there."""
+    search = sections.search
+    parallel = search.executor == "processes" and search.num_workers > 1
+    if sections.device == "cpu" or not search.needs_latency or not parallel:
+        return []
+    return [
+        f"search.executor: {search.num_workers} processes that train on {sections.device} disturb "
+        "the latency that is measured there; use executor: serial, or leave latency out of "
+        "search.objectives and search.constraints"
+    ]
 
 
 def _calibration_missing(sections: Checked, distiller: Distiller | None) -> list[str]:

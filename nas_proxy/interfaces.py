@@ -7,7 +7,7 @@ tests in `nas_proxy.testing` check what the docstrings here promise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -221,6 +221,8 @@ class DistillContext:
         num_workers: Processes that work on classes side by side where the method allows it; the
             result does not depend on their number.
         calibration: Architectures with known references, for a method that `needs_calibration`.
+        fetch_model: From the address of a registered model, `models:/...`, to its file; None where
+            there is no registry.
     """
 
     device: torch.device = torch.device("cpu")
@@ -230,6 +232,7 @@ class DistillContext:
     labels: LabelKind = "hard"
     num_workers: int = 1
     calibration: CalibrationSample | None = None
+    fetch_model: Callable[[str], Path] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """A study from its configuration to its report, in one straight line.
 
 config -> distill -> ProxyDataset -> calibrate -> Recipe -> search -> evaluations -> validate
-       -> RankReport -> report
+       -> RankReport -> retrain -> models -> report
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ from nas_proxy.stages.context import Display, StudyContext
 from nas_proxy.stages.distill import run_distill
 from nas_proxy.stages.folder import differences, sole_user
 from nas_proxy.stages.report import run_report
+from nas_proxy.stages.retrain import run_retrain
 from nas_proxy.stages.search import run_search_stage
 from nas_proxy.stages.validate import check_reference, run_validate
 from nas_proxy.stages.worth import Task, run_worth
 from nas_proxy.tracking import open_tracker
 
-StageName = Literal["distill", "calibrate", "search", "validate", "report"]
+StageName = Literal["distill", "calibrate", "search", "validate", "retrain", "report"]
 STAGES: dict[StageName, Callable[..., None]] = {
     "distill": run_distill,
     "calibrate": run_calibrate,
     "search": run_search_stage,
     "validate": run_validate,
+    "retrain": run_retrain,
     "report": run_report,
 }
 assert tuple(STAGES) == get_args(StageName)
@@ -191,6 +193,7 @@ _READ_SECTIONS: dict[str, tuple[str, ...]] = {
     "calibrate": ("space", "train", "calibrate", "recipe"),
     "search": ("space", "train", "score", "search", "recipe"),
     "validate": ("validate",),
+    "retrain": ("space", "train", "score", "search", "recipe", "retrain"),
 }
 _FREE_TO_CHANGE = {  # where things are and how fast they go, not what comes out
     "data": ("root", "download"),

@@ -46,6 +46,14 @@ class DatasetSpec:
         """The same data set with square images of `image_size` pixels."""
         return replace(self, image_shape=(self.image_shape[0], image_size, image_size))
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DatasetSpec:
+        """From a mapping of the attributes, in which lists stand for tuples."""
+        fields: dict[str, Any] = {
+            name: tuple(each) if isinstance(each, list) else each for name, each in value.items()
+        }
+        return cls(**fields)
+
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:

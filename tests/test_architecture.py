@@ -9,14 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"errors", "options", "reproducibility", "types", "environment", "files", "__init__"},
+    {"errors", "options", "reproducibility", "types", "environment", "files"},
     {"interfaces", "registry"},
     {"data", "networks"},
-    {"train", "scores", "checkpoint"},
+    {"train", "scores", "checkpoint", "export"},
     {"backbones"},
     {"teach"},
+    {"knowledge"},
     {"distill", "evaluate", "pretrain"},
-    {"search", "validate", "worth", "tracking", "testing", "calibrate"},
+    {"search", "validate", "worth", "tracking", "testing", "calibrate", "retrain"},
     {"consistency", "config"},
     {"stages"},
     {"pipeline"},
@@ -62,6 +63,8 @@ def test_stages_do_not_import_one_another() -> None:
         "controls",
         "trust",
         "ledger",
+        "retrained_models",
+        "lesson",
         "__init__",
     }
     names = {path.stem for path in stages.glob("*.py")} - shared
@@ -88,7 +91,7 @@ def test_training_and_distilling_import_without_the_heavy_libraries() -> None:
         "search_spaces.torchvision_backbones",
         *(
             f"nas_proxy.{path.parent.name}.{path.stem}"
-            for part in ("networks", "backbones", "pretrain", "teach", "distill")
+            for part in ("networks", "backbones", "pretrain", "teach", "knowledge", "distill")
             for path in (ROOT / "nas_proxy" / part).glob("[!_]*.py")
         ),
     ]

@@ -23,7 +23,6 @@ from nas_proxy.types import DatasetSpec
 
 FORMAT = "nas_proxy.proxy_dataset/2"
 _METADATA_KEY = "nas_proxy"  # the one entry of the file's header
-_TUPLES = ("class_names", "image_shape", "mean", "std")
 _NOT_IN_ID = ("costs", "peak_memory_mib", "hardware", "versions")
 _MAX_SUM_ERROR = 1e-3  # of a soft label: half precision rounds a hundred classes to less
 
@@ -336,12 +335,9 @@ class ProxyDataset:
 
 
 def _revive(metadata: dict[str, Any]) -> dict[str, Any]:
-    spec: dict[str, Any] = {
-        name: tuple(value) if name in _TUPLES else value for name, value in metadata["spec"].items()
-    }
     return {
         **metadata,
-        "spec": DatasetSpec(**spec),
+        "spec": DatasetSpec.from_json(metadata["spec"]),
         "augmentation": Augmentation(**metadata["augmentation"]),
         "learning_rate_rule": LearningRateRule(**metadata["learning_rate_rule"]),
         "networks": _records(metadata["networks"]),

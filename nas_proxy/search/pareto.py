@@ -62,7 +62,7 @@ def knee(front: Sequence[Row]) -> Row:
     span = losses.max(axis=0) - low
     away = ((losses - low) / np.where(span > 0, span, 1)).sum(axis=1)
     # Equal up to rounding is equal: both ends of a front of two lie on the line.
-    least = np.flatnonzero(np.isclose(away, away.min(), rtol=0, atol=1e-9))
+    least = np.flatnonzero(np.isclose(away, away.min(), rtol=0, atol=1e-9)).tolist()
     return max((front[index] for index in least), key=_score)
 
 

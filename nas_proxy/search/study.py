@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import EvaluationError, StudyError
 from nas_proxy.evaluate.executors import Executor
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.files import drop_partial_line
@@ -27,6 +27,7 @@ from nas_proxy.interfaces import EvaluatorFactory, Progress, SearchSpace, no_pro
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import Guard, TrialRecord
+from nas_proxy.search.pareto import SCORE
 from nas_proxy.search.samplers import make_sampler
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.types import Architecture, Evaluation, Status
@@ -40,6 +41,7 @@ _MAX_ATTEMPTS = 3  # a candidate that was in flight at so many kills is taken fo
 _ARCHITECTURE = "architecture_id"  # user attributes of Optuna's trials
 _REASON = "reason"
 _ATTEMPTS = "attempts"
+_OBJECTIVES = "objectives"  # user attribute of Optuna's study
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,13 @@ class SearchTask:
     Attributes:
         space: What is searched.
         factory: How candidates are evaluated.
-        score: What is maximised.
+        score: What is maximised, alone or among the objectives of the settings.
         settings: How.
         study_name: Optuna's.
         seed: Of the sampler and of every evaluation.
-        sizes: Resources of an architecture by the names of the constraints; empty if its network
-            cannot be built, which its evaluation will then report.
+        sizes: What an architecture costs to use, by the names of `settings.COSTS`: what the
+            constraints and the objectives ask for. Raises an `EvaluationError` if that cannot be
+            measured. It answers the same each time, also in a continued search.
         on_trial: Told each finished trial's number, evaluation and score (None if it failed).
         progress: Told after every trial.
         guard: Watches the ranking; it may end the search.
@@ -66,7 +69,7 @@ class SearchTask:
     settings: SearchSettings
     study_name: str
     seed: int
-    sizes: Callable[[Architecture], dict[str, float]]
+    sizes: Callable[[Architecture], Mapping[str, float]]
     on_trial: Callable[[int, Evaluation, float | None], None] = lambda *_: None
     progress: Progress = no_progress
     guard: Guard | None = None
@@ -196,9 +199,12 @@ class _Search:
                 self._idle_draws += 1
                 continue
             self._idle_draws = 0
-            logged = self._log.get(architecture, self._task.seed)
-            given_up = self._given_up(trial, architecture)
-            answer = logged or given_up or self._submit(architecture)
+            answer = (
+                self._unmeasurable(architecture)
+                or self._log.get(architecture, self._task.seed)
+                or self._given_up(trial, architecture)
+                or self._submit(architecture)
+            )
             self._open.append(_Question(trial, architecture, answer))
             return True
         if not self._told and not self._open:
@@ -218,7 +224,7 @@ class _Search:
             if score is None:
                 self._study.tell(trial, state=TrialState.FAIL)
             else:
-                self._study.tell(trial, score)
+                self._study.tell(trial, self._values(architecture, score))
         elif any(question.architecture == architecture for question in self._open):
             # Its score is not there yet; the first question will teach it to the sampler.
             self._study.tell(trial, state=TrialState.FAIL)
@@ -229,13 +235,16 @@ class _Search:
 
     def _is_infeasible(self, trial: Trial, architecture: Architecture) -> bool:
         """Turn down what exceeds a limit; a pruned trial tells the sampler that it was bad."""
-        limits = {k: v for k, v in vars(self._task.settings.constraints).items() if v is not None}
-        if not limits:
+        constraints = self._task.settings.constraints
+        if not constraints.limits:
             return False
-        sizes = self._task.sizes(architecture)
-        for name in sizes.keys() & limits.keys():
+        try:
+            sizes = self._task.sizes(architecture)
+        except EvaluationError:
+            return False  # see _unmeasurable
+        for name in sizes.keys() & constraints.limits.keys():
             self._seen_sizes[name] = min(sizes[name], self._seen_sizes.get(name, sizes[name]))
-        exceeded = {n: size for n, size in sizes.items() if n in limits and size > limits[n]}
+        exceeded = constraints.exceeded(sizes)
         if not exceeded:
             return False
         trial.set_user_attr(_REASON, f"exceeds search.constraints: {_in_words(exceeded)}")
@@ -243,14 +252,33 @@ class _Search:
         self._outcome.num_infeasible += 1
         return True
 
+    def _unmeasurable(self, architecture: Architecture) -> Evaluation | None:
+        """A failure for what has no value to compare or to limit: it is not worth training."""
+        if not (self._task.settings.costs or self._task.settings.constraints.limits):
+            return None
+        try:
+            self._task.sizes(architecture)
+        except EvaluationError as error:
+            return self._failed(architecture, str(error))
+        return None
+
+    def _values(self, architecture: Architecture, score: float) -> list[float]:
+        """What Optuna is told, in the order of the objectives."""
+        costs = self._task.settings.costs
+        values = {SCORE: score, **(self._task.sizes(architecture) if costs else {})}
+        return [values[name] for name in self._task.settings.objectives]
+
     def _given_up(self, trial: Trial, architecture: Architecture) -> Evaluation | None:
         attempts = trial.user_attrs.get(_ATTEMPTS, 0)
         if attempts < _MAX_ATTEMPTS:
             return None
-        reason = f"the program was killed {attempts} times while this was evaluated"
-        return Evaluation(
-            architecture, self._task.factory.fidelity, self._task.seed, Status.FAILED, reason=reason
+        return self._failed(
+            architecture, f"the program was killed {attempts} times while this was evaluated"
         )
+
+    def _failed(self, architecture: Architecture, reason: str) -> Evaluation:
+        fidelity = self._task.factory.fidelity
+        return Evaluation(architecture, fidelity, self._task.seed, Status.FAILED, reason=reason)
 
     def _tell(self, question: _Question) -> None:
         evaluation = self._await(question)
@@ -260,7 +288,7 @@ class _Search:
             question.trial.set_user_attr(_REASON, evaluation.reason)
             self._study.tell(question.trial, state=TrialState.FAIL)
         else:
-            self._study.tell(question.trial, score)
+            self._study.tell(question.trial, self._values(question.architecture, score))
         self._remember(question.trial.number, evaluation, score)
         self._task.on_trial(question.trial.number, evaluation, score)
         self._refuse_hopeless(_MAX_FIRST_FAILURES)
@@ -311,7 +339,9 @@ class _Search:
             elif evaluation.architecture.id in self._told:
                 self._outcome.num_duplicates += 1
             elif trial.state == TrialState.COMPLETE or _REASON in trial.user_attrs:
-                self._remember(trial.number, evaluation, trial.value)
+                index = self._task.settings.objectives.index(SCORE)
+                score = trial.values[index] if trial.values else None
+                self._remember(trial.number, evaluation, score)
 
     def _requeue(self, trial: FrozenTrial) -> None:
         attempts = trial.user_attrs.get(_ATTEMPTS, 0) + 1
@@ -326,14 +356,27 @@ class _Search:
 
 def _open_study(task: SearchTask, storage: optuna.storages.BaseStorage | str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # progress is shown by the caller
+    objectives = list(task.settings.objectives)
     try:
         study = optuna.create_study(
-            study_name=task.study_name, storage=storage, direction="maximize", load_if_exists=True
+            study_name=task.study_name,
+            storage=storage,
+            directions=["maximize" if name == SCORE else "minimize" for name in objectives],
+            load_if_exists=True,
         )
+        known = [SCORE] if study.get_trials(deepcopy=False) else objectives
+        known = study.user_attrs.get(_OBJECTIVES, known)
+        if known == objectives:
+            study.set_user_attr(_OBJECTIVES, objectives)
     except Exception as error:  # a driver's own exceptions, whichever database it is
         if isinstance(error, OSError):
             raise
         raise StudyError(f"search.storage {storage!r} cannot be opened: {error}") from error
+    if known != objectives:
+        raise StudyError(
+            f"search.storage {storage!r} holds a study {task.study_name!r} with other objectives "
+            f"({known} -> {objectives}); choose another study_name"
+        )
     # A continued study must not draw the numbers again that it drew before.
     seed = derive_seed("sampler", task.seed, len(study.get_trials(deepcopy=False))) % 2**32
     study.sampler = make_sampler(task.settings, seed)
@@ -341,4 +384,7 @@ def _open_study(task: SearchTask, storage: optuna.storages.BaseStorage | str) ->
 
 
 def _in_words(sizes: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:,.0f}" for name, value in sizes.items())
+    return ", ".join(
+        f"{name} {1000 * value:.3g} ms" if name == "latency" else f"{name} {value:,.0f}"
+        for name, value in sizes.items()
+    )

@@ -44,6 +44,7 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         outliers=rank_outliers(report),
         best=_best(report["search"]),
         worth=report["worth"],
+        retrain=report.get("retrain"),
         teachers=_teachers(report["proxy_dataset"]),
         failures=_failures(report),
         total_seconds=sum(entry["seconds"] for entry in report["costs"]),
