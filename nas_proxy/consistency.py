@@ -72,25 +72,8 @@ def contradictions(
         faults += _fidelity_faults(train, space, f"{path}.train")
     faults += _score_faults(sections.score, sections.train, space, "score")
     faults += _fidelity_faults(sections.train, space, "train")
-    if sections.retrain is not None:
-        faults += _fidelity_faults(sections.retrain.train, space, "retrain.train")
-        if sections.retrain.pick is not None and not sections.search.costs:
-            faults.append(
-                f"retrain.pick: {sections.retrain.pick} is for a Pareto front, but score is the "
-                "only one of search.objectives; name another there, or give "
-                "retrain.num_architectures"
-            )
-    if sections.validation is not None:
-        faults += _signal_faults(sections.validation.controls, "validate.controls")
-        if sections.train.num_epochs == "architecture":
-            faults.append(
-                "train.num_epochs: architecture gives each candidate its own length, so validate "
-                "could train no control for as many steps; give num_steps or a number of "
-                "num_epochs, which the phases share, or leave validate out"
-            )
-        reference = sections.validation.reference.train
-        if reference is not None:
-            faults += _fidelity_faults(reference, space, "validate.reference.train")
+    faults += _retrain_faults(sections, space)
+    faults += _validation_faults(sections, space)
     faults += _latency_faults(sections)
     evolves = sections.search.sampler == "regularized_evolution"
     if evolves and space is not None and not space.can_mutate:
@@ -112,6 +95,40 @@ def _latency_faults(sections: Checked) -> list[str]:
         "the latency that is measured there; use executor: serial, or leave latency out of "
         "search.objectives and search.constraints"
     ]
+
+
+def _retrain_faults(sections: Checked, space: SearchSpace | None) -> list[str]:
+    retrain = sections.retrain
+    if retrain is None:
+        return []
+    faults = _fidelity_faults(retrain.train, space, "retrain.train")
+    if retrain.train.num_epochs == "architecture" and "resnet18" in retrain.comparisons:
+        faults.append(
+            "retrain.train.num_epochs: architecture gives a ResNet-18 no length; give a number of "
+            "num_epochs, or leave resnet18 out of retrain.comparisons"
+        )
+    if retrain.pick is not None and not sections.search.costs:
+        faults.append(
+            f"retrain.pick: {retrain.pick} is for a Pareto front, but score is the only one of "
+            "search.objectives; name another there, or give retrain.num_architectures"
+        )
+    return faults
+
+
+def _validation_faults(sections: Checked, space: SearchSpace | None) -> list[str]:
+    validation = sections.validation
+    if validation is None:
+        return []
+    faults = _signal_faults(validation.controls, "validate.controls")
+    if sections.train.num_epochs == "architecture":
+        faults.append(
+            "train.num_epochs: architecture gives each candidate its own length, so validate could "
+            "train no control for as many steps; give num_steps or a number of num_epochs, which "
+            "the phases share, or leave validate out"
+        )
+    if validation.reference.train is not None:
+        faults += _fidelity_faults(validation.reference.train, space, "validate.reference.train")
+    return faults
 
 
 def _calibration_missing(sections: Checked, distiller: Distiller | None) -> list[str]:

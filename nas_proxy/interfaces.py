@@ -120,6 +120,10 @@ class SearchSpace(Options, ABC):
         """Where the weights that `build` fills in come from, and under which licence."""
         return WeightsRecord("random weights")
 
+    def without_weights(self) -> SearchSpace:
+        """The same space with random weights: what trained networks are built from again."""
+        return self
+
     def notices(self) -> tuple[str, ...]:
         """What a user should be told before a study starts, such as the terms of weights."""
         return ()

@@ -266,6 +266,10 @@ class TorchvisionBackbonesSpace(SearchSpace):
             return WeightsRecord(f"{name}: random weights")
         return record_of(name, weights)
 
+    def without_weights(self) -> TorchvisionBackbonesSpace:
+        """The same networks before any weights are filled in."""
+        return replace(self, weights="none")
+
     def notices(self) -> tuple[str, ...]:
         """Each licence of weights that forbids commercial use, said once."""
         records = [

@@ -65,6 +65,10 @@ def test_the_length_of_the_architecture_is_kept_in_the_fidelity():
         ),
         ({"train": {"num_epochs": "genotype"}}, "train.num_epochs"),
         (
+            {"retrain": {"train": {"num_epochs": "architecture"}}},
+            "retrain.train.num_epochs: architecture gives a ResNet-18 no length",
+        ),
+        (
             {"space": {"name": SPACE, "backbones": ["resnet81"]}},
             "space: torchvision has no network 'resnet81'; did you mean 'resnet18'?",
         ),

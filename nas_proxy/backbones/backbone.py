@@ -76,5 +76,7 @@ def build_backbone(
         network, structure.head, spec.num_classes, hidden_units=hidden_units, dropout=dropout
     )
     preset = published(name, weights or "DEFAULT").transforms()
-    preparation = Preparation(spec, image_size, preset.mean, preset.std)
+    # Some weights of a network expect other colours than others: what a trained one expects must
+    # be among its own weights.
+    preparation = Preparation(spec, image_size, preset.mean, preset.std, persistent=True)
     return Backbone(network, preparation, structure)

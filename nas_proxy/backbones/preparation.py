@@ -21,13 +21,20 @@ class Preparation(nn.Module):
         image_size: Height and width in pixels of what it gives.
         mean: Per channel, that the authors subtracted from pixels in [0, 1].
         std: That they divided by.
+        persistent: Whether both are part of the state of the network.
     """
 
     scale: Tensor
     offset: Tensor
 
     def __init__(
-        self, spec: DatasetSpec, image_size: int, mean: Sequence[float], std: Sequence[float]
+        self,
+        spec: DatasetSpec,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        persistent: bool = False,
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -36,8 +43,9 @@ class Preparation(nn.Module):
             torch.tensor(values).expand(3).reshape(1, 3, 1, 1)
             for values in (spec.mean, spec.std, mean, std)
         )
-        self.register_buffer("scale", own_std / goal_std, persistent=False)
-        self.register_buffer("offset", (own_mean - goal_mean) / goal_std, persistent=False)
+        self.register_buffer("scale", own_std / goal_std, persistent=persistent)
+        offset = (own_mean - goal_mean) / goal_std
+        self.register_buffer("offset", offset, persistent=persistent)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images `(n, c, h, w)` to `(n, 3, image_size, image_size)`."""

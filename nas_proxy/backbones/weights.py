@@ -29,6 +29,7 @@ LICENCE = (
 _UNKNOWN_LICENCE = "not known: ask whoever made the file"
 _FILE_ENDINGS = (".pth", ".pt", ".safetensors")
 _HEADER = "nas_proxy"
+_OF_BACKBONE = "preparation."  # what a backbone that was trained here holds beside its network
 _SECOND_HEAD = re.compile(r"(aux1|aux2|AuxLogits)\.")
 # The published weights of DenseNets have the names that their layers had in 2017.
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
@@ -106,7 +107,8 @@ def load_weights(network: nn.Module, name: str, weights: str, *, head: str) -> N
     for key in list(state):  # in place: some networks need the mapping's own attributes
         value = state.pop(key)
         own = key.removeprefix("network.")  # of a backbone that was trained here
-        if not own.startswith(f"{head}.") and not _SECOND_HEAD.match(own):
+        skipped = own.startswith((f"{head}.", _OF_BACKBONE)) or _SECOND_HEAD.match(own)
+        if not skipped:
             state[_OLD_NAME.sub(r"\1\2", own)] = value
     state = _with_positions(network, state)
     expected = {key: v for key, v in network.state_dict().items() if not key.startswith(f"{head}.")}

@@ -268,7 +268,7 @@ TORCHVISION_SETS: Mapping[str, DatasetSource] = {
         TorchvisionSet(
             "Food101",
             "101,000 photographs of 101 dishes; the training part is noisy",
-            _RESEARCH + "Bossard, Guillaumin and Van Gool, ECCV 2014.",
+            _RESEARCH + "Bossard et al., Mining Discriminative Components, ECCV 2014.",
             ("food-101/**/*",),
         ),
         TorchvisionSet(

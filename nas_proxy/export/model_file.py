@@ -45,7 +45,9 @@ class ModelOrigin:
     @classmethod
     def of(cls, space: SearchSpace, architecture: Architecture, spec: DatasetSpec) -> ModelOrigin:
         """The origin of the network that `space.build(architecture, spec)` makes."""
-        return cls(architecture, json.loads(canonical_json(asdict(space))), spec)
+        # Its weights replace those that a training started from, whose file may be elsewhere.
+        options = asdict(space.without_weights())
+        return cls(architecture, json.loads(canonical_json(options)), spec)
 
     def build(self) -> nn.Module:
         """The network with any weights, which are to be replaced.

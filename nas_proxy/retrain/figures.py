@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from nas_proxy.files import write_atomically
 from nas_proxy.retrain.result import TrainedContender
 from nas_proxy.validate.drawing import BLUE, DPI, GREY, RED, SKY, new_axes, write_words
+from nas_proxy.validate.learning_curve import mark_phases
 
 _NUM_POINTS = 100  # of a loss curve: means over as many pieces of the training
 _COLOURS = {"best": BLUE, "median": RED, "resnet18": GREY}
@@ -41,6 +42,7 @@ def curves_of(trained: TrainedContender) -> dict[str, Any]:
     return {
         "train_loss": [[int(end), float(p.mean())] for end, p in zip(ends, pieces, strict=True)],
         "val_accuracy": [*accuracy, [len(losses), _mean(trained, "val_accuracy")]],
+        "phases": [list(phase) for phase in complete[0].phases],
     }
 
 
@@ -94,6 +96,7 @@ def _lines(
         axes.plot(
             points[:, 0], factor * points[:, 1], color=colour, lw=1.8, label=name, marker=marker
         )
+        mark_phases(axes, row["curves"].get("phases", ()), colour)
 
 
 def _mean(trained: TrainedContender, signal: str) -> float:

@@ -291,7 +291,7 @@ class _Retraining:
             num_params=int(trained.sizes["num_params"]),
             flops=int(trained.sizes["flops"]),
             latencies=latencies,
-            licences={"data": self.spec.licence},
+            licences={"data": self.spec.licence, **self._licence_of_weights(trained.contender)},
             recipe=self.study.config.resolved["retrain"],
             train_seconds=chosen.signals["train_seconds"],
             hardware=hardware(self.study.device),
@@ -299,6 +299,11 @@ class _Retraining:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
         )
+
+    def _licence_of_weights(self, contender: Contender) -> dict[str, str]:
+        """Where the training started from, if that has terms."""
+        record = self.study.config.space.weights_record(contender.architecture)
+        return {f"weights ({record.source})": record.licence} if record.licence else {}
 
     def _latencies(self, network: nn.Module) -> list[Latency]:
         """On one CPU thread, and on the study's GPU if it has one."""

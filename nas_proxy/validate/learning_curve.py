@@ -75,7 +75,7 @@ def draw_learning_curve(curve: Curve, title: str, *, y: str = "mean training los
     """One training: where its phases begin is drawn and named."""
     figure, axes = new_axes(3.2)
     axes.plot(curve.steps, curve.values, color=BLUE, lw=1.8)
-    _draw_phases(axes, curve)
+    mark_phases(axes, curve.phases, named=True)
     write_words(axes, title, x="optimiser step", y=y)
     return figure
 
@@ -108,18 +108,29 @@ def learning_curves(panels: Mapping[str, Sequence[Curve]], *, y: str) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_phases(axes: Axes, curve: Curve) -> None:
+def mark_phases(
+    axes: Axes, phases: Sequence[tuple[str, int]], colour: str = GREY, *, named: bool = False
+) -> None:
+    """A broken line where each phase but the last ends; nothing for a training in one go.
+
+    Args:
+        axes: Over optimiser steps.
+        phases: Name and steps of each, in order.
+        colour: Of the lines.
+        named: Whether the phases' names are written above.
+    """
     start = 0
-    for name, steps in curve.phases if len(curve.phases) > 1 else ():
+    for name, steps in phases if len(phases) > 1 else ():
         if start:
-            axes.axvline(start, color=GREY, lw=1.2, ls=(0, (4, 3)))
-        axes.annotate(
-            name,
-            (start + steps / 2, 1.0),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="top",
-            fontsize=9.5,
-            color=GREY,
-        )
+            axes.axvline(start, color=colour, lw=1.2, ls=(0, (4, 3)))
+        if named:
+            axes.annotate(
+                name,
+                (start + steps / 2, 1.0),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="top",
+                fontsize=9.5,
+                color=GREY,
+            )
         start += steps

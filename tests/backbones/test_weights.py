@@ -55,6 +55,21 @@ def test_torchvisions_own_weights_are_taken_where_they_can_be_had(monkeypatch, s
     assert torch.equal(backbone.network.features[0].weight, state["features.0.weight"])
 
 
+def test_what_colours_the_weights_expect_goes_with_a_trained_network(monkeypatch):
+    # Of VGG-16 there are weights for pixels from 0 to 255, and others; a small network stands in.
+    preset = models.VGG16_Weights.IMAGENET1K_FEATURES.transforms()
+    spec = tiny_dataset().spec
+    with isolated_rng(0):
+        plain = build_backbone(NAME, spec, 32)
+        default = models.get_model_weights(NAME).DEFAULT
+        monkeypatch.setattr(type(default), "transforms", property(lambda self: lambda: preset))
+        trained = build_backbone(NAME, spec, 32)
+    images = torch.randn(2, *spec.image_shape)
+    assert not torch.equal(plain.preparation(images), trained.preparation(images))
+    plain.load_state_dict(trained.state_dict())
+    assert torch.equal(plain.preparation(images), trained.preparation(images))
+
+
 def transformer(image_size):
     with isolated_rng(image_size):
         network = VisionTransformer(

@@ -14,6 +14,7 @@ from nas_proxy.backbones.weights import LICENCE, save_weights
 from nas_proxy.config import read_options
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.errors import ConfigError, DataError
+from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.phases import train_phases
@@ -253,6 +254,21 @@ def test_the_content_of_a_file_is_part_of_the_space_and_its_place_is_not(weights
     save_file({**state, "fc.bias": state["fc.bias"] + 1}, copy)
     other = Space(backbones=(SMALL,), weights={SMALL: str(copy)}).fingerprint()
     assert other not in (first, Space(backbones=(SMALL,)).fingerprint())
+
+
+def test_a_trained_network_is_built_again_without_the_file_of_its_first_weights(weights, tmp_path):
+    file, _ = weights
+    copy = tmp_path / "gone.safetensors"
+    copy.write_bytes(file.read_bytes())
+    space = Space(backbones=(SMALL,), weights={SMALL: str(copy)})
+    network = built(space, of())
+    origin = ModelOrigin.of(space, of(), SPEC)
+    copy.unlink()
+    assert str(tmp_path) not in str(origin.to_json())
+    again = space.without_weights().build(of(), SPEC)
+    again.load_state_dict(network.state_dict())
+    images = torch.randn(3, *SPEC.image_shape)
+    torch.testing.assert_close(again.eval()(images), network.eval()(images))
 
 
 # What is refused
