@@ -68,7 +68,7 @@ def worth(result: dict[str, Any]) -> str:
 def transfer(result: dict[str, Any]) -> str:
     """One line for each way to come from few images to a classifier, both directions beside."""
     directions = result["directions"]
-    heads = [f"{name}: accuracy % | seconds" for name in directions]
+    heads = [f"{name}: accuracy % | core-s" for name in directions]
     lines = [
         f"| way | starts from | {' | '.join(heads)} |",
         f"|---|---|{'---|---|' * len(directions)}",
@@ -78,7 +78,7 @@ def transfer(result: dict[str, Any]) -> str:
         cells = [f"{way} | {starts}"]
         for found in directions.values():
             figure = {"mean": found[way]["accuracy"], **found[way]}
-            cells += [_percent(figure), f"{found[way]['seconds']:.0f}"]
+            cells += [_percent(figure), f"{found[way]['core_seconds']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
