@@ -100,10 +100,11 @@ def _table(rows: list[BackboneFacts]) -> Table:
 
     table = Table(
         title=f"{len(rows)} backbones of torchvision",
-        caption=f"accuracy: top-1 in % on ImageNet-1K, as published. Licence: {LICENCE}.",
+        caption="MACs: multiply-adds of one image. top-1: on ImageNet-1K, as published, with images of "
+        f"so many pixels; below it the smallest size. Licence: {LICENCE}.",
     )
     table.add_column("backbone", no_wrap=True)
-    for column in ("million\nparameters", "billion\nmultiply-adds", "accuracy", "pixels\nfrom"):
+    for column in ("params\n10^6", "MACs\n10^9", "top-1\n%", "pixels\nfrom"):
         table.add_column(column, justify="right")
     if rows[0].latency_seconds is not None:
         table.add_column("ms", justify="right")
