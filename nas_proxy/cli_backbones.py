@@ -100,8 +100,8 @@ def _table(rows: list[BackboneFacts]) -> Table:
 
     table = Table(
         title=f"{len(rows)} backbones of torchvision",
-        caption="MACs: multiply-adds of one image. top-1: on ImageNet-1K, as published, with images "
-        f"of so many pixels; below it the smallest size. Licence: {LICENCE}.",
+        caption="MACs: multiply-adds of one image. top-1: on ImageNet-1K, as published, with "
+        f"images of so many pixels; below it the smallest size. Licence: {LICENCE}.",
     )
     table.add_column("backbone", no_wrap=True)
     for column in ("params\n10^6", "MACs\n10^9", "top-1\n%", "pixels\nfrom"):
