@@ -42,7 +42,6 @@ def curves_of(trained: TrainedContender) -> dict[str, Any]:
     return {
         "train_loss": [[int(end), float(p.mean())] for end, p in zip(ends, pieces, strict=True)],
         "val_accuracy": [*accuracy, [len(losses), _mean(trained, "val_accuracy")]],
-        "phases": [list(phase) for phase in complete[0].phases],
     }
 
 
@@ -96,7 +95,7 @@ def _lines(
         axes.plot(
             points[:, 0], factor * points[:, 1], color=colour, lw=1.8, label=name, marker=marker
         )
-        mark_phases(axes, row["curves"].get("phases", ()), colour)
+        mark_phases(axes, row.get("phases", ()), colour)
 
 
 def _mean(trained: TrainedContender, signal: str) -> float:

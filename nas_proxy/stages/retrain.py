@@ -316,8 +316,10 @@ class _Retraining:
         return found
 
     def _row(self, trained: TrainedContender) -> dict[str, Any]:
-        curves = {"curves": curves_of(trained)} if trained.complete else {}
-        return {**trained.to_json(), **curves}
+        if not trained.complete:
+            return trained.to_json()
+        phases = [list(phase) for phase in trained.complete[0].phases]
+        return {**trained.to_json(), "curves": curves_of(trained), "phases": phases}
 
     def _space(self, architecture: Architecture) -> Builder:
         return FixedNetworks() if _is_fixed(architecture) else self.study.config.space
