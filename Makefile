@@ -17,6 +17,7 @@ demo: $(VENV)/.installed
 	@echo "== running the main job on scikit-learn's digits (a few minutes)"
 	$(BIN)/nas-proxy run configs/quickstart.yaml
 	@echo "== the report:      results/quickstart/report.html"
+	@echo "== the model:       results/quickstart/retrain/champion"
 	@echo "== MLflow's pages:  $(BIN)/nas-proxy ui"
 
 test: lint

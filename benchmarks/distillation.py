@@ -38,7 +38,9 @@ from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, m
 from nas_proxy.teach.labelling import label, labeller_of, save_teachers
 from nas_proxy.teach.settings import LabelSettings
 from nas_proxy.teach.training import obtain_teachers
-from nas_proxy.train.loop import TrainingSet, measure, train
+from nas_proxy.train.loop import train
+from nas_proxy.train.measuring import measure
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset, Splits
 from nas_proxy.worth.accuracy import Figure
 

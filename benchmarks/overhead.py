@@ -18,7 +18,8 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.interfaces import EvaluatorFactory
 from nas_proxy.scores.combine import SingleSignal
 from nas_proxy.search.settings import SearchSettings
-from nas_proxy.search.study import SearchTask, open_storage, run_search
+from nas_proxy.search.storage import open_storage
+from nas_proxy.search.study import SearchTask, run_search
 from nas_proxy.stages.search import log_trial
 from nas_proxy.tracking import TrackingSettings, open_tracker
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status

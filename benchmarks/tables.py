@@ -15,7 +15,35 @@ def main() -> None:
     """Print the table of each file that is named."""
     for name in sys.argv[1:]:
         result = json.loads(Path(name).read_text())
-        print(distillation(result) if "rows" in result else worth(result))
+        print(_table(result))
+
+
+def _table(result: dict[str, Any]) -> str:
+    if "summary" in result:
+        return compression(result)
+    if "teachers_test_accuracy" in result:
+        return knowledge(result)
+    if "directions" in result:
+        return transfer(result)
+    return distillation(result) if "rows" in result else worth(result)
+
+
+def knowledge(result: dict[str, Any]) -> str:
+    """One line for each kind of knowledge distillation, the largest gain first."""
+    lines = ["| what | test accuracy % | gain | helps | seconds |", "|---|---|---|---|---|"]
+    for row in sorted(result["rows"], key=lambda row: -row["gain"]):
+        gain, error = row["gain"], row["gain_standard_error"]
+        verdict = "yes" if gain > 2 * error else "**no**" if gain < -2 * error else "cannot tell"
+        alone = row["kind"] == "alone"
+        cells = (
+            row["kind"],
+            f"{row['test_accuracy']:.1f} ± {row['standard_error']:.1f}",
+            "–" if alone else f"{gain:+.1f} ± {error:.1f}",
+            "–" if alone else verdict,
+            f"{sum(row['seconds']) / len(row['seconds']):.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def distillation(result: dict[str, Any]) -> str:
@@ -43,6 +71,32 @@ def distillation(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def compression(result: dict[str, Any]) -> str:
+    """One line for each version of the network."""
+    lines = [
+        "| version | test accuracy % | against the control | parameters | file kB | zipped kB "
+        "| latency ms | memory MiB | same class, largest logit error |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["summary"]:
+        accuracy, difference = (
+            f"{row[key]['mean']:{sign}.1f}"
+            + ("" if result["num_seeds"] == 1 else f" ± {row[key]['standard_error']:.1f}")
+            for key, sign in (("test_accuracy", ""), ("difference_from_control", "+"))
+        )
+        cells = [row["name"].replace("_", " ").replace("-", " + "), accuracy, difference]
+        if "file_kb" in row:
+            cells += [f"{row['num_parameters']:,}"]
+            cells += [str(row[key]) for key in ("file_kb", "zipped_kb", "latency_ms")]
+            cells += [str(row["peak_memory_mib"])]
+            agreement, error = 100 * row["class_agreement"], row["largest_difference"]
+            cells += [f"{agreement:.0f} %, {error:.2g} of {row['largest_logit']:.2g}"]
+        else:
+            cells += ["", "", "", "", "", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def worth(result: dict[str, Any]) -> str:
     """Cross-architecture and replay tables."""
     networks = [n["network"] for n in next(iter(result["sets"].values()))["accuracy"]["networks"]]
@@ -62,6 +116,28 @@ def worth(result: dict[str, Any]) -> str:
             final, forgetting = _percent(memory["final_accuracy"]), _percent(memory["forgetting"])
             lines.append(f"| {label} | {final} | {forgetting} |")
     return "\n".join(lines)
+
+
+def transfer(result: dict[str, Any]) -> str:
+    """One line for each way to come from few images to a classifier, both directions beside."""
+    directions = result["directions"]
+    heads = [f"{name}: accuracy % | core-s" for name in directions]
+    lines = [
+        f"| way | starts from | {' | '.join(heads)} |",
+        f"|---|---|{'---|---|' * len(directions)}",
+    ]
+    for way, first in next(iter(directions.values())).items():
+        starts = "random weights" if first["weights"] == "random" else _kind(first["weights"])
+        cells = [f"{way} | {starts}"]
+        for found in directions.values():
+            figure = {"mean": found[way]["accuracy"], **found[way]}
+            cells += [_percent(figure), f"{found[way]['core_seconds']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _kind(source: str) -> str:
+    return "SimCLR on the target" if "SimCLR" in source else "supervised on the source"
 
 
 def _percent(figure: dict[str, Any] | None) -> str:

@@ -27,6 +27,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from nas_proxy import __version__
+from nas_proxy.cli_backbones import backbones_command, pretrain_command
 from nas_proxy.cli_interop import export_proxy, import_proxy
 from nas_proxy.errors import PluginError, UserError
 
@@ -144,6 +145,7 @@ _stage_command("distill", "Make the proxy data set.")
 _stage_command("calibrate", "Find the cheapest recipe whose ranking can be trusted.")
 _stage_command("search", "Search the space on the proxy data set, which is made first if missing.")
 _stage_command("validate", "Judge the ranking, after what it needs has been done.")
+_stage_command("retrain", "Train the best architectures fully and write them as model files.")
 _stage_command("report", "Write the report again, after what it needs has been done.")
 
 
@@ -324,6 +326,8 @@ def ui(results: Path, uri: str | None, port: int) -> None:
 
 cli.add_command(import_proxy)
 cli.add_command(export_proxy)
+cli.add_command(backbones_command)
+cli.add_command(pretrain_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

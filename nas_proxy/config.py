@@ -22,7 +22,9 @@ from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace
 from nas_proxy.options import NonNegativeInt, PositiveInt
+from nas_proxy.pretrain.settings import PretrainSettings
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
+from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.teach.settings import LabelOption, LabelSettings
@@ -59,8 +61,10 @@ class StudyConfig:
             `score` on the distilled set. `calibrated`: what the stage `calibrate` finds.
             `trusted`: what an earlier study registered for this space and these images.
         validation: How the ranking is judged; None if it is not.
+        retrain: How the best architectures are trained for use; None if they are not.
         evaluate_proxy: How it is found out what a proxy data set is worth.
         tracking: Where the study is logged.
+        pretrain: How `nas-proxy pretrain` makes weights; None if nothing is said of it.
         resolved: The whole configuration as plain values, defaults included; reading it back
             gives the same study.
     """
@@ -82,8 +86,10 @@ class StudyConfig:
     calibration: CalibrateSettings | None
     recipe: RecipeOrigin
     validation: ValidateSettings | None
+    retrain: RetrainSettings | None
     evaluate_proxy: WorthSettings
     tracking: TrackingSettings
+    pretrain: PretrainSettings | None
     resolved: Mapping[str, Any]
 
     @property
@@ -115,8 +121,10 @@ class _Sections(BaseModel):
     calibration: Annotated[CalibrateSettings | None, Field(alias="calibrate")] = None
     recipe: RecipeOrigin | None = None
     validation: Annotated[ValidateSettings | None, Field(alias="validate")] = None
+    retrain: RetrainSettings | None = None
     evaluate_proxy: WorthSettings = WorthSettings()
     tracking: TrackingSettings = TrackingSettings()
+    pretrain: PretrainSettings | None = None
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import UserError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace
+from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.scores.signals import checkpoint_of, higher_is_better
 from nas_proxy.search.settings import SearchSettings
@@ -19,6 +20,10 @@ RecipeOrigin = Literal["configured", "calibrated", "trusted"]
 
 class Checked(Protocol):
     """The sections of a configuration, each of which is right by itself."""
+
+    @property
+    def device(self) -> str:
+        """Where candidates are trained and timed."""
 
     @property
     def train(self) -> TrainSettings:
@@ -48,6 +53,10 @@ class Checked(Protocol):
     def validation(self) -> ValidateSettings | None:
         """How the ranking is judged."""
 
+    @property
+    def retrain(self) -> RetrainSettings | None:
+        """How the best are trained for use."""
+
 
 def contradictions(
     sections: Checked, space: SearchSpace | None, distiller: Distiller | None
@@ -69,14 +78,62 @@ def contradictions(
             faults += _fidelity_faults(recipe.train, space, f"{path}.train")
     faults += _score_faults(sections.score, sections.train, space, "score")
     faults += _fidelity_faults(sections.train, space, "train")
-    if sections.validation is not None:
-        faults += _signal_faults(sections.validation.controls, "validate.controls")
+    faults += _retrain_faults(sections, space)
+    faults += _validation_faults(sections, space)
+    faults += _latency_faults(sections)
     evolves = sections.search.sampler == "regularized_evolution"
     if evolves and space is not None and not space.can_mutate:
         faults.append(
             f"search.sampler: regularized_evolution needs mutate, which the space {space.name!r} "
             "does not implement; implement it, or use tpe"
         )
+    return faults
+
+
+def _latency_faults(sections: Checked) -> list[str]:
+    """On a GPU there is no clock that leaves out what other processes do there."""
+    search = sections.search
+    parallel = search.executor == "processes" and search.num_workers > 1
+    if sections.device == "cpu" or not search.needs_latency or not parallel:
+        return []
+    return [
+        f"search.executor: {search.num_workers} processes that train on {sections.device} disturb "
+        "the latency that is measured there; use executor: serial, or leave latency out of "
+        "search.objectives and search.constraints"
+    ]
+
+
+def _retrain_faults(sections: Checked, space: SearchSpace | None) -> list[str]:
+    retrain = sections.retrain
+    if retrain is None:
+        return []
+    faults = _fidelity_faults(retrain.train, space, "retrain.train")
+    if retrain.train.num_epochs == "architecture" and "resnet18" in retrain.comparisons:
+        faults.append(
+            "retrain.train.num_epochs: architecture gives a ResNet-18 no length; give a number of "
+            "num_epochs, or leave resnet18 out of retrain.comparisons"
+        )
+    if retrain.pick is not None and not sections.search.costs:
+        faults.append(
+            f"retrain.pick: {retrain.pick} is for a Pareto front, but score is the only one of "
+            "search.objectives; name another there, or give retrain.num_architectures"
+        )
+    return faults
+
+
+def _validation_faults(sections: Checked, space: SearchSpace | None) -> list[str]:
+    validation = sections.validation
+    if validation is None:
+        return []
+    faults = _signal_faults(validation.controls, "validate.controls")
+    if sections.train.num_epochs == "architecture":
+        faults.append(
+            "train.num_epochs: architecture gives each candidate its own length, so validate could "
+            "train no control for as many steps; give num_steps or a number of num_epochs, which "
+            "the phases share, or leave validate out"
+        )
+    if validation.reference.train is not None:
+        faults += _fidelity_faults(validation.reference.train, space, "validate.reference.train")
     return faults
 
 
@@ -152,7 +209,13 @@ def _signal_faults(signals: Sequence[str], path: str) -> list[str]:
 def _fidelity_faults(train: TrainSettings, space: SearchSpace | None, path: str) -> list[str]:
     if space is None:
         return []
-    return [
+    faults = []
+    if train.num_epochs == "architecture" and not space.says_length:
+        faults.append(
+            f"{path}.num_epochs: architecture takes the epochs that a genotype says, but those of "
+            f"the space {space.name!r} say none; give a number"
+        )
+    return faults + [
         f"{path}.space_fidelity.{option}: not a fidelity of the space {space.name!r}; "
         + did_you_mean(option, space.fidelity_options)
         for option in train.space_fidelity

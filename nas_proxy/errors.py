@@ -34,8 +34,16 @@ class ProxyFileError(UserError):
     """A proxy data set file that is damaged, or does not belong to the data set in use."""
 
 
+class ModelFileError(UserError):
+    """A model file that is missing, damaged, or whose search space is not what it was."""
+
+
 class PluginError(UserError):
     """A plug-in that does not exist, cannot be imported, or clashes with another."""
+
+
+class CompressionError(UserError):
+    """A network that cannot be pruned or turned into int8 in the way that was asked for."""
 
 
 class StudyError(UserError):
@@ -44,6 +52,10 @@ class StudyError(UserError):
 
 class EvaluationError(NasProxyError):
     """One architecture could not be evaluated; it becomes a failed `Evaluation`, never a number."""
+
+
+class ExportError(NasProxyError):
+    """A network that cannot be written in one format; the other formats are not touched."""
 
 
 class DivergedError(EvaluationError):

@@ -42,6 +42,19 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         file.write(content)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file; it is on the disk when this returns.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def drop_partial_line(path: Path) -> None:
     """Cut off what a killed process left of its last line; a file that ends well stays."""
     if not path.is_file():

@@ -7,7 +7,7 @@ tests in `nas_proxy.testing` check what the docstrings here promise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,11 +19,20 @@ from torch import Tensor, nn
 from nas_proxy.errors import UserError
 from nas_proxy.options import Options
 from nas_proxy.reproducibility import content_hash
-from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, ImageDataset
+from nas_proxy.types import (
+    Architecture,
+    DatasetSpec,
+    Evaluation,
+    Fidelity,
+    ImageDataset,
+    WeightsRecord,
+)
 
 if TYPE_CHECKING:
     from nas_proxy.data.proxy_dataset import LabelKind, ProxyDataset
     from nas_proxy.teach.settings import TeacherSettings
+    from nas_proxy.train.phases import Phase
+    from nas_proxy.train.settings import TrainSettings
 
 
 class Trial(Protocol):
@@ -57,6 +66,8 @@ class SearchSpace(Options, ABC):
             is, such as cells per stage. `train.space_fidelity` may reduce these and no others.
         reduced_fidelity: What of these its author recommends for short trainings, such as one
             cell per stage; the default recipes use it.
+        says_length: Whether genotypes hold how many epochs they are trained for, which
+            `train.num_epochs: architecture` then takes.
     """
 
     name: ClassVar[str]
@@ -64,6 +75,7 @@ class SearchSpace(Options, ABC):
     paper: ClassVar[str] = ""
     fidelity_options: ClassVar[tuple[str, ...]] = ()
     reduced_fidelity: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    says_length: ClassVar[bool] = False
 
     @abstractmethod
     def suggest(self, trial: Trial) -> Architecture:
@@ -87,6 +99,34 @@ class SearchSpace(Options, ABC):
 
         Weights come from torch's global generator, which the caller has seeded.
         """
+
+    def training_phases(
+        self, architecture: Architecture, settings: TrainSettings
+    ) -> tuple[Phase, ...]:
+        """How the architecture's network is trained: in one go, unless the space says otherwise.
+
+        A space whose genotypes hold choices of the training, such as what is frozen at first,
+        turns them into phases here.
+
+        Args:
+            architecture: Of this space.
+            settings: What the configuration says of the training.
+        """
+        from nas_proxy.train.phases import Phase
+
+        return (Phase("training", settings),)
+
+    def weights_record(self, architecture: Architecture) -> WeightsRecord:
+        """Where the weights that `build` fills in come from, and under which licence."""
+        return WeightsRecord("random weights")
+
+    def without_weights(self) -> SearchSpace:
+        """The same space with random weights: what trained networks are built from again."""
+        return self
+
+    def notices(self) -> tuple[str, ...]:
+        """What a user should be told before a study starts, such as the terms of weights."""
+        return ()
 
     def encode(self, architecture: Architecture) -> Tensor:
         """The genotype as float32 features, `(d,)`, with the same d for all of the space.
@@ -185,6 +225,8 @@ class DistillContext:
         num_workers: Processes that work on classes side by side where the method allows it; the
             result does not depend on their number.
         calibration: Architectures with known references, for a method that `needs_calibration`.
+        fetch_model: From the address of a registered model, `models:/...`, to its file; None where
+            there is no registry.
     """
 
     device: torch.device = torch.device("cpu")
@@ -194,6 +236,7 @@ class DistillContext:
     labels: LabelKind = "hard"
     num_workers: int = 1
     calibration: CalibrationSample | None = None
+    fetch_model: Callable[[str], Path] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -39,21 +39,46 @@ class Bound:
 
 
 @dataclass(frozen=True)
+class OrAuto:
+    """A number with limits, or the word `auto`, as `Annotated[float | str, OrAuto(Bound(gt=0))]`.
+
+    Attributes:
+        bound: Limits of the number.
+    """
+
+    bound: Bound
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Pydantic's hook: the limited number's schema, which the word `auto` passes by."""
+        from pydantic_core import core_schema
+
+        number = handler.generate_schema(Annotated[float, self.bound])
+        return core_schema.no_info_wrap_validator_function(
+            lambda value, check: value if value == "auto" else check(value),
+            number,
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value),
+        )
+
+
+@dataclass(frozen=True)
 class Shorthand:
     """Lets a word stand for a mapping or a list, as `Annotated[Section, Shorthand(expand)]`.
 
     Attributes:
         expand: From the word to what it abbreviates.
+        of: Types of what may be an abbreviation; a word unless said otherwise.
     """
 
-    expand: Callable[[str], Any]
+    expand: Callable[[Any], Any]
+    of: tuple[type, ...] = (str,)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         """Pydantic's hook: the section's own schema, after the word has been replaced."""
         from pydantic_core import core_schema
 
         return core_schema.no_info_before_validator_function(
-            lambda value: self.expand(value) if isinstance(value, str) else value, handler(source)
+            lambda value: self.expand(value) if isinstance(value, self.of) else value,
+            handler(source),
         )
 
 

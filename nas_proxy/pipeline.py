@@ -1,7 +1,7 @@
 """A study from its configuration to its report, in one straight line.
 
 config -> distill -> ProxyDataset -> calibrate -> Recipe -> search -> evaluations -> validate
-       -> RankReport -> report
+       -> RankReport -> retrain -> models -> report
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ from nas_proxy.stages.context import Display, StudyContext
 from nas_proxy.stages.distill import run_distill
 from nas_proxy.stages.folder import differences, sole_user
 from nas_proxy.stages.report import run_report
+from nas_proxy.stages.retrain import run_retrain
 from nas_proxy.stages.samples import check_samples
 from nas_proxy.stages.search import run_search_stage
 from nas_proxy.stages.validate import run_validate
 from nas_proxy.stages.worth import Task, run_worth
 from nas_proxy.tracking import open_tracker
 
-StageName = Literal["distill", "calibrate", "search", "validate", "report"]
+StageName = Literal["distill", "calibrate", "search", "validate", "retrain", "report"]
 STAGES: dict[StageName, Callable[..., None]] = {
     "distill": run_distill,
     "calibrate": run_calibrate,
     "search": run_search_stage,
     "validate": run_validate,
+    "retrain": run_retrain,
     "report": run_report,
 }
 assert tuple(STAGES) == get_args(StageName)
@@ -66,6 +68,8 @@ def run_pipeline(
     _refuse_foreign_folder(config, repeated=_repeated(last) if force else ())
     with open_study(config, display) as study:
         write_atomically(config.folder / "config.yaml", config.to_yaml())
+        for notice in config.space.notices():
+            display.say(f"{config.space.name}: {notice}")
         for name, stage in STAGES.items():
             repeat = force and name in _repeated(last)
             try:
@@ -202,6 +206,7 @@ _READ_SECTIONS: dict[str, tuple[str, ...]] = {
     "calibrate": ("space", "train", "calibrate", "recipe"),
     "search": ("space", "train", "score", "search", "recipe"),
     "validate": ("validate",),
+    "retrain": ("space", "train", "score", "search", "recipe", "retrain"),
 }
 # Where things are and how fast they go, not what comes out; and what the same evaluations answer.
 _FREE_TO_CHANGE = {

@@ -46,6 +46,14 @@ class DatasetSpec:
         """The same data set with square images of `image_size` pixels."""
         return replace(self, image_shape=(self.image_shape[0], image_size, image_size))
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DatasetSpec:
+        """From a mapping of the attributes, in which lists stand for tuples."""
+        fields: dict[str, Any] = {
+            name: tuple(each) if isinstance(each, list) else each for name, each in value.items()
+        }
+        return cls(**fields)
+
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
@@ -132,7 +140,7 @@ class Fidelity:
 
     Attributes:
         dataset_id: Content hash of the images trained on; empty when nothing is trained.
-        num_steps: Optimiser steps per seed.
+        num_steps: Optimiser steps per seed; 0 where each architecture has a length of its own.
         batch_size: Images per step.
         image_size: Height and width in pixels of the images trained on.
         space_fidelity: Options of the search space that were reduced, such as `num_cells`.
@@ -146,9 +154,32 @@ class Fidelity:
     space_fidelity: Mapping[str, int] = field(default_factory=dict)
     num_seeds: int = 1
 
+    @property
+    def length(self) -> str:
+        """The length of a training in words."""
+        return f"{self.num_steps} steps" if self.num_steps else "each architecture's own length"
+
     def to_json(self) -> dict[str, Any]:
         """A JSON mapping with the attributes' names."""
         return {**vars(self), "space_fidelity": dict(self.space_fidelity)}
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """Where the weights that a training starts from come from.
+
+    Attributes:
+        source: In words.
+        licence: The terms of their use, in words; empty for random ones.
+    """
+
+    source: str
+    licence: str = ""
+
+    @property
+    def is_non_commercial(self) -> bool:
+        """Whether their terms say so."""
+        return "non-commercial" in self.licence.lower()
 
 
 class Status(StrEnum):
@@ -170,6 +201,8 @@ class Evaluation:
         signals: Name to value; averaged over the fidelity's seeds; every value is finite.
         seed_signals: The same for each seed, in order; empty for signals that need no training.
         train_losses: Mean loss over seeds at each step, `(num_steps,)`; empty without training.
+        phases: Name and steps of each phase of a training, in order; empty without training, and
+            in evaluations from before there were phases.
         confusion: Images of each class (rows) that were taken for each class (columns), over all
             seeds; empty unless it was asked for.
         signal_seconds: What each zero-cost signal cost, and `training` for all trained ones.
@@ -185,6 +218,7 @@ class Evaluation:
     signals: Mapping[str, float] = field(default_factory=dict)
     seed_signals: tuple[Mapping[str, float], ...] = ()
     train_losses: tuple[float, ...] = ()
+    phases: tuple[tuple[str, int], ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     signal_seconds: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -206,6 +240,7 @@ class Evaluation:
             "signals": dict(self.signals),
             "seed_signals": [dict(signals) for signals in self.seed_signals],
             "train_losses": list(self.train_losses),
+            "phases": [list(phase) for phase in self.phases],
             "confusion": [list(row) for row in self.confusion],
             "signal_seconds": dict(self.signal_seconds),
         }
@@ -221,6 +256,7 @@ class Evaluation:
                 "status": Status(value["status"]),
                 "seed_signals": tuple(value["seed_signals"]),
                 "train_losses": tuple(value["train_losses"]),
+                "phases": tuple((name, steps) for name, steps in value.get("phases", ())),
                 "confusion": tuple(map(tuple, value.get("confusion", ()))),
             }
         )

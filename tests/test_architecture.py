@@ -9,17 +9,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"errors", "options", "reproducibility", "types", "environment", "files", "__init__"},
+    {"errors", "options", "reproducibility", "types", "environment", "files"},
     {"interfaces", "registry", "workers"},
     {"data", "networks"},
-    {"train", "scores"},
+    {"train", "scores", "checkpoint", "export"},
+    {"backbones"},
     {"teach"},
-    {"distill", "evaluate"},
-    {"search", "validate", "worth", "tracking", "testing", "calibrate"},
+    {"knowledge"},
+    {"distill", "evaluate", "compress", "pretrain"},
+    {"search", "validate", "worth", "tracking", "testing", "calibrate", "retrain"},
     {"consistency", "config"},
     {"stages"},
     {"pipeline"},
-    {"cli", "cli_interop"},
+    {"cli", "cli_interop", "cli_backbones"},
 ]
 
 
@@ -62,6 +64,9 @@ def test_stages_do_not_import_one_another() -> None:
         "controls",
         "trust",
         "ledger",
+        "retrained_models",
+        "compressed",
+        "lesson",
         "__init__",
     }
     names = {path.stem for path in stages.glob("*.py")} - shared
@@ -85,9 +90,10 @@ def test_training_and_distilling_import_without_the_heavy_libraries() -> None:
         "nas_proxy.validate.ranks",
         "search_spaces.convnet",
         "search_spaces.nasbench201",
+        "search_spaces.torchvision_backbones",
         *(
             f"nas_proxy.{path.parent.name}.{path.stem}"
-            for part in ("networks", "teach", "distill")
+            for part in ("networks", "backbones", "pretrain", "teach", "knowledge", "distill")
             for path in (ROOT / "nas_proxy" / part).glob("[!_]*.py")
         ),
     ]

@@ -21,6 +21,9 @@ from nas_proxy.data.crops import random_boxes
 from nas_proxy.errors import ConfigError, did_you_mean
 from nas_proxy.options import Fraction, NonNegativeFloat, Options
 
+LATER_FIELDS = ("rotation", "colour_jitter")
+"""Of `Augmentation`; files from before there were any have other hashes with them."""
+
 DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
 DSA_STRATEGY_WITHOUT_FLIP = "color_crop_cutout_scale_rotate"
 
@@ -36,6 +39,9 @@ class Augmentation(Options):
         crop: Largest shift in each direction as a share of the image's side; 0.125 is the usual
             padding of 4 for 32 pixels.
         flip: Mirror half of the images; wrong for digits and other written characters.
+        rotation: Largest angle in degrees, in either direction; zeros move in.
+        colour_jitter: Strength of random changes of brightness, contrast and saturation, which are
+            moved by up to this share of a deviation or multiplied by 1 plus or minus up to it.
         cutout: Side of the erased square as a share of the image's side (DeVries and Taylor 2017).
         dsa: Families of differentiable Siamese augmentation joined by `_`, such as
             `color_crop_cutout_flip_scale_rotate`; one of them is drawn for each batch. Empty for
@@ -49,6 +55,8 @@ class Augmentation(Options):
     resized_crop: Fraction = 0.0
     crop: Fraction = 0.0
     flip: bool = False
+    rotation: NonNegativeFloat = 0.0
+    colour_jitter: Fraction = 0.0
     cutout: Fraction = 0.0
     dsa: str = ""
     mixup: NonNegativeFloat = 0.0
@@ -71,6 +79,10 @@ class Augmentation(Options):
             images = shift(images, self.crop, len(images), generator)
         if self.flip:
             images = mirror(images, len(images), generator)
+        if self.rotation:
+            images = rotate(images, self.rotation, len(images), generator)
+        if self.colour_jitter:
+            images = jitter(images, self.colour_jitter, len(images), generator)
         if self.cutout:
             images = erase(images, self.cutout, len(images), generator)
         if self.dsa:
@@ -176,6 +188,31 @@ def mirror(images: Tensor, num: int, generator: torch.Generator) -> Tensor:
     return torch.where(mirrored, images.flip(-1), images)
 
 
+def rotate(images: Tensor, degrees: float, num: int, generator: torch.Generator) -> Tensor:
+    """Turn images by up to so many degrees in either direction; `num` as in `shift`."""
+    angle = (_uniform((num,), images, generator) - 0.5) * 2 * math.radians(degrees)
+    zero = torch.zeros_like(angle)
+    return _affine(images, [[angle.cos(), -angle.sin(), zero], [angle.sin(), angle.cos(), zero]])
+
+
+def jitter(images: Tensor, strength: float, num: int, generator: torch.Generator) -> Tensor:
+    """Change brightness, contrast and saturation, in this order; `num` as in `shift`.
+
+    Args:
+        images: Normalised, `(n, c, h, w)`.
+        strength: Brightness moves by up to this share of the data set's deviation; the distance
+            from the image's mean, and that from grey, are multiplied by 1 +- up to it.
+        num: As in `shift`.
+        generator: On the device of `images`.
+    """
+    draws = strength * (2 * _uniform((3, num, 1, 1, 1), images, generator) - 1)
+    images = images + draws[0]
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = (images - mean) * (1 + draws[1]) + mean
+    grey = images.mean(dim=1, keepdim=True)
+    return (images - grey) * (1 + draws[2]) + grey
+
+
 def erase(images: Tensor, share: float, num: int, generator: torch.Generator) -> Tensor:
     """Set a rectangle to zero, whose sides are `share` of the image's and which may stick out.
 
@@ -267,9 +304,7 @@ def _scale(images: Tensor, num: int, generator: torch.Generator) -> Tensor:
 
 
 def _rotate(images: Tensor, num: int, generator: torch.Generator) -> Tensor:
-    angle = (_uniform((num,), images, generator) - 0.5) * 2 * math.radians(15)
-    zero = torch.zeros_like(angle)
-    return _affine(images, [[angle.cos(), -angle.sin(), zero], [angle.sin(), angle.cos(), zero]])
+    return rotate(images, 15, num, generator)
 
 
 _FAMILIES: dict[str, tuple[Change, ...]] = {

@@ -199,8 +199,8 @@ def decode(
 
     def work(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as image:
-            square = _square(_to_rgb(ImageOps.exif_transpose(image)), image_size)
-        return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+            resized = square(to_rgb(ImageOps.exif_transpose(image)), image_size)
+        return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
     return _for_each_file(root, files, work, progress, "decoding")
 
@@ -266,7 +266,8 @@ def _only_in(part: Path, names: Iterable[str], others: Container[str]) -> str:
     return f"{', '.join(map(repr, extra[:5]))}{more} only in {part.name}/; "
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Colours of any image with a known range of values; others are a ValueError."""
     if image.mode == "RGB":
         return image
     if image.mode == "I" or image.mode.startswith("I;16"):
@@ -283,7 +284,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
+def square(image: Image.Image, size: int) -> Image.Image:
     """Resize the shorter side to `size` and keep the middle, without making the parts cut off."""
     (width, height), short = image.size, min(image.size)
     full = (size * width // short, size * height // short)

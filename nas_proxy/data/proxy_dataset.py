@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from nas_proxy.data.augment import Augmentation
+from nas_proxy.data.augment import LATER_FIELDS, Augmentation
 from nas_proxy.data.multi_formation import decode
 from nas_proxy.data.transforms import denormalise, stretch
 from nas_proxy.errors import ProxyFileError, shorten
@@ -23,7 +23,6 @@ from nas_proxy.types import DatasetSpec
 
 FORMAT = "nas_proxy.proxy_dataset/2"
 _METADATA_KEY = "nas_proxy"  # the one entry of the file's header
-_TUPLES = ("class_names", "image_shape", "mean", "std")
 _NOT_IN_ID = ("costs", "peak_memory_mib", "hardware", "versions")
 _MAX_SUM_ERROR = 1e-3  # of a soft label: half precision rounds a hundred classes to less
 
@@ -328,16 +327,17 @@ class ProxyDataset:
         plain = replace(self, images=torch.empty(0), labels=torch.empty(0))
         metadata = asdict(plain)
         del metadata["images"], metadata["labels"]
+        # Left out where they do nothing, so that files keep the id that was written into them.
+        for name in LATER_FIELDS:
+            if not metadata["augmentation"][name]:
+                del metadata["augmentation"][name]
         return json.loads(canonical_json(metadata))  # type: ignore[no-any-return]
 
 
 def _revive(metadata: dict[str, Any]) -> dict[str, Any]:
-    spec: dict[str, Any] = {
-        name: tuple(value) if name in _TUPLES else value for name, value in metadata["spec"].items()
-    }
     return {
         **metadata,
-        "spec": DatasetSpec(**spec),
+        "spec": DatasetSpec.from_json(metadata["spec"]),
         "augmentation": Augmentation(**metadata["augmentation"]),
         "learning_rate_rule": LearningRateRule(**metadata["learning_rate_rule"]),
         "networks": _records(metadata["networks"]),

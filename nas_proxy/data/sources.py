@@ -7,94 +7,40 @@ settings, so that no run has trained on what another tests with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
-from tarfile import TarError
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nas_proxy.data.folder import data_root, list_folder, read_images, user_cache_folder
+from nas_proxy.data.found import (
+    FETCH_ERRORS,
+    DatasetSource,
+    DataSettings,
+    FoundImages,
+    not_fetched,
+    not_found,
+    required_image_size,
+)
 from nas_proxy.data.splits import stratified_split
+from nas_proxy.data.torchvision_sets import TORCHVISION_SETS
 from nas_proxy.data.transforms import channel_statistics, resize
 from nas_proxy.errors import DataError, did_you_mean
 from nas_proxy.interfaces import Progress, no_progress
-from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveInt
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.types import DatasetSpec, ImageDataset, Splits
+
+__all__ = ["DATASETS", "DataSettings", "DatasetSource", "FoundImages", "load_splits"]
 
 TEST_FRACTION = 0.2
 """Share of each class that is held out where a data set has no test part of its own."""
 
 IMAGENETTE_COUNTS = (9469, 3925)
 """Images of Imagenette's train/ and val/: fewer mean that unpacking was interrupted."""
-
-# What torchvision raises when it fetches, unpacks or checks a file.
-_FETCH_ERRORS = (OSError, RuntimeError, HTTPException, TarError, EOFError)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings(Options):
-    """The configuration section `data`.
-
-    Attributes:
-        name: One of `DATASETS`.
-        root: Folder with the data; None is $NAS_PROXY_DATA or else the user's cache folder.
-        classes: Classes to keep, by name or label, renumbered in this order; None keeps all. A
-            number means the class of that name where classes are named by numbers.
-        images_per_class: Limit of training images of each class, drawn at random before they
-            are divided into search_train and search_val; None keeps all. Test images have none.
-        image_size: Height and width in pixels; None keeps the data set's own.
-        val_fraction: Share of each class's training images that goes into search_val.
-        seed: Decides the limit's draw and the division; independent of the study's seed.
-        download: Whether a missing data set may be fetched from its authors' site.
-    """
-
-    name: str = "digits"
-    root: str | None = None
-    classes: tuple[str | NonNegativeInt, ...] | None = None
-    images_per_class: PositiveInt | None = None
-    image_size: PositiveInt | None = None
-    val_fraction: Annotated[float, Bound(gt=0, lt=1)] = 0.2
-    seed: NonNegativeInt = 0
-    download: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class FoundImages:
-    """A data set before anything is chosen from it.
-
-    Attributes:
-        class_names: One name per class, in label order.
-        labels: int64, `(n,)`.
-        is_test: bool, `(n,)`; None where the data set has no test part of its own.
-        read: From the indices `(k,)` of each part to its images, uint8 `(k, c, h, w)`.
-    """
-
-    class_names: tuple[str, ...]
-    labels: Tensor
-    is_test: Tensor | None
-    read: Callable[[Sequence[Tensor]], list[Tensor]]
-
-
-@dataclass(frozen=True)
-class DatasetSource:
-    """One entry of `DATASETS`.
-
-    Attributes:
-        summary: One line for `nas-proxy list datasets`.
-        licence: The terms under which the images may be used, in words.
-        find: Finds or fetches the data; raises DataError if it cannot.
-    """
-
-    summary: str
-    licence: str
-    find: Callable[[DataSettings, Progress], FoundImages]
 
 
 def load_splits(settings: DataSettings, *, progress: Progress = no_progress) -> Splits:
@@ -120,7 +66,8 @@ def load_splits(settings: DataSettings, *, progress: Progress = no_progress) -> 
     found = DATASETS[settings.name].find(settings, progress)
     names, labels = _choose_classes(found, settings)
     is_test = _hold_out(labels, names) if found.is_test is None else found.is_test
-    parts = (*_divide(labels, ~is_test, names, settings), _members(is_test & (labels >= 0)))
+    tested = _members(is_test & (labels >= 0))
+    parts = (*_divide(labels, ~is_test, found.is_val, names, settings), tested)
     divided = found.read(parts)
     if settings.image_size is not None:
         divided = [resize(images, settings.image_size) for images in divided]
@@ -195,10 +142,32 @@ def _hold_out(labels: Tensor, names: Sequence[str]) -> Tensor:
 
 
 def _divide(
-    labels: Tensor, trainable: Tensor, names: Sequence[str], settings: DataSettings
+    labels: Tensor,
+    trainable: Tensor,
+    is_val: Tensor | None,
+    names: Sequence[str],
+    settings: DataSettings,
 ) -> tuple[Tensor, Tensor]:
     """The indices of search_train and search_val, each in ascending order."""
     generator = make_generator(derive_seed("split", settings.seed))
+    if is_val is not None:  # the authors' own part
+        train = _limited(labels, trainable & ~is_val, names, settings, generator, needed=1)
+        return train, _members(is_val & (labels >= 0))
+    indices = _limited(labels, trainable, names, settings, generator, needed=2)
+    first, second = stratified_split(labels[indices], settings.val_fraction, generator)
+    return indices[first], indices[second]
+
+
+def _limited(
+    labels: Tensor,
+    trainable: Tensor,
+    names: Sequence[str],
+    settings: DataSettings,
+    generator: torch.Generator,
+    *,
+    needed: int,
+) -> Tensor:
+    """Indices of at most `images_per_class` images of each class, in ascending order."""
     pool = []
     for label, name in enumerate(names):
         members = _members(trainable & (labels == label))
@@ -208,15 +177,16 @@ def _divide(
                 f"class {name!r} of {settings.name} has {len(members)} training image(s), but "
                 f"data.images_per_class asks for {limit}; lower it or give the class more images"
             )
-        if limit < 2:
+        if limit < needed:
+            why = (
+                "two are needed: one to train, one to validate" if needed == 2 else "one is needed"
+            )
             raise DataError(
-                f"class {name!r} of {settings.name} has {limit} training image(s), but two are "
-                "needed: one to train, one to validate; add more or raise data.images_per_class"
+                f"class {name!r} of {settings.name} has {limit} training image(s), but {why}; "
+                "add more or raise data.images_per_class"
             )
         pool.append(members[torch.randperm(len(members), generator=generator)[:limit]])
-    indices = torch.cat(pool).sort().values
-    first, second = stratified_split(labels[indices], settings.val_fraction, generator)
-    return indices[first], indices[second]
+    return torch.cat(pool).sort().values
 
 
 def _find_digits(settings: DataSettings, progress: Progress) -> FoundImages:
@@ -241,14 +211,14 @@ def _find_cifar(name: str, settings: DataSettings, progress: Progress) -> FoundI
             data_class(str(root), train=is_train, download=settings.download)
             for is_train in (True, False)
         )
-    except _FETCH_ERRORS as error:
+    except FETCH_ERRORS as error:
         folder = root / data_class.base_folder
         faults = _faults(data_class, folder)
         # torchvision does not fetch again for the file of class names alone.
         if settings.download and faults.keys() - {data_class.meta["filename"]}:
-            raise _not_fetched(data_class.url, folder, error) from error
+            raise not_fetched(data_class.url, folder, error) from error
         if not folder.is_dir():
-            raise _not_found(name, root, origin, data_class.base_folder, "170 MB") from error
+            raise not_found(name, root, origin, data_class.base_folder, "170 MB") from error
         raise DataError(
             f"{name} in {folder} cannot be used: {', '.join(faults.values()) or error}; delete "
             "that folder, then put a whole copy there or pass data.download=true to fetch one"
@@ -277,24 +247,8 @@ def _faults(data_class: Any, folder: Path) -> dict[str, str]:
     return faults
 
 
-def _not_found(name: str, root: Path, origin: str, folder: str, size: str) -> DataError:
-    return DataError(
-        f"{name} was not found in {root} (from {origin}): put {folder} there, or pass "
-        f"data.download=true to fetch {size} from the authors' site"
-    )
-
-
-def _not_fetched(url: str, folder: Path, error: Exception) -> DataError:
-    reason = str(error).rstrip(".")
-    if type(error) is RuntimeError:  # torchvision's own, from comparing checksums
-        reason = f"the md5 of what arrived is not the published one ({reason})"
-    return DataError(
-        f"{url} could not be downloaded ({reason}): try again, or put its content in {folder}"
-    )
-
-
 def _find_image_folder(settings: DataSettings, progress: Progress) -> FoundImages:
-    image_size = _image_size(settings)
+    image_size = required_image_size(settings)
     root, origin = data_root(settings.root)
     if root == user_cache_folder() or not root.is_dir():
         raise DataError(
@@ -309,18 +263,18 @@ def _find_image_folder(settings: DataSettings, progress: Progress) -> FoundImage
 def _find_imagenette(settings: DataSettings, progress: Progress) -> FoundImages:
     from torchvision.datasets import Imagenette
 
-    image_size = _image_size(settings)  # before anything is fetched
+    image_size = required_image_size(settings)  # before anything is fetched
     root, origin = data_root(settings.root)
     folder = root / "imagenette2-160"
     if not settings.download and not folder.is_dir():
-        raise _not_found("Imagenette", root, origin, folder.name, "100 MB")
+        raise not_found("Imagenette", root, origin, folder.name, "100 MB")
     try:
         data = Imagenette(str(root), split="train", size="160px", download=settings.download)
         listing = list_folder(folder)
-    except (*_FETCH_ERRORS, DataError) as error:
+    except (*FETCH_ERRORS, DataError) as error:
         if folder.is_dir():  # torchvision takes it for complete
             raise _incomplete(folder, str(error)) from error
-        raise _not_fetched(Imagenette._ARCHIVES["160px"][0], folder, error) from error
+        raise not_fetched(Imagenette._ARCHIVES["160px"][0], folder, error) from error
     num_test = 0 if listing.is_test is None else int(listing.is_test.sum())
     counts = (len(listing.files) - num_test, num_test)
     if counts != IMAGENETTE_COUNTS:
@@ -336,15 +290,6 @@ def _incomplete(folder: Path, reason: str) -> DataError:
         f"Imagenette in {folder} is incomplete ({reason}): delete that folder, then put a whole "
         "copy there or pass data.download=true to fetch one"
     )
-
-
-def _image_size(settings: DataSettings) -> int:
-    if settings.image_size is None:
-        raise DataError(
-            f"data.name={settings.name} needs data.image_size, such as 64: its images have no "
-            "size in common"
-        )
-    return settings.image_size
 
 
 _CIFAR_LICENCE = (
@@ -379,5 +324,6 @@ DATASETS: Mapping[str, DatasetSource] = {
         "That of the folder's images, which nas_proxy does not know.",
         _find_image_folder,
     ),
+    **TORCHVISION_SETS,
 }
 """The data sets that `data.name` may name."""

@@ -8,8 +8,8 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.data.transforms import chunk_length, normalise
-from nas_proxy.distill.checkpoint import Checkpointer
 from nas_proxy.distill.recording import Recording
 from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.reproducibility import content_hash

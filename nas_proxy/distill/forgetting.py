@@ -18,8 +18,9 @@ from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
 from nas_proxy.teach.settings import DEFAULT_TEACHER
 from nas_proxy.teach.teacher import Teacher
-from nas_proxy.train.loop import TrainingSet, train
+from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 
 _SHOWN_EVERY = 20  # steps between two reports of progress
 

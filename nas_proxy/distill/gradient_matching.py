@@ -21,8 +21,9 @@ from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.options import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator
-from nas_proxy.train.loop import TrainingSet, train
+from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 
 Metric = Literal["cosine", "mse", "l1"]
 

@@ -26,7 +26,7 @@ from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.teach.settings import TeacherOption, TeacherSettings
 from nas_proxy.teach.teacher import Teacher
 from nas_proxy.teach.training import obtain_teachers
-from nas_proxy.train.loop import num_parts
+from nas_proxy.train.measuring import num_parts
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 _SMALLEST_AREA = 0.08  # of a crop, as published

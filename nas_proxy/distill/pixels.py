@@ -11,13 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation, dsa_families, siamese_augment
 from nas_proxy.data.multi_formation import decode, encode
 from nas_proxy.data.proxy_dataset import Labelling, LearningRateRule, ProxyDataset
 from nas_proxy.data.splits import draw_per_class
 from nas_proxy.data.transforms import normalise
 from nas_proxy.data.whitening import Whitening
-from nas_proxy.distill.checkpoint import Checkpointer
 from nas_proxy.distill.lamb import Lamb
 from nas_proxy.distill.recording import Recording
 from nas_proxy.distill.synthetic import RealImages, SyntheticImages

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 
+from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.multi_formation import encode
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import normalise
-from nas_proxy.distill.checkpoint import Checkpointer
 from nas_proxy.distill.rank_aware_images import Composition
 from nas_proxy.distill.rank_aware_state import TrainingState
 from nas_proxy.distill.rank_aware_work import MIN_ARCHITECTURES, RANDOM, STREAM, RankAwareWork

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nas_proxy.distill.checkpoint import Checkpointer
+from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.distill.rank_aware_training import Outcome
 from nas_proxy.distill.recording import Recording
 

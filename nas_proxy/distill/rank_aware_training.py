@@ -13,8 +13,9 @@ from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.evaluate.trained_signals import Judges
 from nas_proxy.interfaces import Builder
 from nas_proxy.scores.signals import higher_is_better
-from nas_proxy.train.loop import TrainingSet, num_parts
+from nas_proxy.train.measuring import num_parts
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture, DatasetSpec, Fidelity
 
 

@@ -25,7 +25,7 @@ from nas_proxy.distill.rank_aware_training import (
 from nas_proxy.errors import StudyError
 from nas_proxy.interfaces import CalibrationSample, DistillContext
 from nas_proxy.reproducibility import derive_seed
-from nas_proxy.train.loop import TrainingSet
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset
 
 if TYPE_CHECKING:

@@ -33,8 +33,9 @@ from nas_proxy.reproducibility import (
     isolated_rng,
     make_generator,
 )
-from nas_proxy.train.loop import TrainingSet, train
+from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 FORMAT = "nas_proxy.trajectory/1"
@@ -64,7 +65,7 @@ class ExpertRecipe:
     @property
     def num_epochs(self) -> int:
         """Epochs that an expert trains; its trajectory has one point more, the first."""
-        assert self.train.num_epochs is not None
+        assert isinstance(self.train.num_epochs, int)
         return self.train.num_epochs
 
     def id(self, spec: DatasetSpec) -> str:

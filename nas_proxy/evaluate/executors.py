@@ -72,20 +72,43 @@ def evaluate_all(
     log: EvaluationLog,
     progress: Progress = no_progress,
 ) -> list[Evaluation]:
-    """Evaluate what `log` does not hold yet, and keep each result there as it arrives.
+    """Evaluate each architecture once with one seed; otherwise as `evaluate_jobs`.
 
     Returns:
         One evaluation per architecture, in their order.
     """
+    jobs = [(architecture, seed) for architecture in architectures]
+    return evaluate_jobs(executor, factory, jobs, log, progress)
+
+
+def evaluate_jobs(
+    executor: Executor,
+    factory: EvaluatorFactory,
+    jobs: Sequence[tuple[Architecture, int]],
+    log: EvaluationLog,
+    progress: Progress = no_progress,
+) -> list[Evaluation]:
+    """Evaluate what `log` does not hold yet, and keep each result there as it arrives.
+
+    Args:
+        executor: Where the evaluations run.
+        factory: How.
+        jobs: Architectures, each with a seed; what comes twice is evaluated once.
+        log: Where the results are kept.
+        progress: Told after each.
+
+    Returns:
+        One evaluation per job, in their order.
+    """
     waiting: list[Future[Evaluation]] = []
-    missing = [a for a in dict.fromkeys(architectures) if log.get(a, seed) is None]
-    num_total, num_done = len(set(architectures)), len(set(architectures)) - len(missing)
+    missing = [job for job in dict.fromkeys(jobs) if log.get(*job) is None]
+    num_total, num_done = len(set(jobs)), len(set(jobs)) - len(missing)
     progress(num_done, num_total)
     queue = iter(missing)
     # Where submitting is evaluating, one at a time: the next must not hold up what is finished.
     window = 1 if executor.num_workers == 1 else 2 * executor.num_workers
     while num_done < num_total:
-        for architecture in islice(queue, window - len(waiting)):
+        for architecture, seed in islice(queue, window - len(waiting)):
             waiting.append(executor.submit(factory, architecture, seed))
         finished = wait(waiting, return_when=FIRST_COMPLETED).done
         for future in [future for future in waiting if future in finished]:
@@ -93,7 +116,7 @@ def evaluate_all(
             log.append(future.result())
             num_done += 1
             progress(num_done, num_total)
-    found = [log.get(architecture, seed) for architecture in architectures]
+    found = [log.get(*job) for job in jobs]
     return [evaluation for evaluation in found if evaluation is not None]
 
 

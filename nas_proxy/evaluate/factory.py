@@ -18,13 +18,15 @@ from nas_proxy.data.whitening import Whitening
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.evaluate.trained_signals import Judges, some_of
 from nas_proxy.interfaces import Builder, ZeroCostScore
+from nas_proxy.knowledge.lesson import Lesson
+from nas_proxy.knowledge.unlabelled import read_unlabelled, with_unlabelled
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.signals import MAX_FIT_IMAGES
 from nas_proxy.teach.labelling import labeller_of
 from nas_proxy.teach.teacher import Ensemble, over_dataset
 from nas_proxy.teach.training import read_teacher
-from nas_proxy.train.loop import TrainingSet
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec, Fidelity, ImageDataset, Splits
 
 NUM_SCORE_IMAGES = 64  # real images that zero-cost scores look at
@@ -49,6 +51,8 @@ class NetworkEvaluatorFactory:
         requested: Trained signals that are measured on request alone, without checkpoints.
         teachers: Files of the trained networks with which `teacher_agreement` is measured.
         score_on: A proxy data set's file whose images zero-cost scores look at; None: real ones.
+        keep: Folder in which trained weights stay; see `NetworkEvaluator`.
+        lesson: What networks learn beside the labels; None: nothing.
     """
 
     data: DataSettings
@@ -63,11 +67,14 @@ class NetworkEvaluatorFactory:
     requested: tuple[str, ...] = ()
     teachers: tuple[Path, ...] = ()
     score_on: Path | None = None
+    keep: Path | None = None
+    lesson: Lesson | None = None
 
     def build(self) -> NetworkEvaluator:
         """Load the images and put them on the device, every one at the size of the training."""
         splits = load_splits(self.data)
-        search_train = _on(splits.search_train, torch.device(self.device))
+        device = torch.device(self.device)
+        search_train = _on(splits.search_train, device)
         return NetworkEvaluator(
             space=self.space,
             scores=self.scores,
@@ -77,6 +84,8 @@ class NetworkEvaluatorFactory:
             fidelity=self.fidelity,
             judges=None if self.train_on is None else self._judges(splits, search_train),
             keep_confusion=self.keep_confusion,
+            keep=self.keep,
+            teaching=None if self.lesson is None else self.lesson.open(splits.spec, device),
         )
 
     def _score_images(self, search_train: ImageDataset) -> tuple[Tensor, Tensor]:
@@ -101,12 +110,16 @@ class NetworkEvaluatorFactory:
         zca = None if proxy_dataset is None else proxy_dataset.zca
         whitening = None if zca is None else Whitening.fit(search_train, zca)
         training_set = self._training_set(search_train, proxy_dataset, size)
+        own_images = training_set
+        if self.lesson is not None and self.lesson.settings.unlabelled is not None:
+            unlabelled = read_unlabelled(Path(self.lesson.settings.unlabelled), splits.spec)
+            training_set = with_unlabelled(training_set, resize(unlabelled, size))
         wants_fit = {"fit_loss", "fit_accuracy", "generalisation_gap"} & set(self.requested)
         return Judges(
             measured_on=_prepared(judge, whitening, size),
             split="test" if self.judged_by == "test" else "val",
             training_set=training_set,
-            fit_on=some_of(training_set, MAX_FIT_IMAGES) if wants_fit else None,
+            fit_on=some_of(own_images, MAX_FIT_IMAGES) if wants_fit else None,
             teacher_probabilities=self._teacher_probabilities(judge),
         )
 
@@ -143,10 +156,14 @@ class NetworkEvaluatorFactory:
 def training_fidelity(
     settings: TrainSettings, spec: DatasetSpec, dataset_id: str, num_images: int
 ) -> Fidelity:
-    """The fidelity of training on `num_images` images that `dataset_id` identifies."""
+    """The fidelity of training on `num_images` images that `dataset_id` identifies.
+
+    Its `num_steps` is 0 where each architecture says itself how long it is trained.
+    """
+    own_length = settings.num_epochs == "architecture"
     return Fidelity(
         dataset_id=dataset_id,
-        num_steps=settings.steps_for(num_images),
+        num_steps=0 if own_length else settings.steps_for(num_images),
         batch_size=min(settings.batch_size, num_images),
         image_size=settings.image_size or spec.image_shape[1],
         space_fidelity=dict(settings.space_fidelity),

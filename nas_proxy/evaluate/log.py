@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from nas_proxy.errors import StudyError
-from nas_proxy.files import drop_partial_line
+from nas_proxy.files import append_line, drop_partial_line
 from nas_proxy.reproducibility import canonical_json
 from nas_proxy.types import Architecture, Evaluation
 
@@ -48,11 +47,7 @@ class EvaluationLog:
         Raises:
             OSError: If the disk is full or the folder cannot be written.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
-            file.write(canonical_json(evaluation.to_json()).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self._path, canonical_json(evaluation.to_json()))
         self._remember(evaluation)
 
     def _remember(self, evaluation: Evaluation) -> None:

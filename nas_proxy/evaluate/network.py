@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nas_proxy.errors import EvaluationError
+from nas_proxy.errors import EvaluationError, StudyError
+from nas_proxy.evaluate.kept import KeptTraining
 from nas_proxy.evaluate.trained_signals import Judges, Watch
-from nas_proxy.interfaces import Builder, ZeroCostScore
-from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
-from nas_proxy.train.loop import TrainResult, train
+from nas_proxy.interfaces import Builder, SearchSpace, ZeroCostScore
+from nas_proxy.knowledge.lesson import Teaching, taught_training
+from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
+from nas_proxy.train.loop import TrainResult
+from nas_proxy.train.phases import Phase, num_steps_of
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, Status
 
@@ -33,6 +37,9 @@ class NetworkEvaluator:
         judges: What networks are trained on and measured with; None measures zero-cost signals
             alone.
         keep_confusion: Whether evaluations carry the confusion matrix.
+        keep: Folder in which the weights of each training stay, and from which a training that was
+            killed continues; None keeps nothing.
+        teaching: What networks learn beside the labels; None: nothing.
     """
 
     space: Builder
@@ -43,9 +50,16 @@ class NetworkEvaluator:
     fidelity: Fidelity
     judges: Judges | None = None
     keep_confusion: bool = False
+    keep: Path | None = None
+    teaching: Teaching | None = None
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        """Measure all signals; whatever goes wrong makes a failed evaluation with its reason."""
+        """Measure all signals; whatever goes wrong makes a failed evaluation with its reason.
+
+        Raises:
+            StudyError: If what was kept of a training is damaged or belongs to another one.
+            OSError: If it cannot be kept.
+        """
         evaluation = Evaluation(architecture, self.fidelity, seed, Status.FAILED)
         started, worked = time.perf_counter(), time.process_time()
         try:
@@ -58,7 +72,9 @@ class NetworkEvaluator:
                 signals={**signals, **evaluation.signals},
                 signal_seconds={**costs, **evaluation.signal_seconds},
             )
-        except Exception as error:  # noqa: BLE001 - a plug-in's network may raise anything
+        except Exception as error:
+            if self.keep is not None and isinstance(error, StudyError | OSError):
+                raise  # the disk's fault, not the architecture's
             evaluation = replace(evaluation, reason=failure_reason(error))
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()  # what an out-of-memory error left behind
@@ -91,7 +107,7 @@ class NetworkEvaluator:
         seed_signals, results, confusions = [], [], []
         for index in range(self.settings.num_seeds):
             signals, result, confusion = self._train_once(
-                evaluation.architecture, derive_seed("training", evaluation.seed, index)
+                evaluation.architecture, training_seed(evaluation.seed, index)
             )
             seed_signals.append(signals)
             results.append(result)
@@ -104,6 +120,7 @@ class NetworkEvaluator:
             train_losses=tuple(
                 _mean(step) for step in zip(*(r.losses for r in results), strict=True)
             ),
+            phases=results[0].phases,
             confusion=tuple(map(tuple, confusion_rows)),
             signal_seconds={"training": time.perf_counter() - started},
         )
@@ -112,19 +129,63 @@ class NetworkEvaluator:
         self, architecture: Architecture, seed: int
     ) -> tuple[Mapping[str, float], TrainResult, Tensor]:
         assert self.judges is not None
-        space = self.space
-        if self.settings.space_fidelity:
-            space = replace(space, **dict(self.settings.space_fidelity))  # type: ignore[type-var]
+        space = at_fidelity(self.space, self.settings)
+        kept = None if self.keep is None else KeptTraining.of(self.keep, architecture, seed)
         generator = make_generator(seed, self.device)
         # Everything inside: a candidate's own dropout draws from the global generator too.
         with isolated_rng(seed):
-            network = space.build(architecture, self.judges.measured_on.spec).to(self.device)
-            watch = Watch(network, self.judges, self.settings, seed)
-            result = train(network, self.judges.training_set, self.settings, generator, watch)
+            spec, training_set = self.judges.measured_on.spec, self.judges.training_set
+            network = space.build(architecture, spec).to(self.device)
+            phases = _phases(space, architecture, self.settings)
+            num_steps = num_steps_of(phases, len(training_set))
+            measurements = None if kept is None else kept.measurements_file
+            watch = Watch(network, self.judges, self.settings, num_steps, seed, measurements)
+            checkpoint = None if kept is None else kept.checkpoint(self._identity(phases))
+            teaching, seconds = self.teaching, 0.0
+            if teaching is not None:
+                teaching, seconds = teaching.after_generations(
+                    lambda: space.build(architecture, spec).to(self.device),
+                    training_set,
+                    phases,
+                    seed,
+                    checkpoint,
+                )
+            result = taught_training(
+                teaching, network, training_set, phases, generator, watch, checkpoint=checkpoint
+            )
             signals, measured = watch.finish(result)
-        signals["train_seconds"] = result.train_seconds
+        if kept is not None:
+            kept.save(network)
+        signals["train_seconds"] = seconds + result.train_seconds
         signals["images_seen"] = float(result.images_seen)
         return signals, result, measured.confusion
+
+    def _identity(self, phases: Sequence[Phase]) -> str:
+        """What the weights after a training depend on, beside architecture and seed."""
+        spoken = [[phase.name, asdict(phase.settings)] for phase in phases]
+        taught = [] if self.teaching is None else [self.teaching.identity]
+        return content_hash(self.fidelity.to_json(), spoken, *taught)
+
+
+def training_seed(seed: int, index: int = 0) -> int:
+    """The seed of one of the trainings of an evaluation with `seed`."""
+    return derive_seed("training", seed, index)
+
+
+def at_fidelity(space: Builder, settings: TrainSettings) -> Builder:
+    """The space as trainings with `settings` see it: with the options that they reduce."""
+    if not settings.space_fidelity:
+        return space
+    return replace(space, **dict(settings.space_fidelity))  # type: ignore[type-var]
+
+
+def _phases(
+    space: Builder, architecture: Architecture, settings: TrainSettings
+) -> tuple[Phase, ...]:
+    """How the network of an architecture is trained."""
+    if isinstance(space, SearchSpace):
+        return space.training_phases(architecture, settings)
+    return (Phase("training", settings),)
 
 
 def failure_reason(error: BaseException) -> str:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from nas_proxy.errors import StudyError
+from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import derive_seed, make_generator
-from nas_proxy.train.loop import (
-    Measurement,
-    TrainingSet,
-    TrainResult,
-    measure,
-    recalibrate_norms,
-)
+from nas_proxy.train.loop import TrainResult
+from nas_proxy.train.measuring import Measurement, measure, recalibrate_norms
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset
 
 
@@ -48,20 +48,33 @@ class Watch:
         network: The one that trains.
         judges: What it is measured on.
         settings: Its checkpoints, the policy of its norms, its precision.
+        num_steps: Steps of the whole training.
         seed: Of the images on which norms are recalibrated; the training's own draws are apart.
+        file: Where measurements are kept, for a training that continues after a kill; None keeps
+            none.
+
+    Raises:
+        StudyError: If the file is damaged.
     """
 
     def __init__(
-        self, network: nn.Module, judges: Judges, settings: TrainSettings, seed: int
+        self,
+        network: nn.Module,
+        judges: Judges,
+        settings: TrainSettings,
+        num_steps: int,
+        seed: int,
+        file: Path | None = None,
     ) -> None:
         self._network = network
         self._judges = judges
         self._settings = settings
         self._seed = derive_seed("norm images", seed)
-        num_steps = settings.steps_for(len(judges.training_set))
         # In a short training several percentages may be the same step.
         self._steps = {p: max(1, num_steps * p // 100) for p in settings.checkpoints}
-        self._at: dict[int, tuple[int, dict[str, float]]] = {}  # percentage to step and signals
+        self._file = file
+        # Percentage to step and signals.
+        self._at: dict[int, tuple[int, dict[str, float]]] = _read_measurements(file)
 
     def __call__(self, step: int, indices: Tensor, logits: Tensor) -> None:
         """Measure if `step` is a checkpoint."""
@@ -69,6 +82,8 @@ class Watch:
         if reached:
             measured, _ = self._measure()
             self._at.update({percentage: (step, measured) for percentage in reached})
+            if self._file is not None:
+                write_atomically(self._file, json.dumps(self._at))
 
     def finish(self, result: TrainResult) -> tuple[dict[str, float], Measurement]:
         """All signals of the training that gave `result`, and the last measurement."""
@@ -100,6 +115,19 @@ class Watch:
         if real.divergence is not None:
             signals["teacher_agreement"] = -real.divergence
         return signals, real
+
+
+def _read_measurements(file: Path | None) -> dict[int, tuple[int, dict[str, float]]]:
+    if file is None or not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text())
+        return {int(p): (step, signals) for p, (step, signals) in found.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StudyError(
+            f"the measurements {file} are damaged ({error}); delete them and the checkpoint beside "
+            "them to train anew"
+        ) from error
 
 
 def _of_losses(result: TrainResult) -> Mapping[str, float]:

@@ -43,8 +43,11 @@ class WrappedNetwork(Network):
 
         with self.classifier.register_forward_hook(keep):
             logits = self.network(images)
-        # A layer may be used several times; what counts is the use that gave the logits.
-        return next(given for given, answer in found if _is_same(answer, logits)).flatten(1)
+        # A layer may be used several times; what counts is the use that gave the logits. A network
+        # that takes large batches in parts has one such use for each.
+        uses = [given for given, answer in found if is_same(answer, logits)]
+        embedding = uses[0] if uses else torch.cat([given for given, _ in found])
+        return embedding.flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, `(n, num_classes)`."""
@@ -69,7 +72,7 @@ def _last_layer(network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Lin
         logits = network(torch.zeros(2, *image_shape))
     network.train(was_training)
     for layer, answer in found:
-        if _is_same(answer, logits):
+        if is_same(answer, logits):
             return layer
     raise ConfigError(
         f"{type(network).__name__} does not end in a linear layer, so it has no embedding; "
@@ -77,6 +80,6 @@ def _last_layer(network: nn.Module, image_shape: tuple[int, int, int]) -> nn.Lin
     )
 
 
-def _is_same(answer: Tensor, logits: Tensor) -> bool:
+def is_same(answer: Tensor, logits: Tensor) -> bool:
     """Whether they are one tensor, or views of one with another shape."""
     return answer.data_ptr() == logits.data_ptr() and answer.numel() == logits.numel()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from nas_proxy.errors import did_you_mean
 from nas_proxy.evaluate.executors import ExecutorName
-from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveInt
+from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveFloat, PositiveInt
+from nas_proxy.search.pareto import SCORE
 from nas_proxy.train.settings import TrainSettings
 
+COSTS = ("num_params", "flops", "latency")  # objectives to be minimised
 SamplerName = Literal["tpe", "random", "nsga2", "regularized_evolution"]
 
 
@@ -19,10 +23,25 @@ class Constraints(Options):
     Attributes:
         num_params: Trainable parameters.
         flops: Floating-point operations for one image, a multiply-add counted as two.
+        latency_ms: Milliseconds for one image on the study's device, on a CPU with one thread; the
+            median that `nas_proxy.evaluate.latency` measures.
     """
 
     num_params: PositiveInt | None = None
     flops: PositiveInt | None = None
+    latency_ms: PositiveFloat | None = None
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by the names of `COSTS`; latency in seconds."""
+        latency = None if self.latency_ms is None else self.latency_ms / 1000
+        limits = {"num_params": self.num_params, "flops": self.flops, "latency": latency}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    def exceeded(self, sizes: Mapping[str, float]) -> dict[str, float]:
+        """Those of the `sizes`, by the names of `COSTS`, that are beyond their limit."""
+        limits = self.limits
+        return {n: size for n, size in sizes.items() if n in limits and size > limits[n]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +83,9 @@ class SearchSettings(Options):
     Attributes:
         n_trials: Different architectures to evaluate. A larger number continues a finished search.
         sampler: Who proposes architectures.
+        objectives: What is searched for: `score`, which is maximised, and any of `num_params`,
+            `flops` and `latency`, which are minimised. With several of them the search looks for
+            the Pareto front.
         population_size: Of `nsga2` and `regularized_evolution`.
         tournament_size: Members of the population among which `regularized_evolution` picks the
             parent.
@@ -76,6 +98,7 @@ class SearchSettings(Options):
 
     n_trials: PositiveInt = 20
     sampler: SamplerName = "tpe"
+    objectives: tuple[str, ...] = (SCORE,)
     population_size: PositiveInt = 20
     tournament_size: PositiveInt = 5
     constraints: Constraints = field(default_factory=Constraints)
@@ -83,3 +106,32 @@ class SearchSettings(Options):
     num_workers: PositiveInt = 2
     storage: str = "journal"
     guard: GuardSettings = field(default_factory=GuardSettings)
+
+    def __post_init__(self) -> None:
+        """Refuse objectives that do not exist or that the sampler cannot pursue."""
+        for index, name in enumerate(self.objectives):
+            if name not in (SCORE, *COSTS):
+                raise ValueError(
+                    f"unknown objective {name!r}; {did_you_mean(name, (SCORE, *COSTS))}"
+                )
+            if name in self.objectives[:index]:
+                raise ValueError(f"objectives names {name!r} twice; name it once")
+        if SCORE not in self.objectives:
+            raise ValueError(
+                f"objectives {list(self.objectives)} lack score, by which the best are told; add it"
+            )
+        if self.sampler == "regularized_evolution" and len(self.objectives) > 1:
+            raise ValueError(
+                "regularized_evolution pursues one objective, but objectives names "
+                f"{len(self.objectives)}; use the sampler nsga2, tpe or random"
+            )
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The objectives beside the score."""
+        return tuple(name for name in self.objectives if name != SCORE)
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether candidates have to be timed."""
+        return "latency" in self.objectives or self.constraints.latency_ms is not None

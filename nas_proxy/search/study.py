@@ -9,31 +9,29 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import EvaluationError, StudyError
 from nas_proxy.evaluate.executors import Executor
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.files import drop_partial_line
 from nas_proxy.interfaces import EvaluatorFactory, Progress, SearchSpace, no_progress
-from nas_proxy.reproducibility import derive_seed
 from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import Guard, TrialRecord
-from nas_proxy.search.samplers import make_sampler
+from nas_proxy.search.pareto import SCORE
 from nas_proxy.search.settings import SearchSettings
+from nas_proxy.search.storage import open_study, sampler_seed
 from nas_proxy.types import Architecture, Evaluation, Status
 
 logger = logging.getLogger("nas_proxy")
 
 _MAX_IDLE_DRAWS = 300  # consecutive draws that are known or too large before the search gives up
+_STUCK = 10  # so many of them, and every other proposal is left to chance
 _MAX_FIRST_FAILURES = 8  # failures with no success at all: the mistake is not the candidates'
 _MAX_ATTEMPTS = 3  # a candidate that was in flight at so many kills is taken for their cause
 
@@ -49,12 +47,13 @@ class SearchTask:
     Attributes:
         space: What is searched.
         factory: How candidates are evaluated.
-        score: What is maximised.
+        score: What is maximised, alone or among the objectives of the settings.
         settings: How.
         study_name: Optuna's.
         seed: Of the sampler and of every evaluation.
-        sizes: Resources of an architecture by the names of the constraints; empty if its network
-            cannot be built, which its evaluation will then report.
+        sizes: What an architecture costs to use, by the names of `settings.COSTS`: what the
+            constraints and the objectives ask for. Raises an `EvaluationError` if that cannot be
+            measured. It answers the same each time, also in a continued search.
         on_trial: Told each finished trial's number, evaluation and score (None if it failed).
         progress: Told after every trial.
         guard: Watches the ranking; it may end the search.
@@ -66,7 +65,7 @@ class SearchTask:
     settings: SearchSettings
     study_name: str
     seed: int
-    sizes: Callable[[Architecture], dict[str, float]]
+    sizes: Callable[[Architecture], Mapping[str, float]]
     on_trial: Callable[[int, Evaluation, float | None], None] = lambda *_: None
     progress: Progress = no_progress
     guard: Guard | None = None
@@ -89,25 +88,6 @@ class SearchOutcome:
     stopped: str = ""
 
 
-def open_storage(storage: str, folder: Path) -> optuna.storages.BaseStorage | str:
-    """Optuna's storage: a journal in `folder`, repaired if a kill cut its last line, or a URL.
-
-    Raises:
-        StudyError: If the journal is damaged before its last line.
-    """
-    if storage != "journal":
-        return storage
-    path = folder / "optuna_journal.log"
-    drop_partial_line(path)
-    try:
-        return JournalStorage(JournalFileBackend(str(path)))
-    except ValueError as error:
-        raise StudyError(
-            f"{path} is damaged ({error}); move it away to search again with the evaluations that "
-            "are finished, of which none is repeated"
-        ) from error
-
-
 def run_search(
     task: SearchTask,
     executor: Executor,
@@ -121,7 +101,8 @@ def run_search(
             satisfies the constraints.
         RecalibrationNeeded: If the guard asks for it.
     """
-    return _Search(task, executor, log, _open_study(task, storage)).run()
+    study = open_study(task.settings, task.study_name, task.seed, storage)
+    return _Search(task, executor, log, study).run()
 
 
 @dataclass
@@ -146,6 +127,7 @@ class _Search:
         self._open: deque[_Question] = deque()
         self._idle_draws = 0
         self._seen_sizes: dict[str, float] = {}
+        self._chance = RandomSampler(sampler_seed("chance", task.seed, study))
         self._recall()
 
     def run(self) -> SearchOutcome:
@@ -189,16 +171,18 @@ class _Search:
     def _ask(self) -> bool:
         """Open one question; False if the space seems to hold nothing new."""
         while self._idle_draws < _MAX_IDLE_DRAWS:
-            trial = self._study.ask()
-            architecture = self._task.space.suggest(trial)
+            trial, architecture = self._propose()
             trial.set_user_attr(_ARCHITECTURE, architecture.id)
             if self._is_known(trial, architecture) or self._is_infeasible(trial, architecture):
                 self._idle_draws += 1
                 continue
             self._idle_draws = 0
-            logged = self._log.get(architecture, self._task.seed)
-            given_up = self._given_up(trial, architecture)
-            answer = logged or given_up or self._submit(architecture)
+            answer = (
+                self._unmeasurable(architecture)
+                or self._log.get(architecture, self._task.seed)
+                or self._given_up(trial, architecture)
+                or self._submit(architecture)
+            )
             self._open.append(_Question(trial, architecture, answer))
             return True
         if not self._told and not self._open:
@@ -207,6 +191,21 @@ class _Search:
                 f"smallest seen had {_in_words(self._seen_sizes)}; raise the limits"
             )
         return False
+
+    def _propose(self) -> tuple[Trial, Architecture]:
+        """The sampler's next proposal; one that is stuck on what is known is helped by chance.
+
+        TPE with several objectives models each parameter for itself, from a tenth of few trials;
+        on a space of 360 networks it proposed the same ones 300 times in a row after 16 trials.
+        """
+        study = self._study
+        own = study.sampler
+        if self._idle_draws >= _STUCK and self._idle_draws % 2:
+            study.sampler = self._chance
+        trial = study.ask()
+        architecture = self._task.space.suggest(trial)
+        study.sampler = own
+        return trial, architecture
 
     def _submit(self, architecture: Architecture) -> Future[Evaluation]:
         return self._executor.submit(self._task.factory, architecture, self._task.seed)
@@ -218,7 +217,7 @@ class _Search:
             if score is None:
                 self._study.tell(trial, state=TrialState.FAIL)
             else:
-                self._study.tell(trial, score)
+                self._study.tell(trial, self._values(architecture, score))
         elif any(question.architecture == architecture for question in self._open):
             # Its score is not there yet; the first question will teach it to the sampler.
             self._study.tell(trial, state=TrialState.FAIL)
@@ -229,13 +228,16 @@ class _Search:
 
     def _is_infeasible(self, trial: Trial, architecture: Architecture) -> bool:
         """Turn down what exceeds a limit; a pruned trial tells the sampler that it was bad."""
-        limits = {k: v for k, v in vars(self._task.settings.constraints).items() if v is not None}
-        if not limits:
+        constraints = self._task.settings.constraints
+        if not constraints.limits:
             return False
-        sizes = self._task.sizes(architecture)
-        for name in sizes.keys() & limits.keys():
+        try:
+            sizes = self._task.sizes(architecture)
+        except EvaluationError:
+            return False  # see _unmeasurable
+        for name in sizes.keys() & constraints.limits.keys():
             self._seen_sizes[name] = min(sizes[name], self._seen_sizes.get(name, sizes[name]))
-        exceeded = {n: size for n, size in sizes.items() if n in limits and size > limits[n]}
+        exceeded = constraints.exceeded(sizes)
         if not exceeded:
             return False
         trial.set_user_attr(_REASON, f"exceeds search.constraints: {_in_words(exceeded)}")
@@ -243,14 +245,33 @@ class _Search:
         self._outcome.num_infeasible += 1
         return True
 
+    def _unmeasurable(self, architecture: Architecture) -> Evaluation | None:
+        """A failure for what has no value to compare or to limit: it is not worth training."""
+        if not (self._task.settings.costs or self._task.settings.constraints.limits):
+            return None
+        try:
+            self._task.sizes(architecture)
+        except EvaluationError as error:
+            return self._failed(architecture, str(error))
+        return None
+
+    def _values(self, architecture: Architecture, score: float) -> list[float]:
+        """What Optuna is told, in the order of the objectives."""
+        costs = self._task.settings.costs
+        values = {SCORE: score, **(self._task.sizes(architecture) if costs else {})}
+        return [values[name] for name in self._task.settings.objectives]
+
     def _given_up(self, trial: Trial, architecture: Architecture) -> Evaluation | None:
         attempts = trial.user_attrs.get(_ATTEMPTS, 0)
         if attempts < _MAX_ATTEMPTS:
             return None
-        reason = f"the program was killed {attempts} times while this was evaluated"
-        return Evaluation(
-            architecture, self._task.factory.fidelity, self._task.seed, Status.FAILED, reason=reason
+        return self._failed(
+            architecture, f"the program was killed {attempts} times while this was evaluated"
         )
+
+    def _failed(self, architecture: Architecture, reason: str) -> Evaluation:
+        fidelity = self._task.factory.fidelity
+        return Evaluation(architecture, fidelity, self._task.seed, Status.FAILED, reason=reason)
 
     def _tell(self, question: _Question) -> None:
         evaluation = self._await(question)
@@ -260,7 +281,7 @@ class _Search:
             question.trial.set_user_attr(_REASON, evaluation.reason)
             self._study.tell(question.trial, state=TrialState.FAIL)
         else:
-            self._study.tell(question.trial, score)
+            self._study.tell(question.trial, self._values(question.architecture, score))
         self._remember(question.trial.number, evaluation, score)
         self._task.on_trial(question.trial.number, evaluation, score)
         self._refuse_hopeless(_MAX_FIRST_FAILURES)
@@ -311,7 +332,9 @@ class _Search:
             elif evaluation.architecture.id in self._told:
                 self._outcome.num_duplicates += 1
             elif trial.state == TrialState.COMPLETE or _REASON in trial.user_attrs:
-                self._remember(trial.number, evaluation, trial.value)
+                index = self._task.settings.objectives.index(SCORE)
+                score = trial.values[index] if trial.values else None
+                self._remember(trial.number, evaluation, score)
 
     def _requeue(self, trial: FrozenTrial) -> None:
         attempts = trial.user_attrs.get(_ATTEMPTS, 0) + 1
@@ -324,21 +347,8 @@ class _Search:
         return f"best score {max(scores):.4g}" if scores else "no success yet"
 
 
-def _open_study(task: SearchTask, storage: optuna.storages.BaseStorage | str) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # progress is shown by the caller
-    try:
-        study = optuna.create_study(
-            study_name=task.study_name, storage=storage, direction="maximize", load_if_exists=True
-        )
-    except Exception as error:  # a driver's own exceptions, whichever database it is
-        if isinstance(error, OSError):
-            raise
-        raise StudyError(f"search.storage {storage!r} cannot be opened: {error}") from error
-    # A continued study must not draw the numbers again that it drew before.
-    seed = derive_seed("sampler", task.seed, len(study.get_trials(deepcopy=False))) % 2**32
-    study.sampler = make_sampler(task.settings, seed)
-    return study
-
-
 def _in_words(sizes: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:,.0f}" for name, value in sizes.items())
+    return ", ".join(
+        f"{name} {1000 * value:.3g} ms" if name == "latency" else f"{name} {value:,.0f}"
+        for name, value in sizes.items()
+    )

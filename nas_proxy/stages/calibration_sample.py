@@ -48,8 +48,8 @@ class SampleReferences:
         reference = self._settings.reference
         if self._table is not None:
             return f"{reference.value} of {Path(reference.table or '').name}"
-        num_steps = self._factory().fidelity.num_steps
-        return f"validation accuracy after full-data training ({num_steps} steps)"
+        length = self._factory().fidelity.length
+        return f"validation accuracy after full-data training ({length})"
 
     def of(self, architectures: Sequence[Architecture]) -> dict[Architecture, float]:
         """References of some of the sample; those whose training failed are missing."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.search.resources import LATENCIES, LatencyLog
 from nas_proxy.stages.calibration_sample import BEFORE_RECALIBRATION, sample_logs
 from nas_proxy.stages.context import StudyContext
 
-_STAGES = ("calibrate", BEFORE_RECALIBRATION, "search", "validate")
+_STAGES = ("calibrate", BEFORE_RECALIBRATION, "search", "validate", "retrain")
 
 
 def ledger(study: StudyContext) -> list[dict[str, Any]]:
@@ -30,7 +32,28 @@ def ledger(study: StudyContext) -> list[dict[str, Any]]:
         # Every evaluation of the study stands in one of these logs, failed ones too.
         for path in sorted((study.config.folder / stage).glob("*.jsonl")):
             entries.append(_entry(f"{stage}: {path.stem.replace('_', ' ')}", path))
+        timed = LatencyLog(study.config.folder / stage / LATENCIES)
+        if len(timed):
+            what = f"{stage}: latencies"
+            entries.append({"what": what, "count": len(timed), "seconds": timed.seconds})
+    entries += _teaching(study)
     return entries
+
+
+def _teaching(study: StudyContext) -> list[dict[str, Any]]:
+    """What the teachers of the retrained networks cost, and the choice of what is `auto`."""
+    folder = study.config.folder / "retrain"
+    result = folder / "retrain.json"
+    distillation = json.loads(result.read_text())["distillation"] if result.is_file() else None
+    if distillation is None:
+        return []
+    choosing = [
+        _entry("retrain: choosing temperature and weight", path)
+        for path in sorted((folder / "teachers" / "auto").glob("*.jsonl"))
+    ]
+    seconds, count = distillation["teaching_seconds"], len(distillation["teachers"])
+    teaching = {"what": "retrain: teaching", "count": count, "seconds": seconds}
+    return [*([teaching] if count else []), *choosing]
 
 
 def one_off_seconds(study: StudyContext) -> float:

@@ -162,3 +162,19 @@ def ranked_by(study: StudyContext, active: ActiveRecipe) -> dict[str, Any]:
     if study.config.recipe == "configured":
         return {name: study.config.resolved[name] for name in ("train", "score")}
     return {"recipe": active.id}
+
+
+def searched_by(study: StudyContext, active: ActiveRecipe) -> dict[str, Any]:
+    """What the trials of a search depend on, for the keys of its stage and of those that go on."""
+    config = study.config
+    return {
+        "proxy_dataset": study.load_proxy_dataset().id,
+        "space": config.space.fingerprint(),
+        **ranked_by(study, active),
+        "search": {
+            name: value
+            for name, value in config.resolved["search"].items()
+            if name not in ("n_trials", "executor", "num_workers")  # not what is searched
+        },
+        "seed": config.seed,
+    }

@@ -33,7 +33,7 @@ def run_report(study: StudyContext, *, force: bool) -> None:
     pictures = [study.proxy_file.parent / name for name in ("before.png", "after.png")]
     write_atomically(folder / "report.json", json.dumps(report, indent=1, allow_nan=False))
     pictures += sorted(_worth_folder(study).glob("*/*.png"))
-    pictures += _frontier(folder)
+    pictures += [*_frontier(folder), *sorted((folder / "retrain").glob("retrain_*.png"))]
     write_atomically(folder / "report.html", render_html(report, [*pictures, *figures]))
     _log(study, report, [*figures, *_frontier(folder)])
     register_recipe(study)
@@ -63,6 +63,7 @@ def collect(study: StudyContext) -> dict[str, Any]:
         "validation": validation,
         "points": _read(config.folder / "validate" / "points.json"),
         "worth": _worth(study),
+        "retrain": _retrain(study),
         "costs": ledger(study),
     }
 
@@ -76,6 +77,14 @@ def _calibration(study: StudyContext) -> dict[str, Any] | None:
     found: dict[str, Any] | None = None
     if study.config.recipe == "calibrated":
         found = _read(study.config.folder / "calibrate" / "calibration.json")
+    return found
+
+
+def _retrain(study: StudyContext) -> dict[str, Any] | None:
+    """What full training made of the best; None where it was not asked for."""
+    found: dict[str, Any] | None = None
+    if study.config.retrain is not None:
+        found = _read(study.config.folder / "retrain" / "retrain.json")
     return found
 
 
@@ -114,6 +123,7 @@ def _log(study: StudyContext, report: dict[str, Any], figures: list[Path]) -> No
         f"{len(report['search']['trials'])} architectures trained on "
         f"{report['proxy_dataset']['images']} ({report['proxy_dataset']['method']}).\n\n"
         + (f"Best: {best['description']} (score {best['score']:.4g})" if best else "")
+        + (f"\n\n{report['retrain']['verdict']}" if report["retrain"] else "")
     )
     run.params(_flat(report["config"]))
     if report["validation"]:
@@ -122,6 +132,9 @@ def _log(study: StudyContext, report: dict[str, Any], figures: list[Path]) -> No
                 # MLflow's charts group what stands before the slash.
                 run.metrics({f"{row['kind']} spearman/{row['name']}": row["spearman"]["value"]})
         run.metrics(_rank_metrics(report["validation"]))
+    if report["retrain"]:
+        champion = report["retrain"]["rows"][0]
+        run.metrics({"retrained_test_accuracy": champion["test_accuracy"]["mean"]})
     for figure in figures:
         run.artifact(figure, "figures")
     for name in ("report.html", "report.json"):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,18 @@ from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.files import write_atomically
-from nas_proxy.interfaces import EvaluatorFactory, SearchSpace
-from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
+from nas_proxy.interfaces import EvaluatorFactory
+from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import Score
-from nas_proxy.search.guard import GUARD_FILE, Guard, GuardCheck
-from nas_proxy.search.study import SearchOutcome, SearchTask, open_storage, run_search
+from nas_proxy.search.guard import GUARD_FILE, Guard, GuardCheck, TrialRecord
+from nas_proxy.search.pareto import SCORE, knee, pareto_front
+from nas_proxy.search.resources import LATENCIES, LatencyLog, Resources
+from nas_proxy.search.storage import open_storage
+from nas_proxy.search.study import SearchOutcome, SearchTask, run_search
 from nas_proxy.stages.context import StudyContext, zero_cost_scores
 from nas_proxy.stages.folder import StageFolder
-from nas_proxy.stages.recipe import ActiveRecipe, active_recipe, ranked_by, recipe_factory
-from nas_proxy.tracking import Tracker
-from nas_proxy.types import Architecture, Evaluation
+from nas_proxy.stages.recipe import ActiveRecipe, active_recipe, recipe_factory, searched_by
+from nas_proxy.types import Evaluation
 
 VERSION = 1
 _CURVE_POINTS = 50  # of a trial's training loss in MLflow; the log keeps every step
@@ -40,6 +41,7 @@ def run_search_stage(study: StudyContext, *, force: bool) -> None:
     factory = recipe_factory(study, active.recipe)
     score = active.score(study, _reference_sample(study, active, factory, folder))
     log = EvaluationLog(folder.path / "evaluations.jsonl")
+    resources = _resources(study, folder.path)
     with study.display.progress(f"searching: {config.search.sampler}") as progress:
         task = SearchTask(
             space=config.space,
@@ -48,14 +50,14 @@ def run_search_stage(study: StudyContext, *, force: bool) -> None:
             settings=config.search,
             study_name=_optuna_name(study, active),
             seed=study.seed,
-            sizes=_sizes(study),
-            on_trial=lambda *trial: log_trial(study.tracker, config.space, *trial),
+            sizes=resources,
+            on_trial=lambda *trial: _log_trial(study, resources, trial),
             progress=progress,
             guard=_guard(study, folder.path),
         )
         storage = open_storage(config.search.storage, folder.path)
         outcome = run_search(task, study.executor, log, storage)
-    _finish(study, folder, score, outcome)
+    _finish(study, folder, score, outcome, resources)
 
 
 def _stage_folder(study: StudyContext, active: ActiveRecipe) -> StageFolder:
@@ -63,17 +65,7 @@ def _stage_folder(study: StudyContext, active: ActiveRecipe) -> StageFolder:
     return StageFolder(
         config.folder / "search",
         VERSION,
-        {
-            "proxy_dataset": study.load_proxy_dataset().id,
-            "space": config.space.fingerprint(),
-            **ranked_by(study, active),
-            "search": {
-                name: value
-                for name, value in config.resolved["search"].items()
-                if name not in ("n_trials", "executor", "num_workers")  # not what is searched
-            },
-            "seed": config.seed,
-        },
+        searched_by(study, active),
         goal=config.search.n_trials,
     )
 
@@ -128,28 +120,31 @@ def _guard(study: StudyContext, folder: Path) -> Guard | None:
     )
 
 
-def _sizes(study: StudyContext) -> Callable[[Architecture], dict[str, float]]:
-    """Parameters and FLOPs of an architecture at full size, computed once for each."""
-    measures = zero_cost_scores(("num_params", "flops"))
-    image = study.splits.search_train.images[:1].float()
-
-    @cache
-    def sizes(architecture: Architecture) -> dict[str, float]:
-        try:
-            with isolated_rng(0):
-                network = study.config.space.build(architecture, study.splits.spec)
-            return {name: measure.measure(network, image) for name, measure in measures.items()}
-        except Exception:  # noqa: BLE001 - the evaluation fails alike and keeps the reason
-            return {}
-
-    return sizes
+def _resources(study: StudyContext, folder: Path) -> Resources:
+    return Resources(
+        study.config.space,
+        study.splits.spec,
+        zero_cost_scores(("num_params", "flops")),
+        study.config.search,
+        LatencyLog(folder / LATENCIES),
+        study.device,
+    )
 
 
-def log_trial(
-    tracker: Tracker, space: SearchSpace, number: int, evaluation: Evaluation, score: float | None
-) -> None:
+def _objectives(study: StudyContext, resources: Resources, trial: TrialRecord) -> dict[str, float]:
+    """Value of each objective of a trial; none if it failed."""
+    _, evaluation, score = trial
+    if score is None:
+        return {}
+    settings = study.config.search
+    values = {SCORE: score, **(resources(evaluation.architecture) if settings.costs else {})}
+    return {name: values[name] for name in settings.objectives}
+
+
+def _log_trial(study: StudyContext, resources: Resources, trial: TrialRecord) -> None:
     """One child run; logging it again changes nothing."""
-    run = tracker.trial(number, f"trial {number:04d}")
+    (number, evaluation, score), space = trial, study.config.space
+    run = study.tracker.trial(number, f"trial {number:04d}")
     architecture = evaluation.architecture
     genotype = architecture.genotype
     choices = genotype if isinstance(genotype, dict) else dict(enumerate(genotype))
@@ -168,29 +163,43 @@ def log_trial(
     if score is None:
         run.finish("FAILED", evaluation.reason)
         return
-    run.metrics({"score": score})
+    objectives = _objectives(study, resources, trial)
+    run.metrics(objectives)
     run.finish()
-    tracker.study.metrics({"score": score}, step=number)
+    study.tracker.study.metrics(objectives, step=number)
 
 
-def _finish(study: StudyContext, folder: StageFolder, score: Score, outcome: SearchOutcome) -> None:
-    space, recipe = study.config.space, active_recipe(study).recipe
+def _row(study: StudyContext, resources: Resources, trial: TrialRecord) -> dict[str, Any]:
+    """A trial as `search.json` holds it."""
+    number, evaluation, score = trial
+    latency = resources.latency(evaluation.architecture)
+    return {
+        "trial": number,
+        "score": score,
+        "objectives": _objectives(study, resources, trial),
+        "latency": None if latency is None else latency.to_json(),
+        "architecture_id": evaluation.architecture.id,
+        "genotype": evaluation.architecture.genotype,
+        "description": study.config.space.describe(evaluation.architecture),
+        "signals": dict(evaluation.signals),
+        "seconds": evaluation.seconds,
+        "reason": evaluation.reason,
+    }
+
+
+def _finish(
+    study: StudyContext,
+    folder: StageFolder,
+    score: Score,
+    outcome: SearchOutcome,
+    resources: Resources,
+) -> None:
+    recipe = active_recipe(study).recipe
     for trial in outcome.trials:  # a kill may have come between a trial and its logging
-        log_trial(study.tracker, space, *trial)
-    trials = [
-        {
-            "trial": number,
-            "score": score,
-            "architecture_id": evaluation.architecture.id,
-            "genotype": evaluation.architecture.genotype,
-            "description": space.describe(evaluation.architecture),
-            "signals": dict(evaluation.signals),
-            "seconds": evaluation.seconds,
-            "reason": evaluation.reason,
-        }
-        for number, evaluation, score in outcome.trials
-    ]
+        _log_trial(study, resources, trial)
+    trials = [_row(study, resources, trial) for trial in outcome.trials]
     best = sorted((t for t in trials if t["score"] is not None), key=lambda t: -t["score"])
+    front = pareto_front(best)
     guard = folder.path / GUARD_FILE
     result = {
         "recipe": recipe.name,
@@ -198,6 +207,9 @@ def _finish(study: StudyContext, folder: StageFolder, score: Score, outcome: Sea
         "signals": list(score.signals),
         "trials": trials,
         "best": best[:10],
+        "best_training": _best_training(outcome, best),
+        "pareto_front": front,
+        "knee": knee(front)["trial"] if front else None,
         "num_failed": len(trials) - len(best),
         "num_duplicates": outcome.num_duplicates,
         "num_infeasible": outcome.num_infeasible,
@@ -210,11 +222,31 @@ def _finish(study: StudyContext, folder: StageFolder, score: Score, outcome: Sea
         if value is not None and value > best_so_far:
             best_so_far = value
             study.tracker.study.metrics({"best_score": value}, step=number)
+    study.tracker.study.metrics({"pareto_front_size": len(front)})
     folder.finish()
-    _say(study, outcome, best)
+    _say(study, outcome, best, front)
 
 
-def _say(study: StudyContext, outcome: SearchOutcome, best: list[dict[str, Any]]) -> None:
+def _best_training(outcome: SearchOutcome, best: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Losses and phases of the best candidate; None where nothing was trained."""
+    if not best:
+        return None
+    found = next(e for number, e, _ in outcome.trials if number == best[0]["trial"])
+    if not found.train_losses:
+        return None
+    return {
+        "description": best[0]["description"],
+        "train_losses": list(found.train_losses),
+        "phases": [list(phase) for phase in found.phases],
+    }
+
+
+def _say(
+    study: StudyContext,
+    outcome: SearchOutcome,
+    best: Sequence[Mapping[str, Any]],
+    front: Sequence[Mapping[str, Any]],
+) -> None:
     num_trials = len(outcome.trials)
     if outcome.stopped:
         study.display.say(
@@ -225,4 +257,9 @@ def _say(study: StudyContext, outcome: SearchOutcome, best: list[dict[str, Any]]
         study.display.say(
             f"search: {num_trials} architectures, {num_trials - len(best)} failed; "
             f"best score {best[0]['score']:.4g}: {best[0]['description']}"
+        )
+    if study.config.search.costs and front:
+        study.display.say(
+            f"search: {len(front)} architectures are on the Pareto front of "
+            f"{', '.join(study.config.search.objectives)}; its knee: {knee(front)['description']}"
         )

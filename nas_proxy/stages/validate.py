@@ -301,7 +301,7 @@ class _Validation:
             return values, f"{settings.value} of {Path(settings.table or '').name}", 0.0
         factory = self._reference_factory()
         done = self._evaluate("reference", factory, architectures)
-        name = f"test accuracy after full-data training ({factory.fidelity.num_steps} steps)"
+        name = f"test accuracy after full-data training ({factory.fidelity.length})"
         return values_of(_REFERENCE_SIGNAL, done), name, self._mean_seconds(done)
 
     def _reference_again(

@@ -21,7 +21,7 @@ from nas_proxy.teach.label_solve import project_to_simplex, solve_labels
 from nas_proxy.teach.settings import LabelSettings, TeacherSettings
 from nas_proxy.teach.teacher import Ensemble, Teacher, in_batches
 from nas_proxy.teach.training import obtain_teachers, read_teacher
-from nas_proxy.train.loop import num_parts
+from nas_proxy.train.measuring import num_parts
 from nas_proxy.types import ImageDataset
 
 _FOLDER = "teachers"  # beside the file of a proxy data set

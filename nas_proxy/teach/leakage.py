@@ -32,8 +32,20 @@ def count_seen_judges(teacher: Teacher, splits: Splits) -> int:
     return max(num_published, int(seen.sum()))
 
 
-def check_leakage(teachers: Sequence[Teacher], splits: Splits, *, allow: bool) -> dict[str, int]:
+def check_leakage(
+    teachers: Sequence[Teacher],
+    splits: Splits,
+    *,
+    allow: bool,
+    option: str = "distill.labels.allow_leakage",
+) -> dict[str, int]:
     """How many judging images each teacher has seen, by the teacher's id.
+
+    Args:
+        teachers: Those of the students.
+        splits: The study's.
+        allow: Whether to go on all the same.
+        option: What the user has to set for that.
 
     Raises:
         StudyError: If any has seen one, unless that is allowed.
@@ -46,7 +58,7 @@ def check_leakage(teachers: Sequence[Teacher], splits: Splits, *, allow: bool) -
                 f"the teacher {teacher.description} was trained on {found[teacher.id]} of the "
                 f"{num_judges} images that judge its students, so their figures would mean "
                 "nothing; train one on this study's own split, or set "
-                "distill.labels.allow_leakage=true to go on, and the report will say so"
+                f"{option}=true to go on, and the report will say so"
             )
     return found
 

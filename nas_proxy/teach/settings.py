@@ -14,6 +14,8 @@ from nas_proxy.train.settings import TrainSettings
 
 _FILE_ENDING = ".safetensors"
 _TORCHVISION = "torchvision:"
+MODEL_URI = "models:/"
+"""With what the address of a model in MLflow's registry begins."""
 _TRAIN = TrainSettings(
     num_epochs=20,
     batch_size=128,
@@ -49,7 +51,9 @@ class TeacherSettings(Options):
         network: One of the fixed networks.
         architecture: Of the search space `space`, in its string form.
         pretrained: A network of torchvision; its classes are replaced by those of the data set.
-        checkpoint: File of a teacher that an earlier study trained; `train` and `seed` are its own.
+        checkpoint: File of a teacher that an earlier study trained, `model.safetensors` of a winner
+            that one retrained, or such a model in MLflow's registry, as `models:/name@champion`;
+            `train` and `seed` are its own.
         space: The search space that `architecture` belongs to, with its default options.
         train: How it is trained on the search-training images.
         seed: Of its weights, batches and augmentation.
@@ -96,9 +100,10 @@ class TeacherSettings(Options):
 def teacher_from_word(word: str) -> dict[str, Any]:
     """What a word in a list of teachers stands for: a file, torchvision's network, or a fixed one.
 
-    `path/to/file.safetensors`, `torchvision:resnet50`, or a name such as `resnet18`.
+    `path/to/file.safetensors`, `models:/name@champion`, `torchvision:resnet50`, or a name such as
+    `resnet18`.
     """
-    if word.endswith(_FILE_ENDING):
+    if word.endswith(_FILE_ENDING) or word.startswith(MODEL_URI):
         return {"checkpoint": word}
     if word.startswith(_TORCHVISION):
         return {"pretrained": {"name": word.removeprefix(_TORCHVISION)}}

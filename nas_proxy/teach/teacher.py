@@ -20,7 +20,7 @@ from nas_proxy.errors import DataError, ProxyFileError, shorten
 from nas_proxy.files import write_atomically
 from nas_proxy.networks.base import Network
 from nas_proxy.reproducibility import canonical_json, content_hash, isolated_rng
-from nas_proxy.train.loop import num_parts
+from nas_proxy.train.measuring import num_parts
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 FORMAT = "nas_proxy.teacher/1"
@@ -67,6 +67,16 @@ class Teacher:
         return next(self.network.parameters()).device
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """What its logits stand for, in order."""
+        return self.spec.class_names
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Of the images that the network is given, `(c, h, w)`."""
+        return self.spec.image_shape
+
+    @property
     def cost_name(self) -> str:
         """Under what its training stands on a ledger; the same for the same teacher."""
         return f"teaching {self.description} [{self.id[:6]}]"
@@ -94,13 +104,13 @@ class Teacher:
 
         Differentiable with respect to the images.
         """
-        return self.network(self._as_trained(images))  # type: ignore[no-any-return]
+        return self.network(self.as_trained(images))  # type: ignore[no-any-return]
 
     def embed(self, images: Tensor) -> Tensor:
         """The input of the network's last layer, `(n, d)`; otherwise as `logits`."""
-        return self.network.embed(self._as_trained(images))
+        return self.network.embed(self.as_trained(images))
 
-    def _as_trained(self, images: Tensor) -> Tensor:
+    def as_trained(self, images: Tensor) -> Tensor:
         """The images at the size and with the normalisation of those that it was trained on."""
         given, own = self.given_spec or self.source_spec, self.source_spec
         images = renormalise(images, (given.mean, given.std), (own.mean, own.std))
@@ -189,7 +199,9 @@ def load_teacher(path: Path, build: Callable[[Mapping[str, Any], DatasetSpec], N
         if header.pop("format", None) != FORMAT:
             raise ProxyFileError(f"{path} is not a teacher of this program ({FORMAT})")
         recorded_id = header.pop("id")
-        spec, source_spec = (_spec(header.pop(name)) for name in ("spec", "source_spec"))
+        spec, source_spec = (
+            DatasetSpec.from_json(header.pop(name)) for name in ("spec", "source_spec")
+        )
         with isolated_rng(0):  # what is drawn here is replaced at once
             network = build(header["recipe"], spec)
         seen = tensors.pop("seen")
@@ -268,8 +280,3 @@ def image_hashes(images: Tensor) -> Tensor:
         for image in images.cpu().numpy()
     ]
     return torch.tensor(digests, dtype=torch.int64)
-
-
-def _spec(mapping: Mapping[str, Any]) -> DatasetSpec:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in mapping.items()}
-    return DatasetSpec(**values)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nas_proxy.data.transforms import resize_dataset
 from nas_proxy.errors import ConfigError, DivergedError, did_you_mean
+from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.base import Network
 from nas_proxy.networks.catalogue import NetworkSettings, build_network, describe
@@ -20,10 +21,12 @@ from nas_proxy.networks.wrapped import WrappedNetwork
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.teach.pretrained import PretrainedNetwork, build_pretrained, identify_weights
-from nas_proxy.teach.settings import PretrainedSettings, TeacherSettings
+from nas_proxy.teach.settings import MODEL_URI, PretrainedSettings, TeacherSettings
 from nas_proxy.teach.teacher import FORMAT, Teacher, image_hashes, load_teacher
-from nas_proxy.train.loop import TrainingSet, train
+from nas_proxy.teach.winner import is_model_file, teacher_of_model
+from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 VERSION = 2  # raised by hand when training changes what a recipe gives
@@ -46,6 +49,7 @@ def obtain_teachers(
         DataError: If a checkpoint is of other classes or another image shape, or weights of
             torchvision cannot be had.
         ProxyFileError: If a file is missing, truncated or altered.
+        ModelFileError: If a model's file is damaged, or its search space is not installed.
         DivergedError: If a training diverges; the message says which and what to lower.
     """
     return [obtain_teacher(each, dataset, context) for each in settings]
@@ -56,8 +60,7 @@ def obtain_teacher(
 ) -> Teacher:
     """One teacher; see `obtain_teachers`."""
     if settings.checkpoint is not None:
-        teacher = read_teacher(Path(settings.checkpoint).expanduser())
-        return teacher.for_images_of(dataset.spec).to(context.device)
+        return _read(settings.checkpoint, dataset, context).to(context.device)
     recipe = _recipe(settings)
     if context.cache is None:
         return _train_teacher(settings, recipe, dataset, context)
@@ -68,6 +71,22 @@ def obtain_teacher(
             _train_teacher(settings, recipe, dataset, context).save(cached)
         # Read again, so that the first study has what every later one will have.
         return read_teacher(cached).to(context.device)
+
+
+def _read(checkpoint: str, dataset: ImageDataset, context: DistillContext) -> Teacher:
+    """A teacher that is trained already: of a file, or of a registered model."""
+    if checkpoint.startswith(MODEL_URI):
+        if context.fetch_model is None:
+            raise ConfigError(
+                f"the model {checkpoint} cannot be looked up here; name a file, or use it as a "
+                "teacher of the stage retrain"
+            )
+        path = context.fetch_model(checkpoint)
+    else:
+        path = Path(checkpoint).expanduser()
+    if is_model_file(path):
+        return teacher_of_model(path, dataset)
+    return read_teacher(path).for_images_of(dataset.spec)
 
 
 def read_teacher(path: Path) -> Teacher:
@@ -105,6 +124,9 @@ def _recipe(settings: TeacherSettings) -> dict[str, Any]:
 
 def _build(recipe: Mapping[str, Any], spec: DatasetSpec) -> Network:
     """A network of a recipe, with weights from torch's global generator."""
+    if "model" in recipe:
+        origin = ModelOrigin.from_json(recipe["model"])
+        return WrappedNetwork(origin.build(), spec.image_shape)
     if "network" in recipe:
         return build_network(NetworkSettings(**recipe["network"]), spec)
     if "pretrained" in recipe:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from nas_proxy.options import Options
+from nas_proxy.tracking.models import ModelEntry
 from nas_proxy.tracking.outbox import Journal
 from nas_proxy.tracking.store import (
     MAX_NAME,
@@ -97,6 +99,10 @@ class RunLog:
         content = [stat.st_size, stat.st_mtime_ns]
         self._add([(("artifact", str(path.resolve()), folder), content)])
 
+    def model(self, folder: Path, entry: ModelEntry) -> None:
+        """Upload a folder that `write_mlflow_model` wrote, and register the model."""
+        self._add([(("model", str(folder.resolve())), json.loads(json.dumps(asdict(entry))))])
+
     def finish(self, status: RunStatus = "FINISHED", reason: str = "") -> None:
         """End the run; `reason` becomes a tag and the end of the description."""
         if self._journal is not None and reason:
@@ -125,6 +131,10 @@ class Tracker:
     def trial(self, number: int, name: str) -> RunLog:
         """The run of a trial; the same run whenever the number is the same."""
         return self._run(f"trial-{number}", name, parent=STUDY)
+
+    def trained(self, name: str, title: str) -> RunLog:
+        """The run of a network that is trained fully; the same run whenever the name is."""
+        return self._run(f"trained-{name}", title, parent=STUDY)
 
     def close(self, timeout: float = 30.0) -> None:
         """Upload what is left; give up after `timeout` seconds in which nothing went through."""

@@ -17,7 +17,7 @@ from typing import Any
 from nas_proxy.errors import UserError
 
 # One thing logged about a run: ("param", name), ("metric", name, step), ("tag", name),
-# ("artifact", path, folder), ("note",), ("start",) or ("status",), and its value.
+# ("artifact", path, folder), ("model", path), ("note",), ("start",) or ("status",), and its value.
 Fact = tuple[tuple[Any, ...], Any]
 TimedFact = tuple[tuple[Any, ...], Any, int]
 
@@ -84,6 +84,13 @@ class Store:
     def upload(self, run: str, path: str, folder: str, runs: dict[str, str]) -> None:
         """Upload a file or a folder."""
         self._client.log_artifact(known_run(run, runs), path, folder or None)
+
+    def register(self, run: str, path: str, entry: Mapping[str, Any], runs: dict[str, str]) -> None:
+        """Upload a model's folder and register it; `entry` holds a `ModelEntry`'s attributes."""
+        from nas_proxy.tracking.models import ModelEntry, register_model
+
+        run_id = known_run(run, runs)
+        register_model(self._client, self.experiment_id, run_id, Path(path), ModelEntry(**entry))
 
     def _create_run(self, value: Mapping[str, str], when: int, runs: dict[str, str]) -> str:
         # It may exist: a kill, or a lost answer, can come between its creation and our note of it.

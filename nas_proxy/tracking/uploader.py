@@ -27,6 +27,7 @@ STUDY = "study"
 LINES_PER_UPLOAD = 100
 GATHER_SECONDS = 0.2  # a trial's calls come together: waiting for them saves round trips
 MAX_RETRY_SECONDS = 60.0
+_FILES = ("artifact", "model")  # facts that must not hold up the numbers behind them
 # What the store will answer in the same way however often it is asked.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "BAD_REQUEST")
 
@@ -40,7 +41,8 @@ class State:
         experiment_id: MLflow's id of the experiment.
         uploaded: Lines of the outbox that the store has.
         runs: Our name of each run to MLflow's id.
-        late: Run, path and folder of artifacts that did not go through and are tried again.
+        late: Run, path and folder of artifacts that did not go through and are tried again; of a
+            model its entry follows, as JSON.
     """
 
     store: str
@@ -161,10 +163,12 @@ class Uploader:
         for run, news in map(parse_line, lines):
             facts.setdefault(run, []).extend(news)
         for run, news in facts.items():
-            self._deliver(store, run, [fact for fact in news if fact[0][0] != "artifact"])
-            for key, _, _ in news:
+            self._deliver(store, run, [fact for fact in news if fact[0][0] not in _FILES])
+            for key, value, _ in news:
                 if key[0] == "artifact":
                     self._upload_file(store, run, *key[1:])
+                if key[0] == "model":
+                    self._upload_file(store, run, key[1], "", json.dumps(value))
             self._progress = time.monotonic()
 
     def _deliver(self, store: Store, run: str, facts: list[TimedFact]) -> None:
@@ -179,21 +183,25 @@ class Uploader:
             else:
                 self._warn("refused", f"{facts[0][0]} of {run} was refused: {reason_of(error)}")
 
-    def _upload_file(self, store: Store, run: str, path: str, folder: str) -> None:
+    def _upload_file(self, store: Store, run: str, path: str, folder: str, model: str = "") -> None:
         if not Path(path).exists():
             logger.warning("tracking: %s vanished before it was uploaded", path)
             return
         try:
-            store.upload(run, path, folder, self._state.runs)
+            if model:
+                store.register(run, path, json.loads(model), self._state.runs)
+            else:
+                store.upload(run, path, folder, self._state.runs)
         except Exception as error:  # noqa: BLE001 - a file must not hold up the numbers behind it
             logger.debug("tracking: %s is uploaded later: %s", path, error)
-            if [run, path, folder] not in self._state.late:
-                self._state.late.append([run, path, folder])
+            late = [run, path, folder, *([model] if model else [])]
+            if late not in self._state.late:
+                self._state.late.append(late)
 
     def _retry_artifacts(self, store: Store) -> None:
         late, self._state.late = self._state.late, []
-        for run, path, folder in late:
-            self._upload_file(store, run, path, folder)
+        for item in late:
+            self._upload_file(store, *item)
         if late:
             self._save()
 

@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_proxy.data.augment import Augmentation
-from nas_proxy.data.proxy_dataset import ProxyDataset
-from nas_proxy.data.transforms import normalise
+from nas_proxy.checkpoint import Checkpointer, State
 from nas_proxy.errors import DivergedError
+from nas_proxy.train.measuring import forward
+from nas_proxy.train.objective import Batch, CrossEntropy, Objective, ParameterGroup
 from nas_proxy.train.schedules import learning_rate_factor
 from nas_proxy.train.settings import TrainSettings
-from nas_proxy.types import DatasetSpec, ImageDataset
+from nas_proxy.train.training_set import TrainingSet, as_probabilities
 
 _CHECK_EVERY = 50  # steps between looks at the loss: looking makes a GPU wait
-_NORM_IMAGES = 512  # of which batch norms take their statistics when they are recalibrated
-_PIXELS_AT_ONCE = 2**20  # of images that go through a network together
-
-
-class Labeller(Protocol):
-    """Labels augmented images while a network trains on them."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Normalised `(n, c, h, w)` to probabilities `(n, num_classes)`."""
 
 
 class Observer(Protocol):
@@ -37,64 +27,6 @@ class Observer(Protocol):
 
     def __call__(self, step: int, indices: Tensor, logits: Tensor) -> None:
         """`step` counts from 1; `logits` are those of the images at `indices`, before the step."""
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingSet:
-    """Images and labels to train on, real or distilled.
-
-    Attributes:
-        images: uint8 and not normalised, or float32 and normalised, `(n, c, h, w)`.
-        labels: int64 `(n,)`, or float32 `(n, num_classes)`.
-        spec: Their data set.
-        augmentation: What they get when the settings do not say.
-        temperature: Logits are divided by it before they meet `labels`, and the loss is multiplied
-            by its square, which keeps the size of the gradient (Hinton et al. 2015).
-        labeller: From augmented images to probabilities, which replace `labels`; None keeps them.
-        order: Positions of what one pass goes through, where some images come more often than
-            others, int64 `(m,)`; None: each once.
-    """
-
-    images: Tensor
-    labels: Tensor
-    spec: DatasetSpec
-    augmentation: Augmentation = Augmentation()
-    temperature: float = 1.0
-    labeller: Labeller | None = None
-    order: Tensor | None = None
-
-    @classmethod
-    def of(
-        cls, dataset: ImageDataset | ProxyDataset, labeller: Labeller | None = None
-    ) -> TrainingSet:
-        """The images and labels of a real or a proxy data set."""
-        if isinstance(dataset, ProxyDataset):
-            return cls(
-                dataset.training_images(),
-                dataset.labels,
-                dataset.spec,
-                dataset.augmentation,
-                dataset.labelling.temperature,
-                labeller,
-            )
-        return cls(dataset.images, dataset.labels, dataset.spec)
-
-    def __len__(self) -> int:
-        return len(self.labels if self.order is None else self.order)
-
-    @property
-    def has_hard_labels(self) -> bool:
-        """Whether each image is of one class, before anything is mixed."""
-        return self.labels.ndim == 1 and self.labeller is None
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images and labels at `indices` of a pass."""
-        if self.order is not None:
-            indices = self.order[indices]
-        images = self.images[indices]
-        if images.dtype == torch.uint8:
-            images = normalise(images, self.spec)
-        return images, self.labels[indices]
 
 
 @dataclass(frozen=True)
@@ -105,11 +37,13 @@ class TrainResult:
         losses: Mean loss of the batch at each step, `(num_steps,)`.
         train_seconds: Wall-clock seconds of the loop.
         images_seen: Images that went through the network, repeats counted.
+        phases: Name and steps of each phase, in order; empty for a training in one go.
     """
 
     losses: tuple[float, ...]
     train_seconds: float
     images_seen: int
+    phases: tuple[tuple[str, int], ...] = ()
 
     @property
     def loss_mean(self) -> float:
@@ -143,8 +77,12 @@ def train(
     settings: TrainSettings,
     generator: torch.Generator,
     observer: Observer | None = None,
+    *,
+    objective: Objective | None = None,
+    groups: Sequence[ParameterGroup] | None = None,
+    checkpoint: Checkpointer | None = None,
 ) -> TrainResult:
-    """Train `network` in place by gradient descent on cross-entropy.
+    """Train `network` in place by gradient descent.
 
     Args:
         network: Maps `(n, c, h, w)` to logits; on the device of the images.
@@ -152,190 +90,219 @@ def train(
         settings: Length, schedule, augmentation, precision.
         generator: On the device of the images: order of the images and augmentation.
         observer: Told after each step.
+        objective: What is minimised, on the same device; None: cross-entropy with the labels.
+        groups: What is trained and at which rate; all other parameters of the network are frozen,
+            also after the training. None: all that require a gradient, at the settings' rate. A
+            module all of whose parameters are frozen stays in evaluation mode.
+        checkpoint: Where a killed training continues, to the identical weights and losses; the
+            last state stays there until the caller removes it. The observer is not told again of
+            steps that were saved.
 
     Raises:
         DivergedError: If the loss is not finite; it is looked at every 50 steps and at the end.
+        StudyError: If the checkpoint is damaged or belongs to other work.
     """
-    device = training_set.images.device
-    num_steps = settings.steps_for(len(training_set))
-    batch_size = min(settings.batch_size, len(training_set))
-    spec = training_set.spec
-    augmentation = settings.augmentation or training_set.augmentation
-    optimiser = _optimiser(network, settings)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: learning_rate_factor(settings.schedule, step, num_steps)
-    )
-    channels_last = settings.uses_channels_last(network, device)
-    if channels_last:
-        network.to(memory_format=torch.channels_last)
-    # Mixing turns hard labels into probabilities, which are still to be smoothed.
-    smoothing = settings.label_smoothing if training_set.has_hard_labels else 0.0
-    network.train()
-    started = time.perf_counter()
-    losses: list[Tensor] = []
-    for indices in _index_batches(len(training_set), batch_size, num_steps, generator):
-        images, labels = training_set.batch(indices)
-        images = augmentation.apply(images, generator)
-        if augmentation.mixes:
-            images, labels = augmentation.mix(images, as_probabilities(labels, spec), generator)
-        if training_set.labeller is not None:
-            labels = training_set.labeller(images)
-        logits = _forward(network, images, settings, channels_last=channels_last)
-        loss = _loss(logits, labels, training_set.temperature, smoothing)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        scheduler.step()
-        losses.append(loss.detach())
+    loop = _Loop(network, training_set, settings, generator, objective or CrossEntropy(), groups)
+    saved = None if checkpoint is None else checkpoint.load()
+    if saved is not None:
+        loop.restore(saved)
+    while loop.step < loop.num_steps:
+        indices, logits = loop.advance()
         if observer is not None:
-            observer(len(losses), indices, logits.detach())
-            network.train()  # it may have been measured
-        if len(losses) % _CHECK_EVERY == 0 or len(losses) == num_steps:
-            _check_finite(losses)
-    return TrainResult(
-        losses=tuple(torch.stack(losses).tolist()),
-        train_seconds=time.perf_counter() - started,
-        images_seen=num_steps * batch_size,
-    )
+            observer(loop.step, indices, logits)
+            set_training_mode(network)  # it may have been measured
+        if loop.step % _CHECK_EVERY == 0 or loop.step == loop.num_steps:
+            loop.check_finite()
+        if checkpoint is not None and checkpoint.is_due:
+            checkpoint.save(loop.step, loop.seconds, loop.state())
+    if checkpoint is not None and (saved is None or saved.step < loop.num_steps):
+        checkpoint.save(loop.step, loop.seconds, loop.state())
+    return loop.result()
 
 
-@dataclass(frozen=True, eq=False)
-class Measurement:
-    """How good a network is on real images.
+def set_training_mode(network: nn.Module) -> None:
+    """Training mode, but for modules all of whose parameters are frozen.
 
-    Attributes:
-        loss: Mean cross-entropy.
-        confusion: int64 `(num_classes, num_classes)`: how many images of each class (rows) the
-            network took for each class (columns).
-        divergence: Mean Kullback-Leibler divergence of the network's probabilities from those it
-            was held against, in nats; None if there were none.
+    What is frozen as a whole is a fixed function: its batch norms keep their statistics, and its
+    dropout drops nothing.
     """
+    network.train()
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
 
-    loss: float
-    confusion: Tensor
-    divergence: float | None = None
+
+class _Loop:
+    """One training between two steps: everything that the next step depends on."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        training_set: TrainingSet,
+        settings: TrainSettings,
+        generator: torch.Generator,
+        objective: Objective,
+        groups: Sequence[ParameterGroup] | None,
+    ) -> None:
+        device = training_set.images.device
+        self.num_steps = settings.steps_for(len(training_set))
+        self._batch_size = min(settings.batch_size, len(training_set))
+        self._network = network
+        self._training_set = training_set
+        self._settings = settings
+        self._generator = generator
+        self._objective = objective
+        self._augmentation = settings.augmentation or training_set.augmentation
+        self._channels_last = settings.uses_channels_last(network, device)
+        if self._channels_last:
+            network.to(memory_format=torch.channels_last)
+        # Mixing turns hard labels into probabilities, which are still to be smoothed.
+        self._smoothing = settings.label_smoothing if training_set.has_hard_labels else 0.0
+        self._optimiser = _optimiser(_rates(network, objective, groups, settings), settings)
+        set_training_mode(network)
+        objective.train()
+        self._upcoming = torch.empty(0, dtype=torch.int64, device=generator.device)
+        self._losses: list[Tensor] = []
+        self._earlier_seconds = 0.0
+        self._started = time.perf_counter()
 
     @property
-    def accuracy(self) -> float:
-        """Share of the images whose class was found, in [0, 1]."""
-        return float(self.confusion.trace()) / float(self.confusion.sum())
+    def step(self) -> int:
+        """Steps done."""
+        return len(self._losses)
 
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds so far, those before a kill included."""
+        return self._earlier_seconds + time.perf_counter() - self._started
 
-@torch.no_grad()
-def measure(
-    network: nn.Module,
-    dataset: ImageDataset | TrainingSet,
-    settings: TrainSettings,
-    batch_size: int | None = None,
-    expected: Tensor | None = None,
-) -> Measurement:
-    """Loss and confusion matrix on real images, in evaluation mode.
+    def advance(self) -> tuple[Tensor, Tensor]:
+        """Do one step; returns the positions of its images and the logits before it."""
+        batch = self._batch(self._next_indices())
+        loss = self._objective(batch)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        factor = learning_rate_factor(self._settings.schedule, self.step, self.num_steps)
+        for group in self._optimiser.param_groups:
+            group["lr"] = group["largest_lr"] * factor
+        self._optimiser.step()
+        self._losses.append(loss.detach())
+        return batch.indices, batch.logits.detach()
 
-    Args:
-        network: On the device of the images.
-        dataset: The images; where their labels are soft, the likeliest class is the true one.
-        settings: Precision and layout.
-        batch_size: Images at once; None takes what memory allows.
-        expected: What a teacher says of each image, probabilities `(n, num_classes)`.
+    def _batch(self, indices: Tensor) -> Batch:
+        training_set, augmentation = self._training_set, self._augmentation
+        images, labels = training_set.batch(indices)
+        if training_set.views > 1:
+            images = torch.cat([images] * training_set.views)
+            labels = torch.cat([labels] * training_set.views)
+        images = augmentation.apply(images, self._generator)
+        if augmentation.mixes:
+            labels = as_probabilities(labels, training_set.spec)
+            images, labels = augmentation.mix(images, labels, self._generator)
+        if training_set.labeller is not None:
+            labels = training_set.labeller(images)
+        logits = forward(self._network, images, self._settings, channels_last=self._channels_last)
+        return Batch(indices, images, labels, logits, training_set.temperature, self._smoothing)
 
-    Raises:
-        DivergedError: If the loss is not finite.
-    """
-    network.eval()
-    real = dataset if isinstance(dataset, TrainingSet) else TrainingSet.of(dataset)
-    device, num_classes = real.images.device, real.spec.num_classes
-    channels_last = settings.uses_channels_last(network, device)
-    loss, divergence = torch.zeros((), device=device), torch.zeros((), device=device)
-    pairs = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
-    everything = torch.arange(len(real), device=device)
-    for indices in everything.tensor_split(num_parts(len(real), real.images.shape, batch_size)):
-        images, labels = real.batch(indices)
-        logits = _forward(network, images, settings, channels_last=channels_last)
-        loss += F.cross_entropy(logits, labels, reduction="sum")
-        if expected is not None:
-            said = logits.log_softmax(dim=1)
-            divergence += F.kl_div(said, expected[indices], reduction="sum")
-        classes = labels if labels.ndim == 1 else labels.argmax(dim=1)
-        pairs += torch.bincount(
-            classes * num_classes + logits.argmax(dim=1), minlength=num_classes**2
+    def _next_indices(self) -> Tensor:
+        """Of a stream of permutations: each image once before any image again."""
+        if len(self._upcoming) < self._batch_size:
+            device = self._generator.device
+            order = torch.randperm(
+                len(self._training_set), generator=self._generator, device=device
+            )
+            self._upcoming = torch.cat([self._upcoming, order])
+        indices = self._upcoming[: self._batch_size]
+        self._upcoming = self._upcoming[self._batch_size :]
+        return indices
+
+    def check_finite(self) -> None:
+        """Raise a DivergedError if one of the last losses is not finite."""
+        recent = torch.stack(self._losses[-_CHECK_EVERY:])
+        if not bool(recent.isfinite().all()):
+            first = self.step - len(recent) + int((~recent.isfinite()).nonzero()[0]) + 1
+            raise DivergedError(f"the training loss is not finite from step {first} on")
+
+    def result(self) -> TrainResult:
+        """What the training leaves behind."""
+        return TrainResult(
+            losses=tuple(torch.stack(self._losses).tolist()),
+            train_seconds=self.seconds,
+            images_seen=self.num_steps * self._batch_size,
         )
-    mean_loss = float(loss) / len(real)
-    if not mean_loss < float("inf"):
-        raise DivergedError("the validation loss is not finite")
-    return Measurement(
-        mean_loss,
-        pairs.view(num_classes, num_classes).cpu(),
-        None if expected is None else float(divergence) / len(real),
-    )
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on."""
+        buffers = self._optimiser.state_dict()["state"]
+        return {
+            **_prefixed("network", self._network.state_dict()),
+            **_prefixed("objective", self._objective.state_dict()),
+            **{
+                f"optimiser.{at}.{name}": value
+                for at, values in buffers.items()
+                for name, value in values.items()
+                if isinstance(value, Tensor)
+            },
+            "generator": self._generator.get_state(),
+            # Dropout draws from the global generator of the network's device.
+            "global_generator": _global_state(self._generator.device),
+            "upcoming": self._upcoming,
+            "losses": torch.stack(self._losses) if self._losses else torch.empty(0),
+        }
+
+    def restore(self, saved: State) -> None:
+        """Continue from a saved state."""
+        tensors, device = saved.tensors, self._generator.device
+        self._network.load_state_dict(_under("network", tensors))
+        self._objective.load_state_dict(_under("objective", tensors))
+        buffers: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under("optimiser", tensors).items():
+            at, _, buffer = name.partition(".")
+            buffers.setdefault(int(at), {})[buffer] = value
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": buffers})
+        self._generator.set_state(tensors["generator"])
+        _set_global_state(device, tensors["global_generator"])
+        self._upcoming = tensors["upcoming"].to(device)
+        self._losses = list(tensors["losses"].to(self._training_set.images.device))
+        self._earlier_seconds = saved.seconds
 
 
-@torch.no_grad()
-def recalibrate_norms(
+def _rates(
     network: nn.Module,
-    training_set: TrainingSet,
+    objective: Objective,
+    groups: Sequence[ParameterGroup] | None,
     settings: TrainSettings,
-    generator: torch.Generator,
-) -> None:
-    """Set the running statistics of all batch norms to those of training images, as they are now.
+) -> list[dict[str, object]]:
+    """Parameters and their learning rates as torch's optimisers take them.
 
-    Running averages lag behind weights that change fast, and remember augmented images. Networks
-    without batch norm are left as they are.
-
-    Args:
-        network: On the device of the images.
-        training_set: 512 of its images are looked at, fewer if it has fewer; not augmented.
-        settings: Precision and layout.
-        generator: On the device of the images: which ones.
+    With `groups`, all other parameters of the network are frozen.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in norms if norm.track_running_stats]
-    if not norms:
-        return
-    device = training_set.images.device
-    channels_last = settings.uses_channels_last(network, device)
-    chosen = torch.randperm(len(training_set), generator=generator, device=device)[:_NORM_IMAGES]
-    momenta = [norm.momentum for norm in norms]
-    network.eval()  # dropout stays out of it
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over the batches
-        norm.train()
-    for indices in chosen.tensor_split(num_parts(len(chosen), training_set.images.shape, 128)):
-        images, _ = training_set.batch(indices)
-        _forward(network, images, settings, channels_last=channels_last)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    if groups is None:
+        groups = [ParameterGroup(list(network.parameters()))]
+    else:
+        network.requires_grad_(False)
+        for group in groups:
+            for parameter in group.parameters:
+                parameter.requires_grad_(True)
+    own = list(objective.parameters())
+    if own:
+        groups = [*groups, ParameterGroup(own)]
+    rates = [settings.learning_rate * group.learning_rate_factor for group in groups]
+    return [
+        {"params": list(group.parameters), "lr": rate, "largest_lr": rate}
+        for group, rate in zip(groups, rates, strict=True)
+    ]
 
 
-def num_parts(num_images: int, shape: Sequence[int], batch_size: int | None = None) -> int:
-    """Into how many parts, for `tensor_split`, images go through a network without gradients.
-
-    Even parts: group norm refuses a last batch of one image with a single pixel.
-
-    Args:
-        num_images: At least one.
-        shape: Of the images, `(..., h, w)`.
-        batch_size: Largest part; None takes up to 500 images, fewer of large ones, so that the
-            activations of a ConvNet of width 128 take at most 1.5 GiB.
-    """
-    if batch_size is None:
-        batch_size = max(1, min(500, _PIXELS_AT_ONCE // math.prod(shape[-2:])))
-    return -(-num_images // batch_size)
-
-
-def as_probabilities(labels: Tensor, spec: DatasetSpec) -> Tensor:
-    """Hard labels `(n,)` or soft ones as float32 `(n, num_classes)`."""
-    return labels if labels.ndim == 2 else F.one_hot(labels, spec.num_classes).float()
-
-
-def _optimiser(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    weights, rate, decay = network.parameters(), settings.learning_rate, settings.weight_decay
+def _optimiser(rates: list[dict[str, object]], settings: TrainSettings) -> torch.optim.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimiser == "adam":
-        return torch.optim.Adam(weights, lr=rate, weight_decay=decay)
+        return torch.optim.Adam(rates, lr=rate, weight_decay=decay)
     if settings.optimiser == "adamw":
-        return torch.optim.AdamW(weights, lr=rate, weight_decay=decay)
+        return torch.optim.AdamW(rates, lr=rate, weight_decay=decay)
     return torch.optim.SGD(
-        weights,
+        rates,
         lr=rate,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
@@ -343,38 +310,25 @@ def _optimiser(network: nn.Module, settings: TrainSettings) -> torch.optim.Optim
     )
 
 
-def _forward(
-    network: nn.Module, images: Tensor, settings: TrainSettings, *, channels_last: bool
-) -> Tensor:
-    """Logits in float32, whatever they were computed in."""
-    device = images.device
-    if channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.uses_bfloat16(device)):
-        logits: Tensor = network(images)
-    return logits.float()
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # Clones: safetensors refuses weights that two layers share.
+    return {f"{prefix}.{name}": value.detach().clone() for name, value in tensors.items()}
 
 
-def _index_batches(
-    num_images: int, batch_size: int, num_steps: int, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Batches of a stream of permutations: each image once before any image again."""
-    stream = torch.empty(0, dtype=torch.int64, device=generator.device)
-    for _ in range(num_steps):
-        if len(stream) < batch_size:
-            order = torch.randperm(num_images, generator=generator, device=generator.device)
-            stream = torch.cat([stream, order])
-        yield stream[:batch_size]
-        stream = stream[batch_size:]
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(f"{prefix}."): value
+        for name, value in tensors.items()
+        if name.startswith(f"{prefix}.")
+    }
 
 
-def _loss(logits: Tensor, labels: Tensor, temperature: float, smoothing: float) -> Tensor:
-    loss = F.cross_entropy(logits / temperature, labels, label_smoothing=smoothing)
-    return loss * temperature**2
+def _global_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
-def _check_finite(losses: list[Tensor]) -> None:
-    recent = torch.stack(losses[-_CHECK_EVERY:])
-    if not bool(recent.isfinite().all()):
-        first = len(losses) - len(recent) + int((~recent.isfinite()).nonzero()[0]) + 1
-        raise DivergedError(f"the training loss is not finite from step {first} on")
+def _set_global_state(device: torch.device, state: Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

@@ -18,6 +18,8 @@ def learning_rate_factor(schedule: Schedule, step: int, num_steps: int) -> float
         return 1.0
     if schedule == "step":
         return 1.0 if step < num_steps // 2 + 1 else 0.1
+    if schedule == "three_steps":
+        return 0.1 ** sum(8 * step >= part * num_steps for part in (5, 6, 7))
     warm_up = int(num_steps * WARM_UP) if schedule == "one_cycle" else 0
     if step < warm_up:
         return (step + 1) / (warm_up + 1)

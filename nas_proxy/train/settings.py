@@ -11,9 +11,10 @@ from torch import nn
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import LearningRateRule
+from nas_proxy.errors import ConfigError
 from nas_proxy.options import Bound, Fraction, NonNegativeFloat, Options, PositiveFloat, PositiveInt
 
-Schedule = Literal["one_cycle", "cosine", "step", "constant"]
+Schedule = Literal["one_cycle", "cosine", "step", "three_steps", "constant"]
 Optimiser = Literal["sgd", "adam", "adamw"]
 Precision = Literal["auto", "float32", "bfloat16"]
 NormStatistics = Literal["running", "recalibrated"]
@@ -25,13 +26,15 @@ class TrainSettings(Options):
 
     Attributes:
         num_steps: Optimiser steps. Give this or `num_epochs`.
-        num_epochs: Passes over the training images, the last step rounded up.
+        num_epochs: Passes over the training images, the last step rounded up; `architecture`: as
+            many as the architecture says, for a search space whose genotypes hold their length.
         batch_size: Images per step; a smaller set is used whole.
         optimiser: `sgd`; `adam`, with L2 penalty; `adamw`, with decoupled weight decay.
         learning_rate: The largest of the schedule.
         schedule: `one_cycle`: linear warm-up over the first quarter, then cosine to zero.
             `cosine`: from the start to zero. `step`: times 0.1 at half, as in the condensation
-            literature. `constant`.
+            literature. `three_steps`: times 0.1 at 5/8, 6/8 and 7/8, as in that of knowledge
+            distillation. `constant`.
         momentum: Of `sgd`.
         nesterov: Whether that momentum is Nesterov's.
         weight_decay: L2 penalty on every parameter.
@@ -54,7 +57,7 @@ class TrainSettings(Options):
     """
 
     num_steps: PositiveInt | None = None
-    num_epochs: PositiveInt | None = None
+    num_epochs: PositiveInt | Literal["architecture"] | None = None
     batch_size: PositiveInt = 64
     optimiser: Optimiser = "sgd"
     learning_rate: PositiveFloat = 0.1
@@ -98,10 +101,20 @@ class TrainSettings(Options):
         )
 
     def steps_for(self, num_images: int) -> int:
-        """Optimiser steps when training on `num_images` images."""
+        """Optimiser steps when training on `num_images` images.
+
+        Raises:
+            ConfigError: If each architecture says itself how long it is trained.
+        """
         if self.num_steps is not None:
             return self.num_steps
         assert self.num_epochs is not None
+        if self.num_epochs == "architecture":
+            raise ConfigError(
+                "num_epochs: architecture is for candidates of a space whose genotypes say how "
+                "long they are trained, but here one length is needed; give num_steps or a number "
+                "of num_epochs"
+            )
         return -(-self.num_epochs * num_images // min(self.batch_size, num_images))
 
     def uses_bfloat16(self, device: torch.device) -> bool:

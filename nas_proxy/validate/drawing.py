@@ -65,6 +65,24 @@ def ends(estimate: Estimate) -> tuple[float, float]:
     return estimate.low, estimate.high
 
 
+def clip_worst(values: NDArray[np.float64], reach: float = 3) -> NDArray[np.float64]:
+    """Values whose far worse ones, a quarter at most, are moved up to the edge of what is shown.
+
+    One network that learnt nothing would squash all others. The better half spans a distance from
+    its median to the best; `reach` times that distance is shown below the median.
+    """
+    median, best = np.median(values), values.max()
+    floor = min(median - reach * (best - median), np.quantile(values, 0.25))
+    inside = values[values >= floor].min()
+    clipped: NDArray[np.float64] = np.maximum(values, inside - 0.05 * (best - inside))
+    return clipped
+
+
+def beyond(values: NDArray[np.float64], shown: NDArray[np.float64], edge: str) -> str:
+    """A remark on values that `clip_worst` moved."""
+    return f"; dots on the {edge} edge lie beyond it" if (shown > values).any() else ""
+
+
 @dataclass(frozen=True)
 class Label:
     """A text that belongs to a dot at `(x, y)`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import Bbox
-from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from nas_proxy.files import write_atomically
@@ -29,12 +29,16 @@ from nas_proxy.validate.drawing import (
     RED,
     SKY,
     Label,
+    beyond,
+    clip_worst,
     ends,
     new_axes,
     place_labels,
     wrap,
     write_words,
 )
+from nas_proxy.validate.learning_curve import draw_learning_curve, loss_curve
+from nas_proxy.validate.pareto_figure import costs_of, pareto_figure
 from nas_proxy.validate.ranks import Estimate, num_best
 
 _MAX_OUTLIERS = 5
@@ -84,7 +88,10 @@ def write_figures(report: dict[str, Any], folder: Path) -> list[Path]:
         "uncertainty.png": _uncertainty,
         "optimisation_history.png": _optimisation_history,
         "guard.png": _guard,
+        "learning_curve.png": _learning_curve,
     }
+    for cost in costs_of(report["search"]):
+        figures[f"pareto_{cost}.png"] = partial(pareto_figure, cost=cost)
     written = []
     for name, draw in figures.items():
         figure = draw(report)
@@ -143,7 +150,7 @@ def _rank_scatter(report: dict[str, Any]) -> Figure | None:
     validation = report["validation"]
     figure, axes = new_axes(5.2)
     scores, reference = np.array([[point["score"], point["reference"]] for point in points]).T
-    x, y = _clip(scores), _clip(reference)
+    x, y = clip_worst(scores), clip_worst(reference)
     uniform = np.array([point["drawn"] == "uniform" for point in points])
     for chosen, label, marker, color in (
         (uniform, "drawn uniformly", "o", BLUE),
@@ -161,8 +168,8 @@ def _rank_scatter(report: dict[str, Any]) -> Figure | None:
     write_words(
         axes,
         f"{rho}, n = {proxy['n']}",
-        x=f"score of the proxy (higher is better{_beyond(scores, x, 'left')})",
-        y=f"{validation['reference_name']}{_beyond(reference, y, 'lower')}",
+        x=f"score of the proxy (higher is better{beyond(scores, x, 'left')})",
+        y=f"{validation['reference_name']}{beyond(reference, y, 'lower')}",
     )
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     labels = [
@@ -272,6 +279,15 @@ def _uncertainty(report: dict[str, Any]) -> Figure | None:
     return figure
 
 
+def _learning_curve(report: dict[str, Any]) -> Figure | None:
+    """The best candidate's losses; reports from before they were kept have none."""
+    training = report["search"].get("best_training")
+    if training is None:
+        return None
+    curve = loss_curve(training["train_losses"], [tuple(phase) for phase in training["phases"]])
+    return draw_learning_curve(curve, wrap(f"Training of the best: {training['description']}", 70))
+
+
 def _optimisation_history(report: dict[str, Any]) -> Figure | None:
     trials = report["search"]["trials"]
     scored = [trial for trial in trials if trial["score"] is not None]
@@ -280,7 +296,7 @@ def _optimisation_history(report: dict[str, Any]) -> Figure | None:
     figure, axes = new_axes(3.9)
     x = np.array([trial["trial"] for trial in scored])
     scores = np.array([trial["score"] for trial in scored], dtype=np.float64)
-    y = _clip(scores, reach=6)
+    y = clip_worst(scores, reach=6)
     axes.scatter(
         x, y, s=26, color=GREY, alpha=0.8, linewidths=0, zorder=3, label="score of a trial"
     )
@@ -296,7 +312,7 @@ def _optimisation_history(report: dict[str, Any]) -> Figure | None:
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     words = "Score of each trial of the search"
-    write_words(axes, words, x="trial", y=f"score (higher is better{_beyond(scores, y, 'lower')})")
+    write_words(axes, words, x="trial", y=f"score (higher is better{beyond(scores, y, 'lower')})")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
@@ -336,21 +352,3 @@ def _rows(report: dict[str, Any], *kinds: str) -> list[dict[str, Any]]:
     """The rankings of these kinds that have a Spearman."""
     rows = (report["validation"] or {"rows": []})["rows"]
     return [row for row in rows if row["kind"] in kinds and row["spearman"]]
-
-
-def _clip(values: NDArray[np.float64], reach: float = 3) -> NDArray[np.float64]:
-    """Values whose far worse ones, a quarter at most, are moved up to the edge of what is shown.
-
-    One network that learnt nothing would squash all others. The better half spans a distance from
-    its median to the best; `reach` times that distance is shown below the median.
-    """
-    median, best = np.median(values), values.max()
-    floor = min(median - reach * (best - median), np.quantile(values, 0.25))
-    inside = values[values >= floor].min()
-    clipped: NDArray[np.float64] = np.maximum(values, inside - 0.05 * (best - inside))
-    return clipped
-
-
-def _beyond(values: NDArray[np.float64], shown: NDArray[np.float64], edge: str) -> str:
-    """A remark on values that `_clip` moved."""
-    return f"; dots on the {edge} edge lie beyond it" if (shown > values).any() else ""

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nas_proxy.validate.coverage import SHOWN_LEVELS
 from nas_proxy.validate.figures import rank_outliers, ranked_points
+from nas_proxy.validate.pareto_figure import amount, cost_in_words, costs_of
 
 _COST_SIGNALS = ("train_seconds", "images_seen")  # no quality of an architecture
 
@@ -34,6 +35,7 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(duration=duration, decimal=decimal, flat=_flat)
+    environment.filters.update(amount=lambda value, cost: amount(cost, value), cost=cost_in_words)
     return environment.get_template("report.html.j2").render(
         report=report,
         config=report["config"],
@@ -44,7 +46,9 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         pictures={path.stem: _data_uri(path) for path in pictures if path.is_file()},
         outliers=rank_outliers(report),
         best=_best(report["search"]),
+        costs=costs_of(report["search"]),
         worth=report["worth"],
+        retrain=report.get("retrain"),
         teachers=_teachers(report["proxy_dataset"]),
         failures=_failures(report),
         total_seconds=sum(entry["seconds"] for entry in report["costs"]),

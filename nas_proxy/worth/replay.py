@@ -15,7 +15,9 @@ from nas_proxy.errors import ConfigError
 from nas_proxy.interfaces import Progress, no_progress
 from nas_proxy.networks.catalogue import build_network
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
-from nas_proxy.train.loop import TrainingSet, as_probabilities, measure, train
+from nas_proxy.train.loop import train
+from nas_proxy.train.measuring import measure
+from nas_proxy.train.training_set import TrainingSet, as_probabilities
 from nas_proxy.types import DatasetSpec, ImageDataset, Splits
 from nas_proxy.worth.settings import ReplaySettings
 

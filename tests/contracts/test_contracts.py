@@ -7,6 +7,7 @@ from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
 from nas_proxy.teach.settings import TeacherSettings
 from nas_proxy.testing import DISTILLER_CHECKS, SCORE_CHECKS, SPACE_CHECKS
+from nas_proxy.testing.distillation import DISTILLATIONS, check_distillation
 from nas_proxy.train.settings import TrainSettings
 
 # Options that make the built-in methods cheap; others run with their defaults.
@@ -61,6 +62,12 @@ def check_name(check):
 @pytest.mark.parametrize("name", SEARCH_SPACES.names())
 def test_search_space(name, check):
     check(SEARCH_SPACES.get(name)(), 6)
+
+
+@pytest.mark.parametrize("kind", DISTILLATIONS)
+@pytest.mark.parametrize("name", SEARCH_SPACES.names())
+def test_students_of_a_search_space(name, kind):
+    check_distillation(SEARCH_SPACES.get(name)(), kind, 2)
 
 
 @pytest.mark.parametrize("check", DISTILLER_CHECKS, ids=check_name)

@@ -11,7 +11,9 @@ from nas_proxy.data.augment import (
     Augmentation,
     enlarge_part,
     erase,
+    jitter,
     mirror,
+    rotate,
     shift,
     siamese_augment,
 )
@@ -257,3 +259,36 @@ def test_the_same_seed_gives_the_same_images_and_leaves_the_input_alone(augment,
 def test_an_unknown_family_is_refused_and_the_nearest_is_named(refused):
     with pytest.raises(ConfigError, match=r"'colour' in 'crop_colour'; did you mean 'color'\?"):
         refused()
+
+
+def test_rotation_turns_by_up_to_the_angle_and_a_quarter_turn_is_exact(monkeypatch):
+    images = torch.randn(4, 3, 9, 9)
+    monkeypatch.setattr("nas_proxy.data.augment._uniform", lambda shape, *_: torch.ones(shape))
+    turned = rotate(images, 90.0, 4, make_generator(0))
+    torch.testing.assert_close(turned, torch.rot90(images, 1, (2, 3)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(rotate(images, 0.0, 4, make_generator(0)), images)
+
+
+def test_jitter_changes_each_image_by_its_own_draw():
+    images = torch.randn(64, 3, 6, 6)
+    changed = jitter(images, 0.4, 64, make_generator(0))
+    shifts = (changed.mean(dim=(1, 2, 3)) - images.mean(dim=(1, 2, 3))).abs()
+    assert float(shifts.max()) <= 0.4 + 1e-5
+    assert len(shifts.unique()) == 64
+    torch.testing.assert_close(jitter(images, 0.0, 64, make_generator(0)), images)
+    # Grey stays grey, and contrast moves by at most the strength.
+    grey = images[:, :1].expand(-1, 3, -1, -1)
+    jittered = jitter(grey, 0.4, 64, make_generator(0))
+    torch.testing.assert_close(jittered[:, 0], jittered[:, 2])
+    ratios = jittered.std(dim=(1, 2, 3)) / grey.std(dim=(1, 2, 3))
+    assert float(ratios.min()) >= 0.6 - 1e-4
+    assert float(ratios.max()) <= 1.4 + 1e-4
+
+
+def test_both_are_part_of_an_augmentation():
+    images = torch.randn(8, 3, 8, 8)
+    for told in (Augmentation(rotation=20.0), Augmentation(colour_jitter=0.3)):
+        first, same, other = (told.apply(images, make_generator(seed)) for seed in (0, 0, 1))
+        assert torch.equal(first, same)
+        assert not torch.equal(first, other)
+        assert not torch.equal(first, images)

@@ -260,7 +260,7 @@ def test_an_interrupted_decoding_does_not_do_the_rest(tmp_path, monkeypatch):
     make_folder(tmp_path, count=400)
     opened = []
     monkeypatch.setattr(
-        folder_module, "_square", lambda image, size: opened.append(1) or time.sleep(0.001) or image
+        folder_module, "square", lambda image, size: opened.append(1) or time.sleep(0.001) or image
     )
 
     def interrupt(done, total, note=""):
@@ -275,7 +275,7 @@ def test_an_interrupted_decoding_does_not_do_the_rest(tmp_path, monkeypatch):
 def test_only_a_few_decoded_images_wait_to_be_taken(tmp_path, monkeypatch):
     make_folder(tmp_path, count=300)
     opened = []
-    monkeypatch.setattr(folder_module, "_square", lambda image, size: opened.append(1) or image)
+    monkeypatch.setattr(folder_module, "square", lambda image, size: opened.append(1) or image)
     monkeypatch.setattr(folder_module, "_MAX_THREADS", 2)
     images = decode(tmp_path, list_folder(tmp_path).files, 6)
     for taken in range(1, 401):

@@ -204,6 +204,17 @@ def test_altered_pixels_and_labels_are_noticed(file, place):
     assert "was altered after it was written" in refusal(file)
 
 
+def test_files_from_before_an_augmentation_was_known_keep_their_id(file):
+    header, _ = parse(file.read_bytes())
+    kept = json.loads(header["__metadata__"]["nas_proxy"])["augmentation"]
+    assert set(kept) == {"resized_crop", "crop", "flip", "cutout", "dsa", "mixup", "cutmix"}
+    asked = Augmentation(crop=0.125, flip=True, dsa="color_crop", rotation=10.0)
+    other = make_proxy(augmentation=asked)
+    assert other.id != make_proxy().id
+    other.save(file)
+    assert ProxyDataset.load(file).augmentation == asked
+
+
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     assert "does not exist" in refusal(tmp_path / "nowhere.safetensors")
     assert "does not exist" in refusal(tmp_path)

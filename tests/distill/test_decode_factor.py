@@ -16,7 +16,7 @@ from nas_proxy.errors import ConfigError
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import DISTILLER_CHECKS, tiny_dataset
 from nas_proxy.testing.distillers import check_labels
-from nas_proxy.train.loop import TrainingSet
+from nas_proxy.train.training_set import TrainingSet
 
 SMALL_STEPS = {"num_steps": 7, "decode_factor": 2, **SMALL}
 METHODS = {

@@ -13,9 +13,9 @@ import torch
 from helpers_distill import SMALL, Log, distill
 from safetensors.torch import save_file
 
-from nas_proxy.distill import checkpoint as checkpoint_module
+from nas_proxy import checkpoint as checkpoint_module
+from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.distill import recording
-from nas_proxy.distill.checkpoint import Checkpointer
 from nas_proxy.distill.distribution_matching import DistributionMatching
 from nas_proxy.distill.gradient_matching import GradientMatching
 from nas_proxy.distill.layerwise_matching import LayerwiseMatching

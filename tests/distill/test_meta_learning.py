@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from helpers_distill import NUM_CLASSES, SMALL, Log, distill, small_network
 from helpers_patterns import patterned_dataset
 
+from nas_proxy import checkpoint as checkpoint_module
 from nas_proxy.data.transforms import normalise
-from nas_proxy.distill import checkpoint as checkpoint_module
 from nas_proxy.distill import meta_learning
 from nas_proxy.distill.inner_training import (
     InnerTraining,

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from helpers_distill import make_task
 from torchvision.transforms.functional import resized_crop
 
+from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.crops import random_boxes
 from nas_proxy.data.transforms import denormalise, normalise
 from nas_proxy.distill import patch_selection
-from nas_proxy.distill.checkpoint import Checkpointer
 from nas_proxy.distill.patch_selection import Candidates, PatchSelection, Selector, tile
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.interfaces import DistillContext

@@ -10,9 +10,9 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
+from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.data.transforms import normalise, resize
 from nas_proxy.distill import rank_aware_training
-from nas_proxy.distill.checkpoint import Checkpointer
 from nas_proxy.distill.rank_aware import RankAware
 from nas_proxy.distill.rank_aware_images import Composition, divide
 from nas_proxy.distill.rank_aware_training import Entry, SetTraining, StreamTraining
@@ -22,8 +22,10 @@ from nas_proxy.interfaces import CalibrationSample, DistillContext
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing.calibration import TinySpace, tiny_calibration_sample
-from nas_proxy.train.loop import TrainingSet, measure, train
+from nas_proxy.train.loop import train
+from nas_proxy.train.measuring import measure
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture
 
 TELLING = Composition(name="telling", agreement=30.0)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from helpers_recovery import SQUEEZED, distill, squeezed
 
+from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.distill import memory
-from nas_proxy.distill.checkpoint import Checkpointer
 from nas_proxy.distill.recovery import Recovery
 from nas_proxy.distill.statistical_matching import StatisticalMatching
 from nas_proxy.errors import ConfigError, DivergedError

@@ -12,8 +12,8 @@ from nas_proxy.evaluate.trained_signals import Judges
 from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.train.loop import TrainingSet
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture
 
 ARCHITECTURE = Architecture("fake", 0)

@@ -39,6 +39,7 @@ EVALUATIONS = st.builds(
     signals=SIGNALS,
     seed_signals=st.lists(SIGNALS, max_size=2).map(tuple),
     train_losses=st.lists(FINITE, max_size=4).map(tuple),
+    phases=st.lists(st.tuples(st.text(max_size=5), st.integers(0)), max_size=2).map(tuple),
     signal_seconds=SIGNALS,
     seconds=FINITE,
     reason=st.text(max_size=30),
@@ -211,3 +212,11 @@ def test_nothing_finished_is_lost_when_the_writer_is_killed(tmp_path):
     assert list(log) == [evaluation(number) for number in range(len(log))]
     log.append(evaluation(len(log)))
     assert list(EvaluationLog(path)) == [evaluation(number) for number in range(len(log))]
+
+
+def test_evaluations_from_before_there_were_phases_are_read(tmp_path):
+    line = evaluation(1).to_json()
+    del line["phases"]
+    path = tmp_path / "log.jsonl"
+    path.write_text(canonical_json(line) + "\n")
+    assert list(EvaluationLog(path)) == [evaluation(1)]

@@ -1,6 +1,7 @@
 """One evaluation: what is measured, and what becomes of whatever goes wrong."""
 
 import json
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from nas_proxy.reproducibility import canonical_json, derive_seed, isolated_rng,
 from nas_proxy.scores.flops import Flops
 from nas_proxy.scores.num_params import NumParams
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.train.loop import TrainingSet, train
+from nas_proxy.train.loop import train
+from nas_proxy.train.phases import Phase
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture, Status
 
 TRAINED = {
@@ -273,3 +276,16 @@ def test_cost_of_each_part_is_reported():
     assert set(evaluation.signal_seconds) == {"a", "b", "training"}
     assert 0 < sum(evaluation.signal_seconds.values()) <= evaluation.seconds
     assert evaluation.signals["train_seconds"] <= evaluation.signal_seconds["training"]
+
+
+def test_the_phases_of_a_training_are_kept():
+    @dataclass(frozen=True, kw_only=True)
+    class TwoPhases(FakeSpace):
+        def training_phases(self, architecture, settings):
+            short = replace(settings, num_steps=1)
+            return (Phase("first", short), Phase("second", settings))
+
+    found = evaluator(space=TwoPhases()).evaluate(ARCHITECTURE, 0)
+    assert found.phases == (("first", 1), ("second", 3))
+    assert len(found.train_losses) == 4
+    assert evaluator().evaluate(ARCHITECTURE, 0).phases == (("training", 3),)

@@ -19,7 +19,9 @@ from nas_proxy.interfaces import DistillTask
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.train.loop import TrainingSet, TrainResult, measure, train
+from nas_proxy.train.loop import TrainResult, train
+from nas_proxy.train.measuring import measure
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Splits
 
 # Of three classes of eight images, the first fifteen train and the last nine judge.
@@ -51,7 +53,7 @@ def signals_of(judges, *, network=None, **changes):
     """Train a network with a watch on it; its signals and the network."""
     used = settings(**{**PLAIN, **changes})
     network = network or convnet()
-    watch = Watch(network, judges, used, seed=3)
+    watch = Watch(network, judges, used, used.num_steps, seed=3)
     result = train(network, judges.training_set, used, make_generator(1), watch)
     return watch.finish(result)[0], network
 
@@ -98,7 +100,9 @@ def test_a_teacher_that_says_the_same_agrees_and_others_by_their_divergence():
     sure = torch.eye(3)[JUDGE.labels]  # probabilities of zero count nothing
     found = []
     for teacher in (own, other, sure):
-        watch = Watch(network, judges(teacher_probabilities=teacher), settings(), 0)
+        watch = Watch(
+            network, judges(teacher_probabilities=teacher), settings(), settings().num_steps, 0
+        )
         found.append(watch.finish(RESULT)[0]["teacher_agreement"])
     expected = [
         -stats.entropy(np.asarray(teacher, dtype=float), says(network, JUDGE), axis=1).mean()

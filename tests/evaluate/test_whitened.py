@@ -14,8 +14,10 @@ from nas_proxy.data.whitening import Whitening
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
-from nas_proxy.train.loop import TrainingSet, measure, train
+from nas_proxy.train.loop import train
+from nas_proxy.train.measuring import measure
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Status
 
 DATA = DataSettings(name="digits", classes=(0, 1, 2), images_per_class=40)

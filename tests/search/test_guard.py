@@ -158,7 +158,7 @@ def test_below_but_not_beyond_doubt_is_only_said(tmp_path):
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 @pytest.mark.parametrize("dies_at", [1, 4, 6, 9])
-def test_killed_in_a_check_and_continued(dies_at, num_workers, tmp_path, pool):
+def test_killed_in_a_check_and_continued(dies_at, num_workers, tmp_path, pool, wait_for_all):
     def run(folder, full, storage):
         executor = Instant() if num_workers == 1 else Threads(pool, num_workers, 0)
         return guarded(folder, full, executor=executor, storage=storage)
@@ -167,6 +167,7 @@ def test_killed_in_a_check_and_continued(dies_at, num_workers, tmp_path, pool):
     full, storage = FullData(dies_at=dies_at), InMemoryStorage()
     with pytest.raises(Killed):
         run(tmp_path / "killed", full, storage)
+    wait_for_all()
     in_flight = set(full.counts) - {
         e.architecture for e in EvaluationLog(tmp_path / "killed" / "guard.jsonl")
     }

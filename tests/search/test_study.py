@@ -18,6 +18,7 @@ from helpers_search import (
     optuna_trials,
     search,
 )
+from optuna.samplers import RandomSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
@@ -92,6 +93,27 @@ def test_exhausted_space_ends_with_one_warning(num_workers, log, caplog):
     assert len(set(architectures(outcome))) == 4
     (message,) = [r.getMessage() for r in caplog.records if r.name == "nas_proxy"]
     assert "the search ends with 4 of 10 trials" in message
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_sampler_that_is_stuck_is_helped_by_chance(num_workers, monkeypatch, tmp_path):
+    """A sampler that knows one corner alone would end the search there."""
+
+    class Stubborn(RandomSampler):
+        def sample_independent(self, study, trial, name, distribution):
+            return (
+                3 if name == "y" else super().sample_independent(study, trial, name, distribution)
+            )
+
+    monkeypatch.setattr("nas_proxy.search.storage.make_sampler", lambda *_: Stubborn(seed=0))
+    found = []
+    for name in ("first", "second"):
+        task = make_task(n_trials=40)
+        outcome = search(task, EvaluationLog(tmp_path / name), executor=Instant(num_workers))
+        assert len(set(architectures(outcome))) == 40
+        found.append(outcome)
+    assert sum(a.genotype[1] == 3 for a in architectures(found[0])) == 10  # the corner as well
+    assert found[0] == found[1]
 
 
 # --- constraints ------------------------------------------------------------------------------

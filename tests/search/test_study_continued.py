@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search.settings import Constraints
-from nas_proxy.search.study import open_storage
+from nas_proxy.search.storage import open_storage
 
 
 class Killed(BaseException):
@@ -59,14 +59,17 @@ def killed_at(event_number, monkeypatch, executor):
         yield
 
 
+# The score alone, and a cost before it.
+GOALS = [{}, {"objectives": ("num_params", "score"), "sizes": grid_sizes}]
 NUM_EVENTS = 52  # ask, set_user_attr, submit, append and tell of five trials, before and after
 
 
+@pytest.mark.parametrize("goal", GOALS)
 @pytest.mark.parametrize("event", range(1, NUM_EVENTS, 4))
-def test_killed_anywhere_and_continued(event, monkeypatch, tmp_path):
+def test_killed_anywhere_and_continued(event, goal, monkeypatch, tmp_path):
     storage, evaluators = InMemoryStorage(), Evaluators()
     path = tmp_path / "log.jsonl"
-    task = make_task(evaluators, n_trials=5)
+    task = make_task(evaluators, n_trials=5, **goal)
     first = Instant()
     with killed_at(event, monkeypatch, first), pytest.raises(Killed):
         search(task, EvaluationLog(path), storage, first)
@@ -75,11 +78,12 @@ def test_killed_anywhere_and_continued(event, monkeypatch, tmp_path):
     check_continued(task, storage, path, evaluators, {*finished, *first.submitted})
 
 
+@pytest.mark.parametrize("goal", GOALS)
 @pytest.mark.parametrize("event", range(1, 70, 9))
-def test_killed_anywhere_with_several_in_flight(event, monkeypatch, tmp_path, pool):
+def test_killed_anywhere_with_several_in_flight(event, goal, monkeypatch, tmp_path, pool):
     storage, evaluators = InMemoryStorage(), Evaluators()
     path = tmp_path / "log.jsonl"
-    task = make_task(evaluators, n_trials=7)
+    task = make_task(evaluators, n_trials=7, **goal)
     first = Threads(pool, 2, event)
     with killed_at(event, monkeypatch, first), pytest.raises(Killed):
         search(task, EvaluationLog(path), storage, first)

@@ -84,10 +84,12 @@ def command(folder, *words, **changes):
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump({**CONFIG, **changes, "results": str(folder)}))
     errors = io.StringIO()
-    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-        cli._console.file = errors
-        with pytest.raises(SystemExit) as ended:
-            cli.main([words[0], str(file), *words[1:]])
+    with (
+        contextlib.redirect_stderr(errors),
+        contextlib.redirect_stdout(io.StringIO()),
+        pytest.raises(SystemExit) as ended,
+    ):
+        cli.main([words[0], str(file), *words[1:]])
     return ended.value.code, errors.getvalue()
 
 

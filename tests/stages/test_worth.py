@@ -58,13 +58,13 @@ def run(*words):
     import contextlib
     import io
 
-    from nas_proxy import cli
-
     errors = io.StringIO()
-    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-        cli._console.file = errors
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in words])
+    with (
+        contextlib.redirect_stderr(errors),
+        contextlib.redirect_stdout(io.StringIO()),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main([str(word) for word in words])
     return ended.value.code, errors.getvalue()
 
 
@@ -102,7 +102,7 @@ def test_what_is_finished_is_not_trained_again(study, monkeypatch):
     def never(*arguments):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(network_module, "train", never)
+    monkeypatch.setattr(network_module.NetworkEvaluator, "evaluate", never)
     status, errors = run("evaluate-proxy", folder / "distill" / "proxy.safetensors", config)
     assert status == 0, errors
 

@@ -24,7 +24,7 @@ from nas_proxy.teach.settings import LabelSettings
 from nas_proxy.teach.training import obtain_teachers
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing.common import global_generators_untouched
-from nas_proxy.train.loop import TrainingSet
+from nas_proxy.train.training_set import TrainingSet
 
 METHODS = {
     "random subset": RandomSubset(augmentation=Augmentation(flip=True)),

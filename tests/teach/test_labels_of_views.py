@@ -19,7 +19,8 @@ from nas_proxy.teach.labelling import copy_teachers, label, labeller_of, save_te
 from nas_proxy.teach.training import obtain_teachers
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing.common import global_generators_untouched
-from nas_proxy.train.loop import TrainingSet, train
+from nas_proxy.train.loop import train
+from nas_proxy.train.training_set import TrainingSet
 
 
 @pytest.fixture(scope="module")

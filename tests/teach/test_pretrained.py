@@ -10,9 +10,10 @@ from torchvision import models
 from torchvision.models import get_model
 from torchvision.transforms.v2 import functional as TF  # noqa: N812 - as torchvision's own pages
 
+from nas_proxy.backbones.weights import LICENCE
 from nas_proxy.data.transforms import normalise
 from nas_proxy.reproducibility import isolated_rng, make_generator
-from nas_proxy.teach.pretrained import LICENCE, build_pretrained, identify_weights
+from nas_proxy.teach.pretrained import build_pretrained, identify_weights
 from nas_proxy.teach.settings import PretrainedSettings
 from nas_proxy.teach.teacher import Ensemble
 from nas_proxy.testing import tiny_dataset
@@ -64,7 +65,7 @@ def test_the_embedding_is_that_of_the_original_network(weights):
     body = original("resnet18", file)
     body.fc = torch.nn.Identity()
     torch.testing.assert_close(
-        network.embed(images), body(network._enlarge(images)), atol=1e-5, rtol=1e-5
+        network.embed(images), body(network.preparation(images)), atol=1e-5, rtol=1e-5
     )
     torch.testing.assert_close(network.classifier(network.embed(images)), network(images))
 
@@ -78,7 +79,7 @@ def test_pixels_meet_the_network_as_torchvision_prepares_them():
     told = PretrainedSettings(name=SMALL, image_size=SIZE)
     with isolated_rng(0):
         network = build_pretrained(told, dataset.spec)
-    prepared = network._enlarge(normalise(dataset.images, dataset.spec))
+    prepared = network.preparation(normalise(dataset.images, dataset.spec))
     torch.testing.assert_close(prepared, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -93,7 +94,7 @@ def test_smaller_images_are_enlarged_without_a_shift():
         preset.mean,
         preset.std,
     )
-    prepared = network._enlarge(normalise(pixels, tiny_dataset().spec))
+    prepared = network.preparation(normalise(pixels, tiny_dataset().spec))
     torch.testing.assert_close(prepared, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -107,14 +108,14 @@ def test_weights_of_another_preprocessing_get_theirs(monkeypatch):
     dataset = tiny_dataset(image_shape=(3, SIZE, SIZE), images_per_class=2)
     with isolated_rng(0):
         network = build_pretrained(PretrainedSettings(name=SMALL, image_size=SIZE), dataset.spec)
-    prepared = network._enlarge(normalise(dataset.images, dataset.spec))
+    prepared = network.preparation(normalise(dataset.images, dataset.spec))
     torch.testing.assert_close(prepared, dataset.images / 127.5 - 1, atol=1e-5, rtol=1e-5)
 
 
 def test_grey_images_become_three_equal_channels(weights):
     dataset = tiny_dataset(image_shape=(1, 8, 8))
     network = loaded(SMALL, weights[SMALL], dataset.spec)
-    prepared = network._enlarge(normalise(dataset.images, dataset.spec))
+    prepared = network.preparation(normalise(dataset.images, dataset.spec))
     colour = dataset.images.expand(-1, 3, -1, -1).float() / 255
     mean, std = (
         torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -137,7 +138,7 @@ def test_the_answer_does_not_depend_on_how_many_are_asked_about(weights, monkeyp
     monkeypatch.setattr(
         network.network, "forward", lambda batch: (asked.append(len(batch)), inner(batch))[1]
     )
-    monkeypatch.setattr("nas_proxy.train.loop._PIXELS_AT_ONCE", 10 * SIZE * SIZE)
+    monkeypatch.setattr("nas_proxy.train.measuring._PIXELS_AT_ONCE", 10 * SIZE * SIZE)
     torch.testing.assert_close(network(images), whole, atol=1e-5, rtol=1e-5)
     assert asked == [8, 8, 8]
     torch.testing.assert_close(
@@ -247,7 +248,7 @@ def test_weights_in_their_published_form_are_understood(tmp_path, name):
     layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     network.transform_input = True  # as torchvision sets it for published weights
     with torch.no_grad():
-        network(ours._enlarge(images))
+        network(ours.preparation(images))
         torch.testing.assert_close(ours.embed(images), inputs[0].flatten(1), atol=1e-4, rtol=1e-4)
 
 

@@ -94,9 +94,15 @@ def test_a_file_of_anything_else_is_refused_and_never_run(tmp_path, content, sai
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda state: {**state, "layer9.weight": torch.zeros(2)}, "layer9.weight does not match"),
-        (lambda state: {k: v for k, v in state.items() if k != "conv1.0.weight"}, "conv1.0.weight"),
-        (lambda state: {**state, "conv1.0.weight": torch.zeros(3)}, "size mismatch"),
+        (lambda state: {**state, "layer9.weight": torch.zeros(2)}, "layer9.weight (2,) is unknown"),
+        (
+            lambda state: {k: v for k, v in state.items() if k != "conv1.0.weight"},
+            "conv1.0.weight (24, 3, 3, 3) is missing",
+        ),
+        (
+            lambda state: {**state, "conv1.0.weight": torch.zeros(3)},
+            "conv1.0.weight has shape (3,) instead of (24, 3, 3, 3)",
+        ),
     ],
 )
 def test_weights_of_another_network_are_refused(weights, tmp_path, change, said):
@@ -149,7 +155,7 @@ def test_a_network_whose_last_layer_is_no_linear_one_is_refused():
 
 
 def test_a_size_that_the_network_cannot_take_is_refused(monkeypatch):
-    def small(name, *, weights, num_classes):
+    def small(name, *, weights, num_classes, image_size):
         return models.VisionTransformer(
             image_size=32,
             patch_size=8,

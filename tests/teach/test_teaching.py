@@ -21,7 +21,9 @@ from nas_proxy.teach.settings import TeacherSettings
 from nas_proxy.teach.training import obtain_teacher, obtain_teachers
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing.common import global_generators_untouched
-from nas_proxy.train.loop import TrainingSet, measure, train
+from nas_proxy.train.loop import train
+from nas_proxy.train.measuring import measure
+from nas_proxy.train.training_set import TrainingSet
 from search_spaces.nasbench201 import NASBench201Space
 
 CPU = torch.device("cpu")

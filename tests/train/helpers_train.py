@@ -8,8 +8,8 @@ from torch import nn
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.train.loop import TrainingSet
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 
 SCHEDULES = ("one_cycle", "cosine", "step", "constant")
 NUM_CLASSES = 3

@@ -25,7 +25,9 @@ from nas_proxy.errors import DivergedError
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.train.loop import TrainingSet, measure, train
+from nas_proxy.train.loop import train
+from nas_proxy.train.measuring import measure
+from nas_proxy.train.training_set import TrainingSet
 
 # The steps
 

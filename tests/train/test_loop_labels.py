@@ -10,7 +10,8 @@ from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import Labelling, ProxyDataset
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.train.loop import TrainingSet, as_probabilities, train
+from nas_proxy.train.loop import train
+from nas_proxy.train.training_set import TrainingSet, as_probabilities
 
 PLAIN_DESCENT = {
     "num_steps": 1,

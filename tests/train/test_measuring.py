@@ -14,7 +14,9 @@ from nas_proxy.errors import DivergedError
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.train.loop import Measurement, TrainingSet, TrainResult, measure, num_parts, train
+from nas_proxy.train.loop import TrainResult, train
+from nas_proxy.train.measuring import Measurement, measure, num_parts
+from nas_proxy.train.training_set import TrainingSet
 
 # Precision
 

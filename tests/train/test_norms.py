@@ -14,7 +14,9 @@ from torch import nn
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.train.loop import TrainingSet, TrainResult, measure, recalibrate_norms, train
+from nas_proxy.train.loop import TrainResult, train
+from nas_proxy.train.measuring import measure, recalibrate_norms
+from nas_proxy.train.training_set import TrainingSet
 
 SETTINGS = make_settings()
 

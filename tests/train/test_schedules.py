@@ -90,3 +90,10 @@ def test_settings_are_keys_of_a_mapping():
     first = TrainSettings(num_steps=3, space_fidelity={"num_cells": 1})
     same, other = (TrainSettings(num_steps=3, space_fidelity={"num_cells": n}) for n in (1, 2))
     assert len({first, same, other, TrainSettings(num_steps=4)}) == 3
+
+
+def test_three_steps_are_those_of_the_distillation_literature():
+    """240 epochs, the rate times 0.1 at 150, 180 and 210."""
+    rates = [learning_rate_factor("three_steps", step, 240) for step in range(240)]
+    assert [step for step in range(1, 240) if rates[step] != rates[step - 1]] == [150, 180, 210]
+    assert rates[::30] == pytest.approx([1, 1, 1, 1, 1, 0.1, 0.01, 0.001])

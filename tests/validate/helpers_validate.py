@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 import yaml
 
+from nas_proxy.evaluate.latency import Latency
+from nas_proxy.search.pareto import knee, pareto_front
 from nas_proxy.types import Architecture
 from nas_proxy.validate.rank_report import Ranking, Sample, judge
 from nas_proxy.validate.settings import RepeatedReference, ValidateSettings
@@ -72,6 +74,7 @@ def make_report(
     reference_seconds=84.0,
     ceiling=True,
     uncertain=True,
+    costs=(),
 ):
     """A report as `stages.report.collect` builds it."""
     report = yaml.safe_load(STATIC)
@@ -112,7 +115,7 @@ def make_report(
     report["verdict"] = judged.verdict if validated else "The ranking was not judged."
     report["validation"] = judged.to_json() if validated else None
     report["points"] = points if validated else None
-    report["search"] = make_search(num_trials, describe, everything_failed, rng)
+    report["search"] = make_search(num_trials, describe, everything_failed, rng, costs)
     return report
 
 
@@ -130,7 +133,7 @@ def make_rankings(controls, reference, rng):
     ]
 
 
-def make_search(num_trials, describe, everything_failed, rng):
+def make_search(num_trials, describe, everything_failed, rng, costs):
     trials = []
     for number in range(num_trials):
         failed = everything_failed or number % 9 == 4
@@ -142,9 +145,28 @@ def make_search(num_trials, describe, everything_failed, rng):
              "signals": {} if failed else signals, "seconds": float(2 + rng.random()),
              "reason": "the loss is not finite at step 31" if failed else ""}
         )  # fmt: skip
+        add_objectives(trials[-1], costs, number)
     best = sorted((t for t in trials if t["score"] is not None), key=lambda t: -t["score"])
     counts = {"num_failed": len(trials) - len(best), "num_duplicates": 3, "num_infeasible": 0}
-    return {"signals": ["val_loss"], "trials": trials, "best": best[:10], **counts}
+    front = pareto_front(best)
+    counts["knee"] = knee(front)["trial"] if front else None
+    return {
+        "signals": ["val_loss"], "trials": trials, "best": best[:10], "pareto_front": front,
+        **counts,
+    }  # fmt: skip
+
+
+def add_objectives(trial, costs, number):
+    """Trials that score higher tend to cost more."""
+    seconds = 0.001 * 1.5 ** (number % 10)
+    amounts = {"num_params": 1e4 * 2 ** (number % 10), "flops": 3e6 * number, "latency": seconds}
+    trial["objectives"] = {}
+    if trial["score"] is not None:
+        trial["objectives"] = {"score": trial["score"], **{name: amounts[name] for name in costs}}
+    trial["latency"] = None
+    if "latency" in costs:
+        found = Latency(seconds, 0.9 * seconds, 1.3 * seconds, 50, 1, 1, "AMD EPYC (2 cores)")
+        trial["latency"] = found.to_json()
 
 
 class Page(HTMLParser):

@@ -1,4 +1,4 @@
-"""The state from which a killed distillation continues to the identical result."""
+"""The state from which killed work continues to the identical result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class State:
     Attributes:
         step: Steps done.
         seconds: Wall-clock seconds they took, over all processes.
-        tensors: Images, optimiser buffers and the state of the generator.
+        tensors: Images or weights, optimiser buffers and the state of the generator.
     """
 
     step: int
@@ -33,24 +33,38 @@ class State:
 
 
 class Checkpointer:
-    """Saves and restores one distillation.
+    """Saves and restores one distillation or training.
 
     Args:
         path: The file; None saves nothing.
-        key: Identifies the distillation: options, data, seed.
+        key: Identifies the work: options, data, seed.
+        work: What it is, for messages.
+        again: What has to be done anew if the file is lost, for messages.
     """
 
-    def __init__(self, path: Path | None, key: str) -> None:
+    def __init__(
+        self, path: Path | None, key: str, work: str = "distillation", again: str = "distil"
+    ) -> None:
         self._path = path
         self._key = key
+        self._work = work
+        self._again = again
+        self._parts: list[Checkpointer] = []
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
+
+    def part(self, name: str) -> Checkpointer:
+        """Of a part of the work, with a file of its own, which `remove` removes too."""
+        path = None if self._path is None else self._path.with_suffix(f".{name}.safetensors")
+        part = Checkpointer(path, content_hash(self._key, name), self._work, self._again)
+        self._parts.append(part)
+        return part
 
     def load(self) -> State | None:
         """The last saved state; None if there is none.
 
         Raises:
-            StudyError: If the file is damaged or belongs to another distillation.
+            StudyError: If the file is damaged or belongs to other work.
         """
         if self._path is None or not self._path.is_file():
             return None
@@ -63,12 +77,12 @@ class Checkpointer:
                 raise ValueError("its content is not what was written")
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise StudyError(
-                f"the checkpoint {self._path} is damaged ({error}); delete it to distil anew"
+                f"the checkpoint {self._path} is damaged ({error}); delete it to {self._again} anew"
             ) from error
         if key != self._key:
             raise StudyError(
-                f"the checkpoint {self._path} belongs to a distillation with other options, data "
-                "or seed; delete it to distil anew, or choose another study_name"
+                f"the checkpoint {self._path} belongs to a {self._work} with other options, data "
+                f"or seed; delete it to {self._again} anew, or choose another study_name"
             )
         return State(step, seconds, tensors)
 
@@ -78,8 +92,13 @@ class Checkpointer:
         Raises:
             OSError: If the disk is full or the folder cannot be written.
         """
-        if time.monotonic() - self._saved_at >= max(1.0, 50 * self._save_seconds):
+        if self.is_due:
             self.save(step, seconds, tensors)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether saving now keeps it to about two per cent of the time."""
+        return time.monotonic() - self._saved_at >= max(1.0, 50 * self._save_seconds)
 
     def save(self, step: int, seconds: float, tensors: dict[str, Tensor]) -> None:
         """Save now.
@@ -103,6 +122,8 @@ class Checkpointer:
         """Forget the state, once the result is safe elsewhere."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+        for part in self._parts:
+            part.remove()
 
 
 def _hash(key: str, step: int, seconds: float, tensors: Mapping[str, Tensor]) -> str:

@@ -1,0 +1,1 @@
+"""Networks of torchvision as backbones: their heads, layers, weights and figures."""

@@ -1,0 +1,110 @@
+"""What every source of images gives, and what it says where it finds none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from tarfile import TarError
+from typing import Annotated
+
+from torch import Tensor
+
+from nas_proxy.errors import DataError
+from nas_proxy.interfaces import Progress
+from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveInt
+
+# What torchvision raises when it fetches, unpacks or checks a file.
+FETCH_ERRORS = (OSError, RuntimeError, HTTPException, TarError, EOFError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(Options):
+    """The configuration section `data`.
+
+    Attributes:
+        name: One of `DATASETS`.
+        root: Folder with the data; None is $NAS_PROXY_DATA or else the user's cache folder.
+        classes: Classes to keep, by name or label, renumbered in this order; None keeps all. A
+            number means the class of that name where classes are named by numbers.
+        images_per_class: Limit of training images of each class, drawn at random before they
+            are divided into search_train and search_val; None keeps all. Validation and test parts
+            that a data set comes with have none.
+        image_size: Height and width in pixels; None keeps the data set's own.
+        val_fraction: Share of each class's training images that goes into search_val, where the
+            data set has no validation part of its own.
+        seed: Decides the limit's draw and the division; independent of the study's seed.
+        download: Whether a missing data set may be fetched from its authors' site.
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    classes: tuple[str | NonNegativeInt, ...] | None = None
+    images_per_class: PositiveInt | None = None
+    image_size: PositiveInt | None = None
+    val_fraction: Annotated[float, Bound(gt=0, lt=1)] = 0.2
+    seed: NonNegativeInt = 0
+    download: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class FoundImages:
+    """A data set before anything is chosen from it.
+
+    Attributes:
+        class_names: One name per class, in label order.
+        labels: int64, `(n,)`.
+        is_test: bool, `(n,)`; None where the data set has no test part of its own.
+        is_val: bool, `(n,)`; None where it has no validation part of its own.
+        read: From the indices `(k,)` of each part to its images, uint8 `(k, c, h, w)`.
+    """
+
+    class_names: tuple[str, ...]
+    labels: Tensor
+    is_test: Tensor | None
+    read: Callable[[Sequence[Tensor]], list[Tensor]]
+    is_val: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """One entry of `DATASETS`.
+
+    Attributes:
+        summary: One line for `nas-proxy list datasets`.
+        licence: The terms under which the images may be used, in words.
+        find: Finds or fetches the data; raises DataError if it cannot.
+    """
+
+    summary: str
+    licence: str
+    find: Callable[[DataSettings, Progress], FoundImages]
+
+
+def not_found(name: str, root: Path, origin: str, folder: str, size: str) -> DataError:
+    """What to say of a data set that is not there."""
+    return DataError(
+        f"{name} was not found in {root} (from {origin}): put {folder} there, or pass "
+        f"data.download=true to fetch {size} from the authors' site"
+    )
+
+
+def not_fetched(url: str, folder: Path, error: Exception) -> DataError:
+    """What to say of a download that failed."""
+    reason = str(error).rstrip(".")
+    if type(error) is RuntimeError:  # torchvision's own, from comparing checksums
+        reason = f"the md5 of what arrived is not the published one ({reason})"
+    return DataError(
+        f"{url} could not be downloaded ({reason}): try again, or put its content in {folder}"
+    )
+
+
+def required_image_size(settings: DataSettings) -> int:
+    """The size that a data set without one of its own must be given."""
+    if settings.image_size is None:
+        raise DataError(
+            f"data.name={settings.name} needs data.image_size, such as 64: its images have no "
+            "size in common"
+        )
+    return settings.image_size

@@ -1,0 +1,78 @@
+"""Trainings whose weights stay: the networks that are to be used, not only ranked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+from torch import nn
+
+from nas_proxy.checkpoint import Checkpointer
+from nas_proxy.errors import StudyError
+from nas_proxy.files import write_atomically
+from nas_proxy.reproducibility import content_hash
+from nas_proxy.types import Architecture
+
+
+@dataclass(frozen=True)
+class KeptTraining:
+    """The files of one training.
+
+    Attributes:
+        weights_file: The weights at its end.
+        measurements_file: What was measured on the way.
+        checkpoint_file: Where it continues after a kill.
+    """
+
+    weights_file: Path
+    measurements_file: Path
+    checkpoint_file: Path
+
+    @classmethod
+    def of(cls, folder: Path, architecture: Architecture, training_seed: int) -> KeptTraining:
+        """The files of an architecture's training with a seed."""
+        name = f"{architecture.id}_{training_seed:016x}"
+        unfinished = folder / "unfinished"
+        return cls(
+            folder / f"{name}.safetensors",
+            unfinished / f"{name}.json",
+            unfinished / f"{name}.safetensors",
+        )
+
+    def checkpoint(self, identity: str) -> Checkpointer:
+        """Where the training continues.
+
+        Args:
+            identity: What its weights depend on.
+        """
+        key = content_hash(self.weights_file.name, identity)
+        return Checkpointer(self.checkpoint_file, key, work="training", again="train")
+
+    def save(self, network: nn.Module) -> None:
+        """Keep the weights.
+
+        Raises:
+            OSError: If the folder cannot be written or the disk is full.
+        """
+        state = network.state_dict()
+        # Copies: the format refuses weights that two layers share.
+        tensors = {name: value.cpu().contiguous().clone() for name, value in state.items()}
+        write_atomically(self.weights_file, to_safetensors(tensors))
+
+    def restore(self, network: nn.Module) -> None:
+        """Give a fresh network of the architecture the weights that were kept.
+
+        Raises:
+            StudyError: If they are missing, damaged, or of another network.
+        """
+        try:
+            network.load_state_dict(load_file(self.weights_file))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise StudyError(
+                f"the trained weights {self.weights_file} are missing or damaged ({reason}); pass "
+                "--force to train anew"
+            ) from error

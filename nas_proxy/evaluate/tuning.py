@@ -1,0 +1,65 @@
+"""Short trainings of an architecture that choose the `auto` options of its distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nas_proxy.evaluate.executors import Executor, evaluate_jobs
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.interfaces import Progress, no_progress
+from nas_proxy.knowledge.settings import DistillationSettings
+from nas_proxy.knowledge.tuning import Figures, Tuned, num_trials, tune
+from nas_proxy.types import Architecture
+
+_PART = 10  # a short training has this part of the steps unless the settings say how many
+
+
+def tune_lesson(
+    executor: Executor,
+    factory: NetworkEvaluatorFactory,
+    job: tuple[Architecture, int],
+    folder: Path,
+    progress: Progress = no_progress,
+) -> Tuned:
+    """Choose what is `auto` in a factory's lesson, on the search-validation images.
+
+    Args:
+        executor: Where the short trainings run.
+        factory: Of the trainings that are to come; it has a lesson and is judged by `search_val`.
+        job: The architecture whose trainings choose, and the seed of all of them.
+        folder: Where finished trainings are kept, for a choice that continues after a kill.
+        progress: Told of each of a term's trainings.
+
+    Raises:
+        StudyError: If every training with a term failed.
+    """
+    lesson = factory.lesson
+    assert lesson is not None
+    assert factory.judged_by == "search_val", "the test images choose nothing"
+    num_steps = lesson.settings.auto_num_steps or max(1, factory.fidelity.num_steps // _PART)
+    short = replace(
+        factory,
+        settings=replace(
+            factory.settings, num_steps=num_steps, num_epochs=None, num_seeds=1, checkpoints=()
+        ),
+        fidelity=replace(factory.fidelity, num_steps=num_steps, num_seeds=1),
+        keep=None,
+    )
+
+    def measure(candidates: Sequence[DistillationSettings]) -> list[Figures]:
+        found: list[Figures] = []
+        for number, settings in enumerate(candidates):
+            progress(number, len(candidates), f"choosing among {num_trials(lesson.settings)}")
+            tried = replace(lesson, settings=settings)
+            log = EvaluationLog(folder / f"{tried.identity}.jsonl")
+            (done,) = evaluate_jobs(executor, replace(short, lesson=tried), [job], log)
+            signals = done.signals
+            found.append(
+                (signals["val_accuracy"], signals["val_loss"]) if done.complete else done.reason
+            )
+        return found
+
+    return tune(lesson.settings, measure)

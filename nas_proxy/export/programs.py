@@ -1,0 +1,132 @@
+"""Programs that need neither nas_proxy nor the search space: ONNX, and torch.export's own.
+
+Both take colour values, as `DeployedModel` does, in batches of any size, and are loaded again and
+compared with the network on real images before they are written.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.export import Dim, ExportedProgram
+
+from nas_proxy.errors import ExportError
+from nas_proxy.export.model_file import DeployedModel
+
+ProgramFormat = Literal["onnx", "torch_export"]
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit from the network's that an exported program may have, as a share
+of the largest logit's magnitude, which counts as one at least."""
+
+
+def onnx_program(model: DeployedModel, images: Tensor) -> tuple[bytes, float]:
+    """The model as an ONNX file, which has been run in ONNX Runtime.
+
+    Args:
+        model: On the CPU.
+        images: Real ones on which both have to agree, float32 in [0, 1], `(n, c, h, w)`; n >= 2.
+
+    Returns:
+        The file's content, and the largest difference of a logit on `images`.
+
+    Raises:
+        ExportError: If an operator has no ONNX form, or the program answers otherwise.
+    """
+    import onnxruntime
+
+    with _quietly("ONNX"):
+        program = torch.onnx.export(
+            _traced(model, images),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        assert program is not None
+        content: bytes = program.model_proto.SerializeToString()
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+    return content, largest_difference(run, model, images)
+
+
+def torch_program(model: DeployedModel, images: Tensor) -> tuple[bytes, float]:
+    """The model as a file for `torch.export.load`; otherwise as `onnx_program`.
+
+    Raises:
+        ExportError: If the network cannot be traced, or the program answers otherwise.
+    """
+    buffer = io.BytesIO()
+    with _quietly("torch.export"):
+        torch.export.save(_traced(model, images), buffer)
+        buffer.seek(0)
+        program = torch.export.load(buffer).module()
+    return buffer.getvalue(), largest_difference(program, model, images)
+
+
+PROGRAMS: dict[ProgramFormat, tuple[str, Callable[[DeployedModel, Tensor], tuple[bytes, float]]]]
+PROGRAMS = {
+    "onnx": ("model.onnx", onnx_program),
+    "torch_export": ("model.pt2", torch_program),
+}
+"""File name and maker of each format."""
+
+
+def _traced(model: DeployedModel, images: Tensor) -> ExportedProgram:
+    # Two images: torch takes a batch of one for a constant.
+    return torch.export.export(
+        model.eval(), (images[:2],), dynamic_shapes={"images": {0: Dim("batch")}}
+    )
+
+
+@torch.no_grad()
+def largest_difference(
+    program: Callable[[Tensor], Tensor], model: DeployedModel, images: Tensor
+) -> float:
+    """How far a logit of what was exported is from the model's, at most.
+
+    Raises:
+        ExportError: If it is farther than `TOLERANCE` allows.
+    """
+    expected = model(images)
+    difference = float((program(images) - expected).abs().max())
+    allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not difference <= allowed:
+        raise ExportError(
+            "what was exported does not answer as the network does: a logit differs by "
+            f"{difference:.2g} on {len(images)} real images, where {allowed:.2g} is allowed"
+        )
+    return difference
+
+
+@contextmanager
+def _quietly(target: str) -> Iterator[None]:
+    """Turn whatever an exporter raises into one sentence, and keep its advice to itself."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        raise ExportError(f"it cannot be exported to {target}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The operator that has no form there, or else the innermost cause on one line."""
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error))
+    if operator:
+        return f"the operator {operator[1]} has no form there"
+    text = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {text[:200]}"

@@ -1,0 +1,1 @@
+"""Knowledge distillation: what a network learns from teachers beside the labels."""

@@ -1,0 +1,260 @@
+"""What a network computes on the way to its answer, read through hooks from any network.
+
+A *stage* is the last feature map of each resolution. Resolutions count in octaves below the images
+that the network is given: 0 is their own, 1 half of it, 2 a quarter. So networks for images of
+other sizes, and networks that enlarge their images themselves, have stages that match.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_proxy.errors import ConfigError
+from nas_proxy.networks.wrapped import is_same
+from nas_proxy.reproducibility import isolated_rng
+from nas_proxy.train.measuring import evaluating
+
+
+@dataclass(frozen=True)
+class Place:
+    """One use of a layer in a network.
+
+    Attributes:
+        layer: Its name among the network's modules.
+        use: How often it has been used before, in the same pass.
+    """
+
+    layer: str
+    use: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The last feature map of a resolution.
+
+    Attributes:
+        place: Which layer gives it.
+        shape: Channels, height and width, `(c, h, w)`.
+        octave: How often the side of the images is halved, rounded; negative if it is enlarged.
+    """
+
+    place: Place
+    shape: tuple[int, int, int]
+    octave: int
+
+    def __str__(self) -> str:
+        """Such as `16x16 (layer2)`."""
+        return f"{self.shape[1]}x{self.shape[2]} ({self.place.layer})"
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where a network's stages and its embedding are.
+
+    Attributes:
+        name: Of the network, for messages.
+        stages: From the finest to the coarsest; those of a single pixel are none.
+        embedding: The layer whose input is the embedding: the linear layer or the convolution
+            that gives the answer. None if there is no such layer.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    embedding: Place | None
+
+    @property
+    def listed(self) -> str:
+        """The stages in words."""
+        return ", ".join(map(str, self.stages)) or "none"
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a network computed in one pass.
+
+    Attributes:
+        maps: `(n, c, h, w)` in float32, of each stage that was asked for.
+        embedding: `(n, d)` in float32; None if it was not asked for.
+    """
+
+    maps: dict[Stage, Tensor]
+    embedding: Tensor | None
+
+
+@torch.no_grad()
+def examine(network: nn.Module, image_shape: tuple[int, int, int], name: str) -> Anatomy:
+    """Find the stages and the embedding by asking the network about two black images.
+
+    The network is left as it was.
+
+    Args:
+        network: Maps images to logits.
+        image_shape: Of images that it accepts, `(c, h, w)`.
+        name: What it is called in messages.
+    """
+    passes: list[tuple[nn.Module, Tensor, Tensor]] = []
+
+    def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor) and inputs and isinstance(inputs[0], Tensor):
+            passes.append((module, inputs[0], output))
+
+    hooks = [module.register_forward_hook(keep) for module in network.modules()]
+    try:
+        with evaluating(network), isolated_rng(0):
+            like = next(network.parameters())
+            logits = network(torch.zeros(2, *image_shape, device=like.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    places = _places(network, [module for module, _, _ in passes])
+    stages: dict[int, Stage] = {}
+    for place, (_, _, output) in zip(places, passes, strict=True):
+        octave = _octave(output, image_shape)
+        # What is enlarged again after the last reduction holds nothing new.
+        if octave is not None and octave >= max(stages, default=octave):
+            shape = (output.shape[1], output.shape[2], output.shape[3])
+            stages[octave] = Stage(place, shape, octave)
+    return Anatomy(name, tuple(stages.values()), _embedding(places, passes, logits))
+
+
+def match_stages(student: Anatomy, teacher: Anatomy) -> tuple[tuple[Stage, Stage], ...]:
+    """The stages of equal resolution in both, the student's first.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    theirs = {stage.octave: stage for stage in teacher.stages}
+    pairs = [(stage, theirs[stage.octave]) for stage in student.stages if stage.octave in theirs]
+    if not pairs:
+        raise ConfigError(
+            f"no feature maps of {student.name} and {teacher.name} have the same resolution: the "
+            f"stages of the first are {student.listed}, those of the second {teacher.listed}; "
+            "choose another teacher, or a kind that looks at answers or embeddings alone"
+        )
+    return tuple(pairs)
+
+
+class Recorder:
+    """Keeps what a network computes in each pass until it is taken; `close` removes all traces.
+
+    Args:
+        network: To be watched.
+        stages: Whose maps are kept.
+        embedding: Where the embedding is the input; None: it is not kept.
+        training: Passes in training mode are kept, those in evaluation mode are not; the other
+            way round if False.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        stages: Sequence[Stage],
+        embedding: Place | None,
+        *,
+        training: bool,
+    ) -> None:
+        self._network = network
+        self._stages = {stage.place: stage for stage in stages}
+        self._embedding_place = embedding
+        self._training = training
+        self._uses: dict[str, int] = {}
+        self._maps: dict[Stage, Tensor] = {}
+        self._embedding: Tensor | None = None
+        self._hooks = [network.register_forward_pre_hook(self._begin)]
+        watched = {place.layer for place in [*self._stages, *filter(None, [embedding])]}
+        for name, module in network.named_modules():
+            if name in watched:
+                self._hooks.append(module.register_forward_hook(self._keeper(name)))
+
+    def take(self) -> Record:
+        """What the last pass computed; it is forgotten here.
+
+        Raises:
+            ConfigError: If a layer was not used in it.
+        """
+        record = Record(self._maps, self._embedding)
+        missing = [s.place.layer for s in self._stages.values() if s not in record.maps]
+        if self._embedding_place is not None and record.embedding is None:
+            missing.append(self._embedding_place.layer)
+        if missing:
+            raise ConfigError(
+                f"the layer {missing[0]} of {type(self._network).__name__} is not used in every "
+                "pass, so nothing can be learned from it; choose a kind that looks at answers alone"
+            )
+        self._forget()
+        return record
+
+    def close(self) -> None:
+        """Remove the hooks, and forget what they kept."""
+        for hook in self._hooks:
+            hook.remove()
+        self._forget()
+
+    def _begin(self, module: nn.Module, inputs: Any) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._uses, self._maps, self._embedding = {}, {}, None
+
+    def _keeper(self, name: str) -> Any:
+        def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if self._network.training != self._training:
+                return
+            place = Place(name, self._uses.get(name, 0))
+            self._uses[name] = place.use + 1
+            if place in self._stages:
+                self._maps[self._stages[place]] = output.float()
+            if place == self._embedding_place:
+                self._embedding = as_embedding(inputs[0])
+
+        return keep
+
+
+def as_embedding(given: Tensor) -> Tensor:
+    """The input of the last layer as vectors, float32 `(n, d)`; of maps, the mean over pixels."""
+    return given.float().mean(dim=(2, 3)) if given.ndim == 4 else given.float().flatten(1)
+
+
+def _places(network: nn.Module, used: Sequence[nn.Module]) -> list[Place]:
+    names = {module: name for name, module in network.named_modules()}
+    uses: dict[nn.Module, int] = {}
+    places = []
+    for module in used:
+        places.append(Place(names[module], uses.get(module, 0)))
+        uses[module] = uses.get(module, 0) + 1
+    return places
+
+
+def _octave(output: Tensor, image_shape: tuple[int, int, int]) -> int | None:
+    """How often the images' side was halved; None if this is no map of more than one pixel."""
+    if output.ndim != 4 or output.shape[2:].numel() == 1 or not output.is_floating_point():
+        return None
+    if 0 in output.shape:
+        return None
+    down, across = (
+        math.log2(a / b) for a, b in zip(image_shape[1:], output.shape[2:], strict=True)
+    )
+    if abs(down - across) >= 1:
+        return None  # not a picture: transformers have their channels last
+    return round((down + across) / 2)
+
+
+def _embedding(
+    places: Sequence[Place], passes: Sequence[tuple[nn.Module, Tensor, Tensor]], logits: Tensor
+) -> Place | None:
+    """The layer that gives the logits, or else the last one with as many outputs as classes."""
+    found = None
+    for place, (module, _, output) in zip(places, passes, strict=True):
+        if not isinstance(module, nn.Linear | nn.Conv2d):
+            continue
+        if is_same(output, logits):
+            return place
+        if output.shape[1] == logits.shape[1]:
+            found = place
+    return found

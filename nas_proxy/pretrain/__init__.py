@@ -1,0 +1,1 @@
+"""Weights made here: pre-training backbones, with labels or without."""

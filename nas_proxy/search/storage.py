@@ -1,0 +1,79 @@
+"""Where Optuna keeps a study, and opening it there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from nas_proxy.errors import StudyError
+from nas_proxy.files import drop_partial_line
+from nas_proxy.reproducibility import derive_seed
+from nas_proxy.search.pareto import SCORE
+from nas_proxy.search.samplers import make_sampler
+from nas_proxy.search.settings import SearchSettings
+
+_OBJECTIVES = "objectives"  # user attribute of Optuna's study
+
+
+def open_storage(storage: str, folder: Path) -> optuna.storages.BaseStorage | str:
+    """Optuna's storage: a journal in `folder`, repaired if a kill cut its last line, or a URL.
+
+    Raises:
+        StudyError: If the journal is damaged before its last line.
+    """
+    if storage != "journal":
+        return storage
+    path = folder / "optuna_journal.log"
+    drop_partial_line(path)
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except ValueError as error:
+        raise StudyError(
+            f"{path} is damaged ({error}); move it away to search again with the evaluations that "
+            "are finished, of which none is repeated"
+        ) from error
+
+
+def open_study(
+    settings: SearchSettings,
+    study_name: str,
+    seed: int,
+    storage: optuna.storages.BaseStorage | str,
+) -> optuna.Study:
+    """A new study or the one that is there, with a sampler that goes on from it.
+
+    Raises:
+        StudyError: If the storage cannot be opened, or holds a study with other objectives.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # progress is shown by the caller
+    objectives = list(settings.objectives)
+    try:
+        study = optuna.create_study(
+            study_name=study_name,
+            storage=storage,
+            directions=["maximize" if name == SCORE else "minimize" for name in objectives],
+            load_if_exists=True,
+        )
+        known = [SCORE] if study.get_trials(deepcopy=False) else objectives
+        known = study.user_attrs.get(_OBJECTIVES, known)
+        if known == objectives:
+            study.set_user_attr(_OBJECTIVES, objectives)
+    except Exception as error:  # a driver's own exceptions, whichever database it is
+        if isinstance(error, OSError):
+            raise
+        raise StudyError(f"search.storage {storage!r} cannot be opened: {error}") from error
+    if known != objectives:
+        raise StudyError(
+            f"search.storage {storage!r} holds a study {study_name!r} with other objectives "
+            f"({known} -> {objectives}); choose another study_name"
+        )
+    study.sampler = make_sampler(settings, sampler_seed("sampler", seed, study))
+    return study
+
+
+def sampler_seed(purpose: str, seed: int, study: optuna.Study) -> int:
+    """Of what is drawn from here on: a continued study must not draw the same again."""
+    return derive_seed(purpose, seed, len(study.get_trials(deepcopy=False))) % 2**32

@@ -1,0 +1,87 @@
+"""What the retrained networks learn beside the labels: teachers made ready, `auto` chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
+from nas_proxy.evaluate.tuning import tune_lesson
+from nas_proxy.interfaces import DistillContext
+from nas_proxy.knowledge.lesson import Lesson, prepare_lesson
+from nas_proxy.knowledge.settings import DistillationSettings
+from nas_proxy.stages.context import StudyContext
+from nas_proxy.teach.training import read_teacher
+from nas_proxy.tracking.fetched_models import fetch_model
+from nas_proxy.types import Architecture
+
+
+@dataclass(frozen=True)
+class ReadyLesson:
+    """A lesson for the trainings of a study.
+
+    Attributes:
+        lesson: Nothing in it is `auto`; None: the labels alone are learned.
+        record: For the report: teachers, their terms, what they have seen, what was chosen.
+        licences: Terms of the teachers' weights, by their names.
+    """
+
+    lesson: Lesson | None = None
+    record: Mapping[str, Any] | None = None
+    licences: Mapping[str, str] = field(default_factory=dict)
+
+
+def ready_lesson(
+    study: StudyContext,
+    settings: DistillationSettings,
+    folder: Path,
+    factory: NetworkEvaluatorFactory,
+    job: tuple[Architecture, int],
+) -> ReadyLesson:
+    """Train or fetch the teachers, and choose what is `auto` on the search-validation images.
+
+    Args:
+        study: The study.
+        settings: Which terms.
+        folder: Where teachers and short trainings are kept.
+        factory: Of the trainings to come.
+        job: The architecture whose short trainings choose, and their seed.
+
+    Raises:
+        UserError: If a teacher cannot be had, does not fit, or has seen what judges its students.
+    """
+    with study.display.progress("teachers") as progress:
+        context = DistillContext(
+            device=study.device,
+            progress=progress,
+            cache=study.cache_folder,
+            fetch_model=partial(
+                fetch_model,
+                settings=study.config.tracking,
+                results=study.config.results,
+                folder=study.cache_folder / "models",
+            ),
+        )
+        lesson = prepare_lesson(settings, study.splits, context, folder)
+    records = [read_teacher(path).record() for path in lesson.files]
+    record: dict[str, Any] = {
+        "terms": [term.title for term in settings.terms],
+        "teachers": [vars(each) for each in records],
+        "seen_judges": list(lesson.seen_judges),
+        "num_unlabelled": lesson.num_unlabelled,
+        "teaching_seconds": lesson.teaching_seconds,
+    }
+    if settings.is_auto:
+        with study.display.progress("choosing temperature and weight") as progress:
+            taught = replace(factory, lesson=lesson)
+            tuned = tune_lesson(study.executor, taught, job, folder / "auto", progress)
+        lesson = replace(lesson, settings=tuned.settings)
+        record["auto"] = tuned.to_json()
+    licences = {
+        f"teacher {each.description}": each.licence or "trained here, on the data above"
+        for each in records
+    }
+    return ReadyLesson(lesson, record, licences)

@@ -1,0 +1,142 @@
+"""Weights that are made here: what they are learned from, kept with, and refused for."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from nas_proxy.backbones.weights import record_of
+from nas_proxy.data.augment import Augmentation
+from nas_proxy.errors import ConfigError, DataError, StudyError
+from nas_proxy.pretrain.making import make_weights, pretrain
+from nas_proxy.pretrain.settings import PretrainSettings
+from nas_proxy.testing import tiny_dataset
+from nas_proxy.testing.common import global_generators_untouched
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.types import Splits
+from search_spaces.torchvision_backbones import TorchvisionBackbonesSpace
+
+NAME = "squeezenet1_1"
+TRAIN = TrainSettings(
+    num_steps=3,
+    batch_size=8,
+    learning_rate=0.01,
+    precision="float32",
+    augmentation=Augmentation(crop=0.25, colour_jitter=0.5),
+)
+
+
+def settings(**changes):
+    return PretrainSettings(**{"train": TRAIN, "projection_size": 8, **changes})
+
+
+def splits(image_shape=(3, 8, 8)):
+    whole = tiny_dataset(image_shape=image_shape)
+    parts = torch.arange(len(whole)).tensor_split(3)
+    return Splits(*(whole.subset(part) for part in parts))
+
+
+def make(folder, **changes):
+    force = changes.pop("force", False)
+    told = settings(folder=str(folder), **changes)
+    return make_weights(NAME, splits(), told, seed=0, device=torch.device("cpu"), force=force)
+
+
+def body(path):
+    with safe_open(str(path), framework="pt") as file:
+        return file.get_tensor("features.0.weight")
+
+
+@pytest.mark.parametrize("method", ["simclr", "supervised"])
+def test_the_space_accepts_what_is_made_with_its_source_and_licence(tmp_path, method):
+    with global_generators_untouched("pre-training"):
+        path = make(tmp_path, method=method)
+    assert path == tmp_path / f"{NAME}.safetensors"
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]  # no checkpoint is left
+    record = record_of(NAME, str(path))
+    assert "8 images of tiny" in record.source
+    assert record.licence == tiny_dataset().spec.licence
+    space = TorchvisionBackbonesSpace(backbones=(NAME,), weights={NAME: str(path)})
+    from nas_proxy.reproducibility import make_generator
+
+    network = space.build(space.sample(make_generator(0)), tiny_dataset().spec)
+    assert torch.equal(network.network.features[0].weight, body(path))
+
+
+def test_labels_are_not_looked_at():
+    images = tiny_dataset()
+    other = replace(images, labels=(images.labels + 1) % 3)
+    first, second = (pretrain(NAME, each, settings(), seed=0)[0] for each in (images, other))
+    third, _ = pretrain(NAME, images, settings(), seed=1)
+    weights = [each.network.features[0].weight for each in (first, second, third)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_what_is_there_is_not_made_again_and_what_is_other_is_not_lost(tmp_path, monkeypatch):
+    path = make(tmp_path)
+    content = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr("nas_proxy.pretrain.making.pretrain", lambda *_, **__: pytest.fail("again"))
+        assert make(tmp_path) == path
+        with pytest.raises(StudyError, match="pass --force to replace it"):
+            make(tmp_path, temperature=0.1)
+    assert path.read_bytes() == content
+    make(tmp_path, temperature=0.1, force=True)
+    assert path.read_bytes() != content
+
+
+def test_only_search_training_images_are_learned_from(tmp_path):
+    told = settings(folder=str(tmp_path / "a"))
+    given = splits()
+    blind = replace(
+        given,
+        search_val=replace(given.search_val, images=given.search_val.images * 0),
+        test=replace(given.test, images=given.test.images * 0),
+    )
+    first = make_weights(NAME, given, told, seed=0, device=torch.device("cpu"))
+    other = replace(told, folder=str(tmp_path / "b"))
+    second = make_weights(NAME, blind, other, seed=0, device=torch.device("cpu"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def write(folder, images):
+    for index, image in enumerate(images):
+        file = folder / f"deep/{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
+
+
+def test_a_folder_of_unlabelled_images(tmp_path):
+    images = tiny_dataset(num_classes=2, image_shape=(3, 16, 16)).images
+    write(tmp_path / "photos", images)
+    path = make(tmp_path / "weights", images=str(tmp_path / "photos"))
+    with safe_open(str(path), framework="pt") as file:
+        said = json.loads(file.metadata()["nas_proxy"])
+    assert said["source"] == f"SimCLR on {len(images)} images of the folder photos"
+    assert "does not know" in said["licence"]
+
+
+def test_images_that_judge_are_refused(tmp_path):
+    write(tmp_path / "photos", splits().test.images[:2])
+    with pytest.raises(DataError, match=r"2 of the images in .* judge .*deep/0.png; remove them"):
+        make(tmp_path / "weights", images=str(tmp_path / "photos"))
+    with pytest.raises(DataError, match="holds no image"):
+        make(tmp_path / "weights", images=str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train": replace(TRAIN, augmentation=None)}, "changes nothing"),
+        ({"train": replace(TRAIN, augmentation=Augmentation(mixup=1.0))}, "no labels to mix"),
+        ({"method": "supervised", "images": "photos"}, "leave images out, or use simclr"),
+        ({"train": replace(TRAIN, num_steps=None, num_epochs="architecture")}, "a number"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        settings(**changes)

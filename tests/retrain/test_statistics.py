@@ -1,0 +1,66 @@
+"""Intervals against SciPy's own, computed another way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from nas_proxy.retrain.statistics import difference, over_images, over_seeds, percent
+from nas_proxy.validate.ranks import Estimate
+from nas_proxy.worth.accuracy import Figure
+
+ACCURACIES = st.lists(st.floats(0.1, 0.99), min_size=2, max_size=6).filter(
+    lambda values: np.std(values) > 1e-3
+)
+
+
+@given(ACCURACIES)
+def test_over_seeds_is_students_interval(values: list[float]) -> None:
+    found = over_seeds(Figure.of(values))
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert found.value == pytest.approx(np.mean(values))
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+@given(ACCURACIES, ACCURACIES)
+def test_difference_is_welchs_interval(first: list[float], second: list[float]) -> None:
+    found = difference(Figure.of(first), Figure.of(second))
+    expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    other = difference(Figure.of(second), Figure.of(first))
+    assert other.value == pytest.approx(-found.value)
+    assert other.low == pytest.approx(-found.high)  # type: ignore[operator]
+
+
+@given(st.integers(0, 300), st.integers(1, 300))
+def test_over_images_is_wilsons_interval(num_correct: int, num_images: int) -> None:
+    num_correct = min(num_correct, num_images)
+    found = over_images(num_correct, num_images)
+    z, share = stats.norm.ppf(0.975), num_correct / num_images
+    centre = (share + z**2 / (2 * num_images)) / (1 + z**2 / num_images)
+    spread = share * (1 - share) / num_images + z**2 / (4 * num_images**2)
+    half = z / (1 + z**2 / num_images) * np.sqrt(spread)
+    ends = (max(0, centre - half), min(1, centre + half))
+    assert (found.low, found.high) == pytest.approx(ends, abs=1e-9)
+
+
+def test_one_seed_has_no_interval() -> None:
+    one, two = Figure.of([0.9]), Figure.of([0.8, 0.9])
+    assert over_seeds(one) == Estimate(0.9, None, None)
+    assert difference(one, two).low is None
+    assert difference(two, one).high is None
+    assert percent(over_seeds(one)) == "90.0 % (no interval)"
+
+
+def test_seeds_that_agree_exactly_leave_no_doubt() -> None:
+    same = Figure.of([0.9, 0.9])
+    assert over_seeds(same) == Estimate(0.9, 0.9, 0.9)
+    found = difference(same, Figure.of([0.8, 0.8]))
+    assert (found.low, found.value, found.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_students_interval_is_cut_off_in_words_alone() -> None:
+    assert percent(over_seeds(Figure.of([0.97, 0.99]))) == "98.0 % [85.3, 100.0]"

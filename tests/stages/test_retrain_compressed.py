@@ -1,0 +1,76 @@
+"""Smaller versions of what was retrained: the files give the figures that are reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from helpers_retrain import TINY, Quiet, read
+
+from nas_proxy.config import check_config
+from nas_proxy.data.sources import load_splits
+from nas_proxy.errors import CompressionError
+from nas_proxy.pipeline import run_pipeline
+from nas_proxy.stages import compressed
+from nas_proxy.types import ImageDataset
+
+VARIANTS = [["post_training_quantisation"], ["structured_pruning", "distillation"]]
+
+
+def config(results: Path) -> Any:
+    retrain = {
+        **TINY["retrain"],
+        "num_architectures": 1,
+        "num_seeds": 1,
+        "comparisons": [],
+        "compress": {"variants": VARIANTS, "num_calibration_images": 32},
+    }
+    return check_config({**TINY, "results": str(results), "retrain": retrain})
+
+
+def accuracy(file: Path, dataset: ImageDataset) -> float:
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    images = dataset.images.numpy().astype(np.float32) / 255
+    (logits,) = session.run(None, {"images": images})
+    return float((logits.argmax(axis=1) == dataset.labels.numpy()).mean())
+
+
+@pytest.mark.slow
+def test_each_version_is_a_file_with_the_reported_accuracies(tmp_path: Path) -> None:
+    study = config(tmp_path)
+    run_pipeline(study, Quiet(), last="retrain")
+    folder = study.folder / "retrain"
+    rows = read(folder, "retrain.json")["compressed"]["versions"]
+    assert [row["name"] for row in rows] == [
+        "float32",
+        "post_training_quantisation",
+        "structured_pruning-distillation",
+    ]
+    splits = load_splits(study.data)
+    for row in rows:
+        file = folder / "compressed" / row["file"]
+        assert file.stat().st_size == row["file_bytes"]
+        # Whether a tie goes this way or that may differ with the size of a batch.
+        assert accuracy(file, splits.search_val) == pytest.approx(row["val_accuracy"], abs=0.02)
+        found = row["test_accuracy"]
+        assert accuracy(file, splits.test) == pytest.approx(found["value"], abs=0.02)
+        assert found["low"] <= found["value"] <= found["high"]
+    assert rows[2]["num_parameters"] < rows[0]["num_parameters"]
+
+
+def test_what_cannot_be_compressed_costs_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise CompressionError("the layer body.3 cannot be quantised")
+
+    monkeypatch.setattr(compressed, "compress", refuse)
+    study, display = config(tmp_path), Quiet()
+    run_pipeline(study, display, last="retrain")
+    found = read(study.folder / "retrain", "retrain.json")["compressed"]
+    assert found == {"versions": [], "reason": "the layer body.3 cannot be quantised"}
+    assert (study.folder / "retrain" / "champion" / "model.safetensors").is_file()
+    assert any("body.3" in line for line in display.said)

@@ -1,0 +1,67 @@
+"""A retraining that is killed in the middle, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers_retrain import TINY, read, without_clocks
+
+CONFIG = {
+    **TINY,
+    "search": {**TINY["search"], "executor": "processes", "num_workers": 2},
+    "retrain": {
+        "num_seeds": 2,
+        "comparisons": [],
+        "formats": [],
+        "train": {**TINY["retrain"]["train"], "num_epochs": 100, "checkpoints": [10, 90]},
+    },
+}
+
+
+def start(results: Path) -> subprocess.Popen[bytes]:
+    results.mkdir(parents=True, exist_ok=True)
+    file = results / "tiny.yaml"
+    file.write_text(yaml.safe_dump({**CONFIG, "results": str(results)}))
+    command = [sys.executable, "-m", "nas_proxy.cli", "retrain", str(file)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def finish(results: Path) -> None:
+    process = start(results)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+
+
+@pytest.mark.slow
+def test_a_killed_retraining_continues_to_the_same_models(tmp_path: Path) -> None:
+    killed = start(tmp_path / "killed")
+    retrain = tmp_path / "killed" / "tiny" / "retrain"
+    unfinished = retrain / "weights" / "unfinished"
+    deadline = time.monotonic() + 240
+    while not list(unfinished.glob("*.safetensors")):
+        assert killed.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline, "it did not get there"
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert killed.stderr is not None
+    killed.stderr.close()
+    finish(tmp_path / "killed")
+    finish(tmp_path / "whole")
+    found, expected = (
+        read(tmp_path / name / "tiny", "retrain", "retrain.json") for name in ("killed", "whole")
+    )
+    assert without_clocks(found) == without_clocks(expected)
+    models = [
+        tmp_path / name / "tiny" / "retrain" / "champion" / "model.safetensors"
+        for name in ("killed", "whole")
+    ]
+    assert models[0].read_bytes() == models[1].read_bytes()
+    assert len(found["rows"][0]["curves"]["val_accuracy"]) == 3
