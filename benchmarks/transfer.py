@@ -71,7 +71,7 @@ CONDITIONS = (
 def main() -> None:
     """Pre-train, transfer both ways, and publish table and picture."""
     made = parser(__doc__)
-    made.add_argument("--work", type=Path, default=Path("results/benchmarks/work/transfer"))
+    made.add_argument("--work", type=Path, default=Path("results/benchmarks/unfinished/transfer"))
     made.add_argument("--backbone", default="resnet18")
     made.add_argument("--image-size", type=int, default=32)
     made.add_argument("--source-images-per-class", type=int, default=500)
