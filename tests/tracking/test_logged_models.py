@@ -130,7 +130,7 @@ def test_round_trip(
     store: Store = request.getfixturevalue("store")
     if where == "server":
         store = Store(tmp_path / "results", request.getfixturevalue("server").uri)
-    study = f"round {where}"
+    study = f"test_round {where}"
     with store.open(study) as tracker:
         log(tracker, model_folder / "mlflow", entry(study))
     uri = store.uri or f"sqlite:///{store.results}/mlflow.db"
