@@ -135,7 +135,7 @@ def test_round_trip(
         log(tracker, model_folder / "mlflow", entry(study))
     uri = store.uri or f"sqlite:///{store.results}/mlflow.db"
     name = model_name("convnet", study)
-    assert name == f"nas_proxy.model.convnet.round_{where}"
+    assert name == f"nas_proxy.model.convnet.test_round_{where}"
     logits = answers_elsewhere(uri, f"models:/{name}@champion", images, tmp_path)
     with torch.no_grad():
         expected = load_model(model_folder / "model.safetensors")(images.float() / 255).numpy()
