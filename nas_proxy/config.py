@@ -21,6 +21,7 @@ from nas_proxy.consistency import RecipeOrigin, contradictions
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace
+from nas_proxy.knowledge.settings import DistillationOption, DistillationSettings
 from nas_proxy.options import NonNegativeInt, PositiveInt
 from nas_proxy.pretrain.settings import PretrainSettings
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
@@ -54,11 +55,14 @@ class StudyConfig:
         distill_workers: Processes that work on classes side by side where the method allows it.
         space: Where architectures come from.
         train: How candidates are trained.
-        score: How they are ranked; not read unless the recipe is `configured`.
+        distillation: What they learn beside the labels; None: nothing.
+        score: How they are ranked; neither this nor `distillation` is read unless the recipe is
+            `configured`.
         search: How the space is searched.
         calibration: How a recipe is found that can be trusted; None if none is looked for.
         recipe: Which recipe candidates are ranked by. `configured`: the sections `train` and
-            `score` on the distilled set. `calibrated`: what the stage `calibrate` finds.
+            `score`, with `distillation`, on the distilled set. `calibrated`: what the stage
+            `calibrate` finds.
             `trusted`: what an earlier study registered for this space and these images.
         validation: How the ranking is judged; None if it is not.
         retrain: How the best architectures are trained for use; None if they are not.
@@ -81,6 +85,7 @@ class StudyConfig:
     distill_workers: int
     space: SearchSpace
     train: TrainSettings
+    distillation: DistillationSettings | None
     score: ScoreSettings
     search: SearchSettings
     calibration: CalibrateSettings | None
@@ -116,6 +121,7 @@ class _Sections(BaseModel):
     distill: dict[str, Any]
     space: dict[str, Any]
     train: TrainSettings
+    distillation: DistillationOption | None = None
     score: ScoreSettings = ScoreSettings()
     search: SearchSettings = SearchSettings()
     calibration: Annotated[CalibrateSettings | None, Field(alias="calibrate")] = None

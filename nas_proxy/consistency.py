@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from nas_proxy.calibrate.settings import CalibrateSettings
-from nas_proxy.errors import UserError, did_you_mean
+from nas_proxy.errors import ConfigError, UserError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace
+from nas_proxy.knowledge.settings import DistillationSettings
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
-from nas_proxy.scores.signals import checkpoint_of, higher_is_better
+from nas_proxy.scores.signals import checkpoint_of, higher_is_better, trained_among
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.validate.settings import ValidateSettings
@@ -28,6 +29,10 @@ class Checked(Protocol):
     @property
     def train(self) -> TrainSettings:
         """How candidates are trained."""
+
+    @property
+    def distillation(self) -> DistillationSettings | None:
+        """What they learn beside the labels."""
 
     @property
     def score(self) -> ScoreSettings:
@@ -69,6 +74,7 @@ def contradictions(
     elif sections.recipe != "calibrated":
         faults += _calibration_unused(sections)
     faults += _score_unused(sections)
+    faults += _distillation_faults(sections)
     recipes = calibration.recipes if calibration is not None else ()
     for index, recipe in enumerate(recipes):
         path = f"calibrate.recipes.{index}"
@@ -173,6 +179,25 @@ def _score_unused(sections: Checked) -> list[str]:
             "score.combine: calibrated needs architectures whose full training is known; add a "
             "section calibrate and give this score to one of its recipes, or use rank_mean"
         ]
+    return []
+
+
+def _distillation_faults(sections: Checked) -> list[str]:
+    """A section `distillation` that nobody would read, or that candidates cannot be taught."""
+    settings = sections.distillation
+    if settings is None:
+        return []
+    if sections.recipe != "configured":
+        return [
+            f"distillation: recipe is {sections.recipe}, so candidates are trained as that recipe "
+            "says and not by this section; give it to recipes of calibrate, or set recipe: "
+            "configured"
+        ]
+    try:
+        is_trained = bool(trained_among(sections.score.signals))
+        settings.check_for_candidates("proxy" if is_trained else "nothing")
+    except ConfigError as error:
+        return [f"distillation: {error}"]
     return []
 
 

@@ -26,7 +26,7 @@ from nas_proxy.stages.calibrate import run_calibrate
 from nas_proxy.stages.calibration_sample import BEFORE_RECALIBRATION
 from nas_proxy.stages.context import Display, StudyContext
 from nas_proxy.stages.distill import run_distill
-from nas_proxy.stages.folder import differences, sole_user
+from nas_proxy.stages.folder import differences, given_back, sole_user
 from nas_proxy.stages.report import run_report
 from nas_proxy.stages.retrain import run_retrain
 from nas_proxy.stages.samples import check_samples
@@ -73,7 +73,8 @@ def run_pipeline(
         for name, stage in STAGES.items():
             repeat = force and name in _repeated(last)
             try:
-                stage(study, force=repeat)
+                with given_back(config.folder / name):
+                    stage(study, force=repeat)
             except RecalibrationNeeded as request:
                 study.display.say(f"search: {request}")
                 _calibrate_again(study, request)
@@ -204,9 +205,9 @@ def _refuse_foreign_folder(config: StudyConfig, *, repeated: tuple[StageName, ..
 _READ_SECTIONS: dict[str, tuple[str, ...]] = {
     "distill": ("seed", "data", "distill"),
     "calibrate": ("space", "train", "calibrate", "recipe"),
-    "search": ("space", "train", "score", "search", "recipe"),
+    "search": ("space", "train", "distillation", "score", "search", "recipe"),
     "validate": ("validate",),
-    "retrain": ("space", "train", "score", "search", "recipe", "retrain"),
+    "retrain": ("space", "train", "distillation", "score", "search", "recipe", "retrain"),
 }
 # Where things are and how fast they go, not what comes out; and what the same evaluations answer.
 _FREE_TO_CHANGE = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from nas_proxy.interfaces import SearchSpace
+from nas_proxy.knowledge.settings import DistillationOption
 from nas_proxy.options import Bound, Options, PositiveFloat, Shorthand
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.scores.signals import higher_is_better, trained_among
@@ -28,16 +29,18 @@ class Recipe(Options):
         train_on: `proxy`: the study's distilled set, with its labels. `full_data`: all
             search-training images. `nothing`: zero-cost signals alone.
         train: How candidates are trained on it, and at which fidelity; None: the section `train`.
+        distillation: What candidates learn beside the labels; None: nothing.
         score: What is measured, and how it becomes one number.
     """
 
     name: str
     train_on: Literal["proxy", "full_data", "nothing"] = "proxy"
     train: TrainSettings | None = None
+    distillation: DistillationOption | None = None
     score: ScoreSettings = field(default_factory=ScoreSettings)
 
     def __post_init__(self) -> None:
-        """Refuse signals that the recipe's training cannot give."""
+        """Refuse signals, and a distillation, that the recipe's training cannot give."""
         trained = trained_among(self.score.signals)
         if self.train_on == "nothing" and trained:
             raise ValueError(
@@ -50,6 +53,8 @@ class Recipe(Options):
             raise ValueError(
                 f"recipe {self.name!r} has no signal of a training; set train_on: nothing"
             )
+        if self.distillation is not None:
+            self.distillation.check_for_candidates(self.train_on)
 
     @property
     def uses_proxy(self) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nas_proxy.errors import EvaluationError, StudyError
+from nas_proxy.errors import EvaluationError, StudyError, UserError
 from nas_proxy.evaluate.kept import KeptTraining
 from nas_proxy.evaluate.trained_signals import Judges, Watch
 from nas_proxy.interfaces import Builder, SearchSpace, ZeroCostScore
@@ -191,7 +191,7 @@ def _phases(
 def failure_reason(error: BaseException) -> str:
     """Why an evaluation failed, on one line."""
     text = (str(error).strip() or "no message").splitlines()[0]
-    if isinstance(error, EvaluationError):
+    if isinstance(error, EvaluationError | UserError):
         return text
     # On a CPU torch raises a plain RuntimeError for memory; the text is all there is to tell by.
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:

@@ -71,7 +71,12 @@ class Lesson:
 
 
 def prepare_lesson(
-    settings: DistillationSettings, splits: Splits, context: DistillContext, folder: Path
+    settings: DistillationSettings,
+    splits: Splits,
+    context: DistillContext,
+    folder: Path,
+    *,
+    section: str = "distillation",
 ) -> Lesson:
     """Train or fetch the teachers, make sure that nothing leaks, and leave their files in a folder.
 
@@ -81,6 +86,7 @@ def prepare_lesson(
             them where that is asked for.
         context: Device, progress and cache.
         folder: Where the files go.
+        section: Where the settings stand in a configuration, for messages.
 
     Raises:
         UserError: As `obtain_teachers`.
@@ -95,13 +101,12 @@ def prepare_lesson(
         labels=dataset.labels.to(context.device),
     )
     teachers = obtain_teachers(settings.all_teachers, moved, context)
-    found = check_leakage(
-        teachers, splits, allow=settings.allow_leakage, option="retrain.distillation.allow_leakage"
-    )
+    allowed, option = settings.allow_leakage, f"{section}.allow_leakage"
+    found = check_leakage(teachers, splits, allow=allowed, option=option)
     seen, num_unlabelled = [found[teacher.id] for teacher in teachers], 0
     if settings.unlabelled is not None:
         images = read_unlabelled(Path(settings.unlabelled), splits.spec)
-        seen.append(check_unlabelled(images, splits, allow=settings.allow_leakage))
+        seen.append(check_unlabelled(images, splits, allow=allowed, option=option))
         num_unlabelled = len(images)
     files = tuple(folder / f"{teacher.id}.safetensors" for teacher in teachers)
     for teacher, path in zip(teachers, files, strict=True):

@@ -298,6 +298,32 @@ class DistillationSettings(Options):
             (t.num_generations or 0 for t in self.terms if t.variant == "generations"), default=0
         )
 
+    def check_for_candidates(self, train_on: str) -> None:
+        """Refuse what cannot be taught to the many candidates of a search.
+
+        Args:
+            train_on: What they are trained on: `proxy`, `full_data` or `nothing`.
+
+        Raises:
+            ConfigError: If they are not trained, something is `auto`, or unlabelled images would
+                be mixed among distilled ones.
+        """
+        if train_on == "nothing":
+            raise ConfigError(
+                "nothing is trained here, so nothing can be distilled; leave distillation out, or "
+                "rank by a signal of a training"
+            )
+        if self.is_auto:
+            raise ConfigError(
+                "auto is chosen by short trainings of one network, which the section retrain has "
+                "and candidates have not; give temperature and weight as numbers"
+            )
+        if self.unlabelled is not None and train_on == "proxy":
+            raise ConfigError(
+                "unlabelled images can be mixed among real ones alone, and candidates train on "
+                "distilled ones; leave unlabelled out"
+            )
+
     def first_generation(self) -> DistillationSettings | None:
         """What the first generation learns, which has no earlier one; None: the labels alone."""
         terms = tuple(term for term in self.terms if term.variant != "generations")

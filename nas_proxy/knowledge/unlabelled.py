@@ -74,13 +74,14 @@ def with_unlabelled(training_set: TrainingSet, images: Tensor) -> TrainingSet:
     )
 
 
-def check_unlabelled(images: Tensor, splits: Splits, *, allow: bool) -> int:
+def check_unlabelled(images: Tensor, splits: Splits, *, allow: bool, option: str) -> int:
     """How many of the images are among those that judge, compared by content.
 
     Args:
         images: At the size of the splits.
         splits: The study's.
         allow: Whether to go on all the same.
+        option: What the user has to set for that.
 
     Raises:
         StudyError: If any is, unless that is allowed.
@@ -91,6 +92,6 @@ def check_unlabelled(images: Tensor, splits: Splits, *, allow: bool) -> int:
         raise StudyError(
             f"{seen} of the {len(images)} unlabelled images are among those that judge the "
             "student, so its figures would mean nothing; take them out, or set "
-            "retrain.distillation.allow_leakage=true to go on, and the report will say so"
+            f"{option}=true to go on, and the report will say so"
         )
     return seen

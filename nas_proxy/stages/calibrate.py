@@ -201,7 +201,9 @@ class _Calibration:
         The longest one that has them, so that a list of recipes that asks for less, or for more of
         what was measured anyway, trains nothing again.
         """
-        key = content_hash(dump_options(spelt_out(recipe, self._study))["train"], length=12)
+        plain = dump_options(spelt_out(recipe, self._study))
+        taught = [] if plain["distillation"] is None else [plain["distillation"]]
+        key = content_hash(plain["train"], *taught, length=12)
         prefix = f"{recipe.train_on}_{key}"
         found: list[tuple[int, str, tuple[str, ...]]] = []
         for path in sorted(self._folder.glob(f"{prefix}*.jsonl")):
@@ -277,7 +279,7 @@ class _Calibration:
 
 
 def _training(recipe: Recipe, study: StudyContext) -> tuple[Any, ...]:
-    return recipe.train_on, spelt_out(recipe, study).train
+    return recipe.train_on, spelt_out(recipe, study).train, recipe.distillation
 
 
 def _verdict(

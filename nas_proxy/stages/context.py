@@ -75,6 +75,11 @@ class StudyContext:
         return self.config.results / "cache"
 
     @property
+    def teachers_folder(self) -> Path:
+        """The teachers of candidates, which retrained networks have their own of."""
+        return self.config.folder / "teachers"
+
+    @property
     def device(self) -> torch.device:
         """Where distilling and serial evaluations run."""
         return torch.device(self.config.device)

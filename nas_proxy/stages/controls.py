@@ -15,6 +15,7 @@ from nas_proxy.scores.calibrated import MIN_CALIBRATION
 from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSignal, make_score
 from nas_proxy.scores.signals import trained_among
 from nas_proxy.stages.context import StudyContext
+from nas_proxy.stages.lesson import candidates_lesson
 from nas_proxy.stages.recipe import ActiveRecipe
 from nas_proxy.teach.labelling import copy_teachers, labels_like
 from nas_proxy.types import Evaluation
@@ -25,7 +26,8 @@ def trained_controls(
 ) -> list[tuple[str, str, NetworkEvaluatorFactory]]:
     """The same steps at the same fidelity on the full data, and on random images.
 
-    A recipe that trains on the full data has no such controls: it is one of them.
+    A recipe that trains on the full data has no such controls: it is one of them. Teachers of the
+    recipe's candidates teach these too.
 
     Args:
         study: The study.
@@ -48,12 +50,16 @@ def trained_controls(
         batch_size=min(train.batch_size, num_images),
         augmentation=train.augmentation or proxy_dataset.augmentation,
     )
-    full_data = study.factory(train_on="full_data", settings=settings, signals=signals)
+    full_data = replace(
+        study.factory(train_on="full_data", settings=settings, signals=signals),
+        lesson=candidates_lesson(study, active.recipe),
+    )
     subset = _random_subset(study, proxy_dataset, subset_file)
     random = replace(
         study.proxy_factory(subset_file, subset, train),
         requested=full_data.requested,
         teachers=full_data.teachers,
+        lesson=full_data.lesson,
     )
     name = f"a random subset of the same size, {subset.labelling.kind} labels"
     return [

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import StudyError, UserError
 from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import canonical_json, content_hash
 
+_RECORD = "stage.json"
 _MISSING = "(absent)"
 
 
@@ -83,7 +84,7 @@ class StageFolder:
         self._write(finished=True)
 
     def _record(self) -> dict[str, Any] | None:
-        path = self.path / "stage.json"
+        path = self.path / _RECORD
         if not path.is_file():
             return None
         try:
@@ -102,7 +103,21 @@ class StageFolder:
             "terms": self._terms,
             "inputs": self._inputs,
         }
-        write_atomically(self.path / "stage.json", json.dumps(record, indent=1))
+        write_atomically(self.path / _RECORD, json.dumps(record, indent=1))
+
+
+@contextmanager
+def given_back(path: Path) -> Iterator[None]:
+    """A stage's folder is nobody's again if a user's mistake ends the block before any work.
+
+    Whoever mends the mistake changes the configuration, and nothing is lost by that.
+    """
+    try:
+        yield
+    except UserError:
+        if path.is_dir() and [file.name for file in path.iterdir()] == [_RECORD]:
+            (path / _RECORD).unlink()
+        raise
 
 
 @contextmanager

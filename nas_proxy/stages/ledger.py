@@ -10,6 +10,7 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search.resources import LATENCIES, LatencyLog
 from nas_proxy.stages.calibration_sample import BEFORE_RECALIBRATION, sample_logs
 from nas_proxy.stages.context import StudyContext
+from nas_proxy.teach.training import read_teacher
 
 _STAGES = ("calibrate", BEFORE_RECALIBRATION, "search", "validate", "retrain")
 
@@ -26,6 +27,7 @@ def ledger(study: StudyContext) -> list[dict[str, Any]]:
         }
         for what, seconds in proxy_dataset.costs.items()
     ]
+    entries += _candidates_teaching(study)
     logs = sample_logs(study.config.folder)
     entries += [_entry("calibration sample: full training", path) for path in logs]
     for stage in _STAGES:
@@ -38,6 +40,17 @@ def ledger(study: StudyContext) -> list[dict[str, Any]]:
             entries.append({"what": what, "count": len(timed), "seconds": timed.seconds})
     entries += _teaching(study)
     return entries
+
+
+def _candidates_teaching(study: StudyContext) -> list[dict[str, Any]]:
+    """What the teachers of candidates cost; one that labelled the proxy data set is paid there."""
+    paid = study.load_proxy_dataset().costs
+    teachers = map(read_teacher, sorted(study.teachers_folder.glob("*.safetensors")))
+    return [
+        {"what": f"candidates: {teacher.cost_name}", "count": 1, "seconds": teacher.train_seconds}
+        for teacher in teachers
+        if teacher.cost_name not in paid
+    ]
 
 
 def _teaching(study: StudyContext) -> list[dict[str, Any]]:
@@ -63,6 +76,7 @@ def one_off_seconds(study: StudyContext) -> float:
     reference = folder / "search" / "score_reference.jsonl"
     logs += [reference] if reference.is_file() else []
     paid = sum(_entry("", path)["seconds"] for path in logs)
+    paid += sum(entry["seconds"] for entry in _candidates_teaching(study))
     return float(study.load_proxy_dataset().cost_seconds + paid)
 
 

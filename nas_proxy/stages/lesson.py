@@ -1,4 +1,4 @@
-"""What the retrained networks learn beside the labels: teachers made ready, `auto` chosen."""
+"""What networks learn beside the labels: teachers made ready, `auto` chosen."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nas_proxy.calibrate.settings import Recipe
+from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.tuning import tune_lesson
 from nas_proxy.interfaces import DistillContext
@@ -34,6 +36,25 @@ class ReadyLesson:
     licences: Mapping[str, str] = field(default_factory=dict)
 
 
+def candidates_lesson(study: StudyContext, recipe: Recipe) -> Lesson | None:
+    """What the candidates of a recipe learn beside the labels; None: nothing.
+
+    Raises:
+        UserError: As `ready_lesson`.
+        StudyError: If the distilled images are whitened, which teachers of real ones cannot read.
+    """
+    settings = recipe.distillation
+    if settings is None:
+        return None
+    is_whitened = recipe.train_on == "proxy" and study.load_proxy_dataset().zca is not None
+    if is_whitened and settings.all_teachers:
+        raise StudyError(
+            "the distilled images are ZCA-whitened, and teachers know images as they are; leave "
+            "distillation out, use the kind self, or distil with zca: false"
+        )
+    return _with_teachers(study, settings, study.teachers_folder, "distillation")
+
+
 def ready_lesson(
     study: StudyContext,
     settings: DistillationSettings,
@@ -53,6 +74,35 @@ def ready_lesson(
     Raises:
         UserError: If a teacher cannot be had, does not fit, or has seen what judges its students.
     """
+    lesson = _with_teachers(study, settings, folder, "retrain.distillation")
+    record = lesson_record(lesson)
+    if settings.is_auto:
+        with study.display.progress("choosing temperature and weight") as progress:
+            taught = replace(factory, lesson=lesson)
+            tuned = tune_lesson(study.executor, taught, job, folder / "auto", progress)
+        lesson = replace(lesson, settings=tuned.settings)
+        record["auto"] = tuned.to_json()
+    licences = {
+        f"teacher {each['description']}": each["licence"] or "trained here, on the data above"
+        for each in record["teachers"]
+    }
+    return ReadyLesson(lesson, record, licences)
+
+
+def lesson_record(lesson: Lesson) -> dict[str, Any]:
+    """For the report: which terms, whose answers, what the teachers have seen, what they cost."""
+    return {
+        "terms": [term.title for term in lesson.settings.terms],
+        "teachers": [vars(read_teacher(path).record()) for path in lesson.files],
+        "seen_judges": list(lesson.seen_judges),
+        "num_unlabelled": lesson.num_unlabelled,
+        "teaching_seconds": lesson.teaching_seconds,
+    }
+
+
+def _with_teachers(
+    study: StudyContext, settings: DistillationSettings, folder: Path, section: str
+) -> Lesson:
     with study.display.progress("teachers") as progress:
         context = DistillContext(
             device=study.device,
@@ -65,23 +115,4 @@ def ready_lesson(
                 folder=study.cache_folder / "models",
             ),
         )
-        lesson = prepare_lesson(settings, study.splits, context, folder)
-    records = [read_teacher(path).record() for path in lesson.files]
-    record: dict[str, Any] = {
-        "terms": [term.title for term in settings.terms],
-        "teachers": [vars(each) for each in records],
-        "seen_judges": list(lesson.seen_judges),
-        "num_unlabelled": lesson.num_unlabelled,
-        "teaching_seconds": lesson.teaching_seconds,
-    }
-    if settings.is_auto:
-        with study.display.progress("choosing temperature and weight") as progress:
-            taught = replace(factory, lesson=lesson)
-            tuned = tune_lesson(study.executor, taught, job, folder / "auto", progress)
-        lesson = replace(lesson, settings=tuned.settings)
-        record["auto"] = tuned.to_json()
-    licences = {
-        f"teacher {each.description}": each.licence or "trained here, on the data above"
-        for each in records
-    }
-    return ReadyLesson(lesson, record, licences)
+        return prepare_lesson(settings, study.splits, context, folder, section=section)

@@ -17,6 +17,7 @@ from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.scores.combine import Score, make_score
 from nas_proxy.stages.context import StudyContext
+from nas_proxy.stages.lesson import candidates_lesson
 from nas_proxy.teach.labelling import copy_teachers
 from nas_proxy.types import Architecture, Evaluation
 
@@ -125,28 +126,39 @@ def active_recipe(study: StudyContext) -> ActiveRecipe:
         return load_recipe(study.recipe_folder)
     if config.recipe == "trusted":
         return load_recipe(study.trusted_folder)
-    recipe = Recipe(name="configured", train_on="proxy", train=config.train, score=config.score)
+    recipe = Recipe(
+        name="configured",
+        train_on="proxy",
+        train=config.train,
+        distillation=config.distillation,
+        score=config.score,
+    )
     return ActiveRecipe(recipe)
 
 
 def recipe_factory(
     study: StudyContext, recipe: Recipe, signals: Sequence[str] | None = None
 ) -> NetworkEvaluatorFactory:
-    """Measures the recipe's signals on candidates.
+    """Measures the recipe's signals on candidates, which learn from its teachers if it has any.
 
     Args:
         study: The study.
         recipe: Its own training, else the study's section `train`, is used.
         signals: Some of the recipe's signals; None: all. Where none of them needs a training,
             nothing is trained.
+
+    Raises:
+        UserError: If a teacher cannot be had, does not fit, or has seen what judges its students.
     """
     wanted = recipe.score.signals if signals is None else tuple(signals)
-    return study.factory(
+    factory = study.factory(
         train_on=recipe.train_on,
         settings=recipe.train or study.config.train,
         signals=wanted,
         score_images=recipe.score.score_images,
     )
+    is_trained = factory.train_on is not None
+    return replace(factory, lesson=candidates_lesson(study, recipe) if is_trained else None)
 
 
 def spelt_out(recipe: Recipe, study: StudyContext) -> Recipe:
@@ -159,8 +171,9 @@ def ranked_by(study: StudyContext, active: ActiveRecipe) -> dict[str, Any]:
 
     The sections keep their names, so that a changed value is reported where it stands.
     """
+    resolved = study.config.resolved
     if study.config.recipe == "configured":
-        return {name: study.config.resolved[name] for name in ("train", "score")}
+        return {name: resolved[name] for name in ("train", "distillation", "score")}
     return {"recipe": active.id}
 
 

@@ -14,6 +14,7 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.files import write_atomically
 from nas_proxy.interfaces import EvaluatorFactory
+from nas_proxy.knowledge.lesson import Lesson
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import GUARD_FILE, Guard, GuardCheck, TrialRecord
@@ -23,6 +24,7 @@ from nas_proxy.search.storage import open_storage
 from nas_proxy.search.study import SearchOutcome, SearchTask, run_search
 from nas_proxy.stages.context import StudyContext, zero_cost_scores
 from nas_proxy.stages.folder import StageFolder
+from nas_proxy.stages.lesson import lesson_record
 from nas_proxy.stages.recipe import ActiveRecipe, active_recipe, recipe_factory, searched_by
 from nas_proxy.types import Evaluation
 
@@ -57,7 +59,7 @@ def run_search_stage(study: StudyContext, *, force: bool) -> None:
         )
         storage = open_storage(config.search.storage, folder.path)
         outcome = run_search(task, study.executor, log, storage)
-    _finish(study, folder, score, outcome, resources)
+    _finish(study, folder, score, outcome, resources, factory.lesson)
 
 
 def _stage_folder(study: StudyContext, active: ActiveRecipe) -> StageFolder:
@@ -193,6 +195,7 @@ def _finish(
     score: Score,
     outcome: SearchOutcome,
     resources: Resources,
+    lesson: Lesson | None,
 ) -> None:
     recipe = active_recipe(study).recipe
     for trial in outcome.trials:  # a kill may have come between a trial and its logging
@@ -204,6 +207,7 @@ def _finish(
     result = {
         "recipe": recipe.name,
         "recipe_settings": dump_options(recipe),
+        "distillation": None if lesson is None else lesson_record(lesson),
         "signals": list(score.signals),
         "trials": trials,
         "best": best[:10],

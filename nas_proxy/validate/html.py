@@ -61,7 +61,8 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
 def _recipe(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """What candidates trained on and were ranked by: the recipe that was found, or the sections."""
     if "score" in report["config"]:
-        return {"train_on": "proxy", **{key: report["config"][key] for key in ("train", "score")}}
+        sections = ("train", "distillation", "score")
+        return {"train_on": "proxy", **{key: report["config"].get(key) for key in sections}}
     found: Mapping[str, Any] = report["search"]["recipe_settings"]
     return found
 

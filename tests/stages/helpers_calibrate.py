@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from helpers_display import Quiet
 from scipy import stats
 
 from nas_proxy import cli, pipeline
 from nas_proxy.config import check_config
 from nas_proxy.data.sources import load_splits
 from nas_proxy.evaluate import factory as factory_module
-from nas_proxy.interfaces import no_progress
 from nas_proxy.pipeline import run_pipeline
 from nas_proxy.types import Architecture
 from search_spaces.convnet import ConvNetSpace
@@ -52,19 +52,6 @@ CONFIG = {
 }
 
 
-class Lines:
-    """A display that remembers what was said."""
-
-    def __init__(self):
-        self.said = []
-
-    def say(self, message):
-        self.said.append(message)
-
-    def progress(self, title):
-        return contextlib.nullcontext(no_progress)
-
-
 class Interrupted(BaseException):
     """What a kill looks like from inside."""
 
@@ -74,7 +61,7 @@ def run(folder, *, last="calibrate", calibrate=None, **changes):
     merged = {**CONFIG, **changes, "results": str(folder)}
     if calibrate is not None:
         merged["calibrate"] = {**CONFIG["calibrate"], **calibrate}
-    display = Lines()
+    display = Quiet()
     run_pipeline(check_config(merged), display, last=last)
     return display.said
 

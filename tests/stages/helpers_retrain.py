@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from nas_proxy.interfaces import Progress, no_progress
 
 TINY: dict[str, Any] = {
     "study_name": "tiny",
@@ -32,20 +28,6 @@ TINY: dict[str, Any] = {
     },
     "tracking": {"enabled": False},
 }
-
-
-class Quiet:
-    """A display that remembers what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
-
-    @contextmanager
-    def progress(self, title: str) -> Iterator[Progress]:
-        yield no_progress
 
 
 def read(folder: Path, *names: str) -> Any:

@@ -12,7 +12,6 @@ from helpers_calibrate import (
     SHORT,
     ZERO_COST,
     Interrupted,
-    Lines,
     genotypes,
     logs,
     poison_test_split,
@@ -20,6 +19,7 @@ from helpers_calibrate import (
     run,
     table,
 )
+from helpers_display import Quiet
 
 from nas_proxy import pipeline
 from nas_proxy.config import check_config
@@ -134,7 +134,7 @@ def test_another_study_takes_the_trusted_recipe_or_is_refused(tmp_path, monkeypa
 
     trusting = {key: value for key, value in CONFIG.items() if key != "calibrate"}
     trusting |= {**tracked, "recipe": "trusted", "study_name": "other", "results": str(tmp_path)}
-    display = Lines()
+    display = Quiet()
     run_pipeline(check_config(trusting), display, last="report")
     assert any(line.startswith("recipe: distilled, version 1") for line in display.said)
     other = tmp_path / "other"
@@ -148,7 +148,7 @@ def test_another_study_takes_the_trusted_recipe_or_is_refused(tmp_path, monkeypa
     wider = {"name": "convnet", "widths": [4, 8, 16], "depths": [1, 2]}
     stranger = check_config({**trusting, "study_name": "stranger", "space": wider})
     with pytest.raises(StudyError, match="cannot be trusted here") as raised:
-        run_pipeline(stranger, Lines(), last="search")
+        run_pipeline(stranger, Quiet(), last="search")
     assert "widths [4, 8] (here [4, 8, 16])" in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from helpers_retrain import TINY, Quiet, read
+from helpers_display import Quiet
+from helpers_retrain import TINY, read
 
 from nas_proxy.config import check_config
 from nas_proxy.data.sources import load_splits

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_retrain import TINY, Quiet, read, without_clocks
+from helpers_display import Quiet
+from helpers_retrain import TINY, read, without_clocks
 
 import nas_proxy
 from nas_proxy import pipeline

@@ -9,11 +9,11 @@ from helpers_calibrate import (
     CONFIG,
     SPACE,
     ZERO_COST,
-    Lines,
     poison_test_split,
     run,
     table,
 )
+from helpers_display import Quiet
 
 from nas_proxy import pipeline
 from nas_proxy.config import check_config
@@ -154,7 +154,7 @@ def test_a_study_that_trusts_it_is_judged_on_none_of_them(learned, monkeypatch):
     trusting |= {"validate": validate, "search": {"n_trials": 1, "sampler": "random"}}
     for module in (factory_module, pipeline):
         monkeypatch.setattr(module, "load_splits", load_splits)
-    run_pipeline(check_config(trusting), Lines(), last="validate")
+    run_pipeline(check_config(trusting), Quiet(), last="validate")
     points = json.loads((folder / "other" / "validate" / "points.json").read_text())
     judged = {SPACE.to_string(Architecture(SPACE.name, point["genotype"])) for point in points}
     assert judged == {row[0] for row in others}

@@ -1,13 +1,12 @@
 """A tiny study for three objectives, from its configuration to its report."""
 
 import json
-from contextlib import contextmanager
 
 import pytest
+from helpers_display import Quiet
 
 from nas_proxy.config import check_config
 from nas_proxy.errors import StudyError
-from nas_proxy.interfaces import no_progress
 from nas_proxy.pipeline import run_pipeline
 from nas_proxy.search import resources
 from nas_proxy.search.pareto import knee, pareto_front, pick
@@ -24,18 +23,6 @@ TINY = {
     "search": {"n_trials": 5, "sampler": "random", "objectives": OBJECTIVES},
     "tracking": {"enabled": False},
 }
-
-
-class Quiet:
-    def __init__(self):
-        self.said = []
-
-    def say(self, message):
-        self.said.append(message)
-
-    @contextmanager
-    def progress(self, title):
-        yield no_progress
 
 
 @pytest.fixture(scope="module")

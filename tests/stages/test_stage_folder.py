@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_proxy.errors import StudyError
-from nas_proxy.stages.folder import StageFolder, differences
+from nas_proxy.stages.folder import StageFolder, differences, given_back
 
 INPUTS = {"distill": {"method": "dm", "num_steps": 100}, "data": "0123", "seed": 0}
 
@@ -60,6 +60,23 @@ def test_an_interrupted_stage_runs_again_with_what_it_left(tmp_path):
     (folder.path / "checkpoint").write_text("half")
     assert stage(tmp_path).open(force=False)
     assert (folder.path / "checkpoint").read_text() == "half"
+
+
+def test_a_mistake_before_any_work_leaves_the_folder_to_whoever_mends_it(tmp_path):
+    first, mended = stage(tmp_path), stage(tmp_path, seed=1)
+
+    def run(folder, *files):
+        with given_back(folder.path):
+            folder.open(force=False)
+            for file in files:
+                (folder.path / file).write_text("hours")
+            raise StudyError("the teacher has seen the judges")
+
+    for folder, files in ((first, ()), (mended, ["log"])):
+        with pytest.raises(StudyError, match="seen"):
+            run(folder, *files)
+    with pytest.raises(StudyError, match="seed: 1 -> 0"):
+        run(first)
 
 
 def test_other_terms_are_met_with_what_is_there(tmp_path):

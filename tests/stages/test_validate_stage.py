@@ -1,14 +1,13 @@
 """The proof of a tiny study: sizes, noise ceiling, the ledger, and what is logged."""
 
 import json
-from contextlib import contextmanager
 
 import pytest
+from helpers_display import Quiet
 
 from nas_proxy.config import check_config
 from nas_proxy.errors import DataError
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.interfaces import no_progress
 from nas_proxy.pipeline import run_pipeline
 from nas_proxy.stages.samples import check_samples
 from nas_proxy.tracking.runs import RunLog
@@ -33,18 +32,6 @@ TINY = {
     },
     "tracking": {"enabled": False},
 }
-
-
-class Quiet:
-    def __init__(self):
-        self.said = []
-
-    def say(self, message):
-        self.said.append(message)
-
-    @contextmanager
-    def progress(self, title):
-        yield no_progress
 
 
 @pytest.fixture(scope="module")
