@@ -1,4 +1,3 @@
-import pickle
 import textwrap
 from importlib.metadata import EntryPoint
 
@@ -9,6 +8,7 @@ from nas_proxy.errors import PluginError
 from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES, Registry
 from nas_proxy.scores.num_params import NumParams
+from nas_proxy.workers import pack, unpack
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -163,7 +163,7 @@ def test_a_relative_path_works(registry, plugin_file, monkeypatch):
 
 def test_an_instance_from_a_file_can_be_pickled(registry, plugin_file):
     score = registry.get(f"{plugin_file}:MyScore")(factor=3.0)
-    assert pickle.loads(pickle.dumps(score)) == score
+    assert unpack(pack(score)) == score
 
 
 def test_an_edited_file_is_read_anew(registry, plugin_file):

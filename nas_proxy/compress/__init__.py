@@ -1,1 +1,8 @@
 """Smaller and faster versions of a trained network: pruning, int8, and their combinations."""
+
+import logging
+
+# At its import torchao says that a library of its own is not there, and torch says that torchao
+# registers something in an old way: nothing that a user could mend.
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)

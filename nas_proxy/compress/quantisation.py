@@ -9,7 +9,6 @@ kernels for: torchao's own quantisers are made for other runtimes.
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Sequence
 
 import torch
@@ -288,7 +287,3 @@ def _converted(graph: GraphModule, batches: Sequence[Tensor]) -> QuantisedNetwor
         for images in batches:
             graph(images)
     return QuantisedNetwork(convert_pt2e(graph))
-
-
-# torchao says at import that a library of its own is not there.
-logging.getLogger("torchao").setLevel(logging.ERROR)

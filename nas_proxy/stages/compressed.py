@@ -9,9 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from nas_proxy.compress.compressing import compress
-from nas_proxy.compress.figures import EXACT
-from nas_proxy.compress.self_distillation import DistilFromItself
 from nas_proxy.compress.settings import CompressSettings
 from nas_proxy.data.transforms import resize_dataset
 from nas_proxy.errors import CompressionError, DivergedError
@@ -40,6 +37,11 @@ def compressed(
     Returns:
         `versions`, a row of figures for each, and `reason`, why there are none, else empty.
     """
+    # torchao and ONNX take seconds to import, which a study without this section need not wait for.
+    from nas_proxy.compress.compressing import compress
+    from nas_proxy.compress.figures import EXACT
+    from nas_proxy.compress.self_distillation import DistilFromItself
+
     finished = path / "compressed.json"
     if finished.is_file():
         found: dict[str, Any] = json.loads(finished.read_text())

@@ -88,7 +88,8 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, name, writer):
 
 def test_the_feared_call_does_what_it_is_feared_for(tmp_path):
     mark = tmp_path / "was_run"
-    pickle.loads(pickle.dumps(hostile_calls(mark)["posix.system"]))
+    function, arguments = hostile_calls(mark)["posix.system"].__reduce__()
+    function(*arguments)  # as any unpickler would that is not restricted
     assert mark.exists()
 
 

@@ -28,13 +28,18 @@ NAMES = {"cifar10": ("airplane", "cat", "truck"), "cifar100": ("apple", "rose", 
 
 
 def write_cifar(root, name, data_class, monkeypatch):
-    """Twelve random images of each class per file, and torchvision told their checksums."""
+    """Twelve random images of each class per file, and torchvision told their checksums.
+
+    Returns:
+        The folder, and what was written to each of its files.
+    """
     folder = root / data_class.base_folder
     folder.mkdir(parents=True)
     key = "labels" if name == "cifar10" else "fine_labels"
-    checksums = {}
+    checksums, written = {}, {}
 
     def write(file, content):
+        written[file] = content
         (folder / file).write_bytes(pickle.dumps(content, protocol=2))
         checksums[file] = hashlib.md5((folder / file).read_bytes()).hexdigest()
 
@@ -47,12 +52,12 @@ def write_cifar(root, name, data_class, monkeypatch):
         monkeypatch.setattr(data_class, attribute, files)
     meta = {**data_class.meta, "md5": checksums[data_class.meta["filename"]]}
     monkeypatch.setattr(data_class, "meta", meta)
-    return folder
+    return folder, written
 
 
 @pytest.mark.parametrize(("name", "data_class"), CIFARS)
 def test_cifar_is_read_whole_and_keeps_the_authors_test(tmp_path, monkeypatch, name, data_class):
-    folder = write_cifar(tmp_path, name, data_class, monkeypatch)
+    _, contents_of = write_cifar(tmp_path, name, data_class, monkeypatch)
     splits = load_splits(DataSettings(name=name, root=str(tmp_path)))
     assert splits.spec.class_names == NAMES[name]
     assert splits.spec.image_shape == (3, 32, 32)
@@ -60,7 +65,7 @@ def test_cifar_is_read_whole_and_keeps_the_authors_test(tmp_path, monkeypatch, n
     def written(files):
         rows = Counter()
         for file, _ in files:
-            content = pickle.loads((folder / file).read_bytes())
+            content = contents_of[file]
             labels = content.get("labels") or content["fine_labels"]
             pairs = zip(content["data"], labels, strict=True)
             rows.update((row.tobytes(), label) for row, label in pairs)
@@ -99,7 +104,7 @@ def test_missing_cifar_says_where_it_looked_and_how_to_get_it(tmp_path, monkeypa
 
 
 def test_cifar_without_one_file_names_it(tmp_path, monkeypatch):
-    folder = write_cifar(tmp_path, *CIFARS[0], monkeypatch)
+    folder, _ = write_cifar(tmp_path, *CIFARS[0], monkeypatch)
     (folder / "data_batch_3").unlink()
     expected = r"cifar-10-batches-py cannot be used: data_batch_3 is missing; delete"
     with pytest.raises(DataError, match=expected):
@@ -117,7 +122,7 @@ class Trap:
 
 
 def test_a_batch_with_another_md5_is_called_damaged_and_never_unpickled(tmp_path, monkeypatch):
-    folder = write_cifar(tmp_path, *CIFARS[0], monkeypatch)
+    folder, _ = write_cifar(tmp_path, *CIFARS[0], monkeypatch)
     (folder / "test_batch").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     (folder / "batches.meta").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     expected = r"test_batch is damaged \(its md5.*, batches.meta is damaged"
@@ -128,7 +133,7 @@ def test_a_batch_with_another_md5_is_called_damaged_and_never_unpickled(tmp_path
 
 @pytest.mark.parametrize("download", [False, True])
 def test_damaged_class_names_are_not_a_failed_download(tmp_path, monkeypatch, download):
-    folder = write_cifar(tmp_path, *CIFARS[0], monkeypatch)
+    folder, _ = write_cifar(tmp_path, *CIFARS[0], monkeypatch)
     (folder / "batches.meta").write_bytes(b"")
     settings = DataSettings(name="cifar10", root=str(tmp_path), download=download)
     with pytest.raises(DataError, match=r"cannot be used: batches.meta is damaged"):
@@ -136,7 +141,7 @@ def test_damaged_class_names_are_not_a_failed_download(tmp_path, monkeypatch, do
 
 
 def test_an_unreadable_batch_is_named(tmp_path, monkeypatch):
-    folder = write_cifar(tmp_path, *CIFARS[0], monkeypatch)
+    folder, _ = write_cifar(tmp_path, *CIFARS[0], monkeypatch)
 
     def refuse(path, md5=None):
         raise PermissionError(13, "Permission denied")
@@ -175,7 +180,7 @@ def cifar_site(site, tmp_path, monkeypatch):
     """CIFAR-10 as an archive on the server, and settings that ask for it."""
     folder, address = site
     data_class = torchvision.datasets.CIFAR10
-    content = write_cifar(tmp_path / "made", "cifar10", data_class, monkeypatch)
+    content, _ = write_cifar(tmp_path / "made", "cifar10", data_class, monkeypatch)
     archive = folder / data_class.filename
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(content, arcname=content.name)

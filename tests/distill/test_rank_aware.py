@@ -1,7 +1,6 @@
 """Rank-aware selection: what it prefers, what it may look at, and what it refuses."""
 
 import math
-import pickle
 from dataclasses import dataclass, replace
 
 import helpers_distill
@@ -27,6 +26,7 @@ from nas_proxy.train.measuring import measure
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture
+from nas_proxy.workers import pack, unpack
 
 TELLING = Composition(name="telling", agreement=30.0)
 TINY = RankAware(
@@ -225,8 +225,8 @@ def test_trainings_give_the_same_in_another_process():
         (stream, architecture),
         (race, Entry(architecture, torch.tensor([0, 5, 9]))),
     ):
-        sent = pickle.loads(pickle.dumps(function))
-        here, there = function(item), sent(pickle.loads(pickle.dumps(item)))
+        sent = unpack(pack(function))
+        here, there = function(item), sent(unpack(pack(item)))
         assert here.signal == there.signal
         assert torch.equal(here.losses, there.losses)
     assert len(stream(architecture).losses) == 12

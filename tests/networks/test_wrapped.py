@@ -1,7 +1,6 @@
 """Networks that others built: the layer that gives the logits, and what it is given."""
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from nas_proxy.errors import ConfigError
 from nas_proxy.networks.wrapped import WrappedNetwork
 from nas_proxy.reproducibility import isolated_rng
 from nas_proxy.testing.common import global_generators_untouched
+from nas_proxy.workers import pack, unpack
 
 
 class Twice(nn.Module):
@@ -50,7 +50,7 @@ def test_a_copy_has_a_last_layer_of_its_own():
     with isolated_rng(0):
         network = WrappedNetwork(Twice(), (3, 4, 4))
         images = torch.randn(2, 3, 4, 4)
-    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+    for other in (copy.deepcopy(network), unpack(pack(network))):
         assert other.classifier is other.network.head
         assert other.classifier is not network.classifier
         with torch.no_grad():

@@ -1,7 +1,6 @@
 import csv
 import itertools
 import math
-import pickle
 import random
 from collections import Counter
 
@@ -17,6 +16,7 @@ from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
 from nas_proxy.scores.flops import Flops
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Architecture
+from nas_proxy.workers import pack, unpack
 from search_spaces.nasbench201 import EDGES, OPERATIONS, Cell, NASBench201Space
 
 SPACE = NASBench201Space()
@@ -243,7 +243,7 @@ def test_every_image_size_works(image_shape):
 def test_networks_can_be_pickled():
     network = SMALL.build(SPACE.from_string(PUBLISHED), tiny_dataset().spec).eval()
     images = torch.randn(2, 3, 8, 8, generator=make_generator(0))
-    copy = pickle.loads(pickle.dumps(network))
+    copy = unpack(pack(network))
     assert torch.equal(copy(images), network(images))
 
 

@@ -11,11 +11,11 @@ import pytest
 from helpers_display import Quiet
 from helpers_retrain import TINY, read
 
+from nas_proxy.compress import compressing
 from nas_proxy.config import check_config
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import CompressionError
 from nas_proxy.pipeline import run_pipeline
-from nas_proxy.stages import compressed
 from nas_proxy.types import ImageDataset
 
 VARIANTS = [["post_training_quantisation"], ["structured_pruning", "distillation"]]
@@ -68,7 +68,7 @@ def test_what_cannot_be_compressed_costs_nothing_else(
     def refuse(*arguments: Any, **options: Any) -> None:
         raise CompressionError("the layer body.3 cannot be quantised")
 
-    monkeypatch.setattr(compressed, "compress", refuse)
+    monkeypatch.setattr(compressing, "compress", refuse)
     study, display = config(tmp_path), Quiet()
     run_pipeline(study, display, last="retrain")
     found = read(study.folder / "retrain", "retrain.json")["compressed"]
