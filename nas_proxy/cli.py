@@ -320,7 +320,9 @@ def ui(results: Path, uri: str | None, port: int) -> None:
     """Open MLflow's pages on 127.0.0.1 until Ctrl-C."""
     from nas_proxy.tracking import launch_ui
 
-    _console.print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    # Without the last part MLflow 3 opens in its view for language models.
+    page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
+    _console.print(f"MLflow: {page} (Ctrl-C ends it)")
     launch_ui(results, uri, port)
 
 

@@ -78,7 +78,7 @@ class ModelCard:
             "Architecture": f"{self.description} (search space {self.origin.architecture.space})",
             "Test accuracy": f"{percent(self.test_accuracy)} on {self.num_test_images:,} images of "
             f"{spec.name} (95 % interval over images)",
-            "Other trainings of it": self._seeds(),
+            "All its trainings": self._seeds(),
             "Search-validation accuracy": f"{100 * self.val_accuracy:.1f} %; it chose this "
             "training among the seeds, so it flatters",
             "Parameters": f"{self.num_params:,}",
@@ -106,16 +106,7 @@ class ModelCard:
         )
 
     def _file_list(self) -> str:
-        return "\n".join(
-            f"- `{file.name}`: "
-            + (
-                f"agrees with the network within {file.largest_difference:.1g} on "
-                f"{file.num_images} real images"
-                if file.largest_difference is not None
-                else f"missing: {file.reason}"
-            )
-            for file in self.files
-        )
+        return "\n".join(f"- `{file.name}`: {_agreement(file)}" for file in self.files)
 
 
 _STRUCTURED = (
@@ -126,3 +117,14 @@ _STRUCTURED = (
 def _latency(found: Latency) -> str:
     images = "one image" if found.batch_size == 1 else f"{found.batch_size} images"
     return f"{found} (median and quartiles) for {images}, {found.num_threads} thread"
+
+
+def _agreement(file: ExportedFile) -> str:
+    if file.largest_difference is None:
+        return f"missing: {file.reason}"
+    if not file.largest_difference:
+        return f"gives the network's own logits on {file.num_images} real images"
+    return (
+        f"gives the network's logits on {file.num_images} real images, to within "
+        f"{file.largest_difference:.1g}"
+    )
