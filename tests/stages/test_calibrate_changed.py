@@ -10,7 +10,6 @@ from helpers_calibrate import (
     command,
     genotypes,
     logs,
-    poison_test_split,
     result_of,
     run,
     table,
@@ -19,13 +18,10 @@ from helpers_calibrate import (
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.network import NetworkEvaluator
 
+pytestmark = pytest.mark.usefixtures("no_test_split")
+
 FIT = {"name": "fit", "train_on": "full_data", "score": {"signals": ["fit_loss"]}}
 ACCURACY = {"name": "accuracy", "train_on": "full_data", "score": {"signals": ["val_accuracy"]}}
-
-
-@pytest.fixture(autouse=True)
-def _no_test_split(monkeypatch):
-    poison_test_split(monkeypatch)
 
 
 @pytest.fixture

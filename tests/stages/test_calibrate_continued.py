@@ -14,7 +14,6 @@ from helpers_calibrate import (
     Interrupted,
     genotypes,
     logs,
-    poison_test_split,
     result_of,
     run,
     table,
@@ -30,10 +29,7 @@ from nas_proxy.search import guard as guard_module
 from nas_proxy.types import Architecture
 from search_spaces.convnet import ConvNetSpace
 
-
-@pytest.fixture(autouse=True)
-def _no_test_split(monkeypatch):
-    poison_test_split(monkeypatch)
+pytestmark = pytest.mark.usefixtures("no_test_split")
 
 
 # --- budgets ----------------------------------------------------------------------------------

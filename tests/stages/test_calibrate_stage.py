@@ -26,12 +26,9 @@ from nas_proxy.errors import DataError, StudyError
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.stages.recipe import load_recipe
 
+pytestmark = pytest.mark.usefixtures("no_test_split")
+
 UNREACHABLE = {"threshold": 0.95, "num_architectures": 20, "recipes": [ZERO_COST]}
-
-
-@pytest.fixture(autouse=True)
-def _no_test_split(monkeypatch):
-    poison_test_split(monkeypatch)
 
 
 @pytest.fixture(scope="module")

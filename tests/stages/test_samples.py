@@ -9,7 +9,6 @@ from helpers_calibrate import (
     CONFIG,
     SPACE,
     ZERO_COST,
-    poison_test_split,
     run,
     table,
 )
@@ -26,12 +25,9 @@ from nas_proxy.stages.recipe import PROXY, load_recipe
 from nas_proxy.types import Architecture
 from search_spaces.convnet import ConvNetSpace
 
+pytestmark = pytest.mark.usefixtures("no_test_split")
+
 VALIDATE = {"num_architectures": 8, "num_stratified": 2, "k": 2, "num_resamples": 100}
-
-
-@pytest.fixture(autouse=True)
-def _no_test_split(monkeypatch):
-    poison_test_split(monkeypatch)
 
 
 def first_rows(reference, num, name="first.csv"):

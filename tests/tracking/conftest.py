@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import pytest
-from helpers_tracking import Store, run_script
+from helpers_tracking import Server, Store, closed_port, run_script
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +33,17 @@ assert num_at_first == num_tables(), "a kill would have left half a database"
     done = run_script(script, cwd=results.parents[1])
     assert done.returncode == 0, done.stderr
     return Store(results, printed=done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests that leave it running: MLflow needs seconds to start one."""
+    server = Server(tmp_path_factory.mktemp("server"), closed_port())
+    try:
+        server.start()
+        yield server
+    finally:
+        server.signal(signal.SIGKILL)
 
 
 @pytest.fixture

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_tracking import Server, Store, closed_port, python_environment, warnings_of
+from helpers_tracking import Store, closed_port, python_environment, warnings_of
 from torch import nn
 
 from nas_proxy.data.sources import DataSettings, load_splits
@@ -35,16 +33,6 @@ mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model(sys.argv[2])
 np.save(sys.argv[4], model.predict(np.load(sys.argv[3]))["logits"])
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"), closed_port())
-    try:
-        server.start()
-        yield server
-    finally:
-        server.signal(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from helpers_registry import (
     make_spec,
     served_shelf,
 )
-from helpers_tracking import Server, Store, closed_port, warnings_of
+from helpers_tracking import Store, closed_port, warnings_of
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.errors import StudyError
@@ -29,16 +27,6 @@ from nas_proxy.tracking import TrackingSettings
 from nas_proxy.tracking.registry import RecipeRegistry
 from nas_proxy.types import DatasetSpec
 from search_spaces.convnet import ConvNetSpace
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"), closed_port())
-    try:
-        server.start()
-        yield server
-    finally:
-        server.signal(signal.SIGKILL)
 
 
 @pytest.fixture(params=["server", "local"])
