@@ -45,7 +45,7 @@ from nas_proxy.stages.context import StudyContext, zero_cost_scores
 from nas_proxy.stages.folder import StageFolder
 from nas_proxy.stages.lesson import ReadyLesson, ready_lesson
 from nas_proxy.stages.recipe import active_recipe, searched_by
-from nas_proxy.stages.retrained_models import log_contender, log_model
+from nas_proxy.stages.retrained_models import log_compressed, log_contender, log_model
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation
 
@@ -157,13 +157,16 @@ class _Retraining:
             self.study.config.space, architecture, self.spec, settings, self.keep,
             trained.chosen.seed,
         )  # fmt: skip
-        return compressed(
+        folder = self.folder.path / "compressed"
+        made = compressed(
             self.study,
             self.settings.compress.after(settings),
             network.to(self.study.device),
             self.spec.image_shape[1],
-            self.folder.path / "compressed",
+            folder,
         )
+        log_compressed(self.study.tracker, trained.to_json(), made["versions"], folder)
+        return made
 
     def _contenders(self) -> tuple[list[Contender], list[Contender]]:
         folder, space = self.study.config.folder, self.study.config.space

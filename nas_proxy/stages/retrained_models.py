@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,30 @@ def log_contender(tracker: Tracker, row: Mapping[str, Any]) -> None:
         run.finish("FAILED", "; ".join(row["failures"]))
     else:
         run.finish()
+
+
+def log_compressed(
+    tracker: Tracker, row: Mapping[str, Any], versions: Sequence[Mapping[str, Any]], folder: Path
+) -> None:
+    """Files and figures of the smaller versions, in the run of the network they were made from.
+
+    Args:
+        tracker: The study's.
+        row: Of the network.
+        versions: A row of figures for each.
+        folder: The files are in it.
+    """
+    run = tracker.trained(row["architecture_id"], f"trained: {row['role']}")
+    for version in versions:
+        run.artifact(folder / version["file"], "compressed")
+        figures = {
+            "test_accuracy": version["test_accuracy"]["value"],
+            "file_kb": version["file_bytes"] / 1000,
+            "latency_ms": 1000 * version["latency"]["median_seconds"],
+            "peak_memory_mib": version["peak_memory_mib"],
+        }
+        # MLflow's charts group what stands before the slash.
+        run.metrics({f"{name}/{version['name']}": value for name, value in figures.items()})
 
 
 def log_model(

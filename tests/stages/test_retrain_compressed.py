@@ -16,6 +16,7 @@ from nas_proxy.config import check_config
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import CompressionError
 from nas_proxy.pipeline import run_pipeline
+from nas_proxy.tracking.runs import RunLog
 from nas_proxy.types import ImageDataset
 
 VARIANTS = [["post_training_quantisation"], ["structured_pruning", "distillation"]]
@@ -40,7 +41,13 @@ def accuracy(file: Path, dataset: ImageDataset) -> float:
 
 
 @pytest.mark.slow
-def test_each_version_is_a_file_with_the_reported_accuracies(tmp_path: Path) -> None:
+def test_each_version_is_a_file_with_the_reported_accuracies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics: dict[str, float] = {}
+    uploaded: list[Path] = []
+    monkeypatch.setattr(RunLog, "metrics", lambda self, values, step=0: metrics.update(values))
+    monkeypatch.setattr(RunLog, "artifact", lambda self, path, folder="": uploaded.append(path))
     study = config(tmp_path)
     run_pipeline(study, Quiet(), last="retrain")
     folder = study.folder / "retrain"
@@ -59,6 +66,9 @@ def test_each_version_is_a_file_with_the_reported_accuracies(tmp_path: Path) -> 
         found = row["test_accuracy"]
         assert accuracy(file, splits.test) == pytest.approx(found["value"], abs=0.02)
         assert found["low"] <= found["value"] <= found["high"]
+        assert file in uploaded
+        assert metrics[f"test_accuracy/{row['name']}"] == found["value"]
+        assert metrics[f"file_kb/{row['name']}"] == row["file_bytes"] / 1000
     assert rows[2]["num_parameters"] < rows[0]["num_parameters"]
 
 
