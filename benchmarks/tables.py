@@ -1,24 +1,44 @@
-"""The tables of README and docs, as Markdown, from the committed results.
+"""The tables of README, as Markdown, from the committed results.
 
-python benchmarks/tables.py results/benchmarks/distillation_cpu.json
+    python benchmarks/tables.py                                     # writes README's tables anew
+    python benchmarks/tables.py results/benchmarks/worth_cpu.json   # prints the one of a file
+
+In README a table stands between `<!-- table: results/benchmarks/NAME.json -->` and a closing mark.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+_ROOT = Path(__file__).parents[1]
+_TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->\n)", re.DOTALL)
+
 
 def main() -> None:
-    """Print the table of each file that is named."""
+    """Print the tables of the files that are named; without any, write README's."""
     for name in sys.argv[1:]:
-        result = json.loads(Path(name).read_text())
-        print(_table(result))
+        print(table_of(Path(name)))
+    if not sys.argv[1:]:
+        readme = _ROOT / "README.md"
+        readme.write_text(with_tables(readme.read_text()))
 
 
-def _table(result: dict[str, Any]) -> str:
+def with_tables(page: str) -> str:
+    """The page with each of its tables as its results say."""
+
+    def written(found: re.Match[str]) -> str:
+        return f"{found[1]}{table_of(_ROOT / found[2])}\n{found[3]}"
+
+    return _TABLE.sub(written, page)
+
+
+def table_of(file: Path) -> str:
+    """The Markdown of one file of results."""
+    result = json.loads(file.read_text())
     if "summary" in result:
         return compression(result)
     if "teachers_test_accuracy" in result:
@@ -30,10 +50,10 @@ def _table(result: dict[str, Any]) -> str:
 
 def knowledge(result: dict[str, Any]) -> str:
     """One line for each kind of knowledge distillation, the largest gain first."""
-    lines = ["| what | test accuracy % | gain | helps | seconds |", "|---|---|---|---|---|"]
+    lines = ["| what | test accuracy % | gain | helps | core-seconds |", "|---|---|---|---|---|"]
     for row in sorted(result["rows"], key=lambda row: -row["gain"]):
         gain, error = row["gain"], row["gain_standard_error"]
-        verdict = "yes" if gain > 2 * error else "**no**" if gain < -2 * error else "cannot tell"
+        verdict = "yes" if gain > 2 * error else "**hurts**" if gain < -2 * error else "cannot tell"
         alone = row["kind"] == "alone"
         cells = (
             row["kind"],

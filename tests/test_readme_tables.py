@@ -1,0 +1,40 @@
+"""README's tables are what the committed results say, and its benchmarks exist."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import tables
+
+    yield tables
+    del sys.modules["tables"]
+
+
+def test_each_table_is_what_its_results_say(tables):
+    assert README.count("<!-- table: ") == README.count("<!-- /table -->") >= 5
+    assert tables.with_tables(README) == README
+
+
+def test_a_changed_figure_would_be_found(tables):
+    table = README[README.index("<!-- table: ") :].partition("<!-- /table -->")[0]
+    first_row = table.splitlines()[3]
+    assert tables.with_tables(README.replace(first_row, first_row + " 99.9 |")) == README
+
+
+@pytest.mark.parametrize("named", sorted(set(re.findall(r"benchmarks/\w+\.py", README))))
+def test_a_benchmark_that_is_named_exists(named):
+    assert (ROOT / named).is_file()
+
+
+@pytest.mark.parametrize("named", sorted(set(re.findall(r"results/benchmarks/\w+\.json", README))))
+def test_results_that_are_named_exist(named):
+    assert (ROOT / named).is_file()
