@@ -261,7 +261,9 @@ def _in_words(fault: Any, kind: Any, path: tuple[str, ...]) -> str:
     message = fault["msg"].removeprefix("Value error, ").replace("Input", "the value")
     shown = repr(fault["input"])
     given = f" (got {shown if len(shown) <= 60 else shown[:57] + '...'})"
-    return f"{location or 'configuration'}: {message}{'' if 'got ' in message else given}"
+    # What a section says itself names the value that is wrong, and the section is not it.
+    is_own = fault["type"] == "value_error" and isinstance(fault["input"], Mapping)
+    return f"{location or 'configuration'}: {message}{'' if is_own or 'got ' in message else given}"
 
 
 def _keys_at(kind: Any, location: Sequence[Any]) -> list[str]:

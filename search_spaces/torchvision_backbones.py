@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ from nas_proxy.options import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Shorthand,
 )
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import content_hash
@@ -53,6 +54,16 @@ from search_spaces._transfer_genotype import (
 )
 
 _NO_WEIGHTS = "none"
+
+
+def _known_word(word: str) -> str:
+    """`weights` as a word, if it is one of those."""
+    if word not in (_NO_WEIGHTS, "default"):
+        raise ConfigError(
+            f"{word!r} is neither none nor default; files are given by backbone, as in "
+            f"{{resnet18: {word}}}"
+        )
+    return word
 
 
 @SEARCH_SPACES.register("torchvision_backbones")
@@ -110,7 +121,9 @@ class TorchvisionBackbonesSpace(SearchSpace):
         "regnet_y_400mf",
     )
     # Not in the hash: a mapping has none.
-    weights: Literal["none", "default"] | Mapping[str, str] = field(default="none", hash=False)
+    weights: Annotated[Literal["none", "default"] | Mapping[str, str], Shorthand(_known_word)] = (
+        field(default="none", hash=False)
+    )
     image_size: PositiveInt | None = None
     num_layer_groups: PositiveInt = 4
     hidden_units: tuple[NonNegativeInt, ...] = (0, 128)
