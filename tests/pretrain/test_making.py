@@ -9,8 +9,10 @@ from PIL import Image
 from safetensors import safe_open
 
 from nas_proxy.backbones.weights import record_of
+from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.errors import ConfigError, DataError, StudyError
+from nas_proxy.pretrain import making
 from nas_proxy.pretrain.making import make_weights, pretrain
 from nas_proxy.pretrain.settings import PretrainSettings
 from nas_proxy.testing import tiny_dataset
@@ -87,6 +89,31 @@ def test_what_is_there_is_not_made_again_and_what_is_other_is_not_lost(tmp_path,
     assert path.read_bytes() == content
     make(tmp_path, temperature=0.1, force=True)
     assert path.read_bytes() != content
+
+
+@pytest.mark.parametrize("method", ["simclr", "supervised"])
+def test_killed_and_continued_it_makes_the_same_file(tmp_path, monkeypatch, method):
+    monkeypatch.setattr(Checkpointer, "is_due", True)
+    monkeypatch.setattr(making, "_SHOWN_EVERY", 1)
+    whole = make(tmp_path / "whole", method=method).read_bytes()
+    told, seen = settings(folder=str(tmp_path / "killed"), method=method), []
+
+    def run(killed_at):
+        def progress(step, total, note=""):
+            seen.append(step)
+            if step == killed_at:
+                raise KeyboardInterrupt
+
+        device = torch.device("cpu")
+        return make_weights(NAME, splits(), told, seed=0, device=device, progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(killed_at=2)
+    assert not list(tmp_path.glob(f"killed/{NAME}.safetensors"))
+    assert run(killed_at=None).read_bytes() == whole
+    assert seen[:2] == [1, 2]
+    assert 1 not in seen[2:]  # continued, not begun anew
+    assert [file.name for file in (tmp_path / "killed").iterdir()] == [f"{NAME}.safetensors"]
 
 
 def test_only_search_training_images_are_learned_from(tmp_path):
