@@ -88,7 +88,7 @@ class ModelCard:
             "normalisation is part of the model",
             "Output": f"logits `(n, {spec.num_classes})`",
             "Classes": ", ".join(spec.class_names),
-            **{f"Licence: {name}": text for name, text in self.licences.items()},
+            **{f"Licence of {name}": text for name, text in self.licences.items()},
             "Trained": f"{self.train_seconds:,.0f} s on {self.hardware}, {self.created[:10]}",
             "Study": self.study_name,
         }
