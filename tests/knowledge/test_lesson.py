@@ -1,6 +1,5 @@
 """Lessons: teachers, their files, leaks, generations, what is auto, and evaluators that teach."""
 
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.teach.teacher import image_hashes
 from nas_proxy.teach.training import obtain_teacher, read_teacher
 from nas_proxy.train.phases import Phase
+from nas_proxy.workers import pack, unpack
 from search_spaces.convnet import ConvNetSpace
 
 DIGITS = DataSettings(images_per_class=12)
@@ -79,7 +79,7 @@ def test_a_lesson_travels_to_a_worker_and_changes_what_is_learned(splits, tmp_pa
     )
     assert lesson.seen_judges == (0,)
     assert lesson.teaching_seconds > 0
-    made = pickle.loads(pickle.dumps(factory(splits, lesson)))
+    made = unpack(pack(factory(splits, lesson)))
     taught, again, alone = evaluated(made), evaluated(made), evaluated(factory(splits))
     assert taught.train_losses == again.train_losses != alone.train_losses
 
@@ -109,10 +109,13 @@ def test_a_teacher_of_another_split_is_refused(splits, tmp_path):
     path = tmp_path / "teacher.safetensors"
     teacher.save(path)
     section = {"kind": "response", "teachers": str(path)}
+    files = tmp_path / "files"
     with pytest.raises(StudyError, match=r"set retrain.distillation.allow_leakage=true"):
-        prepare_lesson(READ(section), splits, DistillContext(), tmp_path / "files")
+        prepare_lesson(
+            READ(section), splits, DistillContext(), files, section="retrain.distillation"
+        )
     allowed = READ({**section, "allow_leakage": True})
-    lesson = prepare_lesson(allowed, splits, DistillContext(), tmp_path / "files")
+    lesson = prepare_lesson(allowed, splits, DistillContext(), files)
     assert lesson.seen_judges[0] > 0
 
 

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import pickle
 import struct
 from dataclasses import replace
 
@@ -20,6 +19,7 @@ from nas_proxy.teach.teacher import Ensemble, image_hashes, in_batches, over_dat
 from nas_proxy.teach.training import read_teacher
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing.common import global_generators_untouched
+from nas_proxy.workers import pack, unpack
 
 KINDS = {
     "network": {},
@@ -75,7 +75,7 @@ def test_the_id_does_not_depend_on_where_the_weights_lie(tmp_path, plain):
     moved = replace(plain, network=copy.deepcopy(plain.network))
     moved.network.to(memory_format=torch.channels_last)
     assert moved.id == plain.id
-    assert pickle.loads(pickle.dumps(plain)).id == plain.id
+    assert unpack(pack(plain)).id == plain.id
     assert replace(plain, train_seconds=99.0, given_spec=tiny_dataset().spec).id == plain.id
 
 
