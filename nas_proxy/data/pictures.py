@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from nas_proxy.files import write_atomically
 
@@ -29,6 +28,8 @@ def write_image_grid(path: Path, images: Tensor, images_per_class: int) -> None:
     Raises:
         OSError: If the folder cannot be written or the disk is full.
     """
+    from torchvision.utils import make_grid  # takes as long to import as torch itself
+
     columns = min(images_per_class, _MAX_COLUMNS)
     rows = images.unflatten(0, (-1, images_per_class))[:_MAX_ROWS, :columns].flatten(0, 1).cpu()
     scale = max(1, -(-_MIN_SIDE // rows.shape[-1]))
