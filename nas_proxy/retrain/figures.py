@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from nas_proxy.files import write_atomically
 from nas_proxy.retrain.result import TrainedContender
@@ -68,6 +69,9 @@ def _loss(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure, axes = new_axes(3.2)
     _lines(axes, rows, "train_loss", 1.0)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=9))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.minorticks_off()
     write_words(axes, "Full training: loss", x="optimiser step", y="training loss (objective)")
     axes.legend(frameon=False, fontsize=9)
     return figure
@@ -86,11 +90,12 @@ def _accuracy(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def _lines(
     axes: Axes, rows: Sequence[Mapping[str, Any]], curve: str, factor: float, marker: str = ""
 ) -> None:
-    num_best = 0
+    num_best, several = 0, sum(row["role"] == "best" for row in rows) > 1
     for row in rows:
         points = np.array(row["curves"][curve])
         num_best += row["role"] == "best"
-        name = _NAMES.get(row["role"], f"best of the search, {num_best}")
+        place = f", {num_best}" if several else ""
+        name = _NAMES.get(row["role"], f"best of the search{place}")
         colour = SKY if row["role"] == "best" and num_best > 1 else _COLOURS[row["role"]]
         axes.plot(
             points[:, 0], factor * points[:, 1], color=colour, lw=1.8, label=name, marker=marker

@@ -38,8 +38,7 @@ def ledger(study: StudyContext) -> list[dict[str, Any]]:
         if len(timed):
             what = f"{stage}: latencies"
             entries.append({"what": what, "count": len(timed), "seconds": timed.seconds})
-    entries += _teaching(study)
-    return entries
+    return [*entries, *_teaching(study), *_compressing(study)]
 
 
 def _candidates_teaching(study: StudyContext) -> list[dict[str, Any]]:
@@ -51,6 +50,17 @@ def _candidates_teaching(study: StudyContext) -> list[dict[str, Any]]:
         for teacher in teachers
         if teacher.cost_name not in paid
     ]
+
+
+def _compressing(study: StudyContext) -> list[dict[str, Any]]:
+    """What fine-tuning the smaller versions of the recommended network cost."""
+    made = study.config.folder / "retrain" / "compressed" / "compressed.json"
+    if not made.is_file():
+        return []
+    trained = [v["train_seconds"] for v in json.loads(made.read_text())["versions"]]
+    trained = [seconds for seconds in trained if seconds]
+    what = "retrain: fine-tuning smaller versions"
+    return [{"what": what, "count": len(trained), "seconds": sum(trained)}] if trained else []
 
 
 def _teaching(study: StudyContext) -> list[dict[str, Any]]:

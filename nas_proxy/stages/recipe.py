@@ -173,7 +173,8 @@ def ranked_by(study: StudyContext, active: ActiveRecipe) -> dict[str, Any]:
     """
     resolved = study.config.resolved
     if study.config.recipe == "configured":
-        return {name: resolved[name] for name in ("train", "distillation", "score")}
+        taught = () if resolved["distillation"] is None else ("distillation",)
+        return {name: resolved[name] for name in ("train", *taught, "score")}
     return {"recipe": active.id}
 
 

@@ -49,7 +49,11 @@ def test_each_version_is_a_file_with_the_reported_accuracies(
     monkeypatch.setattr(RunLog, "metrics", lambda self, values, step=0: metrics.update(values))
     monkeypatch.setattr(RunLog, "artifact", lambda self, path, folder="": uploaded.append(path))
     study = config(tmp_path)
-    run_pipeline(study, Quiet(), last="retrain")
+    run_pipeline(study, Quiet())
+    costs = read(study.folder, "report.json")["costs"]
+    (paid,) = (entry for entry in costs if entry["what"] == "retrain: fine-tuning smaller versions")
+    assert paid["count"] == 1  # rounding alone trains nothing
+    assert paid["seconds"] > 0
     folder = study.folder / "retrain"
     rows = read(folder, "retrain.json")["compressed"]["versions"]
     assert [row["name"] for row in rows] == [
