@@ -1,4 +1,4 @@
-"""The whole line, in processes of its own: killed at every stage, continued, faulty disks."""
+"""The whole line: killed at every stage and continued, repeated in another process, refused."""
 
 import json
 import os
@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers_cli import command_line
+from helpers_display import Quiet
 
+from nas_proxy.config import load_config
 from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.pipeline import run_pipeline
 
 TINY = {
     "study_name": "tiny",
@@ -42,14 +46,18 @@ TINY = {
 }
 
 
+def config_file(folder: Path) -> Path:
+    file = folder / "tiny.yaml"
+    file.write_text(yaml.safe_dump({**TINY, "results": str(folder / "results")}))
+    return file
+
+
 def command(folder: Path, *overrides: str) -> list[str]:
-    config = folder / "tiny.yaml"
-    config.write_text(yaml.safe_dump({**TINY, "results": str(folder / "results")}))
-    return [sys.executable, "-m", "nas_proxy.cli", "run", str(config), *overrides]
+    return [sys.executable, "-m", "nas_proxy.cli", "run", str(config_file(folder)), *overrides]
 
 
-def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, *overrides), capture_output=True, text=True, timeout=300)
+def run_here(folder: Path) -> None:
+    run_pipeline(load_config(config_file(folder)), Quiet())
 
 
 def kill_when(folder: Path, reached: Callable[[Path], bool], *overrides: str) -> None:
@@ -95,8 +103,7 @@ def figures(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    done = run(folder)
-    assert done.returncode == 0, done.stderr
+    run_here(folder)
     return folder
 
 
@@ -126,8 +133,7 @@ def test_killed_at_every_stage_and_continued(uninterrupted: Path, tmp_path: Path
     kill_when(tmp_path, lambda study: len(lines(study / "validate" / "proxy.jsonl")) >= 3)
     validated = lines(study / "validate" / "proxy.jsonl")
 
-    done = run(tmp_path)
-    assert done.returncode == 0, done.stderr
+    run_here(tmp_path)
     # Nothing that was finished is lost or done again ...
     assert (study / "distill" / "proxy.safetensors").read_bytes() == proxy_file
     assert lines(study / "search" / "evaluations.jsonl")[: len(searched)] == searched
@@ -145,27 +151,31 @@ def test_killed_at_every_stage_and_continued(uninterrupted: Path, tmp_path: Path
 def test_the_same_config_and_seed_give_the_same_numbers(
     uninterrupted: Path, tmp_path: Path
 ) -> None:
-    done = run(tmp_path, "search.executor=processes")
+    elsewhere = command(tmp_path, "search.executor=processes")
+    done = subprocess.run(elsewhere, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     # The random sampler asks the same whatever it is told, so the number of workers is no matter.
     assert figures(tmp_path) == figures(uninterrupted)
 
 
 @pytest.mark.slow
-def test_a_finished_study_is_skipped_extended_or_refused(uninterrupted: Path) -> None:
+def test_a_finished_study_is_skipped_extended_or_refused(
+    uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nas_proxy, file = command_line(capsys), str(config_file(uninterrupted))
     study = uninterrupted / "results" / "tiny"
     before = {path: path.read_bytes() for path in study.glob("*/*.json*")}
-    again = run(uninterrupted)
-    assert again.returncode == 0
-    assert "there already" in again.stderr
+    again = nas_proxy("run", file)
+    assert again.status == 0
+    assert "there already" in again.errors
     assert {path: path.read_bytes() for path in before} == before
 
-    other = run(uninterrupted, "train.num_steps=11")
-    assert other.returncode == 2
-    assert "train.num_steps: 10 -> 11" in other.stderr
-    assert "Traceback" not in other.stderr
+    other = nas_proxy("run", file, "train.num_steps=11")
+    assert other.status == 2
+    assert "train.num_steps: 10 -> 11" in other.errors
+    assert "Traceback" not in other.errors
     assert {path: path.read_bytes() for path in before} == before
 
-    more = run(uninterrupted, "search.n_trials=8")
-    assert more.returncode == 0, more.stderr
+    more = nas_proxy("run", file, "search.n_trials=8")
+    assert more.status == 0, more.errors
     assert len(report(uninterrupted)["search"]["trials"]) == 8
