@@ -50,7 +50,7 @@ def candidates_lesson(study: StudyContext, recipe: Recipe) -> Lesson | None:
     if is_whitened and settings.all_teachers:
         raise StudyError(
             "the distilled images are ZCA-whitened, and teachers know images as they are; leave "
-            "distillation out, use the kind self, or distil with zca: false"
+            "distillation out, use the kind self, or distil with zca: null"
         )
     return _with_teachers(study, settings, study.teachers_folder, "distillation")
 

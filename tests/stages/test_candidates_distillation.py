@@ -139,6 +139,20 @@ def test_calibrate_races_a_recipe_with_teachers_against_the_same_without(tmp_pat
     assert all(len({log[a] for log in by_architecture}) == 3 for a in shared)
 
 
+def test_a_recipe_that_was_found_teaches_its_candidates(tmp_path: Path) -> None:
+    taught = {**STREAM, "name": "taught", "distillation": RESPONSE}
+    run(tmp_path, last="search", calibrate={"recipes": [taught]})
+    search = read(tmp_path / "tiny", "search", "search.json")
+    assert search["recipe"] == "taught"
+    assert search["distillation"]["teachers"][0]["description"].startswith("ConvNet")
+    run(tmp_path / "alone", last="search", calibrate={"recipes": [STREAM]})
+    alone = read(tmp_path / "alone" / "tiny", "search", "search.json")
+    assert alone["distillation"] is None
+    for trial, other in zip(search["trials"], alone["trials"], strict=True):
+        assert trial["architecture_id"] == other["architecture_id"]
+        assert trial["score"] != other["score"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
