@@ -2,6 +2,8 @@
 
 import logging
 
+import torch  # noqa: F401 - first, for its import sets all levels anew
+
 # At its import torchao says that a library of its own is not there, and torch says that torchao
 # registers something in an old way: nothing that a user could mend.
 for _name in ("torchao", "torch.utils._pytree"):
