@@ -61,7 +61,10 @@ def knee(front: Sequence[Row]) -> Row:
     low = losses.min(axis=0)
     span = losses.max(axis=0) - low
     away = ((losses - low) / np.where(span > 0, span, 1)).sum(axis=1)
-    # Equal up to rounding is equal: both ends of a front of two lie on the line.
+    # An end that is best in all costs and worst in score lies on the plane: it is no knee.
+    if away.min() > 1 - 1e-9:
+        return max(front, key=_score)
+    # Equal up to rounding is equal.
     least = np.flatnonzero(np.isclose(away, away.min(), rtol=0, atol=1e-9)).tolist()
     return max((front[index] for index in least), key=_score)
 

@@ -171,6 +171,18 @@ def test_nothing_to_pick_from(how):
     assert pick([], how) == []
 
 
+def test_an_end_that_learns_nothing_is_no_knee():
+    """Smallest and fastest, and as good as chance; what a search for three objectives found."""
+    found = [
+        {"score": -0.081, "num_params": 50378.0, "latency": 0.000113},
+        {"score": -0.099, "num_params": 48810.0, "latency": 0.000198},
+        {"score": -0.271, "num_params": 33834.0, "latency": 0.000294},
+        {"score": -2.303, "num_params": 28394.0, "latency": 0.000105},
+    ]
+    front = [{"trial": number, "objectives": row} for number, row in enumerate(found)]
+    assert knee(front)["trial"] == 0
+
+
 def test_every_permutation_of_the_trials_has_the_same_knee():
     rows = trials([[0.90, 1e4], [0.95, 2e4], [0.955, 1e5], [0.96, 1e6]])
     found = {knee(pareto_front(list(order)))["trial"] for order in itertools.permutations(rows)}
