@@ -71,6 +71,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names)}" if names else "there is none"
 
 
+def first_line(error: BaseException, width: int = 200) -> str:
+    """What an error says, in its first line and at most `width` characters; else its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:width]
+
+
 def shorten(value: object, width: int = 80) -> str:
     """A value for a message: a tuple without brackets, and at most `width` characters."""
     text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

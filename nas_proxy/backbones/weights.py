@@ -17,7 +17,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from nas_proxy.backbones.zoo import check_backbone
-from nas_proxy.errors import ConfigError, DataError, did_you_mean
+from nas_proxy.errors import ConfigError, DataError, did_you_mean, first_line
 from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import canonical_json
 from nas_proxy.types import WeightsRecord
@@ -191,7 +191,7 @@ def _download(name: str, weights: str) -> dict[str, Tensor]:
         )
     except (OSError, RuntimeError, HTTPException) as error:
         raise DataError(
-            f"the weights {weights} of {name} cannot be downloaded ({_first_line(error)}); put "
+            f"the weights {weights} of {name} cannot be downloaded ({first_line(error)}); put "
             "the file somewhere and name its path in weights"
         ) from error
     return state
@@ -225,7 +225,7 @@ def _header(path: Path) -> dict[str, str]:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"the weights file {path} cannot be read ({_first_line(error)}); get it again, or save "
+        f"the weights file {path} cannot be read ({first_line(error)}); get it again, or save "
         "its state_dict alone"
     )
 
@@ -235,7 +235,3 @@ def _checked(weights: str) -> Path:
     if not path.is_file():
         raise DataError(f"the weights file {path} does not exist; get it, or name another")
     return path
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from nas_proxy.backbones.structure import Structure, find_structure
-from nas_proxy.errors import ConfigError, did_you_mean
+from nas_proxy.errors import ConfigError, did_you_mean, first_line
 
 SIZE_STEP = 32
 """Pixels: small images are enlarged to a multiple of it, the stride of most of these networks."""
@@ -151,8 +151,7 @@ def fitting_size(name: str, image_size: int) -> int:
 
 def unsuitable_size(name: str, image_size: int, error: Exception) -> ConfigError:
     """What to say where a network cannot take images of a size."""
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ConfigError(
-        f"{name} of torchvision cannot take images of {image_size} pixels ({first_line}); set "
-        "image_size to what it was made for, such as 224"
+        f"{name} of torchvision cannot take images of {image_size} pixels "
+        f"({first_line(error)}); set image_size to what it was made for, such as 224"
     )

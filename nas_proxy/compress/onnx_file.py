@@ -15,7 +15,7 @@ from onnxscript import opset18
 from torch import Tensor, nn
 from torch.export import Dim
 
-from nas_proxy.errors import CompressionError
+from nas_proxy.errors import CompressionError, first_line
 from nas_proxy.files import write_atomically
 from nas_proxy.types import DatasetSpec
 
@@ -109,7 +109,7 @@ def write_onnx(network: nn.Module, spec: DatasetSpec, path: Path) -> None:
 def _reason(error: BaseException) -> str:
     while inner := error.__cause__:
         error = inner
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return first_line(error)
 
 
 def _translations() -> dict[Any, Any]:

@@ -15,7 +15,7 @@ from torch.nn.utils import prune
 from torch.overrides import TorchFunctionMode
 from torch_pruning.pruner import function
 
-from nas_proxy.errors import CompressionError
+from nas_proxy.errors import CompressionError, first_line
 from nas_proxy.scores.layers import weighted_layers
 
 # Layers whose weights say how much a channel matters. Layer norms with a weight for each pixel are
@@ -88,10 +88,9 @@ def prune_channels(network: nn.Module, amount: float, images: Tensor) -> None:
         with torch.no_grad():
             found = network(images).shape
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise CompressionError(
-            f"structured_pruning cannot follow the channels of this network ({reason}); use "
-            "unstructured_pruning or int8 instead"
+            f"structured_pruning cannot follow the channels of this network "
+            f"({first_line(error)}); use unstructured_pruning or int8 instead"
         ) from error
     if found != expected or num_parameters(network) == before:
         raise CompressionError(

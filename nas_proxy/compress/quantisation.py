@@ -30,7 +30,7 @@ from torchao.quantization.pt2e.quantizer import (
     Quantizer,
 )
 
-from nas_proxy.errors import CompressionError
+from nas_proxy.errors import CompressionError, first_line
 
 _ATEN = torch.ops.aten
 _WEIGHTED = {_ATEN.conv2d.default, _ATEN.linear.default}
@@ -273,10 +273,9 @@ def _prepared(network: nn.Module, images: Tensor, *, trained: bool) -> GraphModu
     try:
         program = torch.export.export(own, (images,), dynamic_shapes=({0: Dim("batch")},))
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise CompressionError(
-            f"this network cannot be traced by torch.export, so it cannot be int8 ({reason}); "
-            "leave the int8 variants out"
+            f"this network cannot be traced by torch.export, so it cannot be int8 "
+            f"({first_line(error)}); leave the int8 variants out"
         ) from error
     graph: GraphModule = prepare_pt2e(program.module(), _Quantiser(trained=trained))
     return graph
