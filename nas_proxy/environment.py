@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import resource
@@ -33,6 +34,9 @@ def versions() -> dict[str, str]:
 class PeakMemory:
     """Watches how much more memory is in use than when it was made.
 
+    On a CPU it is the resident memory that grows, in which the system counts pages of mapped files,
+    such as libraries: what it takes back of them meanwhile hides as much of the growth.
+
     Args:
         device: On a GPU its own memory counts; on a CPU that of this process.
     """
@@ -43,6 +47,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             self._before = torch.cuda.memory_allocated(device)
         else:
+            gc.collect()  # or garbage of earlier work is thrown away meanwhile, and hides growth
             _return_freed_memory()
             _reset_peak()
             self._before = _status_bytes("VmRSS")

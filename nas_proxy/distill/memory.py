@@ -11,6 +11,7 @@ from nas_proxy.environment import PeakMemory, available_memory
 from nas_proxy.errors import ConfigError
 
 _SMALL, _LARGE = 2, 8  # images of the two trials
+_NUM_REPEATS = 3  # of each: what the system takes back meanwhile hides growth
 _GIB = 2**30
 _SMALLER = "choose a smaller network or a lower data.image_size"
 
@@ -29,7 +30,7 @@ class BatchMemory:
 
     @classmethod
     def measure(cls, work: Callable[[int], object], device: torch.device) -> BatchMemory:
-        """Do the work with two and with eight images.
+        """Do the work with two and with eight images, three times each; the largest counts.
 
         On a GPU the two give a line. On a CPU, where the system counts whole pages and the
         libraries' own copies, all of the second is taken as growing with the batch, which is up to
@@ -52,16 +53,15 @@ class BatchMemory:
     @classmethod
     def _measure(cls, work: Callable[[int], object], device: torch.device) -> BatchMemory:
         work(_LARGE)  # what is allocated once and for all does not count
-        peaks = []
-        for num_images in (_SMALL, _LARGE):
-            memory = PeakMemory(device)
-            work(num_images)
-            peaks.append(memory.mib * 2**20)
-        growth = max(0.0, peaks[1] - peaks[0])
+        small, large = (
+            max(_peak_bytes(work, num_images, device) for _ in range(_NUM_REPEATS))
+            for num_images in (_SMALL, _LARGE)
+        )
+        growth = max(0.0, large - small)
         if device.type == "cpu":
-            return cls(0.0, peaks[1] / _LARGE if growth > 0 else 0.0)
+            return cls(0.0, large / _LARGE if growth > 0 else 0.0)
         per_image = growth / (_LARGE - _SMALL)
-        return cls(peaks[1] - per_image * _LARGE, per_image)
+        return cls(large - per_image * _LARGE, per_image)
 
     def needed(self, batch_size: int) -> float:
         """Bytes for `batch_size` images."""
@@ -97,3 +97,9 @@ class BatchMemory:
             remedy = f"not even one image fits: {_SMALLER}"
         fewer = ", or lower distill.num_workers" if num_workers > 1 else ""
         return ConfigError(f"{needs}; {remedy}{fewer}")
+
+
+def _peak_bytes(work: Callable[[int], object], num_images: int, device: torch.device) -> float:
+    memory = PeakMemory(device)
+    work(num_images)
+    return memory.mib * 2**20
