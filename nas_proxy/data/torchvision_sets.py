@@ -8,7 +8,7 @@ sizes and times.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +24,6 @@ from torch import Tensor
 from nas_proxy.data.decoded import keep_decoded, read_decoded
 from nas_proxy.data.folder import cache_folder, data_root, square, to_rgb
 from nas_proxy.data.found import (
-    FETCH_ERRORS,
     DatasetSource,
     DataSettings,
     FoundImages,
@@ -32,16 +31,19 @@ from nas_proxy.data.found import (
     not_found,
     required_image_size,
 )
-from nas_proxy.errors import DataError
+from nas_proxy.data.torchvision_labels import (
+    as_it_is,
+    read_labels,
+    read_pcam_labels,
+    sort_by_path,
+)
+from nas_proxy.errors import DataError, first_line
 from nas_proxy.interfaces import Progress
 from nas_proxy.reproducibility import content_hash
 
 _VERSION = 1  # raised by hand when decoding changes, so that older cache files are not read
 _IMAGES_AT_ONCE = 256  # in memory while they are decoded
 _RESEARCH = "No formal licence; collected from the web, for research. Cite "
-# Where torchvision's classes keep what the classes of their images are.
-_LABELS = ("targets", "labels", "_labels", "y")
-_SAMPLES = ("_samples", "samples")
 _TRAIN_TEST = {"train": {"split": "train"}, "test": {"split": "test"}}
 _THREE_PARTS = {**_TRAIN_TEST, "val": {"split": "val"}}
 _FLAGS = {"train": {"train": True}, "test": {"train": False}}
@@ -62,6 +64,7 @@ class TorchvisionSet:
         image_size: That all images have; None for sets of many sizes, which need data.image_size.
         num_channels: 1 for grey images.
         can_download: Whether torchvision can fetch it.
+        complete: Adds to what torchvision opened, in place, what its class leaves out.
     """
 
     class_name: str
@@ -72,6 +75,12 @@ class TorchvisionSet:
     image_size: int | None = None
     num_channels: int = 3
     can_download: bool = True
+    complete: Callable[[Any], None] = as_it_is
+
+    @property
+    def folder(self) -> str:
+        """What has to be put below the root."""
+        return self.files[0].partition("/")[0]
 
 
 def _find(described: TorchvisionSet, settings: DataSettings, progress: Progress) -> FoundImages:
@@ -79,16 +88,20 @@ def _find(described: TorchvisionSet, settings: DataSettings, progress: Progress)
     root, _ = data_root(settings.root)
     opened = {name: _open(described, name, settings) for name in described.parts}
     sets = list(opened.values())
-    labels = torch.cat([_labels_of(part) for part in sets])
+    try:
+        names, labels = read_labels(opened)
+    except ValueError as error:
+        raise DataError(
+            f"{described.class_name} in {root} cannot be used: {error}; put a whole copy of "
+            f"{described.folder} there"
+        ) from error
     lengths = [len(part) for part in sets]
     of_part = torch.repeat_interleave(torch.arange(len(sets)), torch.tensor(lengths))
     masks = {name: of_part == number for number, name in enumerate(opened)}
     read = partial(
         _read, sets, size, described.num_channels, _identity(described, root), progress=progress
     )
-    return FoundImages(
-        _class_names(sets[0], labels), labels, masks.get("test"), read, masks.get("val")
-    )
+    return FoundImages(names, labels, masks.get("test"), read, masks.get("val"))
 
 
 def _open(described: TorchvisionSet, part: str, settings: DataSettings) -> Any:
@@ -96,7 +109,7 @@ def _open(described: TorchvisionSet, part: str, settings: DataSettings) -> Any:
 
     root, origin = data_root(settings.root)
     name = f"{described.class_name} ({part})"
-    folder = described.files[0].partition("/")[0]
+    folder = described.folder
     fetches = {"download": True} if settings.download else {}
     if fetches and not described.can_download:
         raise DataError(
@@ -106,32 +119,19 @@ def _open(described: TorchvisionSet, part: str, settings: DataSettings) -> Any:
     try:
         if fetches:
             root.mkdir(parents=True, exist_ok=True)
-        return getattr(datasets, described.class_name)(root, **fetches, **described.parts[part])
-    except (*FETCH_ERRORS, ValueError, KeyError, IndexError, ImportError) as error:
+        opened = getattr(datasets, described.class_name)(root, **fetches, **described.parts[part])
+        described.complete(opened)
+        return opened
+    except Exception as error:  # of damaged files torchvision's classes raise anything
         if not _identity(described, root):
             if fetches:
                 raise not_fetched(name, root, error) from error
             raise not_found(name, root, origin, folder, "it") from error
-        reason = str(error).split("\n")[0].rstrip(".") or type(error).__name__
+        reason = first_line(error).rstrip(".")
         raise DataError(
             f"{name} in {root} cannot be read ({reason}): put a whole copy of {folder} there, or "
             "delete it and pass data.download=true to fetch one"
         ) from error
-
-
-def _labels_of(part: Any) -> Tensor:
-    """The classes of all images of a part, int64 `(n,)`, without decoding any."""
-    for name in _LABELS:
-        if hasattr(part, name):
-            return torch.as_tensor(np.asarray(getattr(part, name)).astype(np.int64))
-    samples = next(getattr(part, name) for name in _SAMPLES if hasattr(part, name))
-    return torch.tensor([sample[1] for sample in samples])
-
-
-def _class_names(part: Any, labels: Tensor) -> tuple[str, ...]:
-    """As torchvision names them; numbers where it does not."""
-    named = getattr(part, "classes", None) or getattr(part, "categories", None)
-    return tuple(map(str, named if named else range(int(labels.max()) + 1)))
 
 
 def _identity(described: TorchvisionSet, root: Path) -> list[tuple[str, int, int]]:
@@ -313,6 +313,7 @@ TORCHVISION_SETS: Mapping[str, DatasetSource] = {
             ("pcam/*",),
             _THREE_PARTS,
             96,
+            complete=read_pcam_labels,
         ),
         TorchvisionSet(
             "SUN397",
@@ -320,6 +321,7 @@ TORCHVISION_SETS: Mapping[str, DatasetSource] = {
             _RESEARCH + "Xiao et al., SUN Database, CVPR 2010.",
             ("SUN397/**/*",),
             _WHOLE,
+            complete=sort_by_path,
         ),
         TorchvisionSet(
             "Caltech101",
