@@ -25,6 +25,7 @@ from nas_proxy.types import (
     Evaluation,
     Fidelity,
     ImageDataset,
+    Splits,
     WeightsRecord,
 )
 
@@ -127,6 +128,9 @@ class SearchSpace(Options, ABC):
     def notices(self) -> tuple[str, ...]:
         """What a user should be told before a study starts, such as the terms of weights."""
         return ()
+
+    def check_images(self, splits: Splits) -> None:
+        """Raise a UserError before a study starts if no candidate could do with its images."""
 
     def encode(self, architecture: Architecture) -> Tensor:
         """The genotype as float32 features, `(d,)`, with the same d for all of the space.

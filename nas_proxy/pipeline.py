@@ -67,6 +67,7 @@ def run_pipeline(
     check_samples(config)
     _refuse_foreign_folder(config, repeated=_repeated(last) if force else ())
     with open_study(config, display) as study:
+        config.space.check_images(study.splits)
         write_atomically(config.folder / "config.yaml", config.to_yaml())
         for notice in config.space.notices():
             display.say(f"{config.space.name}: {notice}")

@@ -40,7 +40,7 @@ from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.train.phases import Phase
 from nas_proxy.train.settings import TrainSettings
-from nas_proxy.types import Architecture, DatasetSpec, WeightsRecord
+from nas_proxy.types import Architecture, DatasetSpec, Splits, WeightsRecord
 from search_spaces._transfer_genotype import (
     CHOICES,
     FEATURE_EXTRACTION,
@@ -52,6 +52,7 @@ from search_spaces._transfer_genotype import (
     tunes,
     without_idle,
 )
+from search_spaces._transfer_weights import check_weights_on
 
 _NO_WEIGHTS = "none"
 
@@ -230,7 +231,7 @@ class TorchvisionBackbonesSpace(SearchSpace):
         return build_backbone(
             name,
             spec,
-            self.image_size or fitting_size(name, max(spec.image_shape[1:])),
+            self._size_of(name, spec),
             weights=self._weights_of(name),
             hidden_units=genotype["hidden_units"],
             dropout=genotype["dropout"],
@@ -292,6 +293,17 @@ class TorchvisionBackbonesSpace(SearchSpace):
         ]
         licences = dict.fromkeys(record.licence for record in records if record.is_non_commercial)
         return tuple(f"weights for non-commercial use only: {licence}" for licence in licences)
+
+    def check_images(self, splits: Splits) -> None:
+        """Refuse images that a backbone cannot take, and weights as `check_weights_on` does.
+
+        Raises:
+            UserError: If one of them cannot be used; the message says why.
+        """
+        for name in self.backbones:
+            size, weights = self._size_of(name, splits.spec), self._weights_of(name)
+            if weights is not None:
+                check_weights_on(name, weights, size, splits)
 
     def encode(self, architecture: Architecture) -> Tensor:
         """One digit for each backbone and kind of decay, logarithms of rates, and the rest, `(d,)`.
@@ -360,6 +372,9 @@ class TorchvisionBackbonesSpace(SearchSpace):
             for found in [self._weights_of(name)]
         }
         return content_hash(self.name, {**asdict(self), "weights": weights})
+
+    def _size_of(self, name: str, spec: DatasetSpec) -> int:
+        return self.image_size or fitting_size(name, max(spec.image_shape[1:]))
 
     def _weights_of(self, name: str) -> str | None:
         """As `load_weights` takes them; None for random ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -10,13 +11,15 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from nas_proxy.backbones.zoo import check_backbone
+from nas_proxy.backbones.zoo import build_without_weights, check_backbone, structure_of
+from nas_proxy.data.safe_load import code_in
 from nas_proxy.errors import ConfigError, DataError, did_you_mean, first_line
 from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import canonical_json
@@ -101,8 +104,30 @@ def load_weights(network: nn.Module, name: str, weights: str, *, head: str) -> N
     Raises:
         ConfigError: If torchvision knows no weights of that name.
         DataError: If they cannot be downloaded, or the local file is missing, damaged or of
-            another network; the message names the layers that do not fit, with their shapes.
+            another network; the message names the layers that do not fit, with their shapes, or
+            that hold something else than finite numbers.
     """
+    network.load_state_dict(_fitting_state(network, name, weights, head), strict=False)
+
+
+def check_weights(name: str, weights: str, image_size: int) -> None:
+    """Refuse weights that `load_weights` would refuse, without a network to fill.
+
+    Args:
+        name: Of the network.
+        weights: As for `identify_weights`.
+        image_size: In pixels, for which the network is built.
+
+    Raises:
+        ConfigError: As `load_weights`, or if the network cannot take images of that size.
+        DataError: As `load_weights`.
+    """
+    network = build_without_weights(name, 1, image_size)
+    _fitting_state(network, name, weights, structure_of(name, image_size).head)
+
+
+def _fitting_state(network: nn.Module, name: str, weights: str, head: str) -> Mapping[str, Tensor]:
+    """What is to be filled into a network; arguments and errors as of `load_weights`."""
     state = _local_state(_checked(weights)) if is_file(weights) else _download(name, weights)
     for key in list(state):  # in place: some networks need the mapping's own attributes
         value = state.pop(key)
@@ -110,19 +135,37 @@ def load_weights(network: nn.Module, name: str, weights: str, *, head: str) -> N
         skipped = own.startswith((f"{head}.", _OF_BACKBONE)) or _SECOND_HEAD.match(own)
         if not skipped:
             state[_OLD_NAME.sub(r"\1\2", own)] = value
-    state = _with_positions(network, state)
+    fitting: dict[str, Tensor] = _with_positions(network, state)
     expected = {key: v for key, v in network.state_dict().items() if not key.startswith(f"{head}.")}
-    faults = _faults(state, expected)
+    faults = _faults(fitting, expected)
     if faults:
-        more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise DataError(
-            f"the weights {weights} are not of {name} ({'; '.join(faults[:_SHOWN])}{more}); name "
-            "the network that they belong to"
+            f"the weights {weights} are not of {name} ({_some(faults)}); name the network that "
+            "they belong to"
         )
-    network.load_state_dict(state, strict=False)
+    unusable = _unusable(fitting, expected)
+    if unusable:
+        raise DataError(
+            f"the weights {weights} of {name} cannot be used ({_some(unusable)}); get them again, "
+            "or leave them out"
+        )
+    return fitting
 
 
-def save_weights(path: Path, network: nn.Module, record: WeightsRecord, key: str = "") -> None:
+def _some(faults: list[str]) -> str:
+    """The first faults of a list, and how many more there are."""
+    more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    return "; ".join(faults[:_SHOWN]) + more
+
+
+def save_weights(
+    path: Path,
+    network: nn.Module,
+    record: WeightsRecord,
+    key: str = "",
+    *,
+    seen: Tensor | None = None,
+) -> None:
     """Write a network's weights with their source and licence to a .safetensors file.
 
     Args:
@@ -130,12 +173,16 @@ def save_weights(path: Path, network: nn.Module, record: WeightsRecord, key: str
         network: Of torchvision.
         record: Where the weights come from.
         key: Identifies the work that made them; `saved_key` reads it back.
+        seen: Hashes of the images that they were trained on, int64 `(n,)`, which `seen_images`
+            reads back; None if they are not known.
 
     Raises:
         OSError: If the folder cannot be written or the disk is full.
     """
     state = {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
     said = {"source": record.source, "licence": record.licence, "key": key}
+    if seen is not None:
+        said["seen"] = base64.b64encode(seen.cpu().numpy().astype("<i8").tobytes()).decode()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, to_safetensors(state, {_HEADER: canonical_json(said)}))
 
@@ -147,6 +194,17 @@ def saved_key(path: Path) -> str:
         DataError: If the file cannot be read.
     """
     return _header(path).get("key", "")
+
+
+def seen_images(weights: str) -> Tensor:
+    """Hashes of the images that weights were trained on, int64 `(n,)`; empty if not on record.
+
+    Raises:
+        DataError: If a local file is missing or cannot be read.
+    """
+    said = _header(_checked(weights)) if is_file(weights) else {}
+    hashes = np.frombuffer(base64.b64decode(said.get("seen", "")), dtype="<i8")
+    return torch.from_numpy(hashes.astype(np.int64))
 
 
 def _faults(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
@@ -162,6 +220,20 @@ def _faults(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list
             faults.append(f"{key} has shape {given} instead of {own}")
     unknown = (key for key in state if key not in expected)
     return faults + [f"{key} {tuple(state[key].shape)} is unknown" for key in unknown]
+
+
+def _unusable(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """What of a file has the right shape and no numbers to go on with, in words."""
+    faults = []
+    for key, own in expected.items():
+        if not own.is_floating_point() or key not in state:
+            continue
+        value = state[key]
+        if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
+            faults.append(f"{key} holds {value.dtype}, {value.layout}, on {value.device}")
+        elif not value.float().isfinite().all():
+            faults.append(f"{key} holds values that are not finite")
+    return faults
 
 
 def _with_positions(network: nn.Module, state: Any) -> Any:
@@ -220,13 +292,15 @@ def _header(path: Path) -> dict[str, str]:
             said = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
     except Exception as error:  # noqa: BLE001 - a damaged file raises anything
         raise _unreadable(path, error) from error
-    return {key: said[key] for key in ("source", "licence", "key") if key in said}
+    return {key: said[key] for key in ("source", "licence", "key", "seen") if key in said}
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
+    code = code_in(error)
+    reason = f"it would run {code}, which weights do not need" if code else first_line(error)
     return DataError(
-        f"the weights file {path} cannot be read ({first_line(error)}); get it again, or save "
-        "its state_dict alone"
+        f"the weights file {path} cannot be read ({reason}); get it again, or save its state_dict "
+        "alone"
     )
 
 

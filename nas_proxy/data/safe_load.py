@@ -42,14 +42,20 @@ def load_safely(path: Path) -> Any:
     except Exception as error:  # noqa: BLE001 - damaged and hostile files raise anything
         if isinstance(error, ProxyFileError):
             raise
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        code = code_in(error)
         if code:
             raise ProxyFileError(
-                f"{path} would run {code[1]} while it is read, which images and labels do not "
+                f"{path} would run {code} while it is read, which images and labels do not "
                 "need; it was not opened further"
             ) from error
         reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise ProxyFileError(f"{path} is truncated or damaged ({reason}); copy it again") from error
+
+
+def code_in(error: Exception) -> str:
+    """What a pickle asked torch's restricted unpickler to run; empty if that was not the fault."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return found[1] if found else ""
 
 
 class _NumberType:

@@ -116,7 +116,8 @@ def make_weights(
     path = Path(settings.folder).expanduser() / f"{name}.safetensors"
     images = _images(splits, settings)
     plain = {name: v for name, v in asdict(settings).items() if name not in _NOT_IN_KEY}
-    key = content_hash(VERSION, name, plain, image_hashes(images.images), seed)
+    seen = image_hashes(images.images)
+    key = content_hash(VERSION, name, plain, seen, seed)
     if path.is_file() and not force:
         if saved_key(path) == key:
             return path
@@ -133,7 +134,7 @@ def make_weights(
     word = "SimCLR" if settings.method == "simclr" else "supervised pre-training"
     source = f"{word} on {len(images)} images of {images.spec.name}"
     record = WeightsRecord(source, images.spec.licence)
-    save_weights(path, backbone.network, record, key)
+    save_weights(path, backbone.network, record, key, seen=seen)
     state.remove()
     return path
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from nas_proxy.data.proxy_dataset import ProxyDataset, TeacherRecord
 from nas_proxy.errors import StudyError
@@ -23,13 +24,22 @@ def count_seen_judges(teacher: Teacher, splits: Splits) -> int:
     duplicates, does not count. What a network of torchvision has seen is not on record: where the
     images are ImageNet's, all count that may be of its training images.
     """
-    num_published = _num_of_imagenet(splits) if teacher.knows_imagenet else 0
+    num_published = num_of_imagenet(splits) if teacher.knows_imagenet else 0
     if teacher.spec.source_hash == splits.spec.source_hash:
         return num_published
+    return max(num_published, count_judges_among(teacher.seen, splits))
+
+
+def count_judges_among(seen: Tensor, splits: Splits) -> int:
+    """How many images of search_val and test, and not of search_train, have one of the hashes.
+
+    Args:
+        seen: As `image_hashes` gives them, int64 `(n,)`.
+        splits: The study's.
+    """
     own = image_hashes(splits.search_train.images)
     judges = torch.cat([image_hashes(part.images) for part in (splits.search_val, splits.test)])
-    seen = torch.isin(judges, teacher.seen) & ~torch.isin(judges, own)
-    return max(num_published, int(seen.sum()))
+    return int((torch.isin(judges, seen) & ~torch.isin(judges, own)).sum())
 
 
 def check_leakage(
@@ -80,7 +90,7 @@ def with_seen_judges(proxy_dataset: ProxyDataset, seen: Mapping[str, int]) -> Pr
     )
 
 
-def _num_of_imagenet(splits: Splits) -> int:
+def num_of_imagenet(splits: Splits) -> int:
     """How many judging images may be training images of ImageNet."""
     if splits.spec.name == "imagenette":
         # Its 3,925 test images are drawn from both of ImageNet's splits, which hold some 1,290 and

@@ -113,6 +113,31 @@ def test_layers_that_do_not_fit_are_named_with_their_shapes(tmp_path, state, cha
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.full((64,), float("nan")), "features.0.bias holds values that are not finite"),
+        (torch.zeros(64, dtype=torch.int32), "features.0.bias holds torch.int32"),
+        (torch.zeros(64, device="meta"), "features.0.bias holds torch.float32, torch.strided, on"),
+    ],
+)
+def test_layers_without_plain_finite_numbers_are_named(tmp_path, state, value, said):
+    file = tmp_path / "weights.pth"
+    torch.save({**state, "features.0.bias": value}, file)
+    with pytest.raises(DataError) as caught:
+        load_weights(get_model(NAME), NAME, str(file), head="classifier.1")
+    assert f"the weights {file} of {NAME} cannot be used ({said}" in str(caught.value)
+
+
+def test_a_whole_network_is_refused_in_words(tmp_path):
+    file = tmp_path / "network.pth"
+    torch.save(torch.nn.Linear(2, 2), file)
+    with pytest.raises(DataError) as caught:
+        load_weights(get_model(NAME), NAME, str(file), head="classifier.1")
+    assert "it would run torch.nn.modules.linear.Linear" in str(caught.value)
+    assert "save its state_dict alone" in str(caught.value)
+
+
 def test_nothing_is_loaded_from_weights_that_do_not_fit(tmp_path, state):
     network = get_model(NAME)
     before = network.features[0].weight.clone()

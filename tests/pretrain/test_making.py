@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from nas_proxy.backbones.weights import record_of
+from nas_proxy.backbones.weights import record_of, seen_images
 from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.pretrain import making
 from nas_proxy.pretrain.making import make_weights, pretrain
 from nas_proxy.pretrain.settings import PretrainSettings
+from nas_proxy.teach.teacher import image_hashes
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing.common import global_generators_untouched
 from nas_proxy.train.settings import TrainSettings
@@ -61,6 +62,7 @@ def test_the_space_accepts_what_is_made_with_its_source_and_licence(tmp_path, me
     record = record_of(NAME, str(path))
     assert "8 images of tiny" in record.source
     assert record.licence == tiny_dataset().spec.licence
+    assert torch.equal(seen_images(str(path)), image_hashes(splits().search_train.images))
     space = TorchvisionBackbonesSpace(backbones=(NAME,), weights={NAME: str(path)})
     from nas_proxy.reproducibility import make_generator
 
