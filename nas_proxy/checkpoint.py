@@ -40,15 +40,22 @@ class Checkpointer:
         key: Identifies the work: options, data, seed.
         work: What it is, for messages.
         again: What has to be done anew if the file is lost, for messages.
+        instead: What else can be done about a file of other work, for messages.
     """
 
     def __init__(
-        self, path: Path | None, key: str, work: str = "distillation", again: str = "distil"
+        self,
+        path: Path | None,
+        key: str,
+        work: str = "distillation",
+        again: str = "distil",
+        instead: str = "choose another study_name",
     ) -> None:
         self._path = path
         self._key = key
         self._work = work
         self._again = again
+        self._instead = instead
         self._parts: list[Checkpointer] = []
         self._saved_at = time.monotonic()
         self._save_seconds = 0.0
@@ -56,7 +63,8 @@ class Checkpointer:
     def part(self, name: str) -> Checkpointer:
         """Of a part of the work, with a file of its own, which `remove` removes too."""
         path = None if self._path is None else self._path.with_suffix(f".{name}.safetensors")
-        part = Checkpointer(path, content_hash(self._key, name), self._work, self._again)
+        key = content_hash(self._key, name)
+        part = Checkpointer(path, key, self._work, self._again, self._instead)
         self._parts.append(part)
         return part
 
@@ -82,7 +90,7 @@ class Checkpointer:
         if key != self._key:
             raise StudyError(
                 f"the checkpoint {self._path} belongs to a {self._work} with other options, data "
-                f"or seed; delete it to {self._again} anew, or choose another study_name"
+                f"or seed; delete it to {self._again} anew, or {self._instead}"
             )
         return State(step, seconds, tensors)
 

@@ -25,7 +25,7 @@ def _count(context: click.Context, parameter: click.Parameter, text: str | None)
     try:
         assert match is not None
         return int(float(match[1]) * _UNITS[match[2]])
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, ValueError, OverflowError) as error:
         raise click.BadParameter(f"{text!r} is no number such as 10M or 500k") from error
 
 
@@ -41,7 +41,9 @@ def _count(context: click.Context, parameter: click.Parameter, text: str | None)
 @click.option("--latency", is_flag=True, help="Measure each on this machine; --sort latency too.")
 @click.option("--device", default="cpu", show_default=True, help="For the latency.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--picture", type=click.Path(path_type=Path), help="PNG file of a scatter plot.")
+@click.option(
+    "--picture", type=click.Path(dir_okay=False, path_type=Path), help="PNG file of a scatter plot."
+)
 @click.pass_context
 def backbones_command(
     context: click.Context,
@@ -58,17 +60,21 @@ def backbones_command(
     torchvision publishes for its best weights; latencies are measured here, of one image at the
     size for which the accuracy was published, on one thread of a CPU.
     """
-    from nas_proxy.backbones.catalogue import list_backbones
+    from nas_proxy.backbones.catalogue import list_backbones, smallest_backbone
     from nas_proxy.cli import ConsoleDisplay
+    from nas_proxy.environment import check_device
     from nas_proxy.errors import UserError
     from nas_proxy.files import write_atomically
 
+    check_device(device)
     measure = _measure(device) if latency or sort == "latency" else None
     with ConsoleDisplay(Console(stderr=True)).progress("looking at backbones") as progress:
         rows = list_backbones(sort=sort, max_params=max_params, measure=measure, progress=progress)
     if not rows:
+        name, num_params = smallest_backbone()
         raise UserError(
-            f"no backbone has {max_params:,} parameters or fewer; the smallest has 1.2 million"
+            f"no backbone has {max_params:,} parameters or fewer; the smallest, {name}, has "
+            f"{num_params:,}"
         )
     if as_json:
         click.echo(json.dumps([row.to_json() for row in rows], indent=1))
@@ -126,7 +132,7 @@ def _table(rows: list[BackboneFacts]) -> Table:
 @click.command(name="pretrain")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--force", is_flag=True, help="Replace files that other settings made.")
+@click.option("--force", is_flag=True, help="Replace what other settings made.")
 def pretrain_command(config: Path, overrides: tuple[str, ...], force: bool) -> None:
     """Make weights for backbones from CONFIG's own images, by default without their labels.
 
@@ -138,6 +144,7 @@ def pretrain_command(config: Path, overrides: tuple[str, ...], force: bool) -> N
     from nas_proxy.cli import ConsoleDisplay
     from nas_proxy.config import load_config
     from nas_proxy.data.sources import load_splits
+    from nas_proxy.environment import check_device
     from nas_proxy.errors import ConfigError
     from nas_proxy.pretrain.making import make_weights
     from nas_proxy.pretrain.settings import PretrainSettings
@@ -149,6 +156,7 @@ def pretrain_command(config: Path, overrides: tuple[str, ...], force: bool) -> N
         raise ConfigError(
             f"the space {loaded.space.name!r} has no backbones; name some in pretrain.backbones"
         )
+    check_device(loaded.device)
     torch.set_num_threads(loaded.num_threads)
     display = ConsoleDisplay(Console(stderr=True))
     splits = load_splits(loaded.data)

@@ -6,11 +6,29 @@ import ctypes
 import gc
 import os
 import platform
+import re
 import resource
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+
+from nas_proxy.errors import ConfigError
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ConfigError: If `device` is neither `cpu` nor a GPU that torch sees, such as `cuda:1`.
+    """
+    named = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if named is None:
+        raise ConfigError(f"device is {device!r}, which is neither cpu nor cuda nor such as cuda:1")
+    if device != "cpu" and int(named[1] or 0) >= torch.cuda.device_count():
+        num = torch.cuda.device_count()
+        seen = f"torch sees {num} of them, counted from 0" if num else "torch sees no GPU"
+        raise ConfigError(f"device is {device!r}, but {seen}; use device=cpu")
 
 
 def hardware(device: torch.device) -> str:

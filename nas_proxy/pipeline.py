@@ -18,6 +18,7 @@ import yaml
 from nas_proxy.config import StudyConfig
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
+from nas_proxy.environment import check_device
 from nas_proxy.errors import ConfigError, StudyError
 from nas_proxy.evaluate.executors import open_executor
 from nas_proxy.files import write_atomically
@@ -227,5 +228,4 @@ def _comparable(name: str, section: Any) -> Any:
 
 def _prepare_device(config: StudyConfig) -> None:
     torch.set_num_threads(config.num_threads)
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device is {config.device!r}, but torch sees no GPU; use device=cpu")
+    check_device(config.device)

@@ -92,6 +92,12 @@ def list_backbones(
     return sorted(rows, key=lambda row: _sort_value(row, sort))
 
 
+def smallest_backbone() -> tuple[str, int]:
+    """Name and parameters of the backbone with the fewest."""
+    name = min(backbone_names(), key=_num_params)
+    return name, _num_params(name)
+
+
 def _sort_value(row: BackboneFacts, sort: SortKey) -> tuple[float, str]:
     value = getattr(row, _ATTRIBUTES[sort])
     return (-value if sort == "accuracy" else value), row.name

@@ -130,6 +130,17 @@ def list_folder(root: Path) -> FolderListing:
     )
 
 
+def images_below(root: Path) -> tuple[str, ...]:
+    """Paths of all images at any depth, relative to `root`, in order; hidden ones are ignored."""
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return tuple(
+        path.as_posix()
+        for path in sorted(paths)
+        if path.suffix.lower() in IMAGE_ENDINGS
+        and not any(part.startswith(".") for part in path.parts)
+    )
+
+
 def read_images(
     listing: FolderListing,
     parts: Sequence[Tensor],

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nas_proxy.data.folder import IMAGE_ENDINGS, FolderListing, read_images
+from nas_proxy.data.folder import FolderListing, images_below, read_images
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.knowledge.term import UNLABELLED
 from nas_proxy.teach.teacher import image_hashes
@@ -27,18 +27,14 @@ def read_unlabelled(folder: Path, spec: DatasetSpec) -> Tensor:
         DataError: If there is no such folder, no image in it, or one cannot be decoded.
     """
     root = folder.expanduser()
-    files = sorted(
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
-    )
+    files = images_below(root)
     if not files:
         raise DataError(
             f"there is no image in the folder {root} of unlabelled images; name another in "
             "distillation.unlabelled, or leave it out"
         )
     everything = torch.arange(len(files))
-    listing = FolderListing(root, tuple(files), torch.zeros(len(files)), None, ())
+    listing = FolderListing(root, files, torch.zeros(len(files)), None, ())
     (images,) = read_images(listing, [everything], image_size=spec.image_shape[1])
     return images if spec.image_shape[0] == 3 else _grey(images)
 

@@ -16,8 +16,8 @@ from nas_proxy.backbones.structure import input_width
 from nas_proxy.backbones.weights import save_weights, saved_key
 from nas_proxy.backbones.zoo import fitting_size
 from nas_proxy.checkpoint import Checkpointer
-from nas_proxy.data.folder import IMAGE_ENDINGS, decode
-from nas_proxy.errors import DataError, StudyError
+from nas_proxy.data.folder import IMAGE_ENDINGS, decode, images_below
+from nas_proxy.errors import DataError, DivergedError, StudyError
 from nas_proxy.interfaces import Progress, no_progress
 from nas_proxy.pretrain.settings import PretrainSettings
 from nas_proxy.pretrain.simclr import SimCLR
@@ -103,18 +103,23 @@ def make_weights(
         seed: Of weights, batches and augmentation.
         device: Where to train.
         progress: Told about steps.
-        force: Replace a file that other settings made.
+        force: Replace what other settings made, finished or not.
 
     Returns:
         The file, which holds where its weights come from and the licence of the images.
 
     Raises:
-        DataError: If the folder of images holds none, or some that judge.
-        StudyError: If another file of that name is there.
+        DataError: If there are too few images, or some of a folder judge.
+        StudyError: If another file of that name is there, or the loss is not finite.
         OSError: If the folder cannot be written.
     """
     path = Path(settings.folder).expanduser() / f"{name}.safetensors"
     images = _images(splits, settings)
+    if len(images) < 2:
+        raise DataError(
+            f"pre-training learns from differences between images, but {images.spec.name} has "
+            "one; give it more"
+        )
     plain = {name: v for name, v in asdict(settings).items() if name not in _NOT_IN_KEY}
     seen = image_hashes(images.images)
     key = content_hash(VERSION, name, plain, seen, seed)
@@ -126,11 +131,25 @@ def make_weights(
             "pretrain.folder to another folder"
         )
     on_device = replace(images, images=images.images.to(device), labels=images.labels.to(device))
-    state = Checkpointer(path.with_suffix(".state"), key, "pre-training", "pre-train")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    backbone, _ = pretrain(
-        name, on_device, settings, seed=seed, progress=progress, checkpoint=state
+    state = Checkpointer(
+        path.with_suffix(".state"),
+        key,
+        "pre-training",
+        "pre-train",
+        "set pretrain.folder to another folder",
     )
+    if force:
+        state.remove()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        backbone, _ = pretrain(
+            name, on_device, settings, seed=seed, progress=progress, checkpoint=state
+        )
+    except DivergedError as error:
+        state.remove()  # of settings that lead nowhere
+        raise StudyError(
+            f"pre-training {name}: {error}; lower pretrain.train.learning_rate"
+        ) from error
     word = "SimCLR" if settings.method == "simclr" else "supervised pre-training"
     source = f"{word} on {len(images)} images of {images.spec.name}"
     record = WeightsRecord(source, images.spec.licence)
@@ -162,11 +181,7 @@ def _images(splits: Splits, settings: PretrainSettings) -> ImageDataset:
     if settings.images is None:
         return splits.search_train
     root = Path(settings.images).expanduser()
-    files = [
-        str(path.relative_to(root))
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in IMAGE_ENDINGS and path.is_file()
-    ]
+    files = images_below(root)
     if not files:
         raise DataError(
             f"pretrain.images: {root} holds no image ({', '.join(IMAGE_ENDINGS)}); name a folder "

@@ -19,6 +19,16 @@ _TRAIN = TrainSettings(
     augmentation=Augmentation(resized_crop=0.2, flip=True, colour_jitter=0.5),
 )
 
+# Of `train`: what is about measuring candidates, or about their fidelity.
+_NOT_READ = (
+    "num_seeds",
+    "image_size",
+    "space_fidelity",
+    "num_val_images",
+    "checkpoints",
+    "norm_statistics",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings(Options):
@@ -54,8 +64,9 @@ class PretrainSettings(Options):
                 "pretrain.images are without labels, which method: supervised needs; leave images "
                 "out, or use simclr"
             )
-        if self.train.num_epochs == "architecture":
-            raise ConfigError("pretrain.train.num_epochs must be a number: there is no genotype")
+        if self.backbones is not None and not self.backbones:
+            raise ConfigError("pretrain.backbones is empty; name some, or leave it out")
+        self._check_train()
         augmentation = self.train.augmentation
         if self.method == "simclr" and augmentation in (None, Augmentation()):
             raise ConfigError(
@@ -64,3 +75,19 @@ class PretrainSettings(Options):
             )
         if self.method == "simclr" and augmentation is not None and augmentation.mixes:
             raise ConfigError("simclr has no labels to mix; leave mixup and cutmix out of pretrain")
+
+    def _check_train(self) -> None:
+        if self.train.num_epochs == "architecture":
+            raise ConfigError("pretrain.train.num_epochs must be a number: there is no genotype")
+        if self.train.batch_size == 1:
+            raise ConfigError(
+                "pretrain.train.batch_size is 1, but images are learned from beside others; make "
+                "it larger"
+            )
+        default = TrainSettings(num_steps=1)
+        for name in _NOT_READ:
+            if getattr(self.train, name) != getattr(default, name):
+                raise ConfigError(
+                    f"pretrain.train.{name} is not read: nothing is measured, and "
+                    "pretrain.image_size says the size; leave it out"
+                )

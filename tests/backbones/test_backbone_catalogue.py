@@ -78,7 +78,9 @@ def test_no_backbone_left_is_said(few, capsys):
     with pytest.raises(SystemExit) as left:
         main(["backbones", "--max-params", "10k"])
     assert left.value.code == 2
-    assert "no backbone has 10,000 parameters or fewer" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no backbone has 10,000 parameters or fewer" in told
+    assert "the smallest, squeezenet1_1, has 1,235,496" in told
 
 
 @pytest.mark.parametrize(
@@ -88,10 +90,19 @@ def test_numbers_as_people_write_them(text, number):
     assert _count(None, None, text) == number
 
 
-def test_numbers_that_are_none_are_refused():
-    shown = CliRunner().invoke(cli, ["backbones", "--max-params", "many"])
+@pytest.mark.parametrize("text", ["many", "-3", "10 M", "1e400"])
+def test_numbers_that_are_none_are_refused(text):
+    shown = CliRunner().invoke(cli, ["backbones", "--max-params", text])
     assert shown.exit_code == 2
-    assert "'many' is no number such as 10M or 500k" in shown.output
+    assert f"{text!r} is no number such as 10M or 500k" in shown.output
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(few, capsys, device):
+    with pytest.raises(SystemExit) as left:
+        main(["backbones", "--latency", "--device", device])
+    assert left.value.code == 2
+    assert f"device is {device!r}" in capsys.readouterr().err
 
 
 def test_the_front_beats_all_others():

@@ -118,6 +118,34 @@ def test_killed_and_continued_it_makes_the_same_file(tmp_path, monkeypatch, meth
     assert [file.name for file in (tmp_path / "killed").iterdir()] == [f"{NAME}.safetensors"]
 
 
+def test_force_discards_an_unfinished_pre_training_too(tmp_path, monkeypatch):
+    def die(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpointer, "is_due", True)
+    with monkeypatch.context() as patched:
+        patched.setattr("nas_proxy.train.loop._Loop.result", die)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path)
+    with pytest.raises(StudyError, match="or set pretrain.folder to another folder"):
+        make(tmp_path, temperature=0.1)
+    path = make(tmp_path, temperature=0.1, force=True)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_loss_that_is_not_finite_is_said_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(Checkpointer, "is_due", True)
+    with pytest.raises(StudyError, match=f"{NAME}: .* not finite .*; lower pretrain.train.learn"):
+        make(tmp_path, train=replace(TRAIN, learning_rate=1e30))
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_image_teaches_nothing(tmp_path):
+    write(tmp_path / "photos", tiny_dataset().images[:1])
+    with pytest.raises(DataError, match="the folder photos has one; give it more"):
+        make(tmp_path / "weights", images=str(tmp_path / "photos"))
+
+
 def test_only_search_training_images_are_learned_from(tmp_path):
     told = settings(folder=str(tmp_path / "a"))
     given = splits()
@@ -142,6 +170,9 @@ def write(folder, images):
 def test_a_folder_of_unlabelled_images(tmp_path):
     images = tiny_dataset(num_classes=2, image_shape=(3, 16, 16)).images
     write(tmp_path / "photos", images)
+    for hidden in ("deep/._0.png", ".trash/1.png"):  # as some systems leave them
+        (tmp_path / "photos" / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / "photos" / hidden).write_bytes(b"no picture")
     path = make(tmp_path / "weights", images=str(tmp_path / "photos"))
     with safe_open(str(path), framework="pt") as file:
         said = json.loads(file.metadata()["nas_proxy"])
@@ -164,6 +195,10 @@ def test_images_that_judge_are_refused(tmp_path):
         ({"train": replace(TRAIN, augmentation=Augmentation(mixup=1.0))}, "no labels to mix"),
         ({"method": "supervised", "images": "photos"}, "leave images out, or use simclr"),
         ({"train": replace(TRAIN, num_steps=None, num_epochs="architecture")}, "a number"),
+        ({"train": replace(TRAIN, batch_size=1)}, "batch_size is 1"),
+        ({"train": replace(TRAIN, num_seeds=3)}, "num_seeds is not read"),
+        ({"train": replace(TRAIN, image_size=64)}, "image_size is not read"),
+        ({"backbones": ()}, "backbones is empty"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes, said):
