@@ -8,8 +8,10 @@ at once, each with its path and the nearest right key. A plug-in's section names
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -35,6 +37,8 @@ from nas_proxy.validate.settings import ValidateSettings
 from nas_proxy.worth.settings import WorthSettings
 
 T = TypeVar("T")
+# How pydantic names one of the kinds that a value may be of.
+_KIND = re.compile(r"(?:function-\w+|literal|dict|list|tuple)\[.*\]|str|int|float|bool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,10 +249,31 @@ def _check(kind: Any, value: Any, path: tuple[str, ...], faults: list[str]) -> A
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        faults.extend(_in_words(fault, kind, path) for fault in error.errors())
+        faults.extend(_in_words(fault, kind, path) for fault in _one_for_each_place(error.errors()))
     except ConfigError as error:  # from a section's own __post_init__
         faults.append(f"{'.'.join(path)}: {error}")
     return None
+
+
+def _one_for_each_place(faults: Sequence[Any]) -> list[dict[str, Any]]:
+    """The faults, of which a value that may be of several kinds has one for each kind, as one.
+
+    Pydantic puts the kind behind the value's place. Those that got furthest into the value count.
+    """
+    by_value: dict[tuple[Any, ...], list[Any]] = {}
+    for fault in faults:
+        place = tuple(takewhile(lambda part: not _KIND.fullmatch(str(part)), fault["loc"]))
+        by_value.setdefault(place, []).append(fault)
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for place, members in by_value.items():
+        furthest = max(len(fault["loc"]) for fault in members)
+        for fault in members:
+            inside = (*place, *fault["loc"][len(place) + 1 :])
+            if inside in found:
+                found[inside]["msg"] += f", or {fault['msg'].removeprefix('Input should be ')}"
+            elif len(fault["loc"]) == furthest:
+                found[inside] = {**fault, "loc": inside}
+    return list(found.values())
 
 
 def _in_words(fault: Any, kind: Any, path: tuple[str, ...]) -> str:

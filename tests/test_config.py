@@ -116,6 +116,35 @@ def test_wrong_values_are_named_with_a_way_out(section: str, value: object, expe
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "value", "fault"),
+    [
+        (
+            "train",
+            {"num_epochs": 0},
+            "train.num_epochs: the value should be greater than or equal to 1, or 'architecture' "
+            "(got 0)",
+        ),
+        (
+            "space",
+            {"name": "torchvision_backbones", "weights": 3},
+            "space.weights: the value should be 'none' or 'default', or a valid dictionary (got 3)",
+        ),
+        (
+            "space",
+            {"name": "torchvision_backbones", "weights": {"resnet18": 3}},
+            "space.weights.resnet18: the value should be a valid string (got 3)",
+        ),
+    ],
+)
+def test_a_value_that_may_be_of_several_kinds_has_one_fault(
+    section: str, value: object, fault: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_config({**MINIMAL, section: value})
+    assert str(caught.value) == f"the configuration cannot be used:\n  {fault}"
+
+
 @pytest.mark.parametrize("section", ["study_name", "distill", "space", "train"])
 def test_a_missing_section_is_named(section: str) -> None:
     with pytest.raises(ConfigError, match=f"{section}: missing"):
