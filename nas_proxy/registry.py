@@ -23,6 +23,8 @@ from nas_proxy.interfaces import Distiller, SearchSpace, ZeroCostScore
 T = TypeVar("T")
 PluginClass = TypeVar("PluginClass", bound=type)
 
+_NAMED: set[type] = set()  # classes whose name is what they are found by
+
 
 class Registry(Generic[T]):
     """Named classes of one kind.
@@ -55,6 +57,7 @@ class Registry(Generic[T]):
                 )
             plugin.name = name  # type: ignore[attr-defined]
             self._classes[name] = plugin
+            _NAMED.add(plugin)
             return plugin
 
         return decorate
@@ -121,8 +124,9 @@ class Registry(Generic[T]):
                 f"{location} has no class {class_name!r}; {did_you_mean(class_name, classes)}"
             )
         self._check(plugin, reference)
-        if "name" not in vars(plugin):
+        if plugin not in _NAMED:  # a name of its author's own would not find it again
             plugin.name = reference
+            _NAMED.add(plugin)
         return plugin  # type: ignore[no-any-return]
 
     def _check(self, plugin: object, origin: str) -> None:

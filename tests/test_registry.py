@@ -156,6 +156,15 @@ def test_a_class_in_a_file_is_named_by_its_reference(registry, plugin_file):
     assert registry.get(reference) is score
 
 
+def test_a_name_of_the_authors_own_gives_way_to_what_finds_the_class(registry, plugin_file):
+    # Architectures and model files say the name, and are read back by it.
+    plugin_file.write_text(plugin_file.read_text() + "    name = 'mine'\n")
+    reference = f"{plugin_file}:MyScore"
+    score = registry.get(reference)
+    assert score.name == reference
+    assert registry.get(score.name) is score
+
+
 def test_a_relative_path_works(registry, plugin_file, monkeypatch):
     monkeypatch.chdir(plugin_file.parent)
     assert registry.get("my_score.py:MyScore")().measure(None, None) == 1.0

@@ -108,7 +108,7 @@ class SearchSettings(Options):
     guard: GuardSettings = field(default_factory=GuardSettings)
 
     def __post_init__(self) -> None:
-        """Refuse objectives that do not exist or that the sampler cannot pursue."""
+        """Refuse objectives that do not exist, and what the sampler cannot do."""
         for index, name in enumerate(self.objectives):
             if name not in (SCORE, *COSTS):
                 raise ValueError(
@@ -125,6 +125,8 @@ class SearchSettings(Options):
                 "regularized_evolution pursues one objective, but objectives names "
                 f"{len(self.objectives)}; use the sampler nsga2, tpe or random"
             )
+        if self.sampler == "nsga2" and self.population_size == 1:
+            raise ValueError("population_size is 1, but nsga2 crosses two; make it larger")
 
     @property
     def costs(self) -> tuple[str, ...]:

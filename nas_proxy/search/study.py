@@ -17,7 +17,7 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas_proxy.errors import EvaluationError, StudyError
+from nas_proxy.errors import EvaluationError, PluginError, StudyError
 from nas_proxy.evaluate.executors import Executor
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.interfaces import EvaluatorFactory, Progress, SearchSpace, no_progress
@@ -99,6 +99,7 @@ def run_search(
     Raises:
         StudyError: If the storage cannot be opened, no candidate can be evaluated, or none
             satisfies the constraints.
+        PluginError: If the space suggests architectures of another.
         RecalibrationNeeded: If the guard asks for it.
     """
     study = open_study(task.settings, task.study_name, task.seed, storage)
@@ -205,6 +206,11 @@ class _Search:
         trial = study.ask()
         architecture = self._task.space.suggest(trial)
         study.sampler = own
+        if architecture.space != self._task.space.name:  # else no model of it could be read back
+            raise PluginError(
+                f"the search space {self._task.space.name!r} suggests an architecture of "
+                f"{architecture.space!r}; make it with Architecture(self.name, ...)"
+            )
         return trial, architecture
 
     def _submit(self, architecture: Architecture) -> Future[Evaluation]:

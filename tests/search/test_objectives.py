@@ -231,6 +231,7 @@ def test_tpe_and_nsga2_find_better_fronts_than_chance(tmp_path):
             "regularized_evolution pursues one objective, but objectives names 2; use the sampler "
             "nsga2, tpe or random",
         ),
+        ({"sampler": "nsga2", "population_size": 1}, "population_size is 1, but nsga2 crosses two"),
         ({"constraints": {"latency_ms": 0}}, "search.constraints.latency_ms"),
         ({"constraints": {"latency": 3}}, "did you mean 'latency_ms'?"),
     ],

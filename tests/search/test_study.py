@@ -22,7 +22,7 @@ from optuna.samplers import RandomSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from nas_proxy.errors import StudyError, UserError
+from nas_proxy.errors import PluginError, StudyError, UserError
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search.settings import Constraints
 from nas_proxy.types import Architecture, Evaluation, Status
@@ -172,6 +172,17 @@ def test_what_cannot_be_built_has_no_size_and_fails_in_its_evaluation(log):
     failed = [e.architecture for _, e, score in outcome.trials if score is None]
     assert failed
     assert all(architecture.genotype[0] == 5 for architecture in failed)
+
+
+def test_architectures_of_another_space_are_refused(log):
+    class Mislabelled(Grid):
+        def suggest(self, trial):
+            return Architecture("gird", [trial.suggest_int("x", 0, 9), 0])
+
+    executor = Instant()
+    with pytest.raises(PluginError, match=r"'grid' suggests .* 'gird'; make it with Architecture"):
+        search(make_task(space=Mislabelled()), log, executor=executor)
+    assert executor.submitted == []
 
 
 # --- failures ---------------------------------------------------------------------------------
