@@ -4,13 +4,18 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
+from helpers_display import Quiet
+from PIL import Image
 
 from nas_proxy.cli import cli
 from nas_proxy.config import check_config
 from nas_proxy.errors import ConfigError
 from nas_proxy.evaluate.factory import training_fidelity
+from nas_proxy.pipeline import run_pipeline
+from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset
 
 # By its module, so that the test does not need the plug-in to be installed.
@@ -110,3 +115,21 @@ def test_a_space_without_backbones_must_be_told_which(tmp_path, monkeypatch):
     )
     shown = CliRunner().invoke(cli, ["pretrain", "tiny.yaml"])
     assert "name some in pretrain.backbones" in str(shown.exception)
+
+
+def test_images_that_judge_and_are_learned_from_are_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAS_PROXY_CACHE", str(tmp_path / "cache"))
+    generator = make_generator(0)
+    for name in ("cat", "dog"):
+        for index in range(5):
+            pixels = torch.randint(256, (8, 8, 3), generator=generator, dtype=torch.uint8)
+            for part in ("train", "test"):  # a copy of the same folder
+                file = tmp_path / "images" / part / name / f"{index}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.numpy()).save(file)
+    data = {"name": "image_folder", "root": str(tmp_path / "images"), "image_size": 8}
+    distill = {"name": "random_subset", "images_per_class": 2}
+    told = with_changes(data=data, results=str(tmp_path), distill=distill)
+    display = Quiet()
+    run_pipeline(check_config(told), display, last="distill")
+    assert any("10 of the 10 test images of image_folder are among" in s for s in display.said)

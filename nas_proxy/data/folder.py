@@ -239,7 +239,15 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return [entry.name for entry in _entries(folder) if entry.is_dir()]
+    return [entry.name for entry in _entries(folder) if _is_folder(entry)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or leads to one; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _class_files(part: Path) -> dict[str, list[str]]:
@@ -256,7 +264,7 @@ def _class_files(part: Path) -> dict[str, list[str]]:
         files[name] = [
             entry.name
             for entry in _entries(part / name)
-            if entry.name.lower().endswith(IMAGE_ENDINGS) and not entry.is_dir()
+            if entry.name.lower().endswith(IMAGE_ENDINGS) and not _is_folder(entry)
         ]
         if not files[name]:
             nested = _subfolders(part / name)

@@ -42,6 +42,26 @@ def count_judges_among(seen: Tensor, splits: Splits) -> int:
     return int((torch.isin(judges, seen) & ~torch.isin(judges, own)).sum())
 
 
+def shared_images(splits: Splits) -> list[str]:
+    """Which parts hold images of parts that are learned from or chosen by, in words."""
+    train, val, test = (
+        image_hashes(part.images) for part in (splits.search_train, splits.search_val, splits.test)
+    )
+    found = []
+    for name, own, others in (
+        ("validation", val, train),
+        ("test", test, torch.cat([train, val])),
+    ):
+        num_shared = int(torch.isin(own, others).sum())
+        if num_shared:
+            before = "training" if name == "validation" else "training or validation"
+            found.append(
+                f"{num_shared} of the {len(own)} {name} images of {splits.spec.name} are among its "
+                f"{before} images too, so accuracies on them are too high; remove them there"
+            )
+    return found
+
+
 def check_leakage(
     teachers: Sequence[Teacher],
     splits: Splits,

@@ -222,6 +222,15 @@ def test_a_damaged_image_is_named_with_what_is_wrong(tmp_path, name, content, re
         read_all(tmp_path)
 
 
+def test_a_link_that_leads_to_itself_is_no_class(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "circle").symlink_to("circle")
+    assert list_folder(tmp_path).class_names == ("cat", "dog")
+    (tmp_path / "cat/circle.png").symlink_to("circle.png")
+    with pytest.raises(DataError, match=r"cat/circle.png \(Too many levels of symbolic links"):
+        read_all(tmp_path)
+
+
 def test_a_link_that_leads_nowhere_is_named(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "cat" / "lost.png").symlink_to(tmp_path / "moved away.png")
