@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_proxy.errors import DivergedError
+from nas_proxy.errors import DivergedError, EvaluationError
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset
@@ -159,10 +159,17 @@ def num_parts(num_images: int, shape: Sequence[int], batch_size: int | None = No
 def forward(
     network: nn.Module, images: Tensor, settings: TrainSettings, *, channels_last: bool
 ) -> Tensor:
-    """Logits in float32, whatever they were computed in."""
+    """Logits in float32, whatever they were computed in.
+
+    Raises:
+        EvaluationError: If the network gives something else.
+    """
     device = images.device
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.uses_bfloat16(device)):
-        logits: Tensor = network(images)
+        logits = network(images)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise EvaluationError(f"the network gives {given} instead of logits (n, num_classes)")
     return logits.float()

@@ -10,7 +10,7 @@ from torch import nn
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.transforms import normalise
-from nas_proxy.errors import DivergedError
+from nas_proxy.errors import DivergedError, EvaluationError
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
@@ -156,3 +156,25 @@ def test_no_part_is_a_single_image_that_group_norm_would_refuse(batch_size):
             measure(network, dataset, make_settings(), batch_size=1)
         return
     assert int(measure(network, dataset, make_settings(), batch_size).confusion.sum()) == 24
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda logits: (logits, logits), "a tuple"),
+        (lambda logits: {"out": logits}, "a dict"),
+        (lambda logits: logits[:, :, None], r"\(8, 3, 1\)"),
+    ],
+)
+def test_what_is_no_logits_is_named(answer, said):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(192, 3)
+
+        def forward(self, images):
+            return answer(self.inner(images.flatten(1)))
+
+    told = make_settings(num_steps=1, batch_size=8)
+    with pytest.raises(EvaluationError, match=f"the network gives {said} instead of logits"):
+        train(Odd(), TrainingSet.of(tiny_dataset()), told, make_generator(0))
