@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,14 @@ def read_pcam_labels(part: Any) -> None:
     path = part._base_folder / part._FILES[part._split]["targets"][0]
     with part.h5py.File(path) as file:
         part.targets = np.asarray(file["y"]).reshape(-1)
+
+
+def label_by_folder(part: Any) -> None:
+    """Take the labels that folders are called by; torchvision numbers those that are there."""
+    part._samples = [
+        (path, int(folder) if (folder := Path(path).parent.name).isdigit() else label)
+        for path, label in part._samples
+    ]
 
 
 def sort_by_path(part: Any) -> None:

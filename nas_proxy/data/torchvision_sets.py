@@ -33,6 +33,7 @@ from nas_proxy.data.found import (
 )
 from nas_proxy.data.torchvision_labels import (
     as_it_is,
+    label_by_folder,
     read_labels,
     read_pcam_labels,
     sort_by_path,
@@ -256,6 +257,7 @@ TORCHVISION_SETS: Mapping[str, DatasetSource] = {
             "39,270 photographs of 43 German traffic signs",
             _RESEARCH + "Stallkamp et al., Neural Networks 2012.",
             ("gtsrb/**/*",),
+            complete=label_by_folder,
         ),
         TorchvisionSet(
             "EuroSAT",
@@ -353,6 +355,24 @@ TORCHVISION_SETS: Mapping[str, DatasetSource] = {
             _RESEARCH + "Hull, PAMI 1994.",
             ("usps*",),
             _FLAGS,
+            16,
+            1,
+        ),
+        TorchvisionSet(
+            "EMNIST",
+            "131,600 grey 28x28 handwritten digits and letters of 47 kinds: the balanced division",
+            _RESEARCH + "Cohen et al., EMNIST, IJCNN 2017; from NIST's Special Database 19.",
+            ("EMNIST/raw/*",),
+            {name: {"split": "balanced", **flags} for name, flags in _FLAGS.items()},
+            28,
+            1,
+        ),
+        TorchvisionSet(
+            "SEMEION",
+            "1,593 black and white 16x16 handwritten digits",
+            "CC BY 4.0: Semeion Handwritten Digit, UCI, 1998.",
+            ("semeion.data",),
+            _WHOLE,
             16,
             1,
         ),

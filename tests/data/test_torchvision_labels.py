@@ -78,13 +78,14 @@ def test_a_test_part_without_labels_is_refused(tmp_path, monkeypatch):
     assert "its part test has images without labels" in refusal("fer2013", tmp_path)
 
 
-def digits(root, part, num_images, num_labels):
-    raw = root / "MNIST/raw"
+def digits(root, part, num_images, num_labels, name="MNIST", num_classes=1):
+    raw = root / name / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     sizes = b"".join(size.to_bytes(4, "big") for size in (0x803, num_images, 28, 28))
     (raw / f"{part}-images-idx3-ubyte").write_bytes(sizes + bytes(num_images * 28 * 28))
     sizes = b"".join(size.to_bytes(4, "big") for size in (0x801, num_labels))
-    (raw / f"{part}-labels-idx1-ubyte").write_bytes(sizes + bytes(num_labels))
+    labels = bytes(index % num_classes for index in range(num_labels))
+    (raw / f"{part}-labels-idx1-ubyte").write_bytes(sizes + labels)
 
 
 def test_fewer_labels_than_images_are_refused(tmp_path):
@@ -111,6 +112,42 @@ def test_tissue_is_read_with_its_labels(tmp_path, monkeypatch):
     splits = load_splits(DataSettings(name="pcam", root=str(tmp_path)))
     assert [per_class(part) for part in parts_of(splits)] == [[6, 6]] * 3
     assert torch.equal(splits.test.images[:, 0, 0, 0] % 2, splits.test.labels)
+
+
+def test_letters_are_those_of_the_balanced_division(tmp_path):
+    for part, count in (("train", 94), ("test", 47)):
+        digits(tmp_path, f"emnist-balanced-{part}", count, count, "EMNIST", num_classes=47)
+    splits = load_splits(DataSettings(name="emnist", root=str(tmp_path)))
+    assert splits.spec.num_classes == 47
+    assert splits.spec.class_names[10] == "A"
+    assert [per_class(part) for part in parts_of(splits)] == [[1] * 47] * 3
+
+
+def test_black_and_white_digits_have_no_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.SEMEION._check_integrity", lambda self: True)
+    rows = [
+        " ".join(map(str, [*np.full(256, index % 2), *np.eye(10, dtype=int)[index % 10]]))
+        for index in range(50)
+    ]
+    (tmp_path / "semeion.data").write_text("\n".join(rows))
+    splits = load_splits(DataSettings(name="semeion", root=str(tmp_path)))
+    assert splits.spec.image_shape == (1, 16, 16)
+    assert [per_class(part) for part in parts_of(splits)] == [[3] * 10, [1] * 10, [1] * 10]
+
+
+def test_signs_keep_their_numbers_where_a_folder_is_missing(tmp_path):
+    base = tmp_path / "gtsrb/GTSRB"
+    for label in (0, 2):
+        for index in range(3):
+            picture(base / f"Training/{label:05d}/{index}.ppm")
+    picture(base / "Final_Test/Images/0.ppm")
+    table = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId\n0.ppm;6;6;0;0;1;1;2"
+    (tmp_path / "gtsrb/GT-final_test.csv").write_text(table)
+    splits = load_splits(
+        DataSettings(name="gtsrb", root=str(tmp_path), image_size=6, classes=(0, 2))
+    )
+    assert [per_class(part) for part in parts_of(splits)] == [[2, 2], [1, 1], [0, 1]]
+    assert "class '1' of gtsrb has 0 training image(s)" in refusal("gtsrb", tmp_path)
 
 
 def test_what_is_held_out_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
