@@ -34,7 +34,6 @@ from nas_proxy.stages.samples import check_samples
 from nas_proxy.stages.search import run_search_stage
 from nas_proxy.stages.validate import run_validate
 from nas_proxy.stages.worth import Task, run_worth
-from nas_proxy.teach.leakage import shared_images
 from nas_proxy.tracking import open_tracker
 
 StageName = Literal["distill", "calibrate", "search", "validate", "retrain", "report"]
@@ -73,8 +72,6 @@ def run_pipeline(
         write_atomically(config.folder / "config.yaml", config.to_yaml())
         for notice in config.space.notices():
             display.say(f"{config.space.name}: {notice}")
-        for sentence in shared_images(study.splits):
-            display.say(f"data: {sentence}")
         for name, stage in STAGES.items():
             repeat = force and name in _repeated(last)
             try:
@@ -155,7 +152,7 @@ def open_study(config: StudyConfig, display: Display) -> Iterator[StudyContext]:
     """
     _prepare_device(config)
     with display.progress("loading images") as progress:
-        splits = load_splits(config.data, progress=progress)
+        splits = load_splits(config.data, progress=progress, say=display.say)
     with sole_user(config.folder):
         tracker = open_tracker(config.tracking, config.results, config.folder, config.study_name)
         executor = open_executor(config.search.executor, config.search.num_workers)

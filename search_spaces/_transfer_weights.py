@@ -29,7 +29,8 @@ def check_weights_on(name: str, weights: str, image_size: int, splits: Splits) -
         StudyError: If they were trained on images of search_val or test.
     """
     check_weights(name, weights, image_size)
-    num_seen = count_judges_among(seen_images(weights), splits)
+    seen = seen_images(weights)
+    num_seen = count_judges_among(seen, splits) if len(seen) else 0
     if num_seen:
         raise StudyError(
             f"the weights {weights} of {name} were trained on {num_seen} of the "

@@ -7,7 +7,7 @@ settings, so that no run has trained on what another tests with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas_proxy.data.content import shared_images
 from nas_proxy.data.folder import data_root, list_folder, read_images, user_cache_folder
 from nas_proxy.data.found import (
     FETCH_ERRORS,
@@ -43,15 +44,21 @@ IMAGENETTE_COUNTS = (9469, 3925)
 """Images of Imagenette's train/ and val/: fewer mean that unpacking was interrupted."""
 
 
-def load_splits(settings: DataSettings, *, progress: Progress = no_progress) -> Splits:
+def load_splits(
+    settings: DataSettings,
+    *,
+    progress: Progress = no_progress,
+    say: Callable[[str], None] | None = None,
+) -> Splits:
     """Load a data set and divide it, stratified by class and deterministically.
 
     Args:
         settings: The configuration section `data`.
         progress: Told about image files read and decoded.
+        say: Told if the data set itself holds the same image in two parts; None: not looked at.
 
     Returns:
-        Three parts that share no image and one specification, whose mean, deviation and hash are
+        Three parts that share no file and one specification, whose mean, deviation and hash are
         those of search_train.
 
     Raises:
@@ -86,7 +93,11 @@ def load_splits(settings: DataSettings, *, progress: Progress = no_progress) -> 
         ImageDataset(images, labels[part], spec)
         for images, part in zip(divided, parts, strict=True)
     )
-    return Splits(search_train=train, search_val=val, test=test)
+    splits = Splits(search_train=train, search_val=val, test=test)
+    if say is not None:
+        for sentence in shared_images(splits):
+            say(f"data: {sentence}")
+    return splits
 
 
 def _take(images: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:

@@ -16,13 +16,13 @@ from nas_proxy.backbones.structure import input_width
 from nas_proxy.backbones.weights import save_weights, saved_key
 from nas_proxy.backbones.zoo import fitting_size
 from nas_proxy.checkpoint import Checkpointer
+from nas_proxy.data.content import image_hashes
 from nas_proxy.data.folder import IMAGE_ENDINGS, decode, images_below
 from nas_proxy.errors import DataError, DivergedError, StudyError
 from nas_proxy.interfaces import Progress, no_progress
 from nas_proxy.pretrain.settings import PretrainSettings
 from nas_proxy.pretrain.simclr import SimCLR
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
-from nas_proxy.teach.teacher import image_hashes
 from nas_proxy.train.loop import TrainResult, train
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset, Splits, WeightsRecord

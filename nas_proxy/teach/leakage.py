@@ -9,9 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from nas_proxy.data.content import image_hashes
 from nas_proxy.data.proxy_dataset import ProxyDataset, TeacherRecord
 from nas_proxy.errors import StudyError
-from nas_proxy.teach.teacher import Teacher, image_hashes
+from nas_proxy.teach.teacher import Teacher
 from nas_proxy.types import Splits
 
 _WORDNET_ID = re.compile(r"n\d{8}")
@@ -40,26 +41,6 @@ def count_judges_among(seen: Tensor, splits: Splits) -> int:
     own = image_hashes(splits.search_train.images)
     judges = torch.cat([image_hashes(part.images) for part in (splits.search_val, splits.test)])
     return int((torch.isin(judges, seen) & ~torch.isin(judges, own)).sum())
-
-
-def shared_images(splits: Splits) -> list[str]:
-    """Which parts hold images of parts that are learned from or chosen by, in words."""
-    train, val, test = (
-        image_hashes(part.images) for part in (splits.search_train, splits.search_val, splits.test)
-    )
-    found = []
-    for name, own, others in (
-        ("validation", val, train),
-        ("test", test, torch.cat([train, val])),
-    ):
-        num_shared = int(torch.isin(own, others).sum())
-        if num_shared:
-            before = "training" if name == "validation" else "training or validation"
-            found.append(
-                f"{num_shared} of the {len(own)} {name} images of {splits.spec.name} are among its "
-                f"{before} images too, so accuracies on them are too high; remove them there"
-            )
-    return found
 
 
 def check_leakage(

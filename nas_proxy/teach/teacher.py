@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -271,12 +270,3 @@ def in_batches(
     """`function` of images that are normalised already; otherwise as `over_dataset`."""
     parts = images.tensor_split(num_parts(len(images), images.shape, batch_size))
     return torch.cat([function(part) for part in parts])
-
-
-def image_hashes(images: Tensor) -> Tensor:
-    """One number for the content of each image, int64 `(n,)`, in the images' order."""
-    digests = [
-        int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), signed=True)
-        for image in images.cpu().numpy()
-    ]
-    return torch.tensor(digests, dtype=torch.int64)

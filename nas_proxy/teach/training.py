@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nas_proxy.data.content import image_hashes
 from nas_proxy.data.transforms import resize_dataset
 from nas_proxy.errors import ConfigError, DivergedError, did_you_mean
 from nas_proxy.export.model_file import ModelOrigin
@@ -22,7 +23,7 @@ from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.teach.pretrained import PretrainedNetwork, build_pretrained, identify_weights
 from nas_proxy.teach.settings import MODEL_URI, PretrainedSettings, TeacherSettings
-from nas_proxy.teach.teacher import FORMAT, Teacher, image_hashes, load_teacher
+from nas_proxy.teach.teacher import FORMAT, Teacher, load_teacher
 from nas_proxy.teach.winner import is_model_file, teacher_of_model
 from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings

@@ -10,6 +10,7 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from nas_proxy.checkpoint import Checkpointer
+from nas_proxy.data.content import image_hashes
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.transforms import normalise
 from nas_proxy.errors import DataError, StudyError
@@ -25,7 +26,6 @@ from nas_proxy.knowledge.term import UNLABELLED
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.networks.fixed import FixedNetworks
 from nas_proxy.reproducibility import isolated_rng, make_generator
-from nas_proxy.teach.teacher import image_hashes
 from nas_proxy.teach.training import obtain_teacher, read_teacher
 from nas_proxy.train.phases import Phase
 from nas_proxy.workers import pack, unpack

@@ -11,11 +11,11 @@ from safetensors import safe_open
 from nas_proxy.backbones.weights import record_of, seen_images
 from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
+from nas_proxy.data.content import image_hashes
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.pretrain import making
 from nas_proxy.pretrain.making import make_weights, pretrain
 from nas_proxy.pretrain.settings import PretrainSettings
-from nas_proxy.teach.teacher import image_hashes
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing.common import global_generators_untouched
 from nas_proxy.train.settings import TrainSettings

@@ -10,12 +10,7 @@ from nas_proxy.distill.herding import Herding
 from nas_proxy.errors import StudyError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.teach.labelling import label
-from nas_proxy.teach.leakage import (
-    check_leakage,
-    count_seen_judges,
-    shared_images,
-    with_seen_judges,
-)
+from nas_proxy.teach.leakage import check_leakage, count_seen_judges, with_seen_judges
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Splits
 
@@ -168,18 +163,3 @@ def test_a_set_from_elsewhere_keeps_what_its_record_says(tmp_path):
     again = with_seen_judges(marked, {second: 2})
     assert [record.has_seen_judges for record in again.labelling.teachers] == [5, 2]
     assert [record.has_seen_judges for record in again.networks] == [5]
-
-
-def with_more(part, images):
-    """A part of a data set and images of another one, as of the first class."""
-    labels = torch.cat([part.labels, part.labels.new_zeros(len(images))])
-    return of_images(part, torch.cat([part.images, images]), labels)
-
-
-def test_images_that_several_parts_hold_are_counted():
-    assert shared_images(OWN) == []
-    val = with_more(OWN.search_val, OWN.search_train.images[:2])
-    test = with_more(OWN.test, OWN.search_val.images[:3])
-    of_val, of_test = shared_images(Splits(OWN.search_train, val, test))
-    assert f"2 of the {len(val)} validation images of tiny are among its training" in of_val
-    assert f"3 of the {len(test)} test images of tiny are among its training or val" in of_test

@@ -12,10 +12,11 @@ import torch
 from helpers_teach import CELL, of_images, settings, short, teach
 from safetensors.torch import load_file, save_file
 
+from nas_proxy.data.content import image_hashes
 from nas_proxy.data.transforms import normalise, resize
 from nas_proxy.errors import DataError, ProxyFileError
 from nas_proxy.reproducibility import make_generator
-from nas_proxy.teach.teacher import Ensemble, image_hashes, in_batches, over_dataset
+from nas_proxy.teach.teacher import Ensemble, in_batches, over_dataset
 from nas_proxy.teach.training import read_teacher
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing.common import global_generators_untouched
