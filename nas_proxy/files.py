@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,3 +65,11 @@ def drop_partial_line(path: Path) -> None:
         complete = content.rfind(b"\n") + 1
         if complete < len(content):
             file.truncate(complete)
+
+
+def whole_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a file that another thread may be writing, up to the one in the making.
+
+    It ends there: read on, and the rest of that line would look like a line of its own.
+    """
+    return takewhile(lambda line: line.endswith(b"\n"), lines)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from nas_proxy.files import write_atomically
+from nas_proxy.files import whole_lines, write_atomically
 from nas_proxy.tracking.store import (
     Store,
     TimedFact,
@@ -155,8 +155,7 @@ class Uploader:
     def _next_lines(self) -> list[bytes]:
         with self._outbox.open("rb") as file:
             file.seek(self._position)
-            lines = islice(file, LINES_PER_UPLOAD)
-            return [line for line in lines if line.endswith(b"\n")]  # the last may be in the making
+            return list(islice(whole_lines(file), LINES_PER_UPLOAD))
 
     def _send(self, store: Store, lines: list[bytes]) -> None:
         facts: dict[str, list[TimedFact]] = {}
