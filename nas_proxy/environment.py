@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import platform
 import re
@@ -52,8 +51,8 @@ def versions() -> dict[str, str]:
 class PeakMemory:
     """Watches how much more memory is in use than when it was made.
 
-    On a CPU it is the resident memory that grows, in which the system counts pages of mapped files,
-    such as libraries: what it takes back of them meanwhile hides as much of the growth.
+    On a CPU it is the resident memory that grows, with pages of mapped files such as libraries. As
+    much as the system takes back of them meanwhile, or Python of earlier garbage, is hidden.
 
     Args:
         device: On a GPU its own memory counts; on a CPU that of this process.
@@ -65,7 +64,6 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             self._before = torch.cuda.memory_allocated(device)
         else:
-            gc.collect()  # or garbage of earlier work is thrown away meanwhile, and hides growth
             _return_freed_memory()
             _reset_peak()
             self._before = _status_bytes("VmRSS")
