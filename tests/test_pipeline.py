@@ -24,7 +24,7 @@ TINY = {
     "distill": {
         "name": "distribution_matching",
         "images_per_class": 2,
-        "num_steps": 300,
+        "num_steps": 150,
         "augment": "crop_scale",
         "real_batch_size": 8,
         "network_width": 8,

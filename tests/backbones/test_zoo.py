@@ -28,6 +28,14 @@ def test_none_is_left_out():
     assert len(NAMES) >= 80
 
 
+def without_batchnorms(network):
+    """They change no shape, and are slow where there are only shapes."""
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_head_is_found_and_replaced(name):
     size = SMALLEST.get(name, 32)
@@ -38,8 +46,6 @@ def test_the_head_is_found_and_replaced(name):
     assert num_outputs == 1000
     with torch.device("meta"):
         replace_head(network, structure.head, 11, hidden_units=5, dropout=0.5)
-        logits = network.train()(torch.zeros(2, 3, size, size))
-    assert logits.shape == (2, 11)
     head = network.get_submodule(structure.head)
     weights = list(head.parameters())
     assert sum(w.numel() for w in weights) < 5 * (getattr(head[0], "in_features", 512) + 20)
@@ -48,6 +54,9 @@ def test_the_head_is_found_and_replaced(name):
     everything = {id(weight) for weight in network.parameters()}
     assert {id(w) for w in body} | {id(w) for w in weights} == everything
     assert len(body) + len(weights) == len(everything)
+    without_batchnorms(network)
+    logits = network.train()(torch.zeros(2, 3, size, size, device="meta"))
+    assert logits.shape == (2, 11)
 
 
 @pytest.mark.parametrize(

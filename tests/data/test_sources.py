@@ -1,6 +1,5 @@
 """The data sets: what all have in common, and what a user reads when one cannot be had."""
 
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -235,15 +234,7 @@ def test_the_settings_refuse_what_is_out_of_bounds(wrong):
         TypeAdapter(DataSettings).validate_python(wrong)
 
 
-def test_the_module_needs_neither_scikit_learn_nor_pydantic():
-    code = (
-        "import sys\n"
-        "sys.modules.update(dict.fromkeys(('sklearn', 'pydantic', 'optuna', 'mlflow')))\n"
-        "from nas_proxy.data.sources import DataSettings, load_splits\n"
-        "try: load_splits(DataSettings())\n"
-        "except Exception as error: print(type(error).__name__, error)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("DataError data set 'digits' comes with scikit-learn")
+def test_digits_say_that_they_come_with_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(DataError, match=r"'digits' comes with scikit-learn: install that first"):
+        load_splits(DataSettings())
