@@ -1,11 +1,6 @@
 """The whole line: killed at every stage and continued, repeated in another process, refused."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +8,7 @@ import pytest
 import yaml
 from helpers_cli import command_line
 from helpers_display import Quiet
+from helpers_process import kill_when, start_command
 
 from nas_proxy.config import load_config
 from nas_proxy.data.proxy_dataset import ProxyDataset
@@ -52,30 +48,15 @@ def config_file(folder: Path) -> Path:
     return file
 
 
-def command(folder: Path, *overrides: str) -> list[str]:
-    return [sys.executable, "-m", "nas_proxy.cli", "run", str(config_file(folder)), *overrides]
-
-
 def run_here(folder: Path) -> None:
     run_pipeline(load_config(config_file(folder)), Quiet())
 
 
-def kill_when(folder: Path, reached: Callable[[Path], bool], *overrides: str) -> None:
-    """Start the study and kill it with SIGKILL as soon as `reached` its folder."""
-    process = subprocess.Popen(
-        command(folder, *overrides),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    study = folder / "results" / "tiny"
-    deadline = time.monotonic() + 240
-    while not reached(study):
-        assert process.poll() is None, "the study ended before it could be killed"
-        assert time.monotonic() < deadline, "the study did not get there"
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def run_until(folder: Path, reached: Callable[[Path], bool]) -> None:
+    """Start the study, and kill it with SIGKILL as soon as its folder is so far."""
+    output = folder / "output"
+    process = start_command("run", str(config_file(folder)), output=output)
+    kill_when(lambda: reached(folder / "results" / "tiny"), process, output)
 
 
 def lines(path: Path) -> list[str]:
@@ -122,15 +103,15 @@ def test_a_study_leaves_everything_that_its_reader_needs(uninterrupted: Path) ->
 
 @pytest.mark.slow
 def test_killed_at_every_stage_and_continued(uninterrupted: Path, tmp_path: Path) -> None:
-    kill_when(tmp_path, lambda study: (study / "distill" / "checkpoint.safetensors").is_file())
+    run_until(tmp_path, lambda study: (study / "distill" / "checkpoint.safetensors").is_file())
     study = tmp_path / "results" / "tiny"
     assert not (study / "distill" / "proxy.safetensors").exists()
 
-    kill_when(tmp_path, lambda study: len(lines(study / "search" / "evaluations.jsonl")) >= 2)
+    run_until(tmp_path, lambda study: len(lines(study / "search" / "evaluations.jsonl")) >= 2)
     searched = lines(study / "search" / "evaluations.jsonl")
     proxy_file = (study / "distill" / "proxy.safetensors").read_bytes()
 
-    kill_when(tmp_path, lambda study: len(lines(study / "validate" / "proxy.jsonl")) >= 3)
+    run_until(tmp_path, lambda study: len(lines(study / "validate" / "proxy.jsonl")) >= 3)
     validated = lines(study / "validate" / "proxy.jsonl")
 
     run_here(tmp_path)
@@ -151,9 +132,10 @@ def test_killed_at_every_stage_and_continued(uninterrupted: Path, tmp_path: Path
 def test_the_same_config_and_seed_give_the_same_numbers(
     uninterrupted: Path, tmp_path: Path
 ) -> None:
-    elsewhere = command(tmp_path, "search.executor=processes")
-    done = subprocess.run(elsewhere, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    words = ("run", str(config_file(tmp_path)), "search.executor=processes")
+    elsewhere = start_command(*words, output=tmp_path / "output")
+    elsewhere.join(timeout=300)
+    assert elsewhere.exitcode == 0, (tmp_path / "output").read_text()
     # The random sampler asks the same whatever it is told, so the number of workers is no matter.
     assert figures(tmp_path) == figures(uninterrupted)
 

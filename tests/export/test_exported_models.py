@@ -35,16 +35,17 @@ from search_spaces.nasbench201 import NASBench201Space
 
 # Run in a process of its own, where importing nas_proxy or a search space would fail.
 STRANGER = """
-import json, sys
+import sys
 sys.modules["nas_proxy"] = sys.modules["search_spaces"] = None
 import numpy as np, onnxruntime, torch
-images = np.load(sys.argv[1])
-onnx = onnxruntime.InferenceSession(sys.argv[2] + "/model.onnx")
-program = torch.export.load(sys.argv[2] + "/model.pt2").module()
-for size in (1, len(images)):  # any batch size
-    (by_onnx,) = onnx.run(None, {onnx.get_inputs()[0].name: images[:size]})
-    by_torch = program(torch.from_numpy(images[:size])).detach().numpy()
-np.savez(sys.argv[3], onnx=by_onnx, torch=by_torch)
+for folder in sys.argv[1:]:
+    images = np.load(folder + "/images.npy")
+    onnx = onnxruntime.InferenceSession(folder + "/model.onnx")
+    program = torch.export.load(folder + "/model.pt2").module()
+    for size in (1, len(images)):  # any batch size
+        (by_onnx,) = onnx.run(None, {onnx.get_inputs()[0].name: images[:size]})
+        by_torch = program(torch.from_numpy(images[:size])).detach().numpy()
+    np.savez(folder + "/answers.npz", onnx=by_onnx, torch=by_torch)
 """
 
 
@@ -64,52 +65,59 @@ def trained(
     return network
 
 
-def answers_elsewhere(folder: Path, images: Tensor) -> dict[str, np.ndarray]:
-    """The logits of both programs on images in [0, 1], from a process without nas_proxy."""
-    np.save(folder / "images.npy", images.numpy())
-    arguments = [str(folder / "images.npy"), str(folder), str(folder / "answers.npz")]
-    done = subprocess.run(
-        [sys.executable, "-c", STRANGER, *arguments], capture_output=True, text=True, cwd=folder
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(np.load(folder / "answers.npz"))
-
-
-def check(
+def exported(
     space: SearchSpace, architecture: Architecture, splits: Splits, folder: Path, **options: object
-) -> None:
-    """Export, and compare every format on 100 test images with the network itself."""
+) -> nn.Module:
+    """A trained network that lies in every format in a folder, and was left as it was."""
     network = trained(space, architecture, splits.search_train, **options)
     origin = ModelOrigin.of(space, architecture, splits.spec)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     files = export_model(network, origin, splits.search_val.images, folder)
     assert [file.name for file in files] == ["model.safetensors", "model.onnx", "model.pt2"]
     assert all(file.is_there and file.num_images == 100 for file in files), files
-
-    images = splits.test.images[:100]
-    with torch.no_grad():
-        expected = network.eval()(normalise(images, splits.spec))
-    largest = TOLERANCE * max(1.0, float(expected.abs().max()))
-    for name, logits in answers_elsewhere(folder, images.float() / 255).items():
-        assert np.abs(logits - expected.numpy()).max() <= largest, name
-    model = nas_proxy.load_model(folder / "model.safetensors")
-    assert (model(images.float() / 255) - expected).abs().max() <= largest
-    assert model.class_names == splits.spec.class_names
-    assert model.origin == origin
-    assert not model.training
-    for name, value in network.state_dict().items():  # what was exported is left as it was
+    assert nas_proxy.load_model(folder / "model.safetensors").origin == origin
+    for name, value in network.state_dict().items():
         assert value.equal(before[name])
+    return network.eval()
+
+
+def check(networks: dict[Path, nn.Module], splits: Splits) -> None:
+    """Compare every format in these folders with its network, on 100 test images."""
+    images = splits.test.images[:100]
+    for folder in networks:
+        np.save(folder / "images.npy", images.float().numpy() / 255)
+    command = [sys.executable, "-c", STRANGER, *map(str, networks)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=next(iter(networks)))
+    assert done.returncode == 0, done.stderr
+    for folder, network in networks.items():
+        with torch.no_grad():
+            expected = network(normalise(images, splits.spec))
+        largest = TOLERANCE * max(1.0, float(expected.abs().max()))
+        for name, logits in np.load(folder / "answers.npz").items():
+            assert np.abs(logits - expected.numpy()).max() <= largest, name
+        model = nas_proxy.load_model(folder / "model.safetensors")
+        assert (model(images.float() / 255) - expected).abs().max() <= largest
+        assert model.class_names == splits.spec.class_names
+        assert not model.training
 
 
 @pytest.mark.slow
 def test_strangers_get_the_same_answers(digits: Splits, tmp_path: Path) -> None:
     space = ConvNetSpace()
     choices = {"width": 32, "depth": 4, "activation": "leaky_relu", "pooling": "avg"}
-    for norm in ("batch", "instance"):
-        # Its last block sees a single pixel; bfloat16 and channels_last are the training's alone.
-        architecture = Architecture("convnet", {**choices, "norm": norm})
-        folder = tmp_path / norm
-        check(space, architecture, digits, folder, precision="bfloat16", channels_last=True)
+    # The last block sees a single pixel; bfloat16 and channels_last are the training's alone.
+    options = {"precision": "bfloat16", "channels_last": True}
+    networks = {
+        tmp_path / norm: exported(
+            space,
+            Architecture("convnet", {**choices, "norm": norm}),
+            digits,
+            tmp_path / norm,
+            **options,
+        )
+        for norm in ("batch", "instance")
+    }
+    check(networks, digits)
 
 
 @pytest.mark.slow
@@ -117,8 +125,8 @@ def test_strangers_get_the_same_answers_on_cifar10(shared_folder: Path, tmp_path
     data = DataSettings(name="cifar10", root=str(shared_folder / "data"), images_per_class=60)
     splits = load_splits(data)
     space = NASBench201Space(num_cells=1)
-    architecture = space.sample(make_generator(3))
-    check(space, architecture, splits, tmp_path / "a b#c é")
+    folder = tmp_path / "a b#c é"
+    check({folder: exported(space, space.sample(make_generator(3)), splits, folder)}, splits)
 
 
 def test_the_file_says_what_the_network_is(digits: Splits, tmp_path: Path) -> None:

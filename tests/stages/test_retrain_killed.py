@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers_display import Quiet
+from helpers_process import kill_when, start_command
 from helpers_retrain import TINY, read, without_clocks
 
 from nas_proxy.config import check_config
@@ -29,12 +25,13 @@ CONFIG = {
 }
 
 
-def start(results: Path) -> subprocess.Popen[bytes]:
-    results.mkdir(parents=True, exist_ok=True)
-    file = results / "tiny.yaml"
+def train_until_killed(results: Path) -> None:
+    """As soon as there is something of an unfinished training."""
+    file, output = results / "tiny.yaml", results / "output"
     file.write_text(yaml.safe_dump({**CONFIG, "results": str(results)}))
-    command = [sys.executable, "-m", "nas_proxy.cli", "retrain", str(file)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    unfinished = results / "tiny" / "retrain" / "weights" / "unfinished"
+    process = start_command("retrain", str(file), output=output)
+    kill_when(lambda: any(unfinished.glob("*.safetensors")), process, output)
 
 
 def finish(results: Path) -> None:
@@ -46,18 +43,8 @@ def finish(results: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_retraining_continues_to_the_same_models(tmp_path: Path) -> None:
-    killed = start(tmp_path / "killed")
-    retrain = tmp_path / "killed" / "tiny" / "retrain"
-    unfinished = retrain / "weights" / "unfinished"
-    deadline = time.monotonic() + 240
-    while not list(unfinished.glob("*.safetensors")):
-        assert killed.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline, "it did not get there"
-        time.sleep(0.01)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    assert killed.stderr is not None
-    killed.stderr.close()
+    (tmp_path / "killed").mkdir()
+    train_until_killed(tmp_path / "killed")
     finish(tmp_path / "killed")
     finish(tmp_path / "whole")
     found, expected = (
