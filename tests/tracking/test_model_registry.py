@@ -205,7 +205,7 @@ def test_a_store_that_is_away_ends_no_study_but_loads_nothing(
     assert "the study goes on" in warning
     with pytest.raises(StudyError, match=r"cannot be looked up in http://\*\*\*@.*Connection"):
         registry.load("trusted", tmp_path / "recipe", space=SPACE, spec=spec)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60  # MLflow's own retries take minutes
     assert list(tmp_path.iterdir()) == []
 
 
