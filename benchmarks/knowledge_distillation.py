@@ -2,16 +2,17 @@
 
 The same student is trained alone and with each kind at its published settings: with the same
 weights, batches and augmentation for the same seed. All teachers have seen the same images as the
-student. The test images are looked at once, and no setting was chosen by them. A training that is
-finished is kept in --out and not done again.
+student. The test images are looked at once, and no setting was chosen by them; `auto` weights are
+chosen anew for each seed, by short trainings on the validation images, as `retrain` does it. A
+training that is finished is kept in --out and not done again.
 
     python benchmarks/knowledge_distillation.py --data-root DATA --size cpu
     python benchmarks/knowledge_distillation.py --data-root DATA --size published --device cuda
 
-Seconds are those of one student, with its earlier generations and its teachers' answers. The CPU
-size takes about 20 minutes of one core. The published one is CIFAR-100, ResNet32x4 to ResNet8x4,
-240 epochs: alone 72.50, response 73.33, attention 73.44, relational 71.90, decoupled 76.32 with a
-teacher of 79.42 (RepDistiller, mdistiller; the test accuracy of the last epoch).
+Seconds are those of one student, with its earlier generations, its teachers' answers and the choice
+of what is `auto`. The CPU size takes about 40 minutes of one core. The published one is CIFAR-100,
+ResNet32x4 to ResNet8x4, 240 epochs: alone 72.50, response 73.33, attention 73.44, relational 71.90,
+decoupled 76.32 with a teacher of 79.42 (RepDistiller, mdistiller; test accuracy of the last epoch).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from nas_proxy.data.transforms import resize_dataset
 from nas_proxy.knowledge.lesson import Teaching, taught_training
 from nas_proxy.knowledge.settings import DistillationOption, DistillationSettings
 from nas_proxy.knowledge.teachers import Generation, Teachers
+from nas_proxy.knowledge.tuning import tune
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import train
@@ -144,8 +146,13 @@ KINDS: dict[str, tuple[Any, int]] = {
     "multi_teacher (val_loss)": ({"kind": "multi_teacher", "variant": "val_loss"}, 2),
     "multi_teacher (confidence)": ({"kind": "multi_teacher", "variant": "confidence"}, 2),
     "attention": ({"kind": "attention"}, 1),
+    "attention (weight: auto)": ({"kind": "attention", "weight": "auto"}, 1),
     "relational": ({"kind": "relational"}, 1),
     "response + attention": ({"terms": [{"kind": "response"}, {"kind": "attention"}]}, 1),
+    "response + attention (weight: auto)": (
+        {"terms": [{"kind": "response"}, {"kind": "attention", "weight": "auto"}]},
+        1,
+    ),
     "response + relational": ({"terms": [{"kind": "response"}, {"kind": "relational"}]}, 1),
     "response + exits": (
         {"terms": [{"kind": "response"}, {"kind": "self", "variant": "exits"}]},
@@ -166,15 +173,17 @@ def main() -> None:
         classroom.measured(name)
     for index in range(arguments.num_seeds):
         for name in arguments.kinds:
-            done = found.setdefault(name, {"accuracies": [], "seconds": []})
+            done = found.setdefault(name, {"accuracies": [], "seconds": [], "chosen": []})
             if len(done["accuracies"]) > index:
                 continue
             # Of the processor where it can be had: other processes do not count.
             clock = time.process_time if device.type == "cpu" else time.perf_counter
             started = clock()
-            accuracy = classroom.learn(name, index)
+            teaching = classroom.teaching(name, index)
+            accuracy = classroom.learn(teaching, index)
             done["accuracies"].append(accuracy)
             done["seconds"].append(clock() - started)
+            done["chosen"].append(_chosen(name, teaching))
             print(f"{name}, seed {index}: {accuracy:.2f} %", flush=True)
             publish(_table(found, size, classroom), arguments)
     publish(_table(found, size, classroom), arguments)
@@ -187,26 +196,30 @@ class _Classroom:
     work: Path
     name: str
 
-    def learn(self, name: str, index: int) -> float:
-        """Test accuracy in % of a student of one kind and seed."""
+    def learn(self, teaching: Teaching | None, index: int) -> float:
+        """Test accuracy in % of a student of one seed."""
+        student = self._student(teaching, index, self.size.learning)
+        return 100 * measure(student, self.splits.test, self.size.learning).accuracy
+
+    def _student(self, teaching: Teaching | None, index: int, learning: TrainSettings) -> nn.Module:
         seed = derive_seed("student", index)
-        phases = (Phase("training", self.size.learning),)
+        phases = (Phase("training", learning),)
         training_set = TrainingSet.of(self.splits.search_train)
         device = training_set.images.device
 
         def build() -> nn.Module:
             return self.size.student(self.splits.spec).to(device)
 
-        teaching = self._teaching(name)
         with isolated_rng(seed):
             student = build()
             if teaching is not None:
                 teaching, _ = teaching.after_generations(build, training_set, phases, seed)
             generator = make_generator(derive_seed("batches", index), device)
             taught_training(teaching, student, training_set, phases, generator)
-        return 100 * measure(student, self.splits.test, self.size.learning).accuracy
+        return student
 
-    def _teaching(self, name: str) -> Teaching | None:
+    def teaching(self, name: str, index: int) -> Teaching | None:
+        """What students of one kind and seed learn beside the labels."""
         settings = settings_of(name, self.size)
         if settings is None:
             return None
@@ -218,7 +231,23 @@ class _Classroom:
             tuple(each.accuracy for each in measured),
             tuple(each.loss for each in measured),
         )
+        if settings.is_auto:
+            short = partial(self._short_trainings, teachers, index)
+            settings = tune(settings, short).settings
         return Teaching(settings, teachers)
+
+    def _short_trainings(
+        self, teachers: Teachers, index: int, candidates: Sequence[DistillationSettings]
+    ) -> list[tuple[float, float]]:
+        """Accuracy and loss on the validation images after a tenth of the steps."""
+        num_steps = max(1, self.size.learning.steps_for(len(self.splits.search_train)) // 10)
+        short = replace(self.size.learning, num_steps=num_steps, num_epochs=None)
+        found = []
+        for settings in candidates:
+            student = self._student(Teaching(settings, teachers), index, short)
+            measured = measure(student, self.splits.search_val, short)
+            found.append((measured.accuracy, measured.loss))
+        return found
 
     @cache  # noqa: B019 - there is one classroom
     def measured(self, name: str, split: str = "search_val") -> Measurement:
@@ -255,6 +284,13 @@ def settings_of(name: str, size: Size) -> DistillationSettings | None:
     return TypeAdapter(DistillationOption).validate_python(section)
 
 
+def _chosen(name: str, teaching: Teaching | None) -> list[float]:
+    """The weights of a row whose weights are chosen."""
+    if teaching is None or "auto" not in name:
+        return []
+    return [float(term.weight) for term in teaching.settings.terms]
+
+
 def _splits(size: Size, data_root: str, device: torch.device) -> Splits:
     splits = load_splits(DataSettings(root=data_root, **size.data))
 
@@ -269,7 +305,10 @@ def _finished(out: Path) -> dict[str, Any]:
     if not out.is_file():
         return {}
     rows = json.loads(out.read_text())["rows"]
-    return {row["kind"]: {key: row[key] for key in ("accuracies", "seconds")} for row in rows}
+    return {
+        row["kind"]: {key: row.get(key, []) for key in ("accuracies", "seconds", "chosen")}
+        for row in rows
+    }
 
 
 def _table(found: dict[str, Any], size: Size, classroom: _Classroom) -> dict[str, Any]:
