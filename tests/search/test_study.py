@@ -177,10 +177,10 @@ def test_what_cannot_be_built_has_no_size_and_fails_in_its_evaluation(log):
 def test_architectures_of_another_space_are_refused(log):
     class Mislabelled(Grid):
         def suggest(self, trial):
-            return Architecture("gird", [trial.suggest_int("x", 0, 9), 0])
+            return Architecture("grade", [trial.suggest_int("x", 0, 9), 0])
 
     executor = Instant()
-    with pytest.raises(PluginError, match=r"'grid' suggests .* 'gird'; make it with Architecture"):
+    with pytest.raises(PluginError, match=r"'grid' suggests .* 'grade'; make it with Architecture"):
         search(make_task(space=Mislabelled()), log, executor=executor)
     assert executor.submitted == []
 
