@@ -29,6 +29,7 @@ from nas_proxy.backbones.zoo import accepts, check_backbone, fitting_size, small
 from nas_proxy.errors import ConfigError, did_you_mean
 from nas_proxy.interfaces import SearchSpace, Trial
 from nas_proxy.options import (
+    Bound,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -128,7 +129,7 @@ class TorchvisionBackbonesSpace(SearchSpace):
     image_size: PositiveInt | None = None
     num_layer_groups: PositiveInt = 4
     hidden_units: tuple[NonNegativeInt, ...] = (0, 128)
-    dropouts: tuple[Fraction, ...] = (0.0, 0.3)
+    dropouts: tuple[Annotated[float, Bound(ge=0, lt=1)], ...] = (0.0, 0.3)
     feature_extraction_epochs: tuple[NonNegativeInt, ...] = (0, 2, 5)
     feature_extraction_rates: tuple[PositiveFloat, ...] = (0.3, 0.1, 0.03)
     fine_tuning_epochs: tuple[NonNegativeInt, ...] = (0, 5, 10)

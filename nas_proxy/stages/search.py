@@ -264,6 +264,6 @@ def _say(
         )
     if study.config.search.costs and front:
         study.display.say(
-            f"search: {len(front)} architectures are on the Pareto front of "
-            f"{', '.join(study.config.search.objectives)}; its knee: {knee(front)['description']}"
+            f"search: Pareto front of {', '.join(study.config.search.objectives)}: "
+            f"{len(front)} of {num_trials} architectures; its knee: {knee(front)['description']}"
         )

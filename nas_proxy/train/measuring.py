@@ -73,6 +73,7 @@ def measure(
 
     Raises:
         DivergedError: If the loss is not finite.
+        EvaluationError: If the network has not one output for each class.
     """
     network.eval()
     real = dataset if isinstance(dataset, TrainingSet) else TrainingSet.of(dataset)
@@ -84,6 +85,10 @@ def measure(
     for indices in everything.tensor_split(num_parts(len(real), real.images.shape, batch_size)):
         images, labels = real.batch(indices)
         logits = forward(network, images, settings, channels_last=channels_last)
+        if logits.shape[1] != num_classes:
+            raise EvaluationError(
+                f"the network gives {logits.shape[1]} outputs for {num_classes} classes"
+            )
         loss += F.cross_entropy(logits, labels, reduction="sum")
         if expected is not None:
             said = logits.log_softmax(dim=1)

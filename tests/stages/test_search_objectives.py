@@ -72,7 +72,7 @@ def test_everything_is_logged_and_said(study, search, config):
     for trial in search["trials"]:
         assert trial["objectives"] in logged
     assert {"pareto_front_size": len(search["pareto_front"])} in logged
-    assert any("on the Pareto front of latency, score, num_params; its knee" in s for s in said)
+    assert any("search: Pareto front of latency, score, num_params: " in s for s in said)
     report = json.loads((config.folder / "report.json").read_text())
     (cost,) = [entry for entry in report["costs"] if entry["what"] == "search: latencies"]
     assert cost["count"] == 5

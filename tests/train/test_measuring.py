@@ -178,3 +178,10 @@ def test_what_is_no_logits_is_named(answer, said):
     told = make_settings(num_steps=1, batch_size=8)
     with pytest.raises(EvaluationError, match=f"the network gives {said} instead of logits"):
         train(Odd(), TrainingSet.of(tiny_dataset()), told, make_generator(0))
+
+
+@pytest.mark.parametrize("num_outputs", [2, 4])
+def test_one_output_for_each_class_is_asked_for(num_outputs):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, num_outputs))
+    with pytest.raises(EvaluationError, match=f"gives {num_outputs} outputs for 3 classes"):
+        measure(network, tiny_dataset(), make_settings())
