@@ -49,22 +49,27 @@ class ModelOrigin:
         options = asdict(space.without_weights())
         return cls(architecture, json.loads(canonical_json(options)), spec)
 
-    def build(self) -> nn.Module:
+    def build(self, space: str | None = None) -> nn.Module:
         """The network with any weights, which are to be replaced.
+
+        Args:
+            space: Name of its search space here, or `FILE.py:CLASS`; None: as it was called where
+                the network was trained.
 
         Raises:
             ModelFileError: If the search space is not installed here, or has other options.
         """
         from pydantic import TypeAdapter, ValidationError
 
-        name = self.architecture.space
+        name = space or self.architecture.space
         try:
             kind = SEARCH_SPACES.get(name)
-            space: SearchSpace = TypeAdapter(kind).validate_python(dict(self.space_options))
+            found: SearchSpace = TypeAdapter(kind).validate_python(dict(self.space_options))
         except PluginError as error:
             raise ModelFileError(
                 f"the model is of the search space {name!r}, which is not there: {error}; install "
-                "it, or use model.onnx or model.pt2, which need no search space"
+                "it, say where it is (load_model(..., space='FILE.py:CLASS')), or use model.onnx "
+                "or model.pt2, which need no search space"
             ) from error
         except ValidationError as error:
             raise ModelFileError(
@@ -73,7 +78,7 @@ class ModelOrigin:
                 "or model.pt2, which need no search space"
             ) from error
         with isolated_rng(0):
-            return space.build(self.architecture, self.spec)
+            return found.build(self.architecture, self.spec)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON mapping; `from_json` reads it back."""
@@ -143,11 +148,13 @@ def save_model(model: DeployedModel, path: Path) -> None:
     write_atomically(path, to_safetensors(tensors, {_HEADER: canonical_json(header)}))
 
 
-def load_model(path: Path | str) -> DeployedModel:
+def load_model(path: Path | str, *, space: str | None = None) -> DeployedModel:
     """Read a file that `save_model` wrote, and verify it.
 
     Args:
         path: A `model.safetensors`.
+        space: Where its search space is here, as for `ModelOrigin.build`: a space of one file is
+            known by the file's path, which is another one on another machine.
 
     Returns:
         The model on the CPU, in evaluation mode.
@@ -172,7 +179,7 @@ def load_model(path: Path | str) -> DeployedModel:
         raise ModelFileError(
             f"the model file {path} is damaged ({error}); copy or export it again"
         ) from error
-    network = origin.build()
+    network = origin.build(space)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

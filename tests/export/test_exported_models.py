@@ -269,6 +269,44 @@ def test_another_search_space_is_said(digits: Splits, model_file: Path) -> None:
         newer.build()
 
 
+SPACE = """
+from dataclasses import dataclass
+from torch import nn
+from nas_proxy.interfaces import SearchSpace
+from nas_proxy.types import Architecture
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(SearchSpace):
+    def suggest(self, trial):
+        return Architecture(self.name, 1)
+
+    def sample(self, generator):
+        return Architecture(self.name, 1)
+
+    def build(self, architecture, spec):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, spec.num_classes))
+"""
+
+
+def test_a_space_of_one_file_may_lie_elsewhere(digits: Splits, tmp_path: Path) -> None:
+    old, new = tmp_path / "there.py", tmp_path / "here.py"
+    old.write_text(SPACE)
+    space = SEARCH_SPACES.get(f"{old}:Linear")()
+    architecture = space.sample(make_generator(0))
+    network = space.build(architecture, digits.spec)
+    origin = ModelOrigin.of(space, architecture, digits.spec)
+    export_model(network, origin, digits.search_val.images, tmp_path, formats=())
+    old.rename(new)
+    model_file = tmp_path / "model.safetensors"
+    with pytest.raises(ModelFileError, match=r"space='FILE.py:CLASS'"):
+        nas_proxy.load_model(model_file)
+    model = nas_proxy.load_model(model_file, space=f"{new}:Linear")
+    images = digits.test.images[:5]
+    with torch.no_grad():
+        expected = network(normalise(images, digits.spec))
+    assert (model(images.float() / 255) - expected).abs().max() < 1e-5
+
+
 def test_weights_of_another_version_are_said(
     model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
