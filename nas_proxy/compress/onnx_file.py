@@ -13,9 +13,9 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from onnxscript import opset18
 from torch import Tensor, nn
-from torch.export import Dim
 
-from nas_proxy.errors import CompressionError, first_line
+from nas_proxy.errors import CompressionError
+from nas_proxy.export.tracing import traced, why
 from nas_proxy.files import write_atomically
 from nas_proxy.types import DatasetSpec
 
@@ -82,15 +82,12 @@ def write_onnx(network: nn.Module, spec: DatasetSpec, path: Path) -> None:
         CompressionError: If an operator has no ONNX form; the message has the exporter's reason.
         OSError: If the folder cannot be written or the disk is full.
     """
-    images = torch.zeros(2, *spec.image_shape)  # torch takes a batch of one for a constant
+    images = torch.zeros(2, *spec.image_shape)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(
-                _OnColours(network, spec), (images,), dynamic_shapes=({0: Dim("batch")},)
-            )
             exported = torch.onnx.export(
-                program,
+                traced(_OnColours(network, spec), images),
                 input_names=["images"],
                 output_names=["logits"],
                 custom_translation_table=_translations(),
@@ -98,18 +95,12 @@ def write_onnx(network: nn.Module, spec: DatasetSpec, path: Path) -> None:
             )
     except Exception as error:
         raise CompressionError(
-            f"the network cannot be written as ONNX ({_reason(error)}); take the variant out"
+            f"the network cannot be written as ONNX ({why(error)}); take the variant out"
         ) from error
     assert exported is not None
     # What each node was in torch, with its line of source: more bytes than a small network has.
     ClearMetadataAndDocStringPass()(exported.model)
     write_atomically(path, exported.model_proto.SerializeToString())
-
-
-def _reason(error: BaseException) -> str:
-    while inner := error.__cause__:
-        error = inner
-    return first_line(error)
 
 
 def _translations() -> dict[Any, Any]:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e import (
     FakeQuantize,
@@ -30,7 +29,8 @@ from torchao.quantization.pt2e.quantizer import (
     Quantizer,
 )
 
-from nas_proxy.errors import CompressionError, first_line
+from nas_proxy.errors import CompressionError
+from nas_proxy.export.tracing import traced, why
 
 _ATEN = torch.ops.aten
 _WEIGHTED = {_ATEN.conv2d.default, _ATEN.linear.default}
@@ -271,11 +271,11 @@ def _prepared(network: nn.Module, images: Tensor, *, trained: bool) -> GraphModu
     own = copy.deepcopy(network).eval()  # a program shares its parameters with what it came from
     own.requires_grad_(True)
     try:
-        program = torch.export.export(own, (images,), dynamic_shapes=({0: Dim("batch")},))
+        program = traced(own, images)
     except Exception as error:
         raise CompressionError(
             f"this network cannot be traced by torch.export, so it cannot be int8 "
-            f"({first_line(error)}); leave the int8 variants out"
+            f"({why(error)}); leave the int8 variants out"
         ) from error
     graph: GraphModule = prepare_pt2e(program.module(), _Quantiser(trained=trained))
     return graph

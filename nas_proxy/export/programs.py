@@ -7,7 +7,6 @@ compared with the network on real images before they are written.
 from __future__ import annotations
 
 import io
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +14,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.export import Dim, ExportedProgram
 
 from nas_proxy.errors import ExportError
 from nas_proxy.export.model_file import DeployedModel
+from nas_proxy.export.tracing import traced, why
 
 ProgramFormat = Literal["onnx", "torch_export"]
 
@@ -44,7 +43,7 @@ def onnx_program(model: DeployedModel, images: Tensor) -> tuple[bytes, float]:
 
     with _quietly("ONNX"):
         program = torch.onnx.export(
-            _traced(model, images),
+            traced(model.eval(), images),
             input_names=["images"],
             output_names=["logits"],
             dynamo=True,
@@ -69,7 +68,7 @@ def torch_program(model: DeployedModel, images: Tensor) -> tuple[bytes, float]:
     """
     buffer = io.BytesIO()
     with _quietly("torch.export"):
-        torch.export.save(_traced(model, images), buffer)
+        torch.export.save(traced(model.eval(), images), buffer)
         buffer.seek(0)
         program = torch.export.load(buffer).module()
     return buffer.getvalue(), largest_difference(program, model, images)
@@ -81,13 +80,6 @@ PROGRAMS = {
     "torch_export": ("model.pt2", torch_program),
 }
 """File name and maker of each format."""
-
-
-def _traced(model: DeployedModel, images: Tensor) -> ExportedProgram:
-    # Two images: torch takes a batch of one for a constant.
-    return torch.export.export(
-        model.eval(), (images[:2],), dynamic_shapes={"images": {0: Dim("batch")}}
-    )
 
 
 @torch.no_grad()
@@ -118,15 +110,4 @@ def _quietly(target: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
-        raise ExportError(f"it cannot be exported to {target}: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """The operator that has no form there, or else the innermost cause on one line."""
-    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
-        error = inner
-    operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error))
-    if operator:
-        return f"the operator {operator[1]} has no form there"
-    text = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {text[:200]}"
+        raise ExportError(f"it cannot be exported to {target}: {why(error)}") from error

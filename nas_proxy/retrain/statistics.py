@@ -13,12 +13,12 @@ _TAIL = (1 + CONFIDENCE) / 2
 def over_seeds(figure: Figure) -> Estimate:
     """The mean with Student's interval: what other seeds would give on these test images.
 
-    One seed has no interval.
+    One seed has no interval; that of others ends at 0 and 1.
     """
     if figure.standard_error is None:
         return Estimate(figure.mean, None, None)
     half = stats.t.ppf(_TAIL, len(figure.values) - 1) * figure.standard_error
-    return Estimate(figure.mean, figure.mean - half, figure.mean + half)
+    return Estimate(figure.mean, max(0.0, figure.mean - half), min(1.0, figure.mean + half))
 
 
 def over_images(num_correct: int, num_images: int) -> Estimate:
@@ -54,7 +54,7 @@ def _welch_freedom(first: Figure, second: Figure) -> float:
 
 
 def percent(found: Estimate) -> str:
-    """An accuracy such as `97.2 % [96.0, 98.1]`; Student's interval is cut off at 100."""
+    """An accuracy such as `97.2 % [96.0, 98.1]`."""
     if found.low is None or found.high is None:
         return f"{100 * found.value:.1f} % (no interval)"
-    return f"{100 * found.value:.1f} % [{100 * found.low:.1f}, {100 * min(1, found.high):.1f}]"
+    return f"{100 * found.value:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
