@@ -8,6 +8,7 @@ other sizes, and networks that enlarge their images themselves, have stages that
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from nas_proxy.networks.wrapped import is_same
 from nas_proxy.reproducibility import isolated_rng
 from nas_proxy.train.measuring import evaluating
 
+_NUM_IMAGES = 2  # that a network is asked about: group norm refuses one with a single pixel
+
 
 @dataclass(frozen=True)
 class Place:
@@ -28,10 +31,12 @@ class Place:
     Attributes:
         layer: Its name among the network's modules.
         use: How often it has been used before, in the same pass.
+        num_uses: How often it is used in the whole pass.
     """
 
     layer: str
     use: int
+    num_uses: int = 1
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def examine(network: nn.Module, image_shape: tuple[int, int, int], name: str) ->
     try:
         with evaluating(network), isolated_rng(0):
             like = next(network.parameters())
-            logits = network(torch.zeros(2, *image_shape, device=like.device))
+            logits = network(torch.zeros(_NUM_IMAGES, *image_shape, device=like.device))
     finally:
         for hook in hooks:
             hook.remove()
@@ -163,14 +168,17 @@ class Recorder:
         self._stages = {stage.place: stage for stage in stages}
         self._embedding_place = embedding
         self._training = training
-        self._uses: dict[str, int] = {}
-        self._maps: dict[Stage, Tensor] = {}
-        self._embedding: Tensor | None = None
+        self._num_images = 0
+        self._uses = Counter[str]()
+        # Maps by their stage, the embedding by its place: one layer may give both.
+        self._kept: dict[Stage | Place, list[Tensor]] = {}
         self._hooks = [network.register_forward_pre_hook(self._begin)]
-        watched = {place.layer for place in [*self._stages, *filter(None, [embedding])]}
+        places = [*self._stages, *filter(None, [embedding])]
+        watched = {place.layer: place.num_uses for place in places}
         for name, module in network.named_modules():
             if name in watched:
-                self._hooks.append(module.register_forward_hook(self._keeper(name)))
+                keeper = self._keeper(name, watched[name])
+                self._hooks.append(module.register_forward_hook(keeper))
 
     def take(self) -> Record:
         """What the last pass computed; it is forgotten here.
@@ -178,17 +186,19 @@ class Recorder:
         Raises:
             ConfigError: If a layer was not used in it.
         """
-        record = Record(self._maps, self._embedding)
-        missing = [s.place.layer for s in self._stages.values() if s not in record.maps]
-        if self._embedding_place is not None and record.embedding is None:
-            missing.append(self._embedding_place.layer)
+        wanted: dict[Stage | Place, str] = {s: s.place.layer for s in self._stages.values()}
+        if self._embedding_place is not None:
+            wanted[self._embedding_place] = self._embedding_place.layer
+        missing = [layer for what, layer in wanted.items() if self._num_left(what)]
         if missing:
             raise ConfigError(
                 f"the layer {missing[0]} of {type(self._network).__name__} is not used in every "
                 "pass, so nothing can be learned from it; choose a kind that looks at answers alone"
             )
+        found = {what: _joined(self._kept[what]) for what in wanted}
         self._forget()
-        return record
+        embedding = None if self._embedding_place is None else found.pop(self._embedding_place)
+        return Record({stage: found[stage] for stage in self._stages.values()}, embedding)
 
     def close(self) -> None:
         """Remove the hooks, and forget what they kept."""
@@ -196,24 +206,38 @@ class Recorder:
             hook.remove()
         self._forget()
 
-    def _begin(self, module: nn.Module, inputs: Any) -> None:
+    def _begin(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._forget()
+        self._num_images = len(inputs[0])
 
     def _forget(self) -> None:
-        self._uses, self._maps, self._embedding = {}, {}, None
+        self._uses, self._kept = Counter(), {}
 
-    def _keeper(self, name: str) -> Any:
+    def _num_left(self, what: Stage | Place) -> int:
+        """Of how many images it has not been seen in this pass."""
+        return self._num_images - sum(map(len, self._kept.get(what, [])))
+
+    def _keep(self, what: Stage | Place, part: Tensor) -> None:
+        if self._num_left(what) > 0:
+            self._kept.setdefault(what, []).append(part)
+
+    def _keeper(self, name: str, num_uses: int) -> Any:
         def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if self._network.training != self._training:
                 return
-            place = Place(name, self._uses.get(name, 0))
-            self._uses[name] = place.use + 1
+            # A network that takes a large batch in parts begins again with each of them.
+            place = Place(name, self._uses[name] % num_uses, num_uses)
+            self._uses[name] += 1
             if place in self._stages:
-                self._maps[self._stages[place]] = output.float()
+                self._keep(self._stages[place], output.float())
             if place == self._embedding_place:
-                self._embedding = as_embedding(inputs[0])
+                self._keep(place, as_embedding(inputs[0]))
 
         return keep
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def as_embedding(given: Tensor) -> Tensor:
@@ -223,11 +247,11 @@ def as_embedding(given: Tensor) -> Tensor:
 
 def _places(network: nn.Module, used: Sequence[nn.Module]) -> list[Place]:
     names = {module: name for name, module in network.named_modules()}
-    uses: dict[nn.Module, int] = {}
+    num_uses, uses = Counter(used), Counter[nn.Module]()
     places = []
     for module in used:
-        places.append(Place(names[module], uses.get(module, 0)))
-        uses[module] = uses.get(module, 0) + 1
+        places.append(Place(names[module], uses[module], num_uses[module]))
+        uses[module] += 1
     return places
 
 
@@ -235,8 +259,8 @@ def _octave(output: Tensor, image_shape: tuple[int, int, int]) -> int | None:
     """How often the images' side was halved; None if this is no map of more than one pixel."""
     if output.ndim != 4 or output.shape[2:].numel() == 1 or not output.is_floating_point():
         return None
-    if 0 in output.shape:
-        return None
+    if 0 in output.shape or len(output) != _NUM_IMAGES:
+        return None  # such as patches of an image, each for itself
     down, across = (
         math.log2(a / b) for a, b in zip(image_shape[1:], output.shape[2:], strict=True)
     )
@@ -255,6 +279,6 @@ def _embedding(
             continue
         if is_same(output, logits):
             return place
-        if output.shape[1] == logits.shape[1]:
+        if output.shape[:2] == logits.shape[:2]:
             found = place
     return found

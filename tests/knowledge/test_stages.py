@@ -1,5 +1,7 @@
 """Stages and embeddings of any network."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from helpers_knowledge import DATA, Bare, Functional, OnePixel, has_hooks, net
@@ -127,6 +129,46 @@ def test_a_recorder_keeps_what_the_forward_pass_computed():
         recorder.take()
     recorder.close()
     assert not has_hooks(network)
+
+
+def test_a_network_that_takes_a_batch_in_parts_is_recorded_as_a_whole():
+    class InParts(Functional):
+        def forward(self, images):
+            return torch.cat([super(InParts, self).forward(part) for part in images.split(2)])
+
+    network = InParts().eval()
+    anatomy = examine(network, SHAPE, "it")
+    images = torch.randn(5, *SHAPE)
+
+    def record(asked):
+        recorder = Recorder(network, anatomy.stages, anatomy.embedding, training=False)
+        asked(images)
+        taken = recorder.take()
+        recorder.close()
+        return taken
+
+    in_parts = record(network)
+    with patch.object(InParts, "forward", Functional.forward):
+        whole = record(network)
+    torch.testing.assert_close(in_parts.embedding, whole.embedding)
+    for stage in anatomy.stages:  # two of them are of one layer, used twice in each part
+        torch.testing.assert_close(in_parts.maps[stage], whole.maps[stage])
+
+
+def test_a_map_for_each_patch_of_an_image_is_no_stage():
+    class Patches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Conv2d(3, 6, 3, padding=1)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, images):
+            patches = images.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5)
+            said = self.head(self.body(patches.flatten(0, 2)).mean(dim=(2, 3)))
+            return said.view(len(images), 4, 3).mean(dim=1)
+
+    found = examine(Patches(), SHAPE, "it")
+    assert (found.stages, found.embedding) == ((), None)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
