@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nas_proxy.errors import StudyError
 from nas_proxy.knowledge.term import Evidence, Term, class_losses, divergence
 
 
@@ -59,7 +60,16 @@ def confidence_weights(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def accuracy_weights(val_accuracies: Sequence[float]) -> list[float]:
-    """In proportion to the accuracies on the validation images."""
+    """In proportion to the accuracies on the validation images.
+
+    Raises:
+        StudyError: If no teacher finds the class of any image.
+    """
+    if not any(val_accuracies):
+        raise StudyError(
+            "multi_teacher (val_accuracy) weighs teachers by their accuracy on the validation "
+            "images, but that of all of them is 0; train them longer, or set variant: mean"
+        )
     return [accuracy / sum(val_accuracies) for accuracy in val_accuracies]
 
 

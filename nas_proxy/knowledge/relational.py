@@ -54,5 +54,7 @@ def _distances(between: Tensor) -> Tensor:
 
 def _cosines(between: Tensor) -> Tensor:
     """Cosines of the angles at the first image of each triple, `(n, n, n)`."""
-    directions = F.normalize(between, dim=2)
+    # Images in one place have no direction, and none to be moved in: the gradient would be endless.
+    is_apart = (between != 0).any(dim=2, keepdim=True)
+    directions = F.normalize(between, dim=2) * is_apart
     return directions @ directions.transpose(1, 2)

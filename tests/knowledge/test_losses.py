@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nas_proxy.errors import StudyError
 from nas_proxy.knowledge.attention import Attention, attention_loss
 from nas_proxy.knowledge.multi_teacher import (
     MultiTeacher,
@@ -136,6 +137,12 @@ def test_validation_weights():
     assert loss_weights([1.0, 2.0]) == pytest.approx([np.e / (1 + np.e), 1 / (1 + np.e)])
 
 
+def test_accuracies_that_are_all_zero_weigh_nothing():
+    assert accuracy_weights([0.0, 0.5]) == [0.0, 1.0]
+    with pytest.raises(StudyError, match="that of all of them is 0; train them longer"):
+        accuracy_weights([0.0, 0.0])
+
+
 def attention_by_hand(maps):
     return [
         (square := (image.astype(float) ** 2).mean(axis=0).ravel()) / np.linalg.norm(square)
@@ -213,6 +220,15 @@ def test_relations_of_embeddings_that_have_none_are_finite(rows):
     loss.backward()
     assert loss.isfinite()
     assert ours.grad.isfinite().all()
+
+
+def test_two_images_in_one_place_are_pulled_no_harder_than_others():
+    rows = drawn(N, 6)
+    rows[1] = rows[0]
+    ours = rows.clone().requires_grad_()
+    teacher = Answer(THEIRS, Record({}, drawn(N, 3, seed=2)))
+    Relational(25, 50)(evidence(OURS, teacher, record=Record({}, ours))).backward()
+    assert ours.grad.abs().max() < 100
 
 
 def exits_of(share=0.3, feature_weight=0.03):
