@@ -82,7 +82,8 @@ class TermSettings(Options):
             `confidence`.
         teachers: Each by name, file, registered model, or as a section; a word alone is one. Empty:
             those of the whole section.
-        temperature: Divides the logits of teacher and student; `auto` chooses it.
+        temperature: Divides the logits of teacher and student, at most 1000: beyond, the losses are
+            rounding errors; `auto` chooses it.
         weight: The term is multiplied by it; `auto` chooses it.
         warm_up: Share of the steps over which the weight rises from zero, linearly.
         target_weight: Of the true class against all others; for `decoupled`.
@@ -101,7 +102,7 @@ class TermSettings(Options):
     kind: str
     variant: str | None = None
     teachers: Annotated[tuple[TeacherOption, ...], Shorthand(lambda word: [word])] = ()
-    temperature: Annotated[float | str, OrAuto(Bound(gt=0))] | None = None
+    temperature: Annotated[float | str, OrAuto(Bound(gt=0, le=1000))] | None = None
     weight: Annotated[float | str, OrAuto(Bound(ge=0))] | None = None
     warm_up: Fraction | None = None
     target_weight: NonNegativeFloat | None = None
@@ -166,6 +167,13 @@ class TermSettings(Options):
         """Which options are to be chosen."""
         return tuple(name for name in ("temperature", "weight") if getattr(self, name) == AUTO)
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it is weighted so that nothing is learned from it."""
+        parts = (self.target_weight, self.non_target_weight)
+        relations = (self.distance_weight, self.angle_weight)
+        return self.weight == 0 or parts == (0, 0) or relations == (0, 0)
+
     def number(self, option: str) -> float:
         """An option that is a number by now."""
         value = getattr(self, option)
@@ -223,11 +231,24 @@ class DistillationSettings(Options):
         if self.unlabelled is not None:
             self._check_unlabelled()
         self._check_hard_weight()
+        if self.teachers and all(term.kind == "self" or term.teachers for term in self.terms):
+            raise ConfigError(
+                "teachers of the whole are for terms that name none, but every term here names its "
+                "own, or teaches itself and has no other teachers; leave them out"
+            )
+        if self.num_generations:
+            self.first_generation()  # refused now, not after the candidates
 
     def _check_teachers(self, term: TermSettings) -> None:
         if term.kind == "self":
             return
-        number = len(self.teachers_of(term))
+        named = self.teachers_of(term)
+        number = len(named)
+        if any(teacher in named[:index] for index, teacher in enumerate(named)):
+            raise ConfigError(
+                f"{term.title} names the same teacher twice, which would say the same twice; give "
+                "one of them another seed, or name another"
+            )
         if term.kind == "multi_teacher" and number < 2:
             raise ConfigError(
                 f"multi_teacher needs two teachers or more, got {number}; name them under "
@@ -259,6 +280,11 @@ class DistillationSettings(Options):
 
     def _check_hard_weight(self) -> None:
         term = self.terms[0]
+        if self.hard_weight == 0 and all(term.is_nothing for term in self.terms):
+            raise ConfigError(
+                "hard_weight is 0 and so are the weights of all terms, so nothing would be "
+                "learned; give one of them a weight"
+            )
         if self.hard_weight is not None or len(self.terms) > 1 or not term.is_answers:
             return
         if term.weight != AUTO and term.number("weight") > 1:

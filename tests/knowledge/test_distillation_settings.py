@@ -101,6 +101,17 @@ def test_teachers_are_files_registered_models_torchvisions_or_fixed_networks():
         ({"terms": []}, "at least one term"),
         ({"terms": [{"kind": "self"}] * 2}, "one term only; set num_generations"),
         ({"kind": "self", "auto_num_steps": 3}, "nothing is auto"),
+        ({"kind": "response", "temperature": 1e4, "teachers": ONE}, "less than or equal to 1000"),
+        ({"kind": "self", "teachers": ONE}, "no other teachers; leave them out"),
+        ({"kind": "multi_teacher", "teachers": ONE * 2}, "names the same teacher twice"),
+        (
+            {"kind": "response", "weight": 0, "teachers": ONE, "hard_weight": 0},
+            "nothing would be learned",
+        ),
+        (
+            [{"kind": "self"}, {"kind": "response", "weight": 2, "teachers": ONE}],
+            "set hard_weight too",
+        ),
         ({"kind": "response", "weight": 2, "teachers": ONE}, "set hard_weight too"),
         ({"kind": "self", "unlabelled": "x"}, "no teacher but itself"),
         (
