@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.data.transforms import resize_dataset
+from nas_proxy.errors import DivergedError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.knowledge.objective import KnowledgeObjective, make_objective
 from nas_proxy.knowledge.settings import DistillationSettings
@@ -41,6 +43,7 @@ class Lesson:
         val_accuracies: Of the teachers on the search-validation images; empty if nobody asks.
         val_losses: The same for their cross-entropy.
         num_unlabelled: Images without a label that are trained on.
+        unlabelled_id: Hash of their content; empty without any.
         teaching_seconds: What the training of the teachers cost.
     """
 
@@ -50,13 +53,21 @@ class Lesson:
     val_accuracies: tuple[float, ...] = ()
     val_losses: tuple[float, ...] = ()
     num_unlabelled: int = 0
+    unlabelled_id: str = ""
     teaching_seconds: float = 0.0
 
     @property
     def identity(self) -> str:
         """Hash of all that a student's weights depend on."""
-        teachers = [path.name for path in self.files]
-        return content_hash(asdict(self.settings), teachers, self.val_accuracies, self.val_losses)
+        return content_hash(
+            asdict(self.settings), self.sources, self.val_accuracies, self.val_losses
+        )
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """What the files and folders that the settings name hold, as JSON values."""
+        teachers = [path.stem for path in self.files]
+        return {"teachers": teachers, "unlabelled": self.unlabelled_id}
 
     def open(self, spec: DatasetSpec, device: torch.device) -> Teaching:
         """With the teachers on a device, for images that are normalised for `spec`.
@@ -103,11 +114,11 @@ def prepare_lesson(
     teachers = obtain_teachers(settings.all_teachers, moved, context)
     allowed, option = settings.allow_leakage, f"{section}.allow_leakage"
     found = check_leakage(teachers, splits, allow=allowed, option=option)
-    seen, num_unlabelled = [found[teacher.id] for teacher in teachers], 0
+    seen, num_unlabelled, unlabelled_id = [found[each.id] for each in teachers], 0, ""
     if settings.unlabelled is not None:
         images = read_unlabelled(Path(settings.unlabelled), splits.spec)
         seen.append(check_unlabelled(images, splits, allow=allowed, option=option))
-        num_unlabelled = len(images)
+        num_unlabelled, unlabelled_id = len(images), content_hash(images)
     files = tuple(folder / f"{teacher.id}.safetensors" for teacher in teachers)
     for teacher, path in zip(teachers, files, strict=True):
         if not path.is_file():
@@ -121,6 +132,7 @@ def prepare_lesson(
         val_accuracies=tuple(each.accuracy for each in measured),
         val_losses=tuple(each.loss for each in measured),
         num_unlabelled=num_unlabelled,
+        unlabelled_id=unlabelled_id,
         teaching_seconds=sum(teacher.train_seconds for teacher in teachers),
     )
 
@@ -135,7 +147,13 @@ def _measured(teacher: Teacher, splits: Splits, context: DistillContext) -> Meas
         labels=reduced.labels.to(context.device),
         spec=teacher.spec,  # a teacher of another study was trained with other statistics
     )
-    return measure(teacher.network, val, TrainSettings(num_steps=1, precision="float32"))
+    try:
+        return measure(teacher.network, val, TrainSettings(num_steps=1, precision="float32"))
+    except DivergedError as error:
+        raise DivergedError(
+            f"the teacher {teacher.description} answers with no finite number ({error}); name "
+            "another, or train it anew"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)

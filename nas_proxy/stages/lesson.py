@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nas_proxy.calibrate.settings import Recipe
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import DivergedError, StudyError
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.tuning import tune_lesson
+from nas_proxy.files import write_atomically
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.knowledge.lesson import Lesson, prepare_lesson
 from nas_proxy.knowledge.settings import DistillationSettings
+from nas_proxy.reproducibility import content_hash
 from nas_proxy.stages.context import StudyContext
 from nas_proxy.teach.training import read_teacher
 from nas_proxy.tracking.fetched_models import fetch_model
@@ -115,4 +118,28 @@ def _with_teachers(
                 folder=study.cache_folder / "models",
             ),
         )
-        return prepare_lesson(settings, study.splits, context, folder, section=section)
+        try:
+            lesson = prepare_lesson(settings, study.splits, context, folder, section=section)
+        except DivergedError as error:  # its sentence says what to change
+            raise StudyError(str(error)) from error
+    _check_unchanged(lesson, folder, section)
+    return lesson
+
+
+def _check_unchanged(lesson: Lesson, folder: Path, section: str) -> None:
+    """Refuse to go on with other teachers than the study's earlier trainings had.
+
+    A file may be replaced, and a registered alias moved, while the configuration stays the same.
+
+    Raises:
+        StudyError: If the teachers or the unlabelled images are others than those on record.
+    """
+    path = folder / f"{content_hash(asdict(lesson.settings))}.json"
+    if not path.is_file():
+        write_atomically(path, json.dumps(lesson.sources, indent=1))
+    elif json.loads(path.read_text()) != lesson.sources:
+        raise StudyError(
+            f"the teachers or the unlabelled images that {section} names are not what they were "
+            "when this study began to learn from them; put the earlier ones back, choose another "
+            f"study_name, or delete {path} and pass --force to repeat the stage"
+        )

@@ -269,6 +269,16 @@ def test_unlabelled_images_join_the_training(splits, tmp_path):
 
 
 @pytest.mark.usefixtures("cache")
+def test_other_unlabelled_images_make_another_lesson(splits, tmp_path):
+    def lesson(value):
+        Image.new("L", (8, 8), value).save(tmp_path / "image.png")
+        section = {"kind": "response", "teachers": ONE, "unlabelled": str(tmp_path)}
+        return prepare_lesson(READ(section), splits, DistillContext(), tmp_path / "teachers")
+
+    one, again, other = lesson(7), lesson(7), lesson(8)
+    assert one.identity == again.identity != other.identity
+
+
 def test_unlabelled_images_that_judge_are_refused(splits, tmp_path):
     write_images(tmp_path / "images", splits.test.images[:3])
     section = {"kind": "response", "teachers": ONE, "unlabelled": str(tmp_path / "images")}

@@ -118,6 +118,39 @@ def test_a_teacher_that_has_seen_the_judges_is_refused_unless_that_is_said(tmp_p
     assert "The teachers have seen" in (allowed.folder / "report.html").read_text()
 
 
+def test_a_replaced_teacher_does_not_go_on_with_the_work_of_another(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "teacher.safetensors"
+
+    def save_teacher(seed: int) -> None:
+        study = config(tmp_path, distillation={**RESPONSE, "teachers": [{**TEACHER, "seed": seed}]})
+        (settings,) = study.distillation.all_teachers
+        images = load_splits(study.data).search_train
+        context = DistillContext(device=torch.device("cpu"))
+        obtain_teacher(settings, images, context).save(file)
+
+    def study(num_trials: int) -> StudyConfig:
+        search = {**TINY["search"], "n_trials": num_trials}
+        section = {"kind": "response", "teachers": [str(file)]}
+        return config(tmp_path, distillation=section, search=search)
+
+    save_teacher(0)
+    run_pipeline(study(1), Quiet(), last="search")
+    save_teacher(1)
+    with pytest.raises(StudyError, match="not what they were when this study began to learn"):
+        run_pipeline(study(2), Quiet(), last="search")
+    save_teacher(0)
+    run_pipeline(study(2), Quiet(), last="search")
+
+
+def test_a_teacher_that_diverges_is_a_users_error(tmp_path: Path) -> None:
+    wild = {**TEACHER, "train": {**SHORT, "learning_rate": 1e9, "num_steps": 10}}
+    section = {"kind": "response", "teachers": [wild]}
+    with pytest.raises(StudyError, match=r"diverged: .*lower its train\.learning_rate"):
+        run_pipeline(config(tmp_path, distillation=section), Quiet(), last="search")
+
+
 def test_whitened_images_have_no_teachers(tmp_path: Path) -> None:
     whitened = {"name": "kernel_ridge", "images_per_class": 1, "num_steps": 2, "network_width": 4}
     with pytest.raises(StudyError, match="ZCA-whitened"):
