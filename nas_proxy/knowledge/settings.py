@@ -265,6 +265,8 @@ class DistillationSettings(Options):
             )
 
     def _check_unlabelled(self) -> None:
+        if not self.unlabelled:
+            raise ConfigError("unlabelled names no folder; name one, or leave it out")
         kinds = {term.kind for term in self.terms}
         if kinds == {"self"}:
             raise ConfigError(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nas_proxy.data.content import image_hashes
 from nas_proxy.data.transforms import resize_dataset
-from nas_proxy.errors import ConfigError, DivergedError, did_you_mean
+from nas_proxy.errors import ConfigError, DivergedError, ProxyFileError, did_you_mean
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.base import Network
@@ -85,6 +85,10 @@ def _read(checkpoint: str, dataset: ImageDataset, context: DistillContext) -> Te
         path = context.fetch_model(checkpoint)
     else:
         path = Path(checkpoint).expanduser()
+        if not path.is_file():
+            raise ProxyFileError(
+                f"the teacher file {path} does not exist; name one that does, or a network to train"
+            )
     if is_model_file(path):
         return teacher_of_model(path, dataset)
     return read_teacher(path).for_images_of(dataset.spec)

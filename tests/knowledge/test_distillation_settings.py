@@ -118,6 +118,7 @@ def test_teachers_are_files_registered_models_torchvisions_or_fixed_networks():
             {"kind": "response", "variant": "decoupled", "unlabelled": "x", "teachers": ONE},
             "looks at the true class",
         ),
+        ({"kind": "response", "unlabelled": "", "teachers": ONE}, "unlabelled names no folder"),
         ({"kind": "self", "wieght": 1}, "did you mean 'weight'?"),
         ({"terms": [{"kind": "self"}], "hrd_weight": 1}, "did you mean 'hard_weight'?"),
         (3, "should be a dictionary"),

@@ -305,7 +305,9 @@ def test_a_checkpoint_of_other_classes_or_sizes_is_refused(checkpoint, options, 
 
 def test_a_missing_or_damaged_checkpoint_is_refused(tmp_path, checkpoint):
     missing = tmp_path / "none.safetensors"
-    with pytest.raises(ProxyFileError, match=f"the teacher file {missing} does not exist"):
+    with pytest.raises(
+        ProxyFileError, match=f"the teacher file {missing} does not exist; name one"
+    ):
         teach(checkpoint=str(missing))
     checkpoint.write_bytes(checkpoint.read_bytes()[:500])
     with pytest.raises(ProxyFileError, match="truncated or damaged"):
