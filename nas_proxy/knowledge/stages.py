@@ -103,11 +103,11 @@ def examine(network: nn.Module, image_shape: tuple[int, int, int], name: str) ->
         image_shape: Of images that it accepts, `(c, h, w)`.
         name: What it is called in messages.
     """
-    passes: list[tuple[nn.Module, Tensor, Tensor]] = []
+    passes: list[tuple[nn.Module, Tensor]] = []
 
     def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if isinstance(output, Tensor) and inputs and isinstance(inputs[0], Tensor):
-            passes.append((module, inputs[0], output))
+        if isinstance(output, Tensor):
+            passes.append((module, output))
 
     hooks = [module.register_forward_hook(keep) for module in network.modules()]
     try:
@@ -117,9 +117,9 @@ def examine(network: nn.Module, image_shape: tuple[int, int, int], name: str) ->
     finally:
         for hook in hooks:
             hook.remove()
-    places = _places(network, [module for module, _, _ in passes])
+    places = _places(network, [module for module, _ in passes])
     stages: dict[int, Stage] = {}
-    for place, (_, _, output) in zip(places, passes, strict=True):
+    for place, (_, output) in zip(places, passes, strict=True):
         octave = _octave(output, image_shape)
         # What is enlarged again after the last reduction holds nothing new.
         if octave is not None and octave >= max(stages, default=octave):
@@ -178,7 +178,7 @@ class Recorder:
         for name, module in network.named_modules():
             if name in watched:
                 keeper = self._keeper(name, watched[name])
-                self._hooks.append(module.register_forward_hook(keeper))
+                self._hooks.append(module.register_forward_hook(keeper, with_kwargs=True))
 
     def take(self) -> Record:
         """What the last pass computed; it is forgotten here.
@@ -222,8 +222,10 @@ class Recorder:
             self._kept.setdefault(what, []).append(part)
 
     def _keeper(self, name: str, num_uses: int) -> Any:
-        def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            if self._network.training != self._training:
+        def keep(
+            module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
+        ) -> None:
+            if self._network.training != self._training or not isinstance(output, Tensor):
                 return
             # A network that takes a large batch in parts begins again with each of them.
             place = Place(name, self._uses[name] % num_uses, num_uses)
@@ -231,7 +233,7 @@ class Recorder:
             if place in self._stages:
                 self._keep(self._stages[place], output.float())
             if place == self._embedding_place:
-                self._keep(place, as_embedding(inputs[0]))
+                self._keep(place, as_embedding([*inputs, *named.values()][0]))
 
         return keep
 
@@ -270,11 +272,11 @@ def _octave(output: Tensor, image_shape: tuple[int, int, int]) -> int | None:
 
 
 def _embedding(
-    places: Sequence[Place], passes: Sequence[tuple[nn.Module, Tensor, Tensor]], logits: Tensor
+    places: Sequence[Place], passes: Sequence[tuple[nn.Module, Tensor]], logits: Tensor
 ) -> Place | None:
     """The layer that gives the logits, or else the last one with as many outputs as classes."""
     found = None
-    for place, (module, _, output) in zip(places, passes, strict=True):
+    for place, (module, output) in zip(places, passes, strict=True):
         if not isinstance(module, nn.Linear | nn.Conv2d):
             continue
         if is_same(output, logits):

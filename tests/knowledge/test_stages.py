@@ -155,6 +155,23 @@ def test_a_network_that_takes_a_batch_in_parts_is_recorded_as_a_whole():
         torch.testing.assert_close(in_parts.maps[stage], whole.maps[stage])
 
 
+def test_layers_that_are_given_their_input_by_name_are_seen():
+    class ByName(Functional):
+        def forward(self, images):
+            maps = self.first(input=images).relu()
+            return self.heads[0](input=maps.mean(dim=(2, 3)))
+
+    network = ByName().eval()
+    anatomy = examine(network, SHAPE, "it")
+    assert sides(anatomy) == [8]
+    assert anatomy.embedding == Place("heads.0", 0)
+    recorder = Recorder(network, anatomy.stages, anatomy.embedding, training=False)
+    images = torch.randn(4, *SHAPE)
+    network(images)
+    features = network.first(images).relu().mean(dim=(2, 3))
+    torch.testing.assert_close(recorder.take().embedding, features)
+
+
 def test_a_map_for_each_patch_of_an_image_is_no_stage():
     class Patches(nn.Module):
         def __init__(self):
