@@ -154,7 +154,14 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
             inner = f"{path}.{key}" if path else key
             found += differences(old.get(key, _MISSING), new.get(key, _MISSING), inner)
         return found[:5]
+    if _are_sections(old) and _are_sections(new) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [each for at, pair in pairs for each in differences(*pair, f"{path}[{at}]")][:5]
     return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def _are_sections(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
 def _short(value: Any) -> str:

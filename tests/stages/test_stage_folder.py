@@ -274,3 +274,11 @@ def test_every_changed_entry_is_listed_up_to_five(old, data):
 def test_long_values_are_cut():
     (line,) = differences({"text": "x" * 100}, {"text": "y" * 40})
     assert line == f"text: {'x' * 37}... -> {'y' * 40}"
+
+
+def test_a_difference_within_a_list_of_sections_is_found_where_it_is():
+    old = {"terms": [{"kind": "self"}, {"kind": "response", "temperature": 4.0}]}
+    new = {"terms": [{"kind": "self"}, {"kind": "response", "temperature": 2.0}]}
+    assert differences(old, new) == ["terms[1].temperature: 4.0 -> 2.0"]
+    (line,) = differences(old, {"terms": old["terms"][:1]})
+    assert line.startswith("terms: [")
