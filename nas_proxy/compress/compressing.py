@@ -23,6 +23,7 @@ from nas_proxy.compress.quantisation import (
     quantise,
 )
 from nas_proxy.compress.settings import CompressSettings, in_order, variant_name
+from nas_proxy.errors import CompressionError, DivergedError, NasProxyError
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import train
 from nas_proxy.train.measuring import num_parts, recalibrate_norms
@@ -75,6 +76,7 @@ def compress(
     folder: Path,
     seed: int,
     make_objective: ObjectiveFactory | None = None,
+    on_failure: Callable[[str, NasProxyError], None] | None = None,
 ) -> tuple[CompressedModel, ...]:
     """Make every variant of `settings`, and measure it beside the network as it came.
 
@@ -91,13 +93,16 @@ def compress(
         seed: Of batches and augmentation.
         make_objective: What fine-tuning minimises in variants with `distillation`. Of a network
             that is trained in int8 it can read logits alone: its stages are not there to hook.
+        on_failure: Told the name of each variant that cannot be made, and why; the others are
+            made. None: the first one is raised.
 
     Returns:
         The network as it came under the name `float32`, then the variants in their order.
 
     Raises:
         CompressionError: If the network cannot be changed or exported so; the message says where.
-        DivergedError: If the loss of a fine-tuning is not finite.
+            With `on_failure` only if it cannot be exported as it came.
+        DivergedError: If the loss of a fine-tuning is not finite; never with `on_failure`.
         StudyError: If a saved state is damaged or belongs to other work.
         OSError: If the folder cannot be written or the disk is full.
     """
@@ -111,7 +116,12 @@ def compress(
     models = [_finished(UNCOMPRESSED, maker.unchanged(network), search_val, maker)]
     for variant in settings.variants:
         name = variant_name(variant)
-        models.append(_finished(name, maker.make(network, variant), search_val, maker))
+        try:
+            models.append(_finished(name, maker.make(network, variant), search_val, maker))
+        except (CompressionError, DivergedError) as error:
+            if on_failure is None:
+                raise
+            on_failure(name, error)
     maker.forget_states()
     return tuple(models)
 

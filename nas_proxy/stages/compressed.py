@@ -11,7 +11,7 @@ from torch import nn
 
 from nas_proxy.compress.settings import CompressSettings
 from nas_proxy.data.transforms import resize_dataset
-from nas_proxy.errors import CompressionError, DivergedError
+from nas_proxy.errors import CompressionError, NasProxyError
 from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.retrain.statistics import over_images
@@ -25,7 +25,8 @@ def compressed(
 ) -> dict[str, Any]:
     """Make the versions of `network` in the folder `path`, and meet the test images with each once.
 
-    A finished folder is read, so a study that was killed later measures nothing again.
+    A variant that cannot be made costs nothing but itself. A finished folder is read, so a study
+    that was killed later measures nothing again.
 
     Args:
         study: Whose images are used.
@@ -35,7 +36,7 @@ def compressed(
         path: Gets an ONNX file for each version, and `compressed.json`.
 
     Returns:
-        `versions`, a row of figures for each, and `reason`, why there are none, else empty.
+        `versions`, a row of figures for each, and `reason`, why any are missing, else empty.
     """
     # torchao and ONNX take seconds to import, which a study without this section need not wait for.
     from nas_proxy.compress.compressing import compress
@@ -45,7 +46,8 @@ def compressed(
     finished = path / "compressed.json"
     if finished.is_file():
         found: dict[str, Any] = json.loads(finished.read_text())
-        return found
+        if all((path / version["file"]).is_file() for version in found["versions"]):
+            return found
     splits = study.splits
     search_train = resize_dataset(splits.search_train, image_size)
     training_set = TrainingSet.of(
@@ -57,7 +59,12 @@ def compressed(
     )
     test = resize_dataset(splits.test, image_size)
     path.mkdir(parents=True, exist_ok=True)
-    reason, rows = "", []
+    reasons: list[str] = []
+    rows = []
+
+    def leave_out(name: str, error: NasProxyError) -> None:
+        reasons.append(f"{name}: {error}")
+
     try:
         models = compress(
             network,
@@ -67,10 +74,10 @@ def compressed(
             folder=path,
             seed=derive_seed("compress", study.seed) % 2**31,
             make_objective=DistilFromItself(network, training_set),
+            on_failure=leave_out,
         )
-    except (CompressionError, DivergedError) as error:
-        reason = str(error)
-        study.display.say(f"compress: {reason}; the model files are complete without it")
+    except CompressionError as error:
+        reasons.append(str(error))
     else:
         for model in models:  # made, all of them: nothing is chosen after this
             right = measure(model.runtime, test, EXACT).confusion
@@ -82,6 +89,8 @@ def compressed(
                     "file": str(model.onnx.relative_to(path)),
                 }
             )
-    result = {"versions": rows, "reason": reason}
+    for reason in reasons:
+        study.display.say(f"compress: {reason}; the model files are complete without it")
+    result = {"versions": rows, "reason": "; ".join(reasons)}
     write_atomically(finished, json.dumps(result, indent=1))
     return result

@@ -23,7 +23,7 @@ from nas_proxy.train.objective import Objective
 PRUNE, QAT = "structured_pruning", "quantisation_aware_training"
 
 
-def run(folder, *variants, network=None, make_objective=None, **options):
+def run(folder, *variants, network=None, make_objective=None, on_failure=None, **options):
     val = digits().search_val
     return compress(
         network or trained(),
@@ -33,6 +33,7 @@ def run(folder, *variants, network=None, make_objective=None, **options):
         folder=folder,
         seed=0,
         make_objective=make_objective,
+        on_failure=on_failure,
     )
 
 
@@ -144,6 +145,21 @@ def test_a_network_that_cannot_be_compressed_keeps_what_was_written(tmp_path) ->
     with pytest.raises(CompressionError, match="finds no channel to take out"):
         run(tmp_path, (PRUNE,), network=network)
     assert [path.name for path in tmp_path.iterdir()] == ["float32.onnx"]
+
+
+@pytest.mark.usefixtures("without_files")
+def test_a_variant_that_cannot_be_made_leaves_the_others(tmp_path) -> None:
+    network, failures = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), {}
+    models = run(
+        tmp_path,
+        (PRUNE,),
+        ("unstructured_pruning",),
+        network=network,
+        on_failure=lambda name, error: failures.update({name: str(error)}),
+    )
+    assert [model.name for model in models] == [UNCOMPRESSED, "unstructured_pruning"]
+    assert list(failures) == [PRUNE]
+    assert "finds no channel to take out" in failures[PRUNE]
 
 
 def test_a_file_that_answers_otherwise_is_refused_or_said(caplog) -> None:

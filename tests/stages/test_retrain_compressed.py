@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from helpers_display import Quiet
 from helpers_retrain import TINY, read
 
@@ -16,6 +18,7 @@ from nas_proxy.config import check_config
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import CompressionError
 from nas_proxy.pipeline import run_pipeline
+from nas_proxy.stages import retrain
 from nas_proxy.tracking.runs import RunLog
 from nas_proxy.types import ImageDataset
 
@@ -89,3 +92,24 @@ def test_what_cannot_be_compressed_costs_nothing_else(
     assert found == {"versions": [], "reason": "the layer body.3 cannot be quantised"}
     assert (study.folder / "retrain" / "champion" / "model.safetensors").is_file()
     assert any("body.3" in line for line in display.said)
+
+
+def test_a_variant_that_cannot_be_made_is_said_beside_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_float32(*arguments: Any, folder: Path, on_failure: Any, **options: Any) -> Any:
+        onnx = folder / "float32.onnx"
+        onnx.write_bytes(b"a model")
+        on_failure("structured_pruning", CompressionError("no channel can be followed"))
+        runtime = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        row = SimpleNamespace(to_json=lambda: {"name": "float32", "train_seconds": 0.0})
+        return (SimpleNamespace(runtime=runtime, row=row, onnx=onnx),)
+
+    monkeypatch.setattr(compressing, "compress", only_float32)
+    monkeypatch.setattr(retrain, "log_compressed", lambda *arguments: None)
+    study, display = config(tmp_path), Quiet()
+    run_pipeline(study, display, last="retrain")
+    found = read(study.folder / "retrain", "retrain.json")["compressed"]
+    assert [version["name"] for version in found["versions"]] == ["float32"]
+    assert found["reason"] == "structured_pruning: no channel can be followed"
+    assert any("no channel can be followed" in line for line in display.said)
