@@ -43,6 +43,7 @@ _USERS_ERRNOS = {
     errno.EROFS: "the file system is read-only",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a file is in the way",
+    errno.EISDIR: "a folder is in the way",
 }
 
 
@@ -357,7 +358,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
     cause: BaseException | None = error
     while cause is not None:  # a library may have wrapped the system's error
         if isinstance(cause, OSError) and cause.errno in _USERS_ERRNOS:
-            where = f" at {cause.filename}" if cause.filename else ""
+            place = cause.filename2 or cause.filename  # of a file that was to be renamed: as what
+            where = f" at {place}" if place else ""
             return (
                 f"{_USERS_ERRNOS[cause.errno]}{where}; nothing that was finished is lost: mend it "
                 "or set results to another folder, and the same command continues",

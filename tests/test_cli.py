@@ -209,6 +209,12 @@ def test_two_processes_do_not_share_a_study(nas_proxy, tmp_path: Path) -> None:
     assert nas_proxy("distill", "tiny.yaml").status == 0
 
 
+def test_a_folder_where_a_file_goes_is_said(nas_proxy, tmp_path: Path) -> None:
+    (tmp_path / "results" / "tiny" / "config.yaml").mkdir(parents=True)
+    outcome = nas_proxy("distill", "tiny.yaml")
+    assert_one_sentence(outcome, "a folder is in the way at results/tiny/config.yaml;")
+
+
 def test_a_full_disk_loses_nothing(
     nas_proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,14 +74,21 @@ class StageFolder:
                 "choose another study_name, or pass --force to discard it and repeat the stage"
             )
         enough = (self._goal or 0) <= (record["goal"] or 0)
-        if record["finished"] and enough and record.get("terms", {}) == self._terms:
+        whole = all((self.path / name).is_file() for name in record.get("results", ()))
+        if record["finished"] and enough and whole and record.get("terms", {}) == self._terms:
             return False
         self._write(finished=False)
         return True
 
-    def finish(self) -> None:
-        """Record that the result is complete."""
-        self._write(finished=True)
+    def finish(self, *results: Path) -> None:
+        """Record that the result is complete.
+
+        Args:
+            results: Files of the folder that it consists of: where one is missing later, the stage
+                runs again, with what is left.
+        """
+        names = sorted(path.relative_to(self.path).as_posix() for path in results)
+        self._write(finished=True, results=names)
 
     def _record(self) -> dict[str, Any] | None:
         path = self.path / _RECORD
@@ -96,12 +103,13 @@ class StageFolder:
             ) from error
         return record
 
-    def _write(self, *, finished: bool) -> None:
+    def _write(self, *, finished: bool, results: Sequence[str] = ()) -> None:
         record = {
             "finished": finished,
             "goal": self._goal,
             "terms": self._terms,
             "inputs": self._inputs,
+            **({"results": list(results)} if results else {}),
         }
         write_atomically(self.path / _RECORD, json.dumps(record, indent=1))
 

@@ -50,6 +50,12 @@ from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation
 
 VERSION = 1
+_RESULTS = (
+    "retrain*",
+    "champion/*",
+    "runner_up_*/*",
+    "compressed/*",
+)  # what a user takes from here
 
 
 def run_retrain(study: StudyContext, *, force: bool) -> None:
@@ -65,7 +71,8 @@ def run_retrain(study: StudyContext, *, force: bool) -> None:
         return
     result = retraining.run()
     write_atomically(result_file, json.dumps(result, indent=1, allow_nan=False))
-    retraining.folder.finish()
+    made = (each for pattern in _RESULTS for each in retraining.folder.path.glob(pattern))
+    retraining.folder.finish(*filter(Path.is_file, made))
     study.display.say(f"retrain: {result['verdict']}")
     study.display.say(f"model: {(retraining.folder.path / 'champion').resolve()}")
 

@@ -227,7 +227,7 @@ def _finish(
             best_so_far = value
             study.tracker.study.metrics({"best_score": value}, step=number)
     study.tracker.study.metrics({"pareto_front_size": len(front)})
-    folder.finish()
+    folder.finish(folder.path / "search.json")
     _say(study, outcome, best, front)
 
 

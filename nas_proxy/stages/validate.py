@@ -59,14 +59,11 @@ def run_validate(study: StudyContext, *, force: bool) -> None:
         study.display.say("validate: finished already")
         return
     report, points = validation.run()
-    write_atomically(
-        validation.folder.path / "points.json", json.dumps(points, indent=1, allow_nan=False)
-    )
-    write_atomically(
-        validation.folder.path / "rank_report.json",
-        json.dumps(report.to_json(), indent=1, allow_nan=False),
-    )
-    validation.folder.finish()
+    files = {"points.json": points, "rank_report.json": report.to_json()}
+    for name, content in files.items():
+        path = validation.folder.path / name
+        write_atomically(path, json.dumps(content, indent=1, allow_nan=False))
+    validation.folder.finish(*map(validation.folder.path.joinpath, files))
     study.display.say(f"validate: {report.verdict}")
 
 

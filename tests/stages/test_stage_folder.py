@@ -62,6 +62,20 @@ def test_an_interrupted_stage_runs_again_with_what_it_left(tmp_path):
     assert (folder.path / "checkpoint").read_text() == "half"
 
 
+def test_a_stage_that_lost_a_result_runs_again_with_what_is_left(tmp_path):
+    folder = stage(tmp_path)
+    folder.open(force=False)
+    results = [folder.path / "model", folder.path / "champion" / "card"]
+    results[1].parent.mkdir()
+    for file in results:
+        file.write_text("made")
+    folder.finish(*results)
+    assert not stage(tmp_path).open(force=False)
+    results[1].unlink()
+    assert stage(tmp_path).open(force=False)
+    assert results[0].read_text() == "made"
+
+
 def test_a_mistake_before_any_work_leaves_the_folder_to_whoever_mends_it(tmp_path):
     first, mended = stage(tmp_path), stage(tmp_path, seed=1)
 
