@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
-from torch import nn
+from torch import Tensor, nn
 
 from nas_proxy.checkpoint import Checkpointer
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import EvaluationError, StudyError
 from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import content_hash
+from nas_proxy.train.measuring import evaluating
 from nas_proxy.types import Architecture
+
+_TOLERANCE = 1e-3  # of the largest logit: layouts of memory round otherwise
 
 
 @dataclass(frozen=True)
@@ -76,3 +80,27 @@ class KeptTraining:
                 f"the trained weights {self.weights_file} are missing or damaged ({reason}); pass "
                 "--force to train anew"
             ) from error
+
+    def verify(self, network: nn.Module, fresh: nn.Module, images: Tensor) -> None:
+        """Make sure that the weights alone bring a network back: it is what will be used.
+
+        Args:
+            network: The trained one, whose weights were kept.
+            fresh: Another of its architecture with other weights, which are replaced.
+            images: Normalised, `(n, c, h, w)`, on the device of both.
+
+        Raises:
+            EvaluationError: If it answers otherwise: a part of it is drawn when it is built, and
+                is neither a parameter nor a buffer that is saved.
+            StudyError: As `restore`.
+        """
+        self.restore(fresh)
+        with torch.no_grad(), evaluating(network), evaluating(fresh):
+            expected, found = network(images), fresh(images)
+        difference, largest = (float(x.abs().max()) for x in (found - expected, expected))
+        if not difference <= _TOLERANCE * max(1.0, largest):
+            raise EvaluationError(
+                "its weights do not bring the trained network back: a logit differs by "
+                f"{difference:.2g}; what its search space draws when it builds a network has to be "
+                "a parameter or a persistent buffer"
+            )

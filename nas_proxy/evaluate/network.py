@@ -22,6 +22,8 @@ from nas_proxy.train.phases import Phase, num_steps_of
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, Status
 
+_NUM_VERIFIED = 8  # images on which kept weights have to give the network's own answers
+
 
 @dataclass(frozen=True, eq=False)
 class NetworkEvaluator:
@@ -156,6 +158,10 @@ class NetworkEvaluator:
             signals, measured = watch.finish(result)
         if kept is not None:
             kept.save(network)
+            with isolated_rng(derive_seed("restored", seed)):
+                fresh = space.build(architecture, spec).to(self.device)
+            shown = torch.arange(min(_NUM_VERIFIED, len(training_set)), device=self.device)
+            kept.verify(network, fresh, training_set.batch(shown)[0])
         signals["train_seconds"] = seconds + result.train_seconds
         signals["images_seen"] = float(result.images_seen)
         return signals, result, measured.confusion

@@ -189,6 +189,22 @@ def check_weights(space: SearchSpace, num_samples: int) -> None:
         )
 
 
+def check_state(space: SearchSpace, num_samples: int) -> None:
+    """Weights alone bring a network back: files of models and teachers hold nothing else."""
+    images = torch.randn(_BATCH_SIZE, *_small_spec().image_shape, generator=make_generator(0))
+    for architecture in _samples(space, min(2, num_samples)):
+        first, other = (_build(space, architecture, _small_spec(), seed=seed) for seed in (1, 2))
+        with blame(f"{space.name}: {architecture.genotype_json} does not take weights back"):
+            other.load_state_dict(first.state_dict())
+            with torch.no_grad():
+                expected, found = first.eval()(images), other.eval()(images)
+        require(
+            torch.allclose(found, expected, atol=1e-4),
+            f"{space.name}: with the weights of another, {architecture.genotype_json} answers "
+            "otherwise: make what build() draws parameters or persistent buffers",
+        )
+
+
 def check_pickling(space: SearchSpace, num_samples: int) -> None:
     """The space survives pickling: worker processes receive it so."""
     with blame(f"{space.name}: the space cannot be pickled"):
@@ -262,6 +278,7 @@ SPACE_CHECKS: tuple[Callable[[SearchSpace, int], None], ...] = (
     check_training_small,
     check_training_large,
     check_weights,
+    check_state,
     check_pickling,
     check_fidelity_options,
     check_string_form,

@@ -42,6 +42,18 @@ class BuildWith(ConvNetSpace):
         return self.alter(network) or network
 
 
+class Drawn(nn.Module):
+    """Holds something that is drawn when it is built, and that no file of weights has."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.shift = torch.rand(())
+
+    def forward(self, images):
+        return self.network(images) + self.shift
+
+
 def scaled(factor):
     def alter(self, network):
         for weight in network.parameters():
@@ -141,6 +153,9 @@ SPACES = {
             ),
             "cannot be trained",
         ),
+    ],
+    "check_state": [
+        (subclass(BuildWith, alter=lambda self, network: Drawn(network)), "persistent buffers"),
     ],
     "check_weights": [
         (subclass(BuildWith, alter=lambda s, n: scaled(next(COUNTER))(s, n)), "an equal seed"),

@@ -183,3 +183,22 @@ def test_weights_that_are_missing_or_of_another_network_are_said(tmp_path: Path)
     keep_network(narrow, load_splits(factory.data).spec)
     with pytest.raises(StudyError, match="are missing or damaged .*size mismatch"):
         factory.build().evaluate(ARCHITECTURE, SEED)
+
+
+class Drawn(nn.Module):
+    """Holds something that is drawn when it is built, and that no file of weights has."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("scale", torch.rand(()), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network(images) * self.scale  # type: ignore[no-any-return]
+
+
+def test_a_network_that_its_weights_do_not_bring_back_is_refused(tmp_path: Path) -> None:
+    made = evaluator(lambda space, spec: Drawn(small_net(space, spec)), train_settings=TRAIN)
+    assert made.evaluate(ARCHITECTURE, SEED).complete  # nobody uses its weights
+    found = replace(made, keep=tmp_path).evaluate(ARCHITECTURE, SEED)
+    assert "do not bring the trained network back" in found.reason
