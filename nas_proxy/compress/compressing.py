@@ -131,6 +131,7 @@ class _Made:
     network: nn.Module
     num_parameters: int
     train_seconds: float
+    paid_seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,16 +145,16 @@ class _Maker:
     seed: int
     key: str
     make_objective: ObjectiveFactory | None
-    checkpoints: list[Checkpointer] = field(default_factory=list)
+    checkpoints: dict[str, Checkpointer] = field(default_factory=dict)
 
     def unchanged(self, network: nn.Module) -> _Made:
         """The network as it came."""
-        return _Made(copy.deepcopy(network), num_parameters(network), 0.0)
+        return _Made(copy.deepcopy(network), num_parameters(network), 0.0, 0.0)
 
     def make(self, network: nn.Module, variant: Sequence[str]) -> _Made:
         """Apply the methods of a variant in their order to a copy."""
         student = copy.deepcopy(network)
-        seconds = 0.0
+        seconds, paid = 0.0, 0.0
         methods = [method for method in in_order(variant) if method != "distillation"]
         for number, method in enumerate(methods, start=1):
             # What int8 rounds to zero is no pruned weight: it is counted before.
@@ -162,12 +163,13 @@ class _Maker:
             if method != "post_training_quantisation":
                 zeros_stay = "unstructured_pruning" in methods[:number]
                 with holding_zeros(student) if zeros_stay else nullcontext():
-                    seconds += self._fine_tune(student, methods[:number], variant)
+                    took, is_new = self._fine_tune(student, methods[:number], variant)
+                    seconds, paid = seconds + took, paid + is_new * took
         if isinstance(student, QuantisedTraining):
             student = finish_training(student)
         if not isinstance(student, QuantisedNetwork):
             remaining = num_parameters(student)
-        return _Made(student, remaining, seconds)
+        return _Made(student, remaining, seconds, paid)
 
     def _changed(self, student: nn.Module, method: str) -> nn.Module:
         """The network after one method, before it is trained again; it may be another object."""
@@ -182,8 +184,14 @@ class _Maker:
             return prepare_training(student, batches)
         return student
 
-    def _fine_tune(self, student: nn.Module, done: Sequence[str], variant: Sequence[str]) -> float:
-        """Train `student` in place after the methods `done` of `variant`; returns the seconds."""
+    def _fine_tune(
+        self, student: nn.Module, done: Sequence[str], variant: Sequence[str]
+    ) -> tuple[float, bool]:
+        """Train `student` in place after the methods `done` of `variant`.
+
+        Returns:
+            The seconds, and whether no variant before this one had begun in the same way.
+        """
         distils = "distillation" in variant
         name = variant_name([*done, "distillation"] if distils else done)
         settings = self.fine_tuning
@@ -200,7 +208,8 @@ class _Maker:
             "compression",
             "compress",
         )
-        self.checkpoints.append(checkpoint)
+        is_new = name not in self.checkpoints
+        self.checkpoints[name] = checkpoint
         seed = derive_seed(self.seed, "compress", name)
         generator = make_generator(seed, self.training_set.images.device)
         with isolated_rng(seed), self._objective(student, settings, distils) as objective:
@@ -215,7 +224,7 @@ class _Maker:
         if settings.norm_statistics == "recalibrated":
             recalibrate_norms(student, self.training_set, settings, generator)
         student.eval()
-        return result.train_seconds
+        return result.train_seconds, is_new
 
     def _objective(
         self, student: nn.Module, settings: TrainSettings, distils: bool
@@ -236,7 +245,7 @@ class _Maker:
 
     def forget_states(self) -> None:
         """Remove the states of all trainings."""
-        for checkpoint in self.checkpoints:
+        for checkpoint in self.checkpoints.values():
             checkpoint.remove()
 
 
@@ -252,6 +261,7 @@ def _finished(name: str, made: _Made, search_val: ImageDataset, maker: _Maker) -
         name=name,
         num_parameters=made.num_parameters,
         train_seconds=made.train_seconds,
+        paid_seconds=made.paid_seconds,
         **compare(runtime, network, search_val, name),
         **measure_file(path, runtime, search_val),
     )

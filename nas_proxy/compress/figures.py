@@ -57,6 +57,7 @@ class CompressionRow:
         largest_difference: Of a logit of the file from the one in torch, on the same images.
         largest_logit: The largest magnitude of a logit in torch there, to compare with.
         train_seconds: Fine-tuning, all steps together.
+        paid_seconds: The part of it that no version before this one had paid for already.
     """
 
     name: str
@@ -70,6 +71,7 @@ class CompressionRow:
     largest_difference: float
     largest_logit: float
     train_seconds: float
+    paid_seconds: float
 
     def to_json(self) -> dict[str, Any]:
         """A JSON mapping with the attributes' names."""

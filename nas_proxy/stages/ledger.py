@@ -57,8 +57,10 @@ def _compressing(study: StudyContext) -> list[dict[str, Any]]:
     made = study.config.folder / "retrain" / "compressed" / "compressed.json"
     if not made.is_file():
         return []
-    trained = [v["train_seconds"] for v in json.loads(made.read_text())["versions"]]
-    trained = [seconds for seconds in trained if seconds]
+    versions = json.loads(made.read_text())["versions"]
+    # What an earlier release wrote has no `paid_seconds`.
+    paid = [version.get("paid_seconds", version["train_seconds"]) for version in versions]
+    trained = [seconds for seconds in paid if seconds]
     what = "retrain: fine-tuning smaller versions"
     return [{"what": what, "count": len(trained), "seconds": sum(trained)}] if trained else []
 

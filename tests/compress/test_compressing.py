@@ -60,7 +60,7 @@ def without_files(monkeypatch):
     """Neither written nor measured: that takes seconds for each version."""
 
     def finished(name, made, search_val, maker):
-        return SimpleNamespace(name=name, network=made.network)
+        return SimpleNamespace(name=name, network=made.network, made=made)
 
     monkeypatch.setattr(compressing, "_finished", finished)
 
@@ -104,6 +104,10 @@ def test_a_killed_call_continues_to_the_identical_result(tmp_path, monkeypatch) 
     whole, killed, rest = [], [], []
     expected = run(tmp_path / "whole", *variants, make_objective=counted(whole))
     assert len(whole) == 2 * SHORT.num_steps  # what both begin with is trained once
+    _, first, second = (model.made for model in expected)
+    assert first.paid_seconds == first.train_seconds > 0
+    # ... and paid for once.
+    assert 0 < second.paid_seconds < second.train_seconds
     folder = tmp_path / "killed"
     with pytest.raises(KeyboardInterrupt):
         run(folder, *variants, make_objective=counted(killed, SHORT.num_steps + 3))
