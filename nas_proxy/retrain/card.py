@@ -37,6 +37,7 @@ class ModelCard:
         files: What was written, and what is missing.
         created: When.
         versions: Of the libraries.
+        distillation: What it learned beside the labels, as the report has it; None: nothing.
     """
 
     study_name: str
@@ -57,6 +58,7 @@ class ModelCard:
     files: Sequence[ExportedFile]
     created: str
     versions: Mapping[str, str]
+    distillation: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values with the attributes' names."""
@@ -79,8 +81,9 @@ class ModelCard:
             "Test accuracy": f"{percent(self.test_accuracy)} on {self.num_test_images:,} images of "
             f"{spec.name} (95 % interval over images)",
             "All its trainings": self._seeds(),
-            "Search-validation accuracy": f"{100 * self.val_accuracy:.1f} %; it chose this "
-            "training among the seeds, so it flatters",
+            "Search-validation accuracy": f"{100 * self.val_accuracy:.1f} %; these images chose "
+            "what is exported, so it flatters",
+            **self._lesson(),
             "Parameters": f"{self.num_params:,}",
             "FLOPs": f"{self.flops:,} for one image",
             **{f"Latency on {each.device}": _latency(each) for each in self.latencies},
@@ -104,6 +107,21 @@ class ModelCard:
             f"{percent(self.over_seeds_interval)} over {len(self.over_seeds.values)} seeds "
             f"{error}: {values}"
         )
+
+    def _lesson(self) -> dict[str, str]:
+        """What it learned beside the labels, and what that says of its accuracy."""
+        if self.distillation is None:
+            return {}
+        taught = ", ".join(self.distillation["terms"])
+        teachers = [each["description"] for each in self.distillation["teachers"]]
+        rows = {"Distillation": f"{taught}, from {'; '.join(teachers)}" if teachers else taught}
+        seen = sum(self.distillation["seen_judges"])
+        if seen:
+            rows["Warning"] = (
+                f"its teachers or its unlabelled images have seen {seen} of the images that judge "
+                "it: the accuracies above mean nothing"
+            )
+        return rows
 
     def _file_list(self) -> str:
         return "\n".join(f"- `{file.name}`: {_agreement(file)}" for file in self.files)

@@ -86,7 +86,7 @@ def ready_lesson(
         lesson = replace(lesson, settings=tuned.settings)
         record["auto"] = tuned.to_json()
     licences = {
-        f"teacher {each['description']}": each["licence"] or "trained here, on the data above"
+        f"teacher {each['description']}": each["licence"] or "no terms but those of its images"
         for each in record["teachers"]
     }
     return ReadyLesson(lesson, record, licences)

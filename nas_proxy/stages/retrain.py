@@ -125,7 +125,7 @@ class _Retraining:
             reasons = {reason for each in trained for reason in each.failures}
             raise StudyError(
                 f"none of the retrained architectures could be trained ({'; '.join(reasons)}); "
-                "change retrain.train and pass --force"
+                "change retrain.train or retrain.distillation, and pass --force"
             )
         compared = [each for each in trained if each.contender.role != "best"]
         failed = [each for each in trained if each.contender.role == "best" and not each.complete]
@@ -277,7 +277,8 @@ class _Retraining:
         images = resize(self.study.splits.search_val.images, self.spec.image_shape[1])
         files = export_model(network, origin, images, path, self.settings.formats)
         card = self._card(trained, origin, files, self._latencies(network))
-        card = replace(card, licences={**card.licences, **ready.licences})
+        licences = {**card.licences, **ready.licences}
+        card = replace(card, licences=licences, distillation=ready.record)
         write_atomically(path / "card.json", json.dumps(card.to_json(), indent=1))
         write_atomically(path / "card.md", card.to_markdown())
         row = {

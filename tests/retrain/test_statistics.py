@@ -66,3 +66,4 @@ def test_seeds_that_agree_exactly_leave_no_doubt() -> None:
 def test_students_interval_ends_at_0_and_100() -> None:
     assert percent(over_seeds(Figure.of([0.1, 0.8]))) == "45.0 % [0.0, 100.0]"
     assert percent(over_seeds(Figure.of([0.97, 0.99]))) == "98.0 % [85.3, 100.0]"
+    assert percent(over_seeds(Figure.of([0.01, 0.03]))) == "2.0 % [0.0, 14.7]"
