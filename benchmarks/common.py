@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from nas_proxy.core.environment import hardware, versions
 from nas_proxy.data.sources import DataSettings, load_splits
-from nas_proxy.environment import hardware, versions
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.train.settings import TrainSettings

@@ -26,23 +26,23 @@ from common import parser, publish
 from pydantic import TypeAdapter
 from recipes import RECIPES, SIZES, Recipe, Size
 
+from nas_proxy.core.files import write_atomically
 from nas_proxy.data.pictures import write_image_grid
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.distill.random_subset import random_control
-from nas_proxy.files import write_atomically
 from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
-from nas_proxy.teach.labelling import label, labeller_of, save_teachers
-from nas_proxy.teach.settings import LabelSettings
-from nas_proxy.teach.training import obtain_teachers
+from nas_proxy.statistics.accuracy import SeedMean
+from nas_proxy.teachers.labelling import label, labeller_of, save_teachers
+from nas_proxy.teachers.settings import LabelSettings
+from nas_proxy.teachers.training import obtain_teachers
 from nas_proxy.train.loop import train
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset, Splits
-from nas_proxy.worth.accuracy import Figure
 
 GOAL = 1.5  # points below the published figure that count as reproduced
 
@@ -206,7 +206,7 @@ def _row(
     found: list[float],
     control: list[float],
 ) -> dict[str, Any]:
-    own, random = Figure.of(found), Figure.of(control)
+    own, random = SeedMean.of(found), SeedMean.of(control)
     difference = own.minus(random)
     published = recipe.published_accuracy.get(images_per_class)
     error = difference.standard_error

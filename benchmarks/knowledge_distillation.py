@@ -36,19 +36,19 @@ from torch import nn
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.transforms import resize_dataset
-from nas_proxy.knowledge.lesson import Teaching, taught_training
-from nas_proxy.knowledge.settings import DistillationOption, DistillationSettings
-from nas_proxy.knowledge.teachers import Generation, Teachers
-from nas_proxy.knowledge.tuning import tune
+from nas_proxy.knowledge_distillation.prepared import Teaching, taught_training
+from nas_proxy.knowledge_distillation.settings import DistillationOption, DistillationSettings
+from nas_proxy.knowledge_distillation.teachers import Generation, Teachers
+from nas_proxy.knowledge_distillation.tuning import tune
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
+from nas_proxy.statistics.accuracy import SeedMean
 from nas_proxy.train.loop import train
 from nas_proxy.train.measuring import Measurement, measure
 from nas_proxy.train.phases import Phase
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec, ImageDataset, Splits
-from nas_proxy.worth.accuracy import Figure
 
 Build = Callable[[DatasetSpec], nn.Module]
 
@@ -315,10 +315,10 @@ def _table(found: dict[str, Any], size: Size, classroom: _Classroom) -> dict[str
     teachers = {name: 100 * classroom.measured(name, "test").accuracy for name in size.teachers}
     rows = []
     for name, done in found.items():
-        own = Figure.of(done["accuracies"])
+        own = SeedMean.of(done["accuracies"])
         alone = found.get(ALONE, {"accuracies": []})["accuracies"]
         pairs = list(zip(done["accuracies"], alone, strict=False))
-        gain = Figure.of([ours - theirs for ours, theirs in pairs]) if pairs else None
+        gain = SeedMean.of([ours - theirs for ours, theirs in pairs]) if pairs else None
         rows.append(
             {
                 "kind": name,

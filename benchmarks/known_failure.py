@@ -23,17 +23,17 @@ from common import publish, study_parser
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from nas_proxy.calibrate.settings import Recipe
-from nas_proxy.cli import ConsoleDisplay
-from nas_proxy.config import load_config
+from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.pipeline import open_study, run_pipeline
 from nas_proxy.scores.combine import ScoreSettings
-from nas_proxy.stages.recipe import recipe_factory
+from nas_proxy.statistics import ranks
+from nas_proxy.study.config import load_config
+from nas_proxy.study.pipeline import open_study, run_pipeline
+from nas_proxy.study.recipe import recipe_factory
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture
-from nas_proxy.validate import ranks
 
 SIGNAL = "val_accuracy"
 NAIVE_CONFIG = ["calibrate=null", "validate=null", "recipe=configured"]

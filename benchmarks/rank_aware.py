@@ -27,7 +27,7 @@ from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.distill.random_subset import random_control
-from nas_proxy.distill.rank_aware import RankAware
+from nas_proxy.distill.rank_aware.distiller import RankAware
 from nas_proxy.evaluate.executors import evaluate_all, open_executor
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.evaluate.log import EvaluationLog
@@ -35,10 +35,10 @@ from nas_proxy.evaluate.table import read_table
 from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.scores.signals import higher_is_better
-from nas_proxy.teach.settings import LabelSettings
+from nas_proxy.statistics import ranks
+from nas_proxy.teachers.settings import LabelSettings
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation, ImageDataset
-from nas_proxy.validate import ranks
 from search_spaces.nasbench201 import NASBench201Space
 
 SIGNALS = ("val_loss", "val_accuracy", "train_loss_mean", "train_loss_tail")

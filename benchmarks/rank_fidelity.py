@@ -21,19 +21,19 @@ import numpy as np
 from common import publish, study_parser
 from rich.console import Console
 
-from nas_proxy.cli import ConsoleDisplay
-from nas_proxy.config import StudyConfig, load_config
+from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog, merged
-from nas_proxy.pipeline import open_study, run_pipeline
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.scores.combine import RankMean, SingleSignal
 from nas_proxy.scores.signals import trained_among, zero_cost_among
-from nas_proxy.stages.context import StudyContext
-from nas_proxy.stages.recipe import active_recipe, recipe_factory
+from nas_proxy.statistics import ranks
+from nas_proxy.statistics.ranks import Estimate
+from nas_proxy.study.config import StudyConfig, load_config
+from nas_proxy.study.context import StudyContext
+from nas_proxy.study.pipeline import open_study, run_pipeline
+from nas_proxy.study.recipe import active_recipe, recipe_factory
 from nas_proxy.types import Architecture, Evaluation
-from nas_proxy.validate import ranks
-from nas_proxy.validate.ranks import Estimate
 
 NUM_RESAMPLES = 5000
 STREAM, DISTILLED = "full stream", "distilled set"

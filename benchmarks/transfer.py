@@ -25,19 +25,19 @@ from typing import Any
 import torch
 from common import parser, publish
 
+from nas_proxy.backbones.pretrain_settings import PretrainSettings
+from nas_proxy.backbones.pretraining import make_weights
 from nas_proxy.backbones.weights import record_of
+from nas_proxy.core.files import write_atomically
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.splits import draw_per_class
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.evaluate.network import NetworkEvaluator
-from nas_proxy.files import write_atomically
-from nas_proxy.pretrain.making import make_weights
-from nas_proxy.pretrain.settings import PretrainSettings
+from nas_proxy.report.learning_curve import Curve, learning_curves
 from nas_proxy.reproducibility import content_hash, make_generator
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation
-from nas_proxy.validate.learning_curve import Curve, learning_curves
 from search_spaces.torchvision_backbones import TorchvisionBackbonesSpace
 
 SEED = 0  # of the pre-trainings, of which there is one each

@@ -17,9 +17,9 @@ from common import parser, publish
 from recipes import RECIPES, SIZES
 from rich.console import Console
 
-from nas_proxy.cli import ConsoleDisplay
-from nas_proxy.config import check_config
-from nas_proxy.pipeline import evaluate_proxy
+from nas_proxy.cli.display import ConsoleDisplay
+from nas_proxy.study.config import check_config
+from nas_proxy.study.pipeline import evaluate_proxy
 
 METHODS = ("dm", "dsa", "mtt", "rded", "random_soft")
 CPU_NETWORKS = [

@@ -25,15 +25,17 @@ from nas_proxy.types import (
     Evaluation,
     Fidelity,
     ImageDataset,
+    Progress,
     Splits,
     WeightsRecord,
+    no_progress,
 )
 
 if TYPE_CHECKING:
     from nas_proxy.data.proxy_dataset import LabelKind, ProxyDataset
-    from nas_proxy.teach.settings import TeacherSettings
     from nas_proxy.train.phases import Phase
     from nas_proxy.train.settings import TrainSettings
+    from nas_proxy.train.teacher_settings import TeacherSettings
 
 
 class Trial(Protocol):
@@ -183,17 +185,6 @@ class SearchSpace(Options, ABC):
     def fingerprint(self) -> str:
         """Hash of name and options: equal fingerprints mean the same networks."""
         return content_hash(self.name, asdict(self))
-
-
-class Progress(Protocol):
-    """Receives how far long work has come; shows it, or does nothing."""
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` units are finished; `note` is a figure worth showing."""
-
-
-def no_progress(done: int, total: int, note: str = "") -> None:
-    """Show nothing."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -392,9 +383,7 @@ __all__ = [
     "Distiller",
     "Evaluator",
     "EvaluatorFactory",
-    "Progress",
     "SearchSpace",
     "Trial",
     "ZeroCostScore",
-    "no_progress",
 ]

@@ -7,8 +7,8 @@ A plug-in is a frozen dataclass whose fields are its options::
     class MyMethod(Distiller):
         num_steps: PositiveInt = 1000
 
-The configuration validates the user's mapping against it (`nas_proxy.config`). The bounds below
-speak pydantic's protocol, so distilling and training also run where pydantic is not installed.
+The configuration validates the user's mapping against it (`nas_proxy.study.config`). The bounds
+below speak pydantic's protocol, so distilling and training also run where it is not installed.
 """
 
 from __future__ import annotations

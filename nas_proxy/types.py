@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -260,3 +260,14 @@ class Evaluation:
                 "confusion": tuple(map(tuple, value.get("confusion", ()))),
             }
         )
+
+
+class Progress(Protocol):
+    """Receives how far long work has come; shows it, or does nothing."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` units are finished; `note` is a figure worth showing."""
+
+
+def no_progress(done: int, total: int, note: str = "") -> None:
+    """Show nothing."""

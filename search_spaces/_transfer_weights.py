@@ -6,7 +6,7 @@ import logging
 
 from nas_proxy.backbones.weights import check_weights, is_file, seen_images
 from nas_proxy.errors import StudyError
-from nas_proxy.teach.leakage import count_judges_among, num_of_imagenet
+from nas_proxy.teachers.leakage import count_judges_among, num_of_imagenet
 from nas_proxy.types import Splits
 
 logger = logging.getLogger("nas_proxy")

@@ -24,7 +24,7 @@ settings.load_profile("nas_proxy")
 # studies in processes of their own are forked from.
 TOGETHER = {
     "models": ("tests/export/", "tests/compress/", "tests/tracking/"),
-    "processes": ("tests/test_pipeline.py", "tests/stages/test_retrain_killed.py"),
+    "processes": ("tests/study/test_pipeline.py", "tests/study/test_retrain_killed.py"),
 }
 
 

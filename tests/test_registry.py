@@ -6,9 +6,9 @@ import pytest
 from nas_proxy import registry as registry_module
 from nas_proxy.errors import PluginError
 from nas_proxy.interfaces import ZeroCostScore
+from nas_proxy.processes import pack, unpack
 from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES, Registry
 from nas_proxy.scores.num_params import NumParams
-from nas_proxy.workers import pack, unpack
 
 PLUGIN = """
 from dataclasses import dataclass

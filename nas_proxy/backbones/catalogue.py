@@ -15,8 +15,8 @@ from nas_proxy.backbones.zoo import (
     smallest_size,
     structure_of,
 )
-from nas_proxy.interfaces import Progress, no_progress
 from nas_proxy.reproducibility import isolated_rng
+from nas_proxy.types import Progress, no_progress
 
 SortKey = Literal["params", "accuracy", "flops", "latency"]
 _NUM_CLASSES = 1000  # of ImageNet-1K

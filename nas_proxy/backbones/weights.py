@@ -19,9 +19,9 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from nas_proxy.backbones.zoo import build_without_weights, check_backbone, structure_of
-from nas_proxy.data.safe_load import code_in
+from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import ConfigError, DataError, did_you_mean, first_line
-from nas_proxy.files import write_atomically
+from nas_proxy.interchange.safe_load import code_in
 from nas_proxy.reproducibility import canonical_json
 from nas_proxy.types import WeightsRecord
 

@@ -8,13 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nas_proxy.calibrate.settings import CalibrateSettings, Recipe
+from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import StudyError
 from nas_proxy.scores.calibrated import CalibratedScore, Encode
 from nas_proxy.scores.combine import make_score
+from nas_proxy.statistics import ranks
+from nas_proxy.statistics.ranks import Estimate
+from nas_proxy.statistics.words import decimal
 from nas_proxy.types import Architecture, Evaluation
-from nas_proxy.validate import ranks
-from nas_proxy.validate.ranks import Estimate
 
 _FIRST_ROUND = 12  # architectures before anything is dropped
 _NUM_RESAMPLES = 2000
@@ -193,7 +195,7 @@ class Race:
         )
 
     def _undropped(self, runner: _Runner, chosen: _Runner | None) -> tuple[Outcome, str]:
-        threshold = ranks.decimal(self._settings.threshold)
+        threshold = decimal(self._settings.threshold)
         if runner is chosen:
             return "chosen", f"the cheapest whose interval lies above {threshold}"
         if runner.spearman is None:
@@ -240,7 +242,7 @@ class Race:
         threshold = self._settings.threshold
         for runner in self._runners:
             if runner.dropped is None and runner.high < threshold:
-                reason = f"its interval lies below {ranks.decimal(threshold)}"
+                reason = f"its interval lies below {decimal(threshold)}"
                 runner.dropped = ("below", reason)
 
     def _drop_beaten(self) -> None:

@@ -1,13 +1,15 @@
-"""The recipes that are raced where a study names none."""
+"""A recipe, and the recipes that are raced where a study names none."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from nas_proxy.calibrate.settings import Recipe
 from nas_proxy.interfaces import SearchSpace
+from nas_proxy.knowledge_distillation.settings import DistillationOption
+from nas_proxy.options import Options
 from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.scores.signals import higher_is_better, trained_among
 from nas_proxy.train.settings import TrainSettings
 
 ZERO_COST = ("naswot", "log_synflow", "meco")
@@ -17,6 +19,52 @@ _TRAININGS: tuple[tuple[str, Literal["full_data", "proxy"], int], ...] = (
     ("stream", "full_data", 360),
     ("distilled", "proxy", 360),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Options):
+    """One way to rank architectures: a data set with its labels, a fidelity, and signals.
+
+    Attributes:
+        name: In reports and on the command line.
+        train_on: `proxy`: the study's distilled set, with its labels. `full_data`: all
+            search-training images. `nothing`: zero-cost signals alone.
+        train: How candidates are trained on it, and at which fidelity; None: the section `train`.
+        distillation: What candidates learn beside the labels; None: nothing.
+        score: What is measured, and how it becomes one number.
+    """
+
+    name: str
+    train_on: Literal["proxy", "full_data", "nothing"] = "proxy"
+    train: TrainSettings | None = None
+    distillation: DistillationOption | None = None
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+
+    def __post_init__(self) -> None:
+        """Refuse signals, and a distillation, that the recipe's training cannot give."""
+        trained = trained_among(self.score.signals)
+        if self.train_on == "nothing" and trained:
+            raise ValueError(
+                f"recipe {self.name!r} trains on nothing, but its signal {trained[0]} needs a "
+                "training; set train_on to proxy or full_data"
+            )
+        if self.train_on != "nothing" and not trained:
+            for signal in self.score.signals:
+                higher_is_better(signal)  # a misspelt one is named as such
+            raise ValueError(
+                f"recipe {self.name!r} has no signal of a training; set train_on: nothing"
+            )
+        if self.distillation is not None:
+            self.distillation.check_for_candidates(self.train_on)
+
+    @property
+    def uses_proxy(self) -> bool:
+        """Whether it looks at the distilled set or at its teachers."""
+        return (
+            self.train_on == "proxy"
+            or self.score.score_images == "distilled"
+            or any(signal.startswith("teacher_agreement") for signal in self.score.signals)
+        )
 
 
 def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, ...]:

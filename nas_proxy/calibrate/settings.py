@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
+from nas_proxy.calibrate.recipes import Recipe, default_recipes
 from nas_proxy.interfaces import SearchSpace
-from nas_proxy.knowledge.settings import DistillationOption
 from nas_proxy.options import Bound, Options, PositiveFloat, Shorthand
-from nas_proxy.scores.combine import ScoreSettings
-from nas_proxy.scores.signals import higher_is_better, trained_among
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.validate.settings import Reference
 
@@ -18,52 +16,6 @@ from nas_proxy.validate.settings import Reference
 # without any noise would reach the square root (Spearman's correction for attenuation, 1904).
 _REPEATED = 0.986
 _LIMIT = math.sqrt(_REPEATED)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe(Options):
-    """One way to rank architectures: a data set with its labels, a fidelity, and signals.
-
-    Attributes:
-        name: In reports and on the command line.
-        train_on: `proxy`: the study's distilled set, with its labels. `full_data`: all
-            search-training images. `nothing`: zero-cost signals alone.
-        train: How candidates are trained on it, and at which fidelity; None: the section `train`.
-        distillation: What candidates learn beside the labels; None: nothing.
-        score: What is measured, and how it becomes one number.
-    """
-
-    name: str
-    train_on: Literal["proxy", "full_data", "nothing"] = "proxy"
-    train: TrainSettings | None = None
-    distillation: DistillationOption | None = None
-    score: ScoreSettings = field(default_factory=ScoreSettings)
-
-    def __post_init__(self) -> None:
-        """Refuse signals, and a distillation, that the recipe's training cannot give."""
-        trained = trained_among(self.score.signals)
-        if self.train_on == "nothing" and trained:
-            raise ValueError(
-                f"recipe {self.name!r} trains on nothing, but its signal {trained[0]} needs a "
-                "training; set train_on to proxy or full_data"
-            )
-        if self.train_on != "nothing" and not trained:
-            for signal in self.score.signals:
-                higher_is_better(signal)  # a misspelt one is named as such
-            raise ValueError(
-                f"recipe {self.name!r} has no signal of a training; set train_on: nothing"
-            )
-        if self.distillation is not None:
-            self.distillation.check_for_candidates(self.train_on)
-
-    @property
-    def uses_proxy(self) -> bool:
-        """Whether it looks at the distilled set or at its teachers."""
-        return (
-            self.train_on == "proxy"
-            or self.score.score_images == "distilled"
-            or any(signal.startswith("teacher_agreement") for signal in self.score.signals)
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +87,6 @@ def with_default_recipes(
     settings: CalibrateSettings, space: SearchSpace, train: TrainSettings
 ) -> CalibrateSettings:
     """The settings with the list that ships where none was given."""
-    from nas_proxy.calibrate.recipes import default_recipes
-
     if settings.recipes:
         return settings
     return replace(settings, recipes=default_recipes(space, train))

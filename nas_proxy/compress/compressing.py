@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.compress.figures import CompressionRow, compare, measure_file
 from nas_proxy.compress.onnx_file import OnnxNetwork, write_onnx
 from nas_proxy.compress.pruning import holding_zeros, num_parameters, prune_channels, prune_weights
@@ -23,6 +22,7 @@ from nas_proxy.compress.quantisation import (
     quantise,
 )
 from nas_proxy.compress.settings import CompressSettings, in_order, variant_name
+from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.errors import CompressionError, DivergedError, NasProxyError
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import train

@@ -14,9 +14,9 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from onnxscript import opset18
 from torch import Tensor, nn
 
+from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import CompressionError
 from nas_proxy.export.tracing import traced, why
-from nas_proxy.files import write_atomically
 from nas_proxy.types import DatasetSpec
 
 op: Any = opset18  # its own types ask for tensors where these functions see their stand-ins

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from nas_proxy.knowledge.objective import make_objective
-from nas_proxy.knowledge.settings import DistillationSettings, TermSettings
-from nas_proxy.knowledge.teachers import Generation, Teachers
+from nas_proxy.knowledge_distillation.objective import make_objective
+from nas_proxy.knowledge_distillation.settings import DistillationSettings, TermSettings
+from nas_proxy.knowledge_distillation.teachers import Generation, Teachers
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.train.objective import Objective
 from nas_proxy.train.phases import Phase

@@ -27,9 +27,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_proxy.core.files import new_file
 from nas_proxy.errors import DataError
-from nas_proxy.files import new_file
-from nas_proxy.interfaces import Progress
+from nas_proxy.types import Progress
 
 logger = logging.getLogger("nas_proxy")
 

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from nas_proxy.data.decoded import copy_decoded, keep_decoded, read_decoded
 from nas_proxy.errors import DataError
-from nas_proxy.interfaces import Progress, no_progress
 from nas_proxy.reproducibility import content_hash
+from nas_proxy.types import Progress, no_progress
 
 logger = logging.getLogger("nas_proxy")
 

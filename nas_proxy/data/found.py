@@ -12,8 +12,8 @@ from typing import Annotated
 from torch import Tensor
 
 from nas_proxy.errors import DataError
-from nas_proxy.interfaces import Progress
 from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveInt
+from nas_proxy.types import Progress
 
 # What torchvision raises when it fetches, unpacks or checks a file.
 FETCH_ERRORS = (OSError, RuntimeError, HTTPException, TarError, EOFError)

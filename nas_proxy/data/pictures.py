@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from nas_proxy.files import write_atomically
+from nas_proxy.core.files import write_atomically
 
 _MIN_SIDE = 48  # pixels on the screen for one image; smaller ones are enlarged without smoothing
 _MAX_COLUMNS = 10

@@ -13,11 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from nas_proxy.core.files import write_atomically
 from nas_proxy.data.augment import LATER_FIELDS, Augmentation
 from nas_proxy.data.multi_formation import decode
 from nas_proxy.data.transforms import denormalise, stretch
 from nas_proxy.errors import ProxyFileError, shorten
-from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import canonical_json, content_hash
 from nas_proxy.types import DatasetSpec
 

@@ -31,9 +31,8 @@ from nas_proxy.data.splits import stratified_split
 from nas_proxy.data.torchvision_sets import TORCHVISION_SETS
 from nas_proxy.data.transforms import channel_statistics, resize
 from nas_proxy.errors import DataError, did_you_mean
-from nas_proxy.interfaces import Progress, no_progress
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
-from nas_proxy.types import DatasetSpec, ImageDataset, Splits
+from nas_proxy.types import DatasetSpec, ImageDataset, Progress, Splits, no_progress
 
 __all__ = ["DATASETS", "DataSettings", "DatasetSource", "FoundImages", "load_splits"]
 

@@ -39,8 +39,8 @@ from nas_proxy.data.torchvision_labels import (
     sort_by_path,
 )
 from nas_proxy.errors import DataError, first_line
-from nas_proxy.interfaces import Progress
 from nas_proxy.reproducibility import content_hash
+from nas_proxy.types import Progress
 
 _VERSION = 1  # raised by hand when decoding changes, so that older cache files are not read
 _IMAGES_AT_ONCE = 256  # in memory while they are decoded

@@ -10,8 +10,8 @@ from nas_proxy.data.transforms import renormalise
 from nas_proxy.errors import ProxyFileError
 from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.registry import DISTILLERS
-from nas_proxy.teach.labelling import teachers_beside
-from nas_proxy.teach.settings import TeacherSettings
+from nas_proxy.teachers.labelling import teachers_beside
+from nas_proxy.train.teacher_settings import TeacherSettings
 from nas_proxy.types import DatasetSpec
 
 

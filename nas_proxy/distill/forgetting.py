@@ -10,16 +10,16 @@ from torch import Tensor
 
 from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import resize_dataset
-from nas_proxy.distill.coreset import CoresetDistiller
+from nas_proxy.distill.common.coreset import CoresetDistiller
 from nas_proxy.errors import ConfigError, DivergedError
 from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.catalogue import NetworkOption, NetworkSettings, build_network
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
-from nas_proxy.teach.settings import DEFAULT_TEACHER
-from nas_proxy.teach.teacher import Teacher
+from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.teacher_settings import DEFAULT_TEACHER
 from nas_proxy.train.training_set import TrainingSet
 
 _SHOWN_EVERY = 20  # steps between two reports of progress

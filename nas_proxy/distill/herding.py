@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nas_proxy.distill.coreset import EmbeddingCoreset
+from nas_proxy.distill.common.coreset import EmbeddingCoreset
 from nas_proxy.registry import DISTILLERS
 
 

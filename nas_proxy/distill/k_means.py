@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from nas_proxy.distill.coreset import EmbeddingCoreset
+from nas_proxy.distill.common.coreset import EmbeddingCoreset
 from nas_proxy.registry import DISTILLERS
 
 _MAX_ROUNDS = 300  # scikit-learn's limit; a class of CIFAR-10 settles within a tenth of it

@@ -11,22 +11,22 @@ from torch import Tensor
 
 from nas_proxy.data.augment import DSA_STRATEGY
 from nas_proxy.data.proxy_dataset import LearningRateRule
-from nas_proxy.distill.network_pool import NetworkPool
-from nas_proxy.distill.parts import cache_sized_parts
-from nas_proxy.distill.pixels import (
+from nas_proxy.distill.common.network_pool import NetworkPool
+from nas_proxy.distill.common.parts import cache_sized_parts
+from nas_proxy.distill.common.pixels import (
     Objective,
     PixelDistiller,
     initial_label_logits,
     random_convnet,
 )
-from nas_proxy.distill.synthetic import RealImages, SyntheticImages
+from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
 from nas_proxy.errors import ConfigError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.options import PositiveFloat, PositiveInt
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator
-from nas_proxy.teach.label_solve import (
+from nas_proxy.teachers.label_solve import (
     LabelEquations,
     centred_labels,
     project_to_simplex,

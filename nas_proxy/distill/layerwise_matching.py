@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_proxy.data.augment import DSA_STRATEGY
-from nas_proxy.distill.parts import in_full_precision
-from nas_proxy.distill.pixels import RandomNetworkDistiller
-from nas_proxy.distill.synthetic import RealImages, SyntheticImages
+from nas_proxy.distill.common.parts import in_full_precision
+from nas_proxy.distill.common.pixels import RandomNetworkDistiller
+from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
 from nas_proxy.errors import ConfigError
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.networks.convnet import ConvNet

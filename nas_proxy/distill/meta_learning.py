@@ -12,20 +12,20 @@ from torch import Tensor
 
 from nas_proxy.data.augment import siamese_augment
 from nas_proxy.data.proxy_dataset import LearningRateRule
-from nas_proxy.distill.inner_training import (
+from nas_proxy.distill.common.inner_training import (
     InnerOptimiser,
     InnerTraining,
     flatten_parameters,
     forward,
     initial_adam_state,
 )
-from nas_proxy.distill.pixels import (
+from nas_proxy.distill.common.pixels import (
     Objective,
     PixelDistiller,
     initial_label_logits,
     random_convnet,
 )
-from nas_proxy.distill.synthetic import RealImages, SyntheticImages
+from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
 from nas_proxy.errors import ConfigError, DivergedError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.options import PositiveFloat, PositiveInt

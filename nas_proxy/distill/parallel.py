@@ -16,9 +16,9 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic, Protocol, TypeVar
 
 from nas_proxy.errors import StudyError
-from nas_proxy.interfaces import Progress, no_progress
+from nas_proxy.processes import interrupts_held, pack, prepare_worker, unpack
 from nas_proxy.registry import plugin_files
-from nas_proxy.workers import interrupts_held, pack, prepare_worker, unpack
+from nas_proxy.types import Progress, no_progress
 
 Item = TypeVar("Item")
 ItemOut = TypeVar("ItemOut", covariant=True)

@@ -14,19 +14,19 @@ from nas_proxy.data.crops import cut, random_boxes
 from nas_proxy.data.proxy_dataset import LearningRateRule, ProxyDataset
 from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import denormalise, normalise
-from nas_proxy.distill.finished import as_normalised, finished_images
+from nas_proxy.distill.common.finished import as_normalised, finished_images
+from nas_proxy.distill.common.recording import Recording
 from nas_proxy.distill.parallel import MadeItems, map_in_processes
-from nas_proxy.distill.recording import Recording
 from nas_proxy.errors import ConfigError, DataError
 from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.options import PositiveInt
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator
-from nas_proxy.teach.settings import TeacherOption, TeacherSettings
-from nas_proxy.teach.teacher import Teacher
-from nas_proxy.teach.training import obtain_teachers
+from nas_proxy.teachers.teacher import Teacher
+from nas_proxy.teachers.training import obtain_teachers
 from nas_proxy.train.measuring import num_parts
+from nas_proxy.train.teacher_settings import TeacherOption, TeacherSettings
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 _SMALLEST_AREA = 0.08  # of a crop, as published

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.splits import draw_per_class
-from nas_proxy.distill.coreset import CoresetDistiller
+from nas_proxy.distill.common.coreset import CoresetDistiller
 from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import make_generator
-from nas_proxy.teach.labelling import label
-from nas_proxy.teach.settings import LabelSettings
-from nas_proxy.teach.teacher import Teacher
+from nas_proxy.teachers.labelling import label
+from nas_proxy.teachers.settings import LabelSettings
+from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.types import ImageDataset
 
 

@@ -20,12 +20,17 @@ from nas_proxy.data.multi_formation import encode
 from nas_proxy.data.proxy_dataset import LearningRateRule, ProxyDataset
 from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import normalise
-from nas_proxy.distill.finished import FinishedImages, as_normalised, finished_images
-from nas_proxy.distill.memory import BatchMemory
+from nas_proxy.distill.common.finished import FinishedImages, as_normalised, finished_images
+from nas_proxy.distill.common.memory import BatchMemory
+from nas_proxy.distill.common.recording import Recording
+from nas_proxy.distill.common.recovery import (
+    Batch,
+    Recovery,
+    RecoverySettings,
+    layers_with_statistics,
+)
+from nas_proxy.distill.common.synthetic import SyntheticImages
 from nas_proxy.distill.parallel import MadeItems, map_in_processes
-from nas_proxy.distill.recording import Recording
-from nas_proxy.distill.recovery import Batch, Recovery, RecoverySettings, layers_with_statistics
-from nas_proxy.distill.synthetic import SyntheticImages
 from nas_proxy.errors import ConfigError, DivergedError
 from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
 from nas_proxy.networks.catalogue import NETWORKS, NetworkSettings, describe
@@ -33,11 +38,11 @@ from nas_proxy.networks.norms import has_batchnorm
 from nas_proxy.options import Bound, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
-from nas_proxy.teach.pretrained import build_pretrained
-from nas_proxy.teach.settings import TeacherOption, TeacherSettings
-from nas_proxy.teach.teacher import Teacher
-from nas_proxy.teach.training import obtain_teachers
+from nas_proxy.teachers.pretrained import build_pretrained
+from nas_proxy.teachers.teacher import Teacher
+from nas_proxy.teachers.training import obtain_teachers
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.teacher_settings import TeacherOption, TeacherSettings
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 # The published squeezing of CIFAR.

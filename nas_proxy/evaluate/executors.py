@@ -15,10 +15,10 @@ from typing import Literal, Protocol
 from pebble import ProcessExpired, ProcessPool
 
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.interfaces import Evaluator, EvaluatorFactory, Progress, no_progress
+from nas_proxy.interfaces import Evaluator, EvaluatorFactory
+from nas_proxy.processes import interrupts_held, pack, prepare_worker, unpack
 from nas_proxy.registry import plugin_files
-from nas_proxy.types import Architecture, Evaluation, Status
-from nas_proxy.workers import interrupts_held, pack, prepare_worker, unpack
+from nas_proxy.types import Architecture, Evaluation, Progress, Status, no_progress
 
 ExecutorName = Literal["serial", "processes"]
 

@@ -18,13 +18,13 @@ from nas_proxy.data.whitening import Whitening
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.evaluate.trained_signals import Judges, some_of
 from nas_proxy.interfaces import Builder, ZeroCostScore
-from nas_proxy.knowledge.lesson import Lesson
-from nas_proxy.knowledge.unlabelled import read_unlabelled, with_unlabelled
+from nas_proxy.knowledge_distillation.prepared import Lesson
+from nas_proxy.knowledge_distillation.unlabelled import read_unlabelled, with_unlabelled
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.signals import MAX_FIT_IMAGES
-from nas_proxy.teach.labelling import labeller_of
-from nas_proxy.teach.teacher import Ensemble, over_dataset
-from nas_proxy.teach.training import read_teacher
+from nas_proxy.teachers.labelling import labeller_of
+from nas_proxy.teachers.teacher import Ensemble, over_dataset
+from nas_proxy.teachers.training import read_teacher
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec, Fidelity, ImageDataset, Splits

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from nas_proxy.checkpoint import Checkpointer
+from nas_proxy.core.checkpoint import Checkpointer
+from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import EvaluationError, StudyError
-from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.train.measuring import evaluating
 from nas_proxy.types import Architecture

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.environment import hardware
+from nas_proxy.core.environment import hardware
 from nas_proxy.errors import ConfigError
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.train.measuring import evaluating

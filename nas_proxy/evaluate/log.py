@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nas_proxy.core.files import append_line, drop_partial_line
 from nas_proxy.errors import StudyError
-from nas_proxy.files import append_line, drop_partial_line
 from nas_proxy.reproducibility import canonical_json
 from nas_proxy.types import Architecture, Evaluation
 

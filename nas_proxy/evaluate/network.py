@@ -15,7 +15,7 @@ from nas_proxy.errors import EvaluationError, StudyError, UserError
 from nas_proxy.evaluate.kept import KeptTraining
 from nas_proxy.evaluate.trained_signals import Judges, Watch
 from nas_proxy.interfaces import Builder, SearchSpace, ZeroCostScore
-from nas_proxy.knowledge.lesson import Teaching, taught_training
+from nas_proxy.knowledge_distillation.prepared import Teaching, taught_training
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import TrainResult
 from nas_proxy.train.phases import Phase, num_steps_of

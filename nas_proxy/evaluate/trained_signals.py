@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import StudyError
-from nas_proxy.files import write_atomically
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.train.loop import TrainResult
 from nas_proxy.train.measuring import Measurement, measure, recalibrate_norms

@@ -9,10 +9,9 @@ from pathlib import Path
 from nas_proxy.evaluate.executors import Executor, evaluate_jobs
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.interfaces import Progress, no_progress
-from nas_proxy.knowledge.settings import DistillationSettings
-from nas_proxy.knowledge.tuning import Figures, Tuned, num_trials, tune
-from nas_proxy.types import Architecture
+from nas_proxy.knowledge_distillation.settings import DistillationSettings
+from nas_proxy.knowledge_distillation.tuning import Figures, Tuned, num_trials, tune
+from nas_proxy.types import Architecture, Progress, no_progress
 
 _PART = 10  # a short training has this part of the steps unless the settings say how many
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import ExportError
 from nas_proxy.export.model_file import DeployedModel, ModelOrigin, load_model, save_model
 from nas_proxy.export.programs import PROGRAMS, ProgramFormat, largest_difference
-from nas_proxy.files import write_atomically
 
 MODEL_FILE = "model.safetensors"
 ARCHITECTURE_FILE = "architecture.json"

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import ModelFileError, PluginError
-from nas_proxy.files import write_atomically
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import canonical_json, content_hash, isolated_rng

@@ -9,9 +9,8 @@ from typing import Any
 from nas_proxy.evaluate.latency import Latency
 from nas_proxy.export.folder import ExportedFile
 from nas_proxy.export.model_file import ModelOrigin
-from nas_proxy.retrain.statistics import percent
-from nas_proxy.validate.ranks import Estimate
-from nas_proxy.worth.accuracy import Figure
+from nas_proxy.statistics.accuracy import SeedMean, percent
+from nas_proxy.statistics.ranks import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ class ModelCard:
     origin: ModelOrigin
     test_accuracy: Estimate
     num_test_images: int
-    over_seeds: Figure
+    over_seeds: SeedMean
     over_seeds_interval: Estimate
     val_accuracy: float
     num_params: int

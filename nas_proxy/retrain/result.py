@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from nas_proxy.retrain.contenders import Contender
-from nas_proxy.retrain.statistics import difference, over_seeds, percent
+from nas_proxy.statistics.accuracy import SeedMean, difference, over_seeds, percent
+from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.types import Evaluation
-from nas_proxy.validate.ranks import Estimate
-from nas_proxy.worth.accuracy import Figure
 
 Outcome = Literal["better", "worse", "open", "unknown"]
 
@@ -42,14 +41,14 @@ class TrainedContender:
         return max(self.complete, key=lambda e: (e.signals["val_accuracy"], -e.signals["val_loss"]))
 
     @property
-    def val_accuracy(self) -> Figure:
+    def val_accuracy(self) -> SeedMean:
         """Over seeds; at least one training is complete."""
-        return Figure.of([training.signals["val_accuracy"] for training in self.complete])
+        return SeedMean.of([training.signals["val_accuracy"] for training in self.complete])
 
     @property
-    def test_accuracy(self) -> Figure:
+    def test_accuracy(self) -> SeedMean:
         """Over seeds; at least one network was measured."""
-        return Figure.of([test.signals["test_accuracy"] for test in self.tests])
+        return SeedMean.of([test.signals["test_accuracy"] for test in self.tests])
 
     @property
     def failures(self) -> list[str]:
@@ -143,6 +142,6 @@ def _points(found: Estimate) -> str:
     return f"{100 * abs(found.value):.1f} [{100 * low:.1f}, {100 * high:.1f}] points"
 
 
-def _with_interval(figure: Figure) -> dict[str, Any]:
+def _with_interval(figure: SeedMean) -> dict[str, Any]:
     found = over_seeds(figure)
     return {**asdict(figure), "low": found.low, "high": found.high}

@@ -7,7 +7,7 @@ from typing import Literal
 
 from nas_proxy.compress.settings import CompressSettings
 from nas_proxy.export.programs import PROGRAMS, ProgramFormat
-from nas_proxy.knowledge.settings import DistillationOption
+from nas_proxy.knowledge_distillation.settings import DistillationOption
 from nas_proxy.options import Options, PositiveInt
 from nas_proxy.search.pareto import Pick
 from nas_proxy.train.settings import TrainSettings

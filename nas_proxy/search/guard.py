@@ -30,15 +30,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.executors import Executor, evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.files import write_atomically
-from nas_proxy.interfaces import EvaluatorFactory, Progress
+from nas_proxy.interfaces import EvaluatorFactory
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.search.settings import GuardSettings
-from nas_proxy.types import Architecture, Evaluation
-from nas_proxy.validate.ranks import MIN_FOR_INTERVAL, Estimate, decimal, estimate, spearman
+from nas_proxy.statistics.ranks import MIN_FOR_INTERVAL, Estimate, estimate, spearman
+from nas_proxy.statistics.words import decimal
+from nas_proxy.types import Architecture, Evaluation, Progress
 
 GUARD_FILE = "guard.json"
 GUARD_LOG = "guard.jsonl"

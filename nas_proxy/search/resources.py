@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
-from nas_proxy.environment import hardware
+from nas_proxy.core.environment import hardware
+from nas_proxy.core.files import append_line, drop_partial_line
 from nas_proxy.errors import EvaluationError, StudyError
 from nas_proxy.evaluate.latency import Latency, measure_latency
 from nas_proxy.evaluate.network import failure_reason
-from nas_proxy.files import append_line, drop_partial_line
 from nas_proxy.interfaces import Builder, ZeroCostScore
 from nas_proxy.reproducibility import canonical_json, isolated_rng
 from nas_proxy.search.settings import SearchSettings

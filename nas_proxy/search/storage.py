@@ -8,8 +8,8 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from nas_proxy.core.files import drop_partial_line
 from nas_proxy.errors import StudyError
-from nas_proxy.files import drop_partial_line
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.search.pareto import SCORE
 from nas_proxy.search.samplers import make_sampler

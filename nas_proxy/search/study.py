@@ -20,13 +20,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas_proxy.errors import EvaluationError, PluginError, StudyError
 from nas_proxy.evaluate.executors import Executor
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.interfaces import EvaluatorFactory, Progress, SearchSpace, no_progress
+from nas_proxy.interfaces import EvaluatorFactory, SearchSpace
 from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import Guard, TrialRecord
 from nas_proxy.search.pareto import SCORE
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_study, sampler_seed
-from nas_proxy.types import Architecture, Evaluation, Status
+from nas_proxy.types import Architecture, Evaluation, Progress, Status, no_progress
 
 logger = logging.getLogger("nas_proxy")
 

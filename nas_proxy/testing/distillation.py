@@ -10,17 +10,17 @@ from torch import nn
 
 from nas_proxy.errors import ConfigError
 from nas_proxy.interfaces import SearchSpace
-from nas_proxy.knowledge.lesson import Teaching, taught_training
-from nas_proxy.knowledge.objective import make_objective
-from nas_proxy.knowledge.settings import DistillationSettings, TermSettings
-from nas_proxy.knowledge.stages import examine
-from nas_proxy.knowledge.teachers import Generation, Teachers
+from nas_proxy.knowledge_distillation.feature_maps import examine
+from nas_proxy.knowledge_distillation.objective import make_objective
+from nas_proxy.knowledge_distillation.prepared import Teaching, taught_training
+from nas_proxy.knowledge_distillation.settings import DistillationSettings, TermSettings
+from nas_proxy.knowledge_distillation.teachers import Generation, Teachers
 from nas_proxy.networks.catalogue import NetworkName, NetworkSettings, build_network
 from nas_proxy.reproducibility import isolated_rng, make_generator
-from nas_proxy.teach.settings import TeacherSettings
 from nas_proxy.testing.common import blame, require, tiny_dataset
 from nas_proxy.train.phases import Phase
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.teacher_settings import TeacherSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture, DatasetSpec
 

@@ -13,7 +13,7 @@ import torch
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.errors import DataError
-from nas_proxy.interfaces import DistillContext, Distiller, DistillTask, Progress, no_progress
+from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing.calibration import tiny_calibration_sample
 from nas_proxy.testing.common import (
@@ -23,7 +23,7 @@ from nas_proxy.testing.common import (
     require,
     tiny_dataset,
 )
-from nas_proxy.types import ImageDataset
+from nas_proxy.types import ImageDataset, Progress, no_progress
 
 _IMAGES_PER_CLASS = 2
 

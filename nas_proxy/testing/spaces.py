@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nas_proxy.errors import UserError
 from nas_proxy.interfaces import SearchSpace
+from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.scores.flops import Flops
 from nas_proxy.testing.common import (
@@ -22,7 +23,6 @@ from nas_proxy.testing.common import (
     tiny_dataset,
 )
 from nas_proxy.types import Architecture, DatasetSpec
-from nas_proxy.workers import pack, unpack
 
 _BATCH_SIZE = 4
 

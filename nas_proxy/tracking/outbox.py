@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas_proxy.files import drop_partial_line
+from nas_proxy.core.files import drop_partial_line
 from nas_proxy.tracking.store import Fact, accepted_name
 from nas_proxy.tracking.uploader import Uploader, parse_line
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from nas_proxy.options import Options
-from nas_proxy.tracking.models import ModelEntry
 from nas_proxy.tracking.outbox import Journal
+from nas_proxy.tracking.registry.models import ModelEntry
 from nas_proxy.tracking.store import (
     MAX_NAME,
     MAX_REASON,

@@ -87,7 +87,7 @@ class Store:
 
     def register(self, run: str, path: str, entry: Mapping[str, Any], runs: dict[str, str]) -> None:
         """Upload a model's folder and register it; `entry` holds a `ModelEntry`'s attributes."""
-        from nas_proxy.tracking.models import ModelEntry, register_model
+        from nas_proxy.tracking.registry.models import ModelEntry, register_model
 
         run_id = known_run(run, runs)
         register_model(self._client, self.experiment_id, run_id, Path(path), ModelEntry(**entry))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from nas_proxy.files import whole_lines, write_atomically
+from nas_proxy.core.files import whole_lines, write_atomically
 from nas_proxy.tracking.store import (
     Store,
     TimedFact,

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.checkpoint import Checkpointer, State
+from nas_proxy.core.checkpoint import Checkpointer, State
 from nas_proxy.errors import DivergedError
 from nas_proxy.train.measuring import forward
 from nas_proxy.train.objective import Batch, CrossEntropy, Objective, ParameterGroup

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.checkpoint import Checkpointer
+from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.train.loop import Observer, TrainResult, train
 from nas_proxy.train.objective import Objective, ParameterGroup
 from nas_proxy.train.settings import TrainSettings

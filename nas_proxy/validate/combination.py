@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
+from nas_proxy.statistics import ranks
 from nas_proxy.types import Architecture
-from nas_proxy.validate import ranks
 from nas_proxy.validate.rank_report import Ranking
 
 

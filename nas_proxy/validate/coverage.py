@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from nas_proxy.validate.ranks import CONFIDENCE, MIN_ARCHITECTURES, Estimate, Values
+from nas_proxy.statistics.ranks import CONFIDENCE, MIN_ARCHITECTURES, Estimate, Values
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SHOWN_LEVELS = (0.5, 0.8, 0.95)  # where there is no room for all of them

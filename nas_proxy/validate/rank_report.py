@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nas_proxy.statistics import ranks
+from nas_proxy.statistics.ranks import Estimate, Values
 from nas_proxy.types import Architecture
-from nas_proxy.validate import ranks, verdict
+from nas_proxy.validate import verdict
 from nas_proxy.validate.coverage import Uncertainty, check_uncertainty
-from nas_proxy.validate.ranks import Estimate, Values
 from nas_proxy.validate.settings import ValidateSettings
 
 Kind = Literal["proxy", "control", "signal", "ceiling"]

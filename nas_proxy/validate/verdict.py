@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nas_proxy.validate import ranks
-from nas_proxy.validate.ranks import Estimate, decimal
+from nas_proxy.statistics import ranks
+from nas_proxy.statistics.ranks import Estimate
+from nas_proxy.statistics.words import decimal
 
 if TYPE_CHECKING:
     from nas_proxy.validate.rank_report import RankRow

@@ -9,9 +9,9 @@ from torchvision import models
 from nas_proxy.backbones import catalogue
 from nas_proxy.backbones.catalogue import list_backbones
 from nas_proxy.backbones.zoo import backbone_names
-from nas_proxy.cli import cli, main
-from nas_proxy.cli_backbones import _count
-from nas_proxy.validate.backbone_figure import _front, draw_backbones
+from nas_proxy.cli.backbones import _count
+from nas_proxy.cli.main import cli, main
+from nas_proxy.report.backbone_figure import _front, draw_backbones
 
 FEW = ["mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5"]
 

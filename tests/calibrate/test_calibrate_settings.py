@@ -7,17 +7,16 @@ import pytest
 import yaml
 from scipy import stats
 
-from nas_proxy.calibrate.recipes import ZERO_COST, default_recipes
+from nas_proxy.calibrate.recipes import ZERO_COST, Recipe, default_recipes
 from nas_proxy.calibrate.settings import (
     CalibrateSettings,
-    Recipe,
     architectures_needed,
     with_default_recipes,
 )
-from nas_proxy.config import check_config, dump_options, read_options
 from nas_proxy.errors import ConfigError
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.study.config import check_config, dump_options, read_options
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.validate.settings import Reference
 

@@ -7,11 +7,12 @@ import pytest
 from scipy import stats
 
 from nas_proxy.calibrate.race import Race, Standing, best_standing
-from nas_proxy.calibrate.settings import CalibrateSettings, Recipe
+from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
-from nas_proxy.validate.ranks import Estimate
 from nas_proxy.validate.settings import Reference
 
 FIDELITY = Fidelity("d", 1, 1, 8)

@@ -5,10 +5,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from nas_proxy.calibrate.card import RankCard
 from nas_proxy.errors import StudyError
+from nas_proxy.statistics.ranks import Estimate
+from nas_proxy.tracking.registry.rank_card import RankCard
 from nas_proxy.types import DatasetSpec
-from nas_proxy.validate.ranks import Estimate
 from search_spaces.convnet import ConvNetSpace
 from search_spaces.nasbench201 import NASBench201Space
 

@@ -7,18 +7,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_compress import SHORT, digits, trained, training_set
 from torch import nn
 
-from nas_proxy.checkpoint import Checkpointer
 from nas_proxy.compress import compressing, figures
 from nas_proxy.compress.compressing import UNCOMPRESSED, compress
 from nas_proxy.compress.figures import EXACT, compare
 from nas_proxy.compress.quantisation import quantise
 from nas_proxy.compress.settings import CompressSettings, variant_name
+from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.errors import CompressionError
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.objective import Objective
+from tests.compress.helpers import SHORT, digits, trained, training_set
 
 PRUNE, QAT = "structured_pruning", "quantisation_aware_training"
 

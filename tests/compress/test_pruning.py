@@ -2,7 +2,6 @@ import copy
 
 import pytest
 import torch
-from helpers_compress import Chain, batches, trained, training_set
 from torch import nn
 
 from nas_proxy.compress.pruning import holding_zeros, num_parameters, prune_channels, prune_weights
@@ -11,6 +10,7 @@ from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.scores.flops import Flops
 from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
+from tests.compress.helpers import Chain, batches, trained, training_set
 
 
 @pytest.mark.parametrize("seed", range(4))

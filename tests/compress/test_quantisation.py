@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers_compress import SHORT, Chain, batches, digits, trained, training_set
 from torch import nn
 
 from nas_proxy.compress.onnx_file import OnnxNetwork, write_onnx
@@ -16,6 +15,7 @@ from nas_proxy.errors import CompressionError
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.train.loop import train
 from nas_proxy.train.measuring import measure
+from tests.compress.helpers import SHORT, Chain, batches, digits, trained, training_set
 
 
 def accuracy(network):

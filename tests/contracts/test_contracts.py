@@ -2,13 +2,13 @@
 
 import pytest
 
-from nas_proxy.distill.rank_aware_images import Composition
+from nas_proxy.distill.rank_aware.images import Composition
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
-from nas_proxy.teach.settings import TeacherSettings
 from nas_proxy.testing import DISTILLER_CHECKS, SCORE_CHECKS, SPACE_CHECKS
 from nas_proxy.testing.distillation import DISTILLATIONS, check_distillation
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.teacher_settings import TeacherSettings
 
 # Options that make the built-in methods cheap; others run with their defaults.
 SMALL_NETWORK = {"num_steps": 7, "network_width": 8, "network_depth": 2}

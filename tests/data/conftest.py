@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from helpers_published import FIELD_MEAN, FIELD_STD, column
+
+from tests.interchange.helpers import FIELD_MEAN, FIELD_STD, column
 
 
 @pytest.fixture

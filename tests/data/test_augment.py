@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from helpers_augment import FAMILIES, SHAPES, copies, erased_rectangle, noise, offsets_of, pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,15 @@ from nas_proxy.data.augment import (
 )
 from nas_proxy.errors import ConfigError
 from nas_proxy.reproducibility import make_generator
+from tests.data.helpers_augment import (
+    FAMILIES,
+    SHAPES,
+    copies,
+    erased_rectangle,
+    noise,
+    offsets_of,
+    pixels,
+)
 
 seeds = st.integers(0, 2**63 - 1)
 

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from helpers_augment import FAMILIES, SHAPES, copies, erased_rectangle, noise, offsets_of
 
 from nas_proxy.data.augment import (
     DSA_STRATEGY,
@@ -13,6 +12,7 @@ from nas_proxy.data.augment import (
     siamese_augment,
 )
 from nas_proxy.reproducibility import make_generator
+from tests.data.helpers_augment import FAMILIES, SHAPES, copies, erased_rectangle, noise, offsets_of
 
 # The families of differentiable Siamese augmentation
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from helpers_augment import noise, rectangle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -10,6 +9,7 @@ from scipy import stats
 from nas_proxy.data.augment import Augmentation, blend, paste
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import common
+from tests.data.helpers_augment import noise, rectangle
 
 MIXERS = {
     "mixup": Augmentation(mixup=0.7),

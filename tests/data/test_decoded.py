@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers_folder import make_folder, read_all
 from PIL import Image
 
 from nas_proxy.data import decoded as decoded_module
 from nas_proxy.data import folder as folder_module
 from nas_proxy.data.folder import cache_folder, decode, list_folder, read_images
 from nas_proxy.errors import DataError
+from tests.data.helpers_folder import make_folder, read_all
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

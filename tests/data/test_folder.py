@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_folder import make_folder, noise, read_all, save
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, ImageFolder
 from torchvision.transforms import CenterCrop, Resize
@@ -15,6 +14,7 @@ from torchvision.transforms import CenterCrop, Resize
 from nas_proxy.data import folder as folder_module
 from nas_proxy.data.folder import IMAGE_ENDINGS, cache_folder, data_root, decode, list_folder
 from nas_proxy.errors import DataError
+from tests.data.helpers_folder import make_folder, noise, read_all, save
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

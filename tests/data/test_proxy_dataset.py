@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers_proxy import SPEC, make_proxy, soft, soft_proxy
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from nas_proxy.data.proxy_dataset import (
 )
 from nas_proxy.data.transforms import denormalise, normalise
 from nas_proxy.errors import NasProxyError, ProxyFileError
+from tests.data.helpers_proxy import SPEC, make_proxy, soft, soft_proxy
 
 # The id
 

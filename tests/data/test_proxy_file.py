@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers_proxy import make_proxy, parse, soft
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -21,6 +20,7 @@ from nas_proxy.data.proxy_dataset import FORMAT, Labelling, ProxyDataset, Teache
 from nas_proxy.errors import ProxyFileError
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.types import DatasetSpec
+from tests.data.helpers_proxy import make_proxy, parse, soft
 
 
 @pytest.fixture

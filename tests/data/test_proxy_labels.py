@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from helpers_proxy import SPEC, make_proxy, soft, soft_proxy
 
 from nas_proxy.data.proxy_dataset import Labelling, ProxyDataset, TeacherRecord
 from nas_proxy.errors import ProxyFileError
 from nas_proxy.reproducibility import make_generator
+from tests.data.helpers_proxy import SPEC, make_proxy, soft, soft_proxy
 
 HALF = [0.5, 0.5]
 

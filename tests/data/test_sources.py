@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers_sources import contents, make_folder, parts_of, per_class
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from sklearn.datasets import load_digits
@@ -18,6 +17,7 @@ from nas_proxy.data.torchvision_sets import TORCHVISION_SETS
 from nas_proxy.data.transforms import normalise
 from nas_proxy.errors import DataError
 from nas_proxy.reproducibility import content_hash
+from tests.data.helpers_sources import contents, make_folder, parts_of, per_class
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision
-from helpers_sources import contents, parts_of, per_class
 
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.errors import DataError
+from tests.data.helpers_sources import contents, parts_of, per_class
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 

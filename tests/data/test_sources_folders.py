@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_sources import contents, make_folder, parts_of, per_class, save
 
 from nas_proxy.data import sources
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.errors import DataError
+from tests.data.helpers_sources import contents, make_folder, parts_of, per_class, save
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 

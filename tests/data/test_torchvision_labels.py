@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers_sources import parts_of, per_class
 from PIL import Image
 
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.errors import DataError
+from tests.data.helpers_sources import parts_of, per_class
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from helpers_sources import parts_of, per_class
 from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
@@ -11,6 +10,7 @@ from torchvision import datasets
 from nas_proxy.data.sources import DATASETS, DataSettings, load_splits
 from nas_proxy.data.torchvision_sets import TORCHVISION_SETS
 from nas_proxy.errors import DataError
+from tests.data.helpers_sources import parts_of, per_class
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 

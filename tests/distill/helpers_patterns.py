@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import torch
-from helpers_distill import NUM_CLASSES
 
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset
+from tests.distill.helpers import NUM_CLASSES
 
 
 def patterned_dataset(images_per_class=40):

@@ -1,13 +1,13 @@
 """What the tests of SRe2L share: a small squeezed network and sets made with it."""
 
 import torch
-from helpers_distill import make_task
 
 from nas_proxy.distill.statistical_matching import StatisticalMatching
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.reproducibility import make_generator
-from nas_proxy.teach.settings import TeacherSettings
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.teacher_settings import TeacherSettings
+from tests.distill.helpers import make_task
 
 
 def squeezed(norm="batch", seed=0, num_steps=7, **options):

@@ -1,6 +1,6 @@
 """What the tests of trajectory matching share: a small run, and its losses."""
 
-from nas_proxy.distill.trajectory_matching import TrajectoryMatching
+from nas_proxy.distill.trajectory_matching.distiller import TrajectoryMatching
 
 SMALL = {
     "num_steps": 2,

@@ -6,13 +6,13 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 import torch
-from helpers_distill import distill
 from scipy.cluster.vq import kmeans2
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.splits import draw_per_class
 from nas_proxy.data.transforms import normalise
-from nas_proxy.distill import coreset, forgetting
+from nas_proxy.distill import forgetting
+from nas_proxy.distill.common import coreset
 from nas_proxy.distill.forgetting import Forgetting, ForgettingHistory, most_forgotten
 from nas_proxy.distill.herding import Herding, herd
 from nas_proxy.distill.k_center import KCenter, farthest_first
@@ -22,10 +22,11 @@ from nas_proxy.errors import ConfigError, DataError, DivergedError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.reproducibility import make_generator
-from nas_proxy.teach.settings import TeacherSettings
-from nas_proxy.teach.training import obtain_teacher
+from nas_proxy.teachers.training import obtain_teacher
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.teacher_settings import TeacherSettings
+from tests.distill.helpers import distill
 
 NETWORK = NetworkSettings(name="convnet", width=4, depth=2)
 TEACHER = TeacherSettings(network=NETWORK, train=TrainSettings(num_steps=4, learning_rate=0.05))

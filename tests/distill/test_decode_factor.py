@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from helpers_distill import SMALL, Log, distill, embed_by_hand, real_images, remember_networks
 
 from nas_proxy.data.multi_formation import decode, encode
 from nas_proxy.data.proxy_dataset import ProxyDataset
@@ -17,6 +16,7 @@ from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import DISTILLER_CHECKS, tiny_dataset
 from nas_proxy.testing.distillers import check_labels
 from nas_proxy.train.training_set import TrainingSet
+from tests.distill.helpers import SMALL, Log, distill, embed_by_hand, real_images, remember_networks
 
 SMALL_STEPS = {"num_steps": 7, "decode_factor": 2, **SMALL}
 METHODS = {

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from helpers_distill import distill
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.distill.file import ProxyDatasetFile
 from nas_proxy.distill.random_subset import RandomSubset
 from nas_proxy.errors import ProxyFileError
 from nas_proxy.testing import tiny_dataset
+from tests.distill.helpers import distill
 
 
 @pytest.fixture

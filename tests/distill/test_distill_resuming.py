@@ -10,19 +10,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers_distill import SMALL, Log, distill
 from safetensors.torch import save_file
 
-from nas_proxy import checkpoint as checkpoint_module
-from nas_proxy.checkpoint import Checkpointer
-from nas_proxy.distill import recording
+from nas_proxy.core import checkpoint as checkpoint_module
+from nas_proxy.core.checkpoint import Checkpointer
+from nas_proxy.distill.common import recording
+from nas_proxy.distill.common.synthetic import SyntheticImages
 from nas_proxy.distill.distribution_matching import DistributionMatching
 from nas_proxy.distill.gradient_matching import GradientMatching
 from nas_proxy.distill.layerwise_matching import LayerwiseMatching
-from nas_proxy.distill.synthetic import SyntheticImages
 from nas_proxy.errors import StudyError
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset
+from tests.distill.helpers import SMALL, Log, distill
 
 DM = DistributionMatching(num_steps=4, **SMALL)
 METHODS = {

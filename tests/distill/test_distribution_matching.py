@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from helpers_distill import (
+
+from nas_proxy.data.augment import DSA_STRATEGY
+from nas_proxy.distill import distribution_matching
+from nas_proxy.distill.common import parts
+from nas_proxy.distill.common.parts import cache_sized_parts
+from nas_proxy.distill.common.pixels import random_convnet
+from nas_proxy.distill.distribution_matching import DistributionMatching
+from nas_proxy.reproducibility import make_generator
+from nas_proxy.testing import tiny_dataset
+from tests.distill.helpers import (
     NUM_CLASSES,
     SMALL,
     Log,
@@ -13,14 +22,6 @@ from helpers_distill import (
     small_network,
     weights_of,
 )
-
-from nas_proxy.data.augment import DSA_STRATEGY
-from nas_proxy.distill import distribution_matching, parts
-from nas_proxy.distill.distribution_matching import DistributionMatching
-from nas_proxy.distill.parts import cache_sized_parts
-from nas_proxy.distill.pixels import random_convnet
-from nas_proxy.reproducibility import make_generator
-from nas_proxy.testing import tiny_dataset
 
 
 def mean_embedding_distance(weights, dataset, images, per_class):

@@ -5,7 +5,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers_distill import (
+
+from nas_proxy.data.augment import DSA_STRATEGY, Augmentation
+from nas_proxy.data.multi_formation import decode
+from nas_proxy.data.proxy_dataset import LearningRateRule
+from nas_proxy.data.transforms import normalise
+from nas_proxy.distill.common import parts
+from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
+from nas_proxy.distill.gradient_matching import (
+    GradientMatching,
+    _real_gradients,
+    gradient_distance,
+)
+from nas_proxy.errors import ConfigError
+from nas_proxy.reproducibility import make_generator
+from nas_proxy.testing import tiny_dataset
+from tests.distill.helpers import (
     NUM_CLASSES,
     SMALL,
     Log,
@@ -16,21 +31,6 @@ from helpers_distill import (
     small_network,
     weights_of,
 )
-
-from nas_proxy.data.augment import DSA_STRATEGY, Augmentation
-from nas_proxy.data.multi_formation import decode
-from nas_proxy.data.proxy_dataset import LearningRateRule
-from nas_proxy.data.transforms import normalise
-from nas_proxy.distill import parts
-from nas_proxy.distill.gradient_matching import (
-    GradientMatching,
-    _real_gradients,
-    gradient_distance,
-)
-from nas_proxy.distill.synthetic import RealImages, SyntheticImages
-from nas_proxy.errors import ConfigError
-from nas_proxy.reproducibility import make_generator
-from nas_proxy.testing import tiny_dataset
 
 
 def distance_by_hand(one, other, metric):

@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers_distill import distill
 
 from nas_proxy.data.proxy_dataset import Labelling, ProxyDataset
 from nas_proxy.distill.file import ProxyDatasetFile
 from nas_proxy.errors import ProxyFileError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.reproducibility import make_generator
-from nas_proxy.teach.labelling import label
-from nas_proxy.teach.settings import LabelSettings
+from nas_proxy.teachers.labelling import label
+from nas_proxy.teachers.settings import LabelSettings
 from nas_proxy.testing.common import tiny_dataset
+from tests.distill.helpers import distill
 
 DATASET = tiny_dataset()
 

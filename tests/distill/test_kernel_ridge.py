@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_distill import NUM_CLASSES, SMALL, Log, distill, small_network
-from helpers_patterns import patterned_dataset
 
-from nas_proxy import checkpoint as checkpoint_module
+from nas_proxy.core import checkpoint as checkpoint_module
 from nas_proxy.data.transforms import normalise
-from nas_proxy.distill import network_pool
-from nas_proxy.distill.inner_training import flatten_parameters
+from nas_proxy.distill.common import network_pool
+from nas_proxy.distill.common.inner_training import flatten_parameters
+from nas_proxy.distill.common.network_pool import NetworkPool
+from nas_proxy.distill.common.pixels import RealImages
 from nas_proxy.distill.kernel_ridge import KernelRidge, margin_loss, regression_loss
-from nas_proxy.distill.network_pool import NetworkPool
-from nas_proxy.distill.pixels import RealImages
 from nas_proxy.errors import ConfigError, DivergedError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.reproducibility import make_generator
-from nas_proxy.teach.label_solve import LabelEquations
+from nas_proxy.teachers.label_solve import LabelEquations
 from nas_proxy.testing import tiny_dataset
+from tests.distill.helpers import NUM_CLASSES, SMALL, Log, distill, small_network
+from tests.distill.helpers_patterns import patterned_dataset
 
 LEARNED = DistillContext(labels="learned")
 TINY = {**SMALL, "zca": None, "num_networks": 2, "max_online_updates": 3}

@@ -4,17 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers_distill import (
-    NUM_CLASSES,
-    SMALL,
-    Log,
-    blocks_by_hand,
-    distill,
-    real_images,
-    remember_networks,
-    small_network,
-    weights_of,
-)
 
 from nas_proxy.data.augment import DSA_STRATEGY
 from nas_proxy.distill.layerwise_matching import (
@@ -26,6 +15,17 @@ from nas_proxy.errors import ConfigError
 from nas_proxy.networks.norms import has_batchnorm
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset
+from tests.distill.helpers import (
+    NUM_CLASSES,
+    SMALL,
+    Log,
+    blocks_by_hand,
+    distill,
+    real_images,
+    remember_networks,
+    small_network,
+    weights_of,
+)
 
 ATTENTION = LayerwiseMatching(augment="", **SMALL)
 FEATURES = replace(LayerwiseMatching.cafe(), init="real", **SMALL)

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from nas_proxy.distill import memory
-from nas_proxy.distill.memory import BatchMemory
+from nas_proxy.distill.common import memory
+from nas_proxy.distill.common.memory import BatchMemory
 from nas_proxy.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_distill import NUM_CLASSES, SMALL, Log, distill, small_network
-from helpers_patterns import patterned_dataset
 
-from nas_proxy import checkpoint as checkpoint_module
+from nas_proxy.core import checkpoint as checkpoint_module
 from nas_proxy.data.transforms import normalise
 from nas_proxy.distill import meta_learning
-from nas_proxy.distill.inner_training import (
+from nas_proxy.distill.common.inner_training import (
     InnerTraining,
     adam_update,
     flatten_parameters,
@@ -27,6 +25,8 @@ from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
+from tests.distill.helpers import NUM_CLASSES, SMALL, Log, distill, small_network
+from tests.distill.helpers_patterns import patterned_dataset
 
 TINY = {**SMALL, "zca": None, "unroll": 4, "window": 2, "inner_learning_rate": 0.03}
 LEARNED = DistillContext(labels="learned")

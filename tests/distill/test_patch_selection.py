@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_distill import make_task
 from torchvision.transforms.functional import resized_crop
 
-from nas_proxy.checkpoint import Checkpointer
+from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.crops import random_boxes
 from nas_proxy.data.transforms import denormalise, normalise
@@ -19,10 +18,11 @@ from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.reproducibility import derive_seed, make_generator
-from nas_proxy.teach.settings import TeacherSettings
-from nas_proxy.teach.training import obtain_teacher
+from nas_proxy.teachers.training import obtain_teacher
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.teacher_settings import TeacherSettings
+from tests.distill.helpers import make_task
 
 TEACHER = TeacherSettings(
     network=NetworkSettings(name="convnet", norm="batch", width=4, depth=2),

@@ -5,24 +5,24 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from helpers_distill import NUM_CLASSES, SMALL, Log, distill
 from safetensors.torch import load_file
 
-from nas_proxy.checkpoint import Checkpointer
+from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.augment import DSA_STRATEGY, Augmentation
 from nas_proxy.data.multi_formation import decode
 from nas_proxy.data.proxy_dataset import LearningRateRule
 from nas_proxy.data.splits import draw_per_class
 from nas_proxy.data.transforms import normalise
 from nas_proxy.data.whitening import Whitening
+from nas_proxy.distill.common.pixels import Objective, PixelDistiller
+from nas_proxy.distill.common.synthetic import RealImages
 from nas_proxy.distill.distribution_matching import DistributionMatching
 from nas_proxy.distill.gradient_matching import GradientMatching
 from nas_proxy.distill.layerwise_matching import LayerwiseMatching
-from nas_proxy.distill.pixels import Objective, PixelDistiller
-from nas_proxy.distill.synthetic import RealImages
 from nas_proxy.errors import ConfigError, DivergedError
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset
+from tests.distill.helpers import NUM_CLASSES, SMALL, Log, distill
 
 # Where the images come from
 

@@ -3,21 +3,21 @@
 import math
 from dataclasses import dataclass, replace
 
-import helpers_distill
 import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from nas_proxy.checkpoint import Checkpointer
+from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.transforms import normalise, resize
-from nas_proxy.distill import rank_aware_training
-from nas_proxy.distill.rank_aware import RankAware
-from nas_proxy.distill.rank_aware_images import Composition, divide
-from nas_proxy.distill.rank_aware_training import Entry, SetTraining, StreamTraining
-from nas_proxy.distill.rank_aware_work import RankAwareWork
+from nas_proxy.distill.rank_aware import training as rank_aware_training
+from nas_proxy.distill.rank_aware.distiller import RankAware
+from nas_proxy.distill.rank_aware.images import Composition, divide
+from nas_proxy.distill.rank_aware.training import Entry, SetTraining, StreamTraining
+from nas_proxy.distill.rank_aware.work import RankAwareWork
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.interfaces import CalibrationSample, DistillContext
+from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing.calibration import TinySpace, tiny_calibration_sample
@@ -26,7 +26,7 @@ from nas_proxy.train.measuring import measure
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture
-from nas_proxy.workers import pack, unpack
+from tests.distill import helpers
 
 TELLING = Composition(name="telling", agreement=30.0)
 TINY = RankAware(
@@ -82,7 +82,7 @@ def half_noise(seed, images_per_class=160):
 
 def distill(distiller=TINY, *arguments, **options):
     options = {"calibration": tiny_calibration_sample(), **options}
-    return helpers_distill.distill(distiller, *arguments, **options)
+    return helpers.distill(distiller, *arguments, **options)
 
 
 # What it is for

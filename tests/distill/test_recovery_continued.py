@@ -5,19 +5,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers_recovery import SQUEEZED, distill, squeezed
 
-from nas_proxy.checkpoint import Checkpointer
+from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
-from nas_proxy.distill import memory
-from nas_proxy.distill.recovery import Recovery
+from nas_proxy.distill.common import memory
+from nas_proxy.distill.common.recovery import Recovery
 from nas_proxy.distill.statistical_matching import StatisticalMatching
 from nas_proxy.errors import ConfigError, DivergedError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.catalogue import NetworkSettings
-from nas_proxy.teach.settings import PretrainedSettings, TeacherSettings
-from nas_proxy.teach.training import obtain_teacher
+from nas_proxy.teachers.training import obtain_teacher
 from nas_proxy.testing import tiny_dataset
+from nas_proxy.train.teacher_settings import PretrainedSettings, TeacherSettings
+from tests.distill.helpers_recovery import SQUEEZED, distill, squeezed
 
 
 @pytest.mark.slow

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_recovery import PLAIN, SQUEEZED, distill, noise, norms_of, squeezed
 
 from nas_proxy.data.transforms import denormalise, normalise
 from nas_proxy.distill import statistical_matching
-from nas_proxy.distill.recovery import Recovery, logits_and_distances, random_view
+from nas_proxy.distill.common.recovery import Recovery, logits_and_distances, random_view
 from nas_proxy.distill.statistical_matching import StatisticalMatching
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.reproducibility import make_generator
-from nas_proxy.teach.training import obtain_teacher
+from nas_proxy.teachers.training import obtain_teacher
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.settings import TrainSettings
+from tests.distill.helpers_recovery import PLAIN, SQUEEZED, distill, noise, norms_of, squeezed
 
 
 @pytest.fixture(scope="module")

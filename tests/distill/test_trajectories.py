@@ -16,9 +16,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.transforms import normalise
 from nas_proxy.data.whitening import Whitening
-from nas_proxy.distill import trajectories as module
-from nas_proxy.distill.synthetic import RealImages
-from nas_proxy.distill.trajectories import ExpertRecipe, obtain_trajectories
+from nas_proxy.distill.common.synthetic import RealImages
+from nas_proxy.distill.trajectory_matching import trajectories as module
+from nas_proxy.distill.trajectory_matching.trajectories import ExpertRecipe, obtain_trajectories
 from nas_proxy.errors import DivergedError, ProxyFileError, StudyError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.catalogue import NetworkSettings

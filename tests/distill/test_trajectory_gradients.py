@@ -5,20 +5,20 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_distill import NUM_CLASSES, small_network
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.utils import parameters_to_vector
 
 from nas_proxy.data.augment import DSA_STRATEGY, siamese_augment
-from nas_proxy.distill.inner_training import (
+from nas_proxy.distill.common.inner_training import (
     InnerTraining,
     flatten_parameters,
     forward,
     sgd_step,
     unflatten_parameters,
 )
-from nas_proxy.distill.trajectory_matching import index_batches
+from nas_proxy.distill.trajectory_matching.distiller import index_batches
 from nas_proxy.reproducibility import make_generator
+from tests.distill.helpers import NUM_CLASSES, small_network
 
 # One step of training as a function
 

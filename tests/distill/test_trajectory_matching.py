@@ -5,18 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_distill import NUM_CLASSES, distill, small_network
-from helpers_trajectories import Log, small
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from nas_proxy.data.transforms import normalise
 from nas_proxy.data.whitening import Whitening
-from nas_proxy.distill.inner_training import InnerTraining
-from nas_proxy.distill.trajectories import Trajectories
-from nas_proxy.distill.trajectory_matching import TrajectoryObjective
+from nas_proxy.distill.common.inner_training import InnerTraining
+from nas_proxy.distill.trajectory_matching.distiller import TrajectoryObjective
+from nas_proxy.distill.trajectory_matching.trajectories import Trajectories
 from nas_proxy.errors import ConfigError, DivergedError
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset
+from tests.distill.helpers import NUM_CLASSES, distill, small_network
+from tests.distill.helpers_trajectories import Log, small
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,13 @@
 """Trajectory matching: the published settings, and options that are refused."""
 
 import pytest
-from helpers_distill import distill
 
 from nas_proxy.data.augment import DSA_STRATEGY
-from nas_proxy.distill.trajectory_matching import TrajectoryMatching
-from nas_proxy.distill.trajectory_settings import CIFAR10_ZCA
+from nas_proxy.distill.trajectory_matching.distiller import TrajectoryMatching
+from nas_proxy.distill.trajectory_matching.published import CIFAR10_ZCA
 from nas_proxy.errors import ConfigError
 from nas_proxy.registry import DISTILLERS
+from tests.distill.helpers import distill
 
 # Published settings
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from helpers_spaces import UnusedSpace
-
 from nas_proxy.data.transforms import normalise
 from nas_proxy.evaluate.factory import training_fidelity
 from nas_proxy.evaluate.network import NetworkEvaluator
@@ -15,6 +13,7 @@ from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture
+from tests.helpers.spaces import UnusedSpace
 
 ARCHITECTURE = Architecture("fake", 0)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_evaluate import FIDELITY, PATIENCE_SECONDS, Scripted, ScriptedFactory, UntrainedFactory
 from PIL import Image
 
 from nas_proxy.data.sources import DataSettings
@@ -25,6 +24,13 @@ from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.scores.num_params import NumParams
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
+from tests.evaluate.helpers import (
+    FIDELITY,
+    PATIENCE_SECONDS,
+    Scripted,
+    ScriptedFactory,
+    UntrainedFactory,
+)
 
 SPACE_FILE = """
 import os
@@ -350,7 +356,7 @@ def test_factory_that_cannot_be_sent_is_an_error(processes):
 PARENT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from helpers_evaluate import ScriptedFactory
+from tests.evaluate.helpers import ScriptedFactory
 from nas_proxy.evaluate.executors import open_executor
 from nas_proxy.types import Architecture
 
@@ -360,7 +366,7 @@ with open_executor("processes", 1) as executor:
 
 
 def test_orphaned_workers_end_soon_after_their_parent_is_killed():
-    command = [sys.executable, "-c", PARENT, str(Path(__file__).parent)]
+    command = [sys.executable, "-c", PARENT, str(Path(__file__).parents[2])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         worker = int(parent.stdout.readline())
         assert worker != parent.pid

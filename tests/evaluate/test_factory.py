@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers_fakes import ARCHITECTURE, FakeScore, FakeSpace, evaluator, settings, small_net
 
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.data.transforms import normalise
@@ -18,6 +17,14 @@ from nas_proxy.reproducibility import canonical_json, make_generator
 from nas_proxy.scores.num_params import NumParams
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Fidelity, Splits
+from tests.evaluate.helpers_fakes import (
+    ARCHITECTURE,
+    FakeScore,
+    FakeSpace,
+    evaluator,
+    settings,
+    small_net,
+)
 
 # --- fidelity ---------------------------------------------------------------------------------
 

@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_fakes import ARCHITECTURE, FakeSpace, evaluator, settings, small_net
 from safetensors.torch import load_file
-from test_network import without_seconds
 from torch import nn
 
-from nas_proxy.checkpoint import Checkpointer
+from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.transforms import normalise
 from nas_proxy.errors import StudyError
@@ -23,6 +21,8 @@ from nas_proxy.evaluate.final_test import FinalTestFactory
 from nas_proxy.evaluate.kept import KeptTraining
 from nas_proxy.evaluate.network import NetworkEvaluator, training_seed
 from nas_proxy.reproducibility import isolated_rng
+from tests.evaluate.helpers_fakes import ARCHITECTURE, FakeSpace, evaluator, settings, small_net
+from tests.evaluate.test_network import without_seconds
 
 SEED = 5
 TRAIN = settings(num_steps=12, checkpoints=(25, 50, 75), norm_statistics="recalibrated")

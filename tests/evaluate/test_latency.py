@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas_proxy.environment import hardware
+from nas_proxy.core.environment import hardware
 from nas_proxy.errors import ConfigError
 from nas_proxy.evaluate.latency import Latency, measure_calls, measure_latency
 

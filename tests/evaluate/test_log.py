@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nas_proxy.core.files import drop_partial_line
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.files import drop_partial_line
 from nas_proxy.reproducibility import canonical_json
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
 

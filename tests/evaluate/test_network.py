@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_fakes import ARCHITECTURE, FakeScore, FakeSpace, evaluator, settings, small_net
 from torch import nn
 
 from nas_proxy.errors import EvaluationError
@@ -20,6 +19,14 @@ from nas_proxy.train.loop import train
 from nas_proxy.train.phases import Phase
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture, Status
+from tests.evaluate.helpers_fakes import (
+    ARCHITECTURE,
+    FakeScore,
+    FakeSpace,
+    evaluator,
+    settings,
+    small_net,
+)
 
 TRAINED = {
     *("val_loss", "val_accuracy", "train_loss_mean", "train_loss_tail"),

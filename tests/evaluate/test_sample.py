@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from helpers_spaces import UnusedSpace
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -13,6 +12,7 @@ from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.sample import draw_architectures, stratify
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.types import Architecture
+from tests.helpers.spaces import UnusedSpace
 
 
 @dataclass(frozen=True, kw_only=True)

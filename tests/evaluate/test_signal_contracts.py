@@ -6,13 +6,13 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
-from helpers_fakes import ARCHITECTURE, evaluator
 from scipy import stats
 
 from nas_proxy.errors import StudyError
 from nas_proxy.scores.combine import ScoreSettings, make_score
 from nas_proxy.scores.signals import TRAINED_SIGNALS, higher_is_better
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
+from tests.evaluate.helpers_fakes import ARCHITECTURE, evaluator
 
 COMBINERS = get_args(get_type_hints(ScoreSettings)["combine"])
 NOWHERE = Fidelity("made up", 1, 1, 8)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers_fakes import ARCHITECTURE, evaluator, settings
 from scipy import stats
 from torch import nn
 
@@ -23,6 +22,7 @@ from nas_proxy.train.loop import TrainResult, train
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Splits
+from tests.evaluate.helpers_fakes import ARCHITECTURE, evaluator, settings
 
 # Of three classes of eight images, the first fifteen train and the last nine judge.
 WHOLE = tiny_dataset()

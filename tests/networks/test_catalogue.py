@@ -5,7 +5,6 @@ from typing import get_args
 
 import pytest
 import torch
-from helpers_networks import WIDTHS, build, count, make_images, make_spec
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
@@ -19,6 +18,7 @@ from nas_proxy.networks.catalogue import (
 )
 from nas_proxy.networks.norms import has_batchnorm
 from nas_proxy.reproducibility import content_hash
+from tests.networks.helpers import WIDTHS, build, count, make_images, make_spec
 
 
 def test_the_catalogue_holds_every_name_and_says_what_each_is():

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torchvision
-from helpers_networks import WIDTHS, build, count, make_images, make_spec
 from torch import nn
 from torch.nn import functional as F
 
@@ -12,6 +11,7 @@ from nas_proxy.networks.catalogue import NETWORKS
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.networks.norms import NORMS
 from nas_proxy.reproducibility import isolated_rng
+from tests.networks.helpers import WIDTHS, build, count, make_images, make_spec
 
 
 def copy_state(source, target):

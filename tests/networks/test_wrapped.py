@@ -8,9 +8,9 @@ from torch import nn
 
 from nas_proxy.errors import ConfigError
 from nas_proxy.networks.wrapped import WrappedNetwork
+from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import isolated_rng
 from nas_proxy.testing.common import global_generators_untouched
-from nas_proxy.workers import pack, unpack
 
 
 class Twice(nn.Module):

@@ -4,14 +4,13 @@ from typing import Any
 
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.retrain.card import ModelCard
-from nas_proxy.retrain.statistics import over_images, over_seeds
+from nas_proxy.statistics.accuracy import SeedMean, over_images, over_seeds
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Architecture
-from nas_proxy.worth.accuracy import Figure
 
 
 def page(distillation: dict[str, Any] | None) -> str:
-    accuracy = Figure.of([0.9])
+    accuracy = SeedMean.of([0.9])
     return ModelCard(
         study_name="tiny",
         description="a network",

@@ -5,17 +5,17 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 import pytest
-from helpers_search import SEED, Evaluators, Instant, Threads, hill, make_task, search
 from optuna.storages import InMemoryStorage
 from scipy.stats import spearmanr
 
-from nas_proxy.config import check_config
 from nas_proxy.errors import ConfigError
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search.guard import Guard, RecalibrationNeeded
 from nas_proxy.search.settings import GuardSettings
+from nas_proxy.study.config import check_config
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Fidelity
+from tests.search.helpers import SEED, Evaluators, Instant, Threads, hill, make_task, search
 
 FULL = Fidelity("full data", 100, 1, 8)
 

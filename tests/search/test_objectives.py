@@ -3,7 +3,19 @@
 import itertools
 
 import pytest
-from helpers_search import (
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection, load_study
+from optuna.trial import TrialState
+
+from nas_proxy.errors import ConfigError, EvaluationError, StudyError
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.search.pareto import pareto_front
+from nas_proxy.search.settings import Constraints, SearchSettings
+from nas_proxy.search.storage import open_storage
+from nas_proxy.study.config import check_config
+from nas_proxy.types import Architecture
+from search_spaces.nasbench201 import OPERATIONS, NASBench201Space
+from tests.search.helpers import (
     Evaluators,
     Grid,
     Instant,
@@ -15,18 +27,6 @@ from helpers_search import (
     optuna_trials,
     search,
 )
-from optuna.storages import InMemoryStorage
-from optuna.study import StudyDirection, load_study
-from optuna.trial import TrialState
-
-from nas_proxy.config import check_config
-from nas_proxy.errors import ConfigError, EvaluationError, StudyError
-from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.search.pareto import pareto_front
-from nas_proxy.search.settings import Constraints, SearchSettings
-from nas_proxy.search.storage import open_storage
-from nas_proxy.types import Architecture
-from search_spaces.nasbench201 import OPERATIONS, NASBench201Space
 
 SAMPLERS = ["tpe", "random", "nsga2"]
 MINIMAL = {

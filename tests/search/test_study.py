@@ -5,7 +5,16 @@ import logging
 from concurrent.futures import Future
 
 import pytest
-from helpers_search import (
+from optuna.samplers import RandomSampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from nas_proxy.errors import PluginError, StudyError, UserError
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.search.settings import Constraints
+from nas_proxy.types import Architecture, Evaluation, Status
+from search_spaces.nasbench201 import OPERATIONS, NASBench201Space
+from tests.search.helpers import (
     SAMPLERS,
     Evaluators,
     Grid,
@@ -18,15 +27,6 @@ from helpers_search import (
     optuna_trials,
     search,
 )
-from optuna.samplers import RandomSampler
-from optuna.storages import InMemoryStorage
-from optuna.trial import TrialState
-
-from nas_proxy.errors import PluginError, StudyError, UserError
-from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.search.settings import Constraints
-from nas_proxy.types import Architecture, Evaluation, Status
-from search_spaces.nasbench201 import OPERATIONS, NASBench201Space
 
 # --- what a search does -----------------------------------------------------------------------
 

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 
 import optuna
 import pytest
-from helpers_search import (
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from nas_proxy.errors import StudyError
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.search.settings import Constraints
+from nas_proxy.search.storage import open_storage
+from tests.search.helpers import (
     SEED,
     Evaluators,
     Grid,
@@ -19,13 +26,6 @@ from helpers_search import (
     optuna_trials,
     search,
 )
-from optuna.storages import InMemoryStorage
-from optuna.trial import TrialState
-
-from nas_proxy.errors import StudyError
-from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.search.settings import Constraints
-from nas_proxy.search.storage import open_storage
 
 
 class Killed(BaseException):

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
 from nas_proxy.scores.flops import Flops
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Architecture
-from nas_proxy.workers import pack, unpack
 from search_spaces.nasbench201 import EDGES, OPERATIONS, Cell, NASBench201Space
 
 SPACE = NASBench201Space()

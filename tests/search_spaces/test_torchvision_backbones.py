@@ -11,11 +11,11 @@ from torchvision.models import get_model
 
 from nas_proxy.backbones.tuning import rate_factor
 from nas_proxy.backbones.weights import LICENCE, save_weights
-from nas_proxy.config import read_options
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.errors import ConfigError, DataError
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.study.config import read_options
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.phases import train_phases
 from nas_proxy.train.settings import TrainSettings

@@ -1,6 +1,6 @@
 """A tiny study with a fixed seed, through every stage, and all that must not change in it.
 
-`python tests/study/fixed_study.py OUT.json` runs it and writes what came out: run it before and
+`python -m tests.study.fixed_study OUT.json` runs it and writes what came out: run it before and
 after a change of structure on one machine, and the two files are equal to the last digit.
 `test_fixed_study.py` compares with the file that is kept here, on any machine.
 """
@@ -78,7 +78,7 @@ _SECONDS = re.compile(r"[\d.e+-]+ s for each architecture")
 
 def run(folder: Path) -> dict[str, Any]:
     """Run the study with its results in `folder`; see `outcome`."""
-    from nas_proxy.cli import main
+    from nas_proxy.cli.main import main
 
     file = folder / "fixed.yaml"
     file.write_text(yaml.safe_dump({**STUDY, "results": str(folder / "results")}))

@@ -5,7 +5,8 @@ import math
 from pathlib import Path
 
 import pytest
-from fixed_study import STUDY, run
+
+from tests.study.fixed_study import STUDY, run
 
 KEPT = Path(__file__).parent / "fixed_study.json"
 # Of training in single precision: another processor adds in another order, and an image or two of

@@ -6,7 +6,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from helpers_tracking import Server, Store, closed_port, run_script
+
+from tests.tracking.helpers import Server, Store, closed_port, run_script
 
 
 @pytest.fixture(scope="session")

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers_tracking import Server, Store
 
-from nas_proxy.calibrate.card import RankCard
 from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.tracking import TrackingSettings
-from nas_proxy.tracking.registry import RecipeRegistry, RegisteredRecipe
+from nas_proxy.tracking.registry.rank_card import RankCard
+from nas_proxy.tracking.registry.recipes import RecipeRegistry, RegisteredRecipe
 from nas_proxy.types import DatasetSpec
-from nas_proxy.validate.ranks import Estimate
 from search_spaces.nasbench201 import NASBench201Space
+from tests.tracking.helpers import Server, Store
 
 SPACE = NASBench201Space()
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_tracking import Store, closed_port, python_environment, warnings_of
 from torch import nn
 
 from nas_proxy.data.sources import DataSettings, load_splits
@@ -20,9 +19,10 @@ from nas_proxy.export.folder import export_model
 from nas_proxy.export.model_file import ModelOrigin, load_model
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.tracking import Tracker
-from nas_proxy.tracking.models import ModelEntry, model_name, write_mlflow_model
+from nas_proxy.tracking.registry.models import ModelEntry, model_name, write_mlflow_model
 from nas_proxy.types import DatasetSpec
 from search_spaces.convnet import ConvNetSpace
+from tests.tracking.helpers import Store, closed_port, python_environment, warnings_of
 
 # Run where importing nas_proxy would fail.
 STRANGER = """

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_registry import (
+
+from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.errors import StudyError
+from nas_proxy.tracking import TrackingSettings
+from nas_proxy.tracking.registry.recipes import RecipeRegistry
+from nas_proxy.types import DatasetSpec
+from search_spaces.convnet import ConvNetSpace
+from tests.tracking.helpers import Store, closed_port, warnings_of
+from tests.tracking.helpers_registry import (
     SPACE,
     Shelf,
     evidence,
@@ -19,14 +27,6 @@ from helpers_registry import (
     make_spec,
     served_shelf,
 )
-from helpers_tracking import Store, closed_port, warnings_of
-
-from nas_proxy.data.proxy_dataset import ProxyDataset
-from nas_proxy.errors import StudyError
-from nas_proxy.tracking import TrackingSettings
-from nas_proxy.tracking.registry import RecipeRegistry
-from nas_proxy.types import DatasetSpec
-from search_spaces.convnet import ConvNetSpace
 
 
 @pytest.fixture(params=["server", "local"])

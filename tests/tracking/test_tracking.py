@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_tracking import CURVE, Store, log_study, log_trial, warnings_of
 
 from nas_proxy.tracking import TrackingSettings, open_tracker
+from tests.tracking.helpers import CURVE, Store, log_study, log_trial, warnings_of
 
 # What a person finds
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_tracking import Store, log_study, log_trial, outbox, run_script, state_file
 
 from nas_proxy.tracking import TrackingSettings, open_tracker
+from tests.tracking.helpers import Store, log_study, log_trial, outbox, run_script, state_file
 
 # Continuing
 

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_tracking import (
+
+from nas_proxy.errors import UserError
+from nas_proxy.tracking import TrackingSettings, open_tracker
+from nas_proxy.tracking import store as store_module
+from tests.tracking.helpers import (
     Store,
     closed_port,
     log_study,
@@ -21,10 +25,6 @@ from helpers_tracking import (
     wait_until,
     warnings_of,
 )
-
-from nas_proxy.errors import UserError
-from nas_proxy.tracking import TrackingSettings, open_tracker
-from nas_proxy.tracking import store as store_module
 
 # Stores that fail
 

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers_tracking import (
+
+from nas_proxy.errors import UserError
+from nas_proxy.tracking import launch_ui, uploader
+from tests.tracking.helpers import (
     Found,
     Server,
     Store,
@@ -24,9 +27,6 @@ from helpers_tracking import (
     wait_until,
     warnings_of,
 )
-
-from nas_proxy.errors import UserError
-from nas_proxy.tracking import launch_ui, uploader
 
 
 @pytest.fixture

@@ -5,15 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers_train import (
-    NUM_CLASSES,
-    PLAIN,
-    SCHEDULES,
-    Recorder,
-    make_settings,
-    random_set,
-    reference_factor,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -28,6 +19,15 @@ from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.loop import train
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.training_set import TrainingSet
+from tests.train.helpers import (
+    NUM_CLASSES,
+    PLAIN,
+    SCHEDULES,
+    Recorder,
+    make_settings,
+    random_set,
+    reference_factor,
+)
 
 # The steps
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_train import NUM_CLASSES, Recorder, make_settings, random_set, reference_factor
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import Labelling, ProxyDataset
@@ -12,6 +11,7 @@ from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.loop import train
 from nas_proxy.train.training_set import TrainingSet, as_probabilities
+from tests.train.helpers import NUM_CLASSES, Recorder, make_settings, random_set, reference_factor
 
 PLAIN_DESCENT = {
     "num_steps": 1,

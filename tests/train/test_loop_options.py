@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers_train import PLAIN, Recorder, make_settings, random_set
 from torch import nn
 
-from nas_proxy.checkpoint import Checkpointer
+from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.errors import StudyError
 from nas_proxy.reproducibility import isolated_rng, make_generator
@@ -17,6 +16,7 @@ from nas_proxy.train.loop import set_training_mode, train
 from nas_proxy.train.objective import Batch, Objective, ParameterGroup
 from nas_proxy.train.phases import Phase, train_phases
 from nas_proxy.train.training_set import TrainingSet
+from tests.train.helpers import PLAIN, Recorder, make_settings, random_set
 
 OPTIMISERS = ("sgd", "adam", "adamw")
 

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers_train import Recorder, make_settings
 from torch import nn
 
 from nas_proxy.data.augment import Augmentation
@@ -17,6 +16,7 @@ from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.loop import TrainResult, train
 from nas_proxy.train.measuring import Measurement, measure, num_parts
 from nas_proxy.train.training_set import TrainingSet
+from tests.train.helpers import Recorder, make_settings
 
 # Precision
 

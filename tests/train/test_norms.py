@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers_train import make_settings, random_set
 from torch import nn
 
 from nas_proxy.networks.convnet import ConvNet
@@ -17,6 +16,7 @@ from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.loop import TrainResult, train
 from nas_proxy.train.measuring import measure, recalibrate_norms
 from nas_proxy.train.training_set import TrainingSet
+from tests.train.helpers import make_settings, random_set
 
 SETTINGS = make_settings()
 

@@ -1,7 +1,6 @@
 """How long a training is, and how its learning rate goes."""
 
 import pytest
-from helpers_train import SCHEDULES, Recorder, random_set, reference_factor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +9,7 @@ from nas_proxy.reproducibility import make_generator
 from nas_proxy.train.loop import train
 from nas_proxy.train.schedules import learning_rate_factor
 from nas_proxy.train.settings import TrainSettings
+from tests.train.helpers import SCHEDULES, Recorder, random_set, reference_factor
 
 
 @given(st.integers(1, 50), st.integers(1, 1000), st.integers(1, 2000))

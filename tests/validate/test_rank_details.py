@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nas_proxy.config import read_options
 from nas_proxy.errors import ConfigError
+from nas_proxy.statistics.ranks import MIN_FOR_INTERVAL
+from nas_proxy.study.config import read_options
 from nas_proxy.types import Architecture
 from nas_proxy.validate.points import points_of
 from nas_proxy.validate.rank_report import Ranking, Sample, judge
-from nas_proxy.validate.ranks import MIN_FOR_INTERVAL
 from nas_proxy.validate.settings import MIN_FOR_CEILING, RepeatedReference, ValidateSettings
 
 N = 50

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas_proxy.statistics import ranks
+from nas_proxy.statistics.ranks import Estimate
+from nas_proxy.statistics.words import decimal
 from nas_proxy.types import Architecture
-from nas_proxy.validate import ranks
 from nas_proxy.validate.rank_report import Ranking, Sample, judge
-from nas_proxy.validate.ranks import Estimate
 from nas_proxy.validate.settings import RepeatedReference, ValidateSettings
 
 N = 60
@@ -206,7 +207,7 @@ def test_a_ranking_without_noise_reaches_the_root_of_the_ceiling():
     assert reached > ceiling + 0.05
     made = report(truth[0, :N], first[0, :N], ceiling=second[0, :N])
     root = math.sqrt(made.ceiling.spearman.value)
-    assert f"above {ranks.decimal(root)}, " in made.ceiling_words
+    assert f"above {decimal(root)}, " in made.ceiling_words
 
 
 def test_no_ceiling_is_said():

@@ -1,0 +1,236 @@
+"""The command line. Exit status: 0 done, 2 the input is wrong, 1 anything else."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from nas_proxy import __version__
+from nas_proxy.cli.backbones import backbones_command, pretrain_command
+from nas_proxy.cli.display import ConsoleDisplay
+from nas_proxy.cli.interchange import export_proxy, import_proxy
+from nas_proxy.cli.lists import list_command
+from nas_proxy.errors import UserError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
+    pass
+
+_USERS_ERRNOS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a file is in the way",
+    errno.EISDIR: "a folder is in the way",
+}
+
+
+_console = Console(stderr=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nas-proxy")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Neural architecture search on distilled proxy data sets, with proof of their ranking.
+
+    CONFIG is a YAML file; any of its values can be replaced on the command line, as in
+    `nas-proxy run configs/quickstart.yaml search.n_trials=50`.
+    """
+    context.obj = {"debug": debug}
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=_console, show_time=False, show_path=False)],
+    )
+
+
+def _stage_command(name: str, summary: str) -> None:
+    @cli.command(name=name, help=summary)
+    @click.argument("config", type=click.Path(path_type=Path))
+    @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+    @click.option("--force", is_flag=True, help="Discard this stage's earlier result, repeat it.")
+    def command(config: Path, overrides: tuple[str, ...], force: bool) -> None:
+        from nas_proxy.study.config import load_config
+        from nas_proxy.study.pipeline import run_pipeline
+
+        loaded = load_config(config, overrides)
+        last: Any = "report" if name == "run" else name
+        run_pipeline(loaded, ConsoleDisplay(_console), last=last, force=force)
+
+
+_stage_command(
+    "run", "Distil, calibrate, search, validate and report; continue where an earlier run stopped."
+)
+_stage_command("distill", "Make the proxy data set.")
+_stage_command("calibrate", "Find the cheapest recipe whose ranking can be trusted.")
+_stage_command("search", "Search the space on the proxy data set, which is made first if missing.")
+_stage_command("validate", "Judge the ranking, after what it needs has been done.")
+_stage_command("retrain", "Train the best architectures fully and write them as model files.")
+_stage_command("report", "Write the report again, after what it needs has been done.")
+
+
+@cli.command(name="evaluate-proxy")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--task",
+    type=click.Choice(["accuracy", "replay"]),
+    default="accuracy",
+    show_default=True,
+    help="accuracy: train fixed networks on FILE. replay: keep it as a learner's memory.",
+)
+@click.option("--force", is_flag=True, help="Discard the earlier result, repeat it.")
+def evaluate_proxy_command(
+    file: Path, config: Path, overrides: tuple[str, ...], task: Any, force: bool
+) -> None:
+    """Find out what the proxy data set FILE is worth on the real images of CONFIG.
+
+    The section evaluate_proxy of CONFIG says which networks are trained on it and how; they are
+    tested on real images, beside random ones with the same labels and all of the real ones.
+    """
+    from nas_proxy.study.config import load_config
+    from nas_proxy.study.pipeline import evaluate_proxy
+
+    loaded = load_config(config, overrides)
+    result = evaluate_proxy(loaded, ConsoleDisplay(_console), file, task, force=force)
+    Console().print(_accuracy_table(result) if task == "accuracy" else _replay_table(result))
+    folder = loaded.folder / "worth" / result["proxy_dataset"]["id"] / task
+    click.echo(f"figures and all numbers: {folder.resolve()}")
+
+
+def _accuracy_table(result: dict[str, Any]) -> Table:
+    networks = result["networks"]
+    conditions = list(dict.fromkeys(name for n in networks for name in n["accuracies"]))
+    table = Table(
+        title=f"test accuracy in %, mean and standard error of {result['num_seeds']} seeds",
+        caption="HLR, hard-label recovery: full data minus hard labels. IOR, improvement over "
+        "random: as it is minus random images with the same labels.",
+    )
+    table.add_column("network", ratio=1)
+    for column in (*conditions, "HLR", "IOR"):
+        table.add_column(column, justify="right", min_width=6)
+    for network in networks:
+        figures = [network["accuracies"].get(name) for name in conditions]
+        figures += [network["hard_label_recovery"], network["improvement_over_random"]]
+        table.add_row(network["network"], *map(_percent, figures))
+    return table
+
+
+def _replay_table(result: dict[str, Any]) -> Table:
+    table = Table(
+        "memory", "accuracy at the end", "forgetting", title=f"{result['num_tasks']} tasks, in %"
+    )
+    for memory in result["memories"]:
+        table.add_row(
+            memory["name"], _percent(memory["final_accuracy"]), _percent(memory["forgetting"])
+        )
+    return table
+
+
+def _percent(figure: dict[str, Any] | None) -> str:
+    """A mean and its standard error."""
+    if figure is None:
+        return "failed"
+    error = figure["standard_error"]
+    return f"{100 * figure['mean']:.1f}" + ("" if error is None else f" ±{100 * error:.1f}")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--picture", type=click.Path(path_type=Path), help="Where to; beside FILE otherwise.")
+def inspect(file: Path, picture: Path | None) -> None:
+    """Print what a proxy data set FILE says of itself, and write a picture of its images."""
+    from nas_proxy.data.pictures import write_image_grid
+    from nas_proxy.data.proxy_dataset import ProxyDataset
+
+    proxy_dataset = ProxyDataset.load(file)
+    table = Table(show_header=False, box=None)
+    for name, value in proxy_dataset.card().items():
+        table.add_row(name, value if isinstance(value, str) else json.dumps(value))
+    Console().print(table)
+    target = picture or file.with_suffix(".png")
+    write_image_grid(target, proxy_dataset.pixels(), proxy_dataset.images_per_class)
+    click.echo(f"picture: {target}")
+
+
+@cli.command()
+@click.option("--results", type=click.Path(path_type=Path), default=Path("results"))
+@click.option("--uri", help="Another MLflow store than the one in the results folder.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+def ui(results: Path, uri: str | None, port: int) -> None:
+    """Open MLflow's pages on 127.0.0.1 until Ctrl-C."""
+    from nas_proxy.tracking import launch_ui
+
+    # Without the last part MLflow 3 opens in its view for language models.
+    page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
+    _console.print(f"MLflow: {page} (Ctrl-C ends it)")
+    launch_ui(results, uri, port)
+
+
+cli.add_command(list_command)
+cli.add_command(import_proxy)
+cli.add_command(export_proxy)
+cli.add_command(backbones_command)
+cli.add_command(pretrain_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; errors become one paragraph on standard error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = cli.main(args=words, prog_name="nas-proxy", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped; the same command continues where it was", 1)
+    except Exception as error:  # noqa: BLE001 - the last place that can turn it into a sentence
+        if "--debug" in words:
+            traceback.print_exc()
+        message, status = _explain(error)
+        _fail(message, status)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One sentence for an error, and the exit status."""
+    if isinstance(error, UserError):
+        return str(error), 2
+    cause: BaseException | None = error
+    while cause is not None:  # a library may have wrapped the system's error
+        if isinstance(cause, OSError) and cause.errno in _USERS_ERRNOS:
+            place = cause.filename2 or cause.filename  # of a file that was to be renamed: as what
+            where = f" at {place}" if place else ""
+            return (
+                f"{_USERS_ERRNOS[cause.errno]}{where}; nothing that was finished is lost: mend it "
+                "or set results to another folder, and the same command continues",
+                2,
+            )
+        cause = cause.__cause__ or cause.__context__
+    kind = type(error).__name__
+    return f"unexpected {kind}: {error} (nas-proxy --debug ... shows where)", 1
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"nas-proxy: {message}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

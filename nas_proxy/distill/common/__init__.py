@@ -1,0 +1,1 @@
+"""What distilling methods share."""

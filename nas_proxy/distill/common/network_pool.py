@@ -1,0 +1,123 @@
+"""Networks that train on the synthetic images while these are optimised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from nas_proxy.distill.common.inner_training import (
+    adam_update,
+    flatten_parameters,
+    forward,
+    initial_adam_state,
+    unflatten_parameters,
+)
+from nas_proxy.errors import DivergedError
+from nas_proxy.networks.convnet import ConvNet
+from nas_proxy.reproducibility import derive_seed, make_generator
+
+_BATCH_SIZE = 1000  # of the synthetic images, as published; fewer are used whole
+
+
+class NetworkPool:
+    """Networks of all ages; each is replaced by a fresh one after some updates (FRePo).
+
+    At the start none has been trained, but they are replaced one after another, so that from then
+    on their ages differ.
+
+    Args:
+        build: From a seed to a network with random weights, on its device.
+        size: Networks in the pool.
+        max_updates: After so many updates a network is replaced.
+        learning_rate: Of Adam.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[int], ConvNet],
+        *,
+        size: int,
+        max_updates: int,
+        learning_rate: float,
+    ) -> None:
+        self._build = build
+        self._structure = build(0).requires_grad_(False)
+        self._max_updates = max_updates
+        self._learning_rate = learning_rate
+        self._lifetimes = max_updates - max_updates // size * torch.arange(size)
+        self._ages = torch.zeros(size, dtype=torch.int64)
+        self._states: Tensor | None = None  # (size, 3, p): what Adam makes of each network
+
+    def __len__(self) -> int:
+        return len(self._ages)
+
+    def fill(self, seed: int) -> None:
+        """Make the first networks; a pool that is filled already is left as it is."""
+        if self._states is None:
+            fresh = [self._fresh(derive_seed(seed, index)) for index in range(len(self))]
+            self._states = torch.stack(fresh)
+
+    def network(self, index: int) -> ConvNet:
+        """A network without gradients; it is good until the next call of this method."""
+        parts = unflatten_parameters(self._structure, self._state(index)[0])
+        with torch.no_grad():
+            for name, parameter in self._structure.named_parameters():
+                parameter.copy_(parts[name])
+        return self._structure
+
+    def train(self, index: int, images: Tensor, targets: Tensor, seed: int) -> None:
+        """One update by Adam towards the least squares, or a fresh network instead of an old one.
+
+        Args:
+            index: Which network.
+            images: What it trains on, `(n, c, h, w)`, without gradients.
+            targets: What its logits should be, `(n, num_classes)`.
+            seed: Of the batch, or of the fresh network.
+
+        Raises:
+            DivergedError: If its loss is not finite; the network is left as it was.
+        """
+        state = self._state(index)
+        age = int(self._ages[index])
+        if age >= self._lifetimes[index]:
+            state.copy_(self._fresh(derive_seed(seed, "network")))
+            self._ages[index] = 0
+            self._lifetimes[index] = self._max_updates
+            return
+        generator = make_generator(derive_seed(seed, "batch"))
+        chosen = torch.randperm(len(images), generator=generator)[:_BATCH_SIZE].to(images.device)
+        weights = state[0].detach().requires_grad_()
+        logits = forward(self._structure, weights, images[chosen]).float()
+        loss = 0.5 * (logits - targets[chosen]).square().sum(dim=1).mean()
+        if not bool(loss.isfinite()):
+            raise DivergedError("the loss of a network in the pool is not finite")
+        (gradient,) = torch.autograd.grad(loss, weights)
+        rate = self._learning_rate
+        state.copy_(adam_update(state, gradient, num_steps=age + 1, learning_rate=rate))
+        self._ages[index] = age + 1
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights, Adam's moments and ages, for a checkpoint; empty until the pool is filled."""
+        if self._states is None:
+            return {}
+        return {
+            "pool.states": self._states,
+            "pool.ages": self._ages,
+            "pool.lifetimes": self._lifetimes,
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to what `state` gave."""
+        if "pool.states" in state:
+            self._states = state["pool.states"].to(next(self._structure.parameters()).device)
+            self._ages = state["pool.ages"]
+            self._lifetimes = state["pool.lifetimes"]
+
+    def _fresh(self, seed: int) -> Tensor:
+        return initial_adam_state(flatten_parameters(self._build(seed)))
+
+    def _state(self, index: int) -> Tensor:
+        assert self._states is not None, "fill the pool first"
+        return self._states[index]

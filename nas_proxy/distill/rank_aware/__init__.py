@@ -1,0 +1,1 @@
+"""Distilling for rank: images that rank architectures as full training does."""

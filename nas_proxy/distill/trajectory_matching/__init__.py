@@ -1,0 +1,1 @@
+"""Trajectory matching (MTT, TESLA, DATM)."""

@@ -1,0 +1,1 @@
+"""Formats that others published: reading them safely, and writing ours for them."""

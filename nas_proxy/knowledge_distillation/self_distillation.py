@@ -1,0 +1,105 @@
+"""`self`: a network without another teacher.
+
+Its earlier generation: Furlanello et al., "Born Again Neural Networks", ICML 2018. Its own deeper
+part: Zhang et al., "Be Your Own Teacher", ICCV 2019.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas_proxy.errors import ConfigError
+from nas_proxy.knowledge_distillation.feature_maps import Anatomy, Stage
+from nas_proxy.knowledge_distillation.term import Evidence, Term, divergence, labels_loss
+
+
+class Exits(Term):
+    """Shallow stages answer too, learn from labels and the last answer, and imitate the last stage.
+
+    The exits are trained along and used by nobody afterwards. For each: `soft_share` times the
+    divergence from the network's softened answer, the rest times the labels' loss, and
+    `feature_weight` times the distance of the batch's pooled features from those of the last stage.
+    What teaches gets no gradient. As the authors do it, there is no square of the temperature, and
+    the distance is of the whole batch.
+
+    Args:
+        anatomy: Of the student.
+        num_classes: Answers of an exit.
+        temperature: Divides the logits of exits and network.
+        soft_share: The paper's alpha.
+        feature_weight: The paper's lambda.
+        partly_labelled: Whether there are images without a label.
+
+    Raises:
+        ConfigError: If the student has fewer than two stages.
+    """
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        num_classes: int,
+        *,
+        temperature: float,
+        soft_share: float,
+        feature_weight: float,
+        partly_labelled: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(anatomy.stages) < 2:
+            raise ConfigError(
+                f"self (exits) needs feature maps of two resolutions or more, but the stages of "
+                f"{anatomy.name} are: {anatomy.listed}; choose self (generations), or another kind"
+            )
+        self.student_stages = anatomy.stages
+        last = anatomy.stages[-1]
+        self.exits = nn.ModuleList(_Exit(s, last, num_classes) for s in anatomy.stages[:-1])
+        self._temperature = temperature
+        self._soft_share = soft_share
+        self._feature_weight = feature_weight
+        self._partly_labelled = partly_labelled
+
+    def forward(self, evidence: Evidence) -> Tensor:
+        """See the class."""
+        maps = evidence.student.record.maps
+        *shallow, last = (maps[stage] for stage in self.student_stages)
+        goal = last.mean(dim=(2, 3)).detach()
+        said = (evidence.student.logits.detach() / self._temperature).softmax(dim=1)
+        losses = [
+            self._loss(exit_(each), said, goal, evidence)
+            for exit_, each in zip(self.exits, shallow, strict=True)
+        ]
+        return torch.stack(losses).sum()
+
+    def _loss(
+        self, answer: tuple[Tensor, Tensor], said: Tensor, goal: Tensor, evidence: Evidence
+    ) -> Tensor:
+        features, logits = answer
+        batch = replace(evidence.batch, logits=logits)
+        hard = labels_loss(batch, partly_labelled=self._partly_labelled)
+        soft = divergence(logits, said, self._temperature)
+        share = self._soft_share
+        distance = torch.dist(features, goal)
+        return share * soft + (1 - share) * hard + self._feature_weight * distance
+
+
+class _Exit(nn.Module):
+    """From a shallow feature map to features like those of the last stage, and to logits."""
+
+    def __init__(self, stage: Stage, last: Stage, num_classes: int) -> None:
+        super().__init__()
+        self._size = last.shape[1:]
+        self.bottleneck = nn.Sequential(
+            nn.Conv2d(stage.shape[0], last.shape[0], 1, bias=False),
+            nn.BatchNorm2d(last.shape[0]),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(last.shape[0], num_classes)
+
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """`(n, c, h, w)` to features `(n, d)` and logits `(n, num_classes)`."""
+        features = self.bottleneck(F.adaptive_avg_pool2d(maps, self._size)).mean(dim=(2, 3))
+        return features, self.classifier(features)

@@ -1,1 +1,0 @@
-"""Weights made here: pre-training backbones, with labels or without."""

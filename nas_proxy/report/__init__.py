@@ -1,0 +1,1 @@
+"""Everything that draws or writes the report: its values, figures and pages."""

@@ -1,0 +1,1 @@
+"""Statistics that everything which judges shares: ranks and accuracies, with intervals."""

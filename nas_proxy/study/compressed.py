@@ -1,0 +1,96 @@
+"""Smaller versions of the recommended network, as `retrain.compress` asks for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nas_proxy.compress.settings import CompressSettings
+from nas_proxy.core.files import write_atomically
+from nas_proxy.data.transforms import resize_dataset
+from nas_proxy.errors import CompressionError, NasProxyError
+from nas_proxy.reproducibility import derive_seed
+from nas_proxy.statistics.accuracy import over_images
+from nas_proxy.study.context import StudyContext
+from nas_proxy.train.measuring import measure
+from nas_proxy.train.training_set import TrainingSet
+
+
+def compressed(
+    study: StudyContext, settings: CompressSettings, network: nn.Module, image_size: int, path: Path
+) -> dict[str, Any]:
+    """Make the versions of `network` in the folder `path`, and meet the test images with each once.
+
+    A variant that cannot be made costs nothing but itself. A finished folder is read, so a study
+    that was killed later measures nothing again.
+
+    Args:
+        study: Whose images are used.
+        settings: With `fine_tuning` said.
+        network: Fully trained, on the study's device.
+        image_size: Of the images it was trained on.
+        path: Gets an ONNX file for each version, and `compressed.json`.
+
+    Returns:
+        `versions`, a row of figures for each, and `reason`, why any are missing, else empty.
+    """
+    # torchao and ONNX take seconds to import, which a study without this section need not wait for.
+    from nas_proxy.compress.compressing import compress
+    from nas_proxy.compress.figures import EXACT
+    from nas_proxy.compress.self_distillation import DistilFromItself
+
+    finished = path / "compressed.json"
+    if finished.is_file():
+        found: dict[str, Any] = json.loads(finished.read_text())
+        if all((path / version["file"]).is_file() for version in found["versions"]):
+            return found
+    splits = study.splits
+    search_train = resize_dataset(splits.search_train, image_size)
+    training_set = TrainingSet.of(
+        replace(
+            search_train,
+            images=search_train.images.to(study.device),
+            labels=search_train.labels.to(study.device),
+        )
+    )
+    test = resize_dataset(splits.test, image_size)
+    path.mkdir(parents=True, exist_ok=True)
+    reasons: list[str] = []
+    rows = []
+
+    def leave_out(name: str, error: NasProxyError) -> None:
+        reasons.append(f"{name}: {error}")
+
+    try:
+        models = compress(
+            network,
+            training_set,
+            resize_dataset(splits.search_val, image_size),
+            settings,
+            folder=path,
+            seed=derive_seed("compress", study.seed) % 2**31,
+            make_objective=DistilFromItself(network, training_set),
+            on_failure=leave_out,
+        )
+    except CompressionError as error:
+        reasons.append(str(error))
+    else:
+        for model in models:  # made, all of them: nothing is chosen after this
+            right = measure(model.runtime, test, EXACT).confusion
+            accuracy = over_images(int(right.trace()), int(right.sum()))
+            rows.append(
+                {
+                    **model.row.to_json(),
+                    "test_accuracy": vars(accuracy),
+                    "file": str(model.onnx.relative_to(path)),
+                }
+            )
+    for reason in reasons:
+        study.display.say(f"compress: {reason}; the model files are complete without it")
+    result = {"versions": rows, "reason": "; ".join(reasons)}
+    write_atomically(finished, json.dumps(result, indent=1))
+    return result

@@ -1,0 +1,373 @@
+"""From a YAML file and overrides to a checked configuration.
+
+Sections are frozen dataclasses (`nas_proxy.options`), checked by pydantic; all faults are reported
+at once, each with its path and the nearest right key. A plug-in's section names the plug-in in
+`name`; the rest is checked against the plug-in's own fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from nas_proxy.backbones.pretrain_settings import PretrainSettings
+from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
+from nas_proxy.data.sources import DataSettings
+from nas_proxy.errors import ConfigError, PluginError, did_you_mean
+from nas_proxy.evaluate_proxy.settings import WorthSettings
+from nas_proxy.interfaces import Distiller, SearchSpace
+from nas_proxy.knowledge_distillation.settings import DistillationOption, DistillationSettings
+from nas_proxy.options import NonNegativeInt, PositiveInt
+from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
+from nas_proxy.retrain.settings import RetrainSettings
+from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.search.settings import SearchSettings
+from nas_proxy.study.consistency import RecipeOrigin, contradictions
+from nas_proxy.teachers.settings import LabelOption, LabelSettings
+from nas_proxy.tracking import TrackingSettings
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.validate.settings import ValidateSettings
+
+T = TypeVar("T")
+# How pydantic names one of the kinds that a value may be of.
+_KIND = re.compile(r"(?:function-\w+|literal|dict|list|tuple)\[.*\]|str|int|float|bool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """A checked configuration.
+
+    Attributes:
+        study_name: Names the study's folder, its Optuna study (with the id of a recipe that was
+            found behind it) and its MLflow run.
+        seed: Of everything random but the data split, which has its own.
+        device: `cpu`, `cuda` or `cuda:1`.
+        num_threads: Torch threads of this process on a CPU; workers have one each.
+        results: Folder that holds the study's folder and the MLflow store.
+        data: The real data set.
+        distiller: Makes the proxy data set.
+        images_per_class: How many images it makes for each class.
+        labels: What labels they get.
+        distill_workers: Processes that work on classes side by side where the method allows it.
+        space: Where architectures come from.
+        train: How candidates are trained.
+        distillation: What they learn beside the labels; None: nothing.
+        score: How they are ranked; neither this nor `distillation` is read unless the recipe is
+            `configured`.
+        search: How the space is searched.
+        calibration: How a recipe is found that can be trusted; None if none is looked for.
+        recipe: Which recipe candidates are ranked by. `configured`: the sections `train` and
+            `score`, with `distillation`, on the distilled set. `calibrated`: what the stage
+            `calibrate` finds.
+            `trusted`: what an earlier study registered for this space and these images.
+        validation: How the ranking is judged; None if it is not.
+        retrain: How the best architectures are trained for use; None if they are not.
+        evaluate_proxy: How it is found out what a proxy data set is worth.
+        tracking: Where the study is logged.
+        pretrain: How `nas-proxy pretrain` makes weights; None if nothing is said of it.
+        resolved: The whole configuration as plain values, defaults included; reading it back
+            gives the same study.
+    """
+
+    study_name: str
+    seed: int
+    device: str
+    num_threads: int
+    results: Path
+    data: DataSettings
+    distiller: Distiller
+    images_per_class: int
+    labels: LabelSettings
+    distill_workers: int
+    space: SearchSpace
+    train: TrainSettings
+    distillation: DistillationSettings | None
+    score: ScoreSettings
+    search: SearchSettings
+    calibration: CalibrateSettings | None
+    recipe: RecipeOrigin
+    validation: ValidateSettings | None
+    retrain: RetrainSettings | None
+    evaluate_proxy: WorthSettings
+    tracking: TrackingSettings
+    pretrain: PretrainSettings | None
+    resolved: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return self.results / self.study_name
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML."""
+        return yaml.safe_dump(dict(self.resolved), sort_keys=False)
+
+
+class _Sections(BaseModel):
+    """The file's top level. Plug-in sections stay mappings: their plug-ins check them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    seed: NonNegativeInt = 0
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    num_threads: PositiveInt = 1
+    results: Path = Path("results")
+    data: DataSettings = DataSettings()
+    distill: dict[str, Any]
+    space: dict[str, Any]
+    train: TrainSettings
+    distillation: DistillationOption | None = None
+    score: ScoreSettings = ScoreSettings()
+    search: SearchSettings = SearchSettings()
+    calibration: Annotated[CalibrateSettings | None, Field(alias="calibrate")] = None
+    recipe: RecipeOrigin | None = None
+    validation: Annotated[ValidateSettings | None, Field(alias="validate")] = None
+    retrain: RetrainSettings | None = None
+    evaluate_proxy: WorthSettings = WorthSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    pretrain: PretrainSettings | None = None
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read and check a configuration.
+
+    Args:
+        path: YAML file.
+        overrides: Such as `train.num_steps=200`; the value is read as YAML.
+
+    Raises:
+        ConfigError: With every fault that was found, one per line.
+    """
+    mapping = _read_yaml(path)
+    for override in overrides:
+        _apply(mapping, override)
+    return check_config(mapping)
+
+
+def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
+    """Check a configuration that is already a mapping; it is not altered.
+
+    Raises:
+        ConfigError: With every fault that was found, one per line.
+    """
+    faults: list[str] = []
+    sections: _Sections | None = _check(_Sections, mapping, (), faults)
+    distill = dict(_mapping_at(mapping, "distill"))
+    common = {
+        key: _check(kind, distill.pop(key, default), ("distill", key), faults)
+        for key, (kind, default) in _DISTILL_KEYS.items()
+    }
+    distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
+    space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
+    if sections is not None:
+        sections = _with_recipe(sections)
+        faults.extend(contradictions(sections, space, distiller))
+    if faults or sections is None or distiller is None or space is None:
+        listed = "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))
+        raise ConfigError(f"the configuration cannot be used:\n{listed}")
+    sections = _with_recipes(sections, space)
+    plain = TypeAdapter(_Sections).dump_python(sections, mode="json", by_alias=True)
+    plain["distill"] = {
+        "name": mapping["distill"]["name"],
+        "images_per_class": common["images_per_class"],
+        "labels": dump_options(common["labels"]),
+        "num_workers": common["num_workers"],
+        **dump_options(distiller),
+    }
+    plain["space"] = {"name": mapping["space"]["name"], **dump_options(space)}
+    if sections.recipe != "configured":
+        del plain["score"]  # nobody reads it
+    return StudyConfig(
+        **{name: getattr(sections, name) for name in _COPIED},
+        distiller=distiller,
+        images_per_class=common["images_per_class"],
+        labels=common["labels"],
+        distill_workers=common["num_workers"],
+        space=space,
+        resolved=plain,
+    )
+
+
+# Keys of the section distill that are the same for every distiller, with their defaults.
+_DISTILL_KEYS: dict[str, tuple[Any, Any]] = {
+    "images_per_class": (PositiveInt, 10),
+    "labels": (LabelOption, "hard"),
+    "num_workers": (PositiveInt, 1),
+}
+_COPIED = tuple(name for name in _Sections.model_fields if name not in ("distill", "space"))
+
+
+def _with_recipe(sections: _Sections) -> _Sections:
+    """The same with the recipe that is meant where none is named."""
+    meant: RecipeOrigin = "configured" if sections.calibration is None else "calibrated"
+    return sections.model_copy(update={"recipe": sections.recipe or meant})
+
+
+def _with_recipes(sections: _Sections, space: SearchSpace) -> _Sections:
+    """The same with the list of recipes that ships where none is given."""
+    if sections.calibration is None:
+        return sections
+    calibration = with_default_recipes(sections.calibration, space, sections.train)
+    return sections.model_copy(update={"calibration": calibration})
+
+
+def _plugin(
+    registry: Registry[T],
+    section: Mapping[str, Any],
+    path: str,
+    mapping: Mapping[str, Any],
+    faults: list[str],
+) -> T | None:
+    """The plug-in that a section names, with the section's other keys as its options."""
+    if not isinstance(mapping.get(path), Mapping):
+        return None  # missing or no mapping: already among the faults
+    options = dict(section)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        faults.append(f"{path}.name: name a {registry.kind}: {', '.join(registry.names())}")
+        return None
+    try:
+        plugin = registry.get(name)
+    except PluginError as error:
+        faults.append(f"{path}.name: {error}")
+        return None
+    checked: T | None = _check(plugin, options, (path,), faults)
+    return checked
+
+
+def _check(kind: Any, value: Any, path: tuple[str, ...], faults: list[str]) -> Any:
+    """`value` as `kind`; None after adding to `faults` what is wrong with it."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        faults.extend(_in_words(fault, kind, path) for fault in _one_for_each_place(error.errors()))
+    except ConfigError as error:  # from a section's own __post_init__
+        faults.append(f"{'.'.join(path)}: {error}")
+    return None
+
+
+def _one_for_each_place(faults: Sequence[Any]) -> list[dict[str, Any]]:
+    """The faults, of which a value that may be of several kinds has one for each kind, as one.
+
+    Pydantic puts the kind behind the value's place. Those that got furthest into the value count.
+    """
+    by_value: dict[tuple[Any, ...], list[Any]] = {}
+    for fault in faults:
+        place = tuple(takewhile(lambda part: not _KIND.fullmatch(str(part)), fault["loc"]))
+        by_value.setdefault(place, []).append(fault)
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for place, members in by_value.items():
+        furthest = max(len(fault["loc"]) for fault in members)
+        for fault in members:
+            inside = (*place, *fault["loc"][len(place) + 1 :])
+            if inside in found:
+                found[inside]["msg"] += f", or {fault['msg'].removeprefix('Input should be ')}"
+            elif len(fault["loc"]) == furthest:
+                found[inside] = {**fault, "loc": inside}
+    return list(found.values())
+
+
+def _in_words(fault: Any, kind: Any, path: tuple[str, ...]) -> str:
+    location = ".".join(str(part) for part in (*path, *fault["loc"]))
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _keys_at(kind, fault["loc"][:-1])
+        return f"{location}: unknown key; {did_you_mean(str(fault['loc'][-1]), known)}"
+    if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{location}: missing"
+    message = fault["msg"].removeprefix("Value error, ").replace("Input", "the value")
+    shown = repr(fault["input"])
+    given = f" (got {shown if len(shown) <= 60 else shown[:57] + '...'})"
+    # What a section says itself names the value that is wrong, and the section is not it.
+    is_own = fault["type"] == "value_error" and isinstance(fault["input"], Mapping)
+    return f"{location or 'configuration'}: {message}{'' if is_own or 'got ' in message else given}"
+
+
+def _keys_at(kind: Any, location: Sequence[Any]) -> list[str]:
+    """The keys that the section at `location` knows."""
+    for part in location:
+        fields = _fields(kind)
+        kind = fields.get(str(part), kind)
+    return list(_fields(kind))
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Key to type of a section; nothing for a type that is no section."""
+    for candidate in (kind, *getattr(kind, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return {f.alias or n: f.annotation for n, f in candidate.model_fields.items()}
+        if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
+            from typing import get_type_hints
+
+            hints = get_type_hints(candidate)
+            return {field.name: hints[field.name] for field in dataclasses.fields(candidate)}
+    return {}
+
+
+def dump_options(plugin: Any) -> dict[str, Any]:
+    """The fields of a plug-in or a section as plain JSON values."""
+    dumped: dict[str, Any] = TypeAdapter(type(plugin)).dump_python(plugin, mode="json")
+    return dumped
+
+
+def read_options(kind: type[T], value: Mapping[str, Any]) -> T:
+    """The inverse of `dump_options`.
+
+    Raises:
+        ConfigError: With every fault that was found, one per line.
+    """
+    faults: list[str] = []
+    read: T | None = _check(kind, value, (), faults)
+    if read is None:
+        raise ConfigError("\n".join(faults))
+    return read
+
+
+def _mapping_at(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    section = mapping.get(key)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the configuration {path} is not UTF-8 text: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{path}{place} is not valid YAML: {problem}") from error
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{path} must hold sections such as data: and distill:, as a mapping")
+    return mapping
+
+
+def _apply(mapping: dict[str, Any], override: str) -> None:
+    """Set one value in place, creating sections on the way."""
+    key, equals, text = override.partition("=")
+    if not equals or not key or not all(key.split(".")):
+        raise ConfigError(f"override {override!r} must look like section.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of override {override!r} is not valid YAML") from error
+    *sections, last = key.split(".")
+    inner = mapping
+    for section in sections:
+        if inner.get(section) is None:
+            inner[section] = {}
+        inner = inner[section]
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
+    inner[last] = value

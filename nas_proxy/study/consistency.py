@@ -1,0 +1,248 @@
+"""Faults of a configuration that show only when its sections are seen together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from nas_proxy.calibrate.settings import CalibrateSettings
+from nas_proxy.errors import ConfigError, UserError, did_you_mean
+from nas_proxy.interfaces import Distiller, SearchSpace
+from nas_proxy.knowledge_distillation.settings import DistillationSettings
+from nas_proxy.retrain.settings import RetrainSettings
+from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.scores.signals import checkpoint_of, higher_is_better, trained_among
+from nas_proxy.search.settings import SearchSettings
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.validate.settings import ValidateSettings
+
+RecipeOrigin = Literal["configured", "calibrated", "trusted"]
+
+
+class Checked(Protocol):
+    """The sections of a configuration, each of which is right by itself."""
+
+    @property
+    def device(self) -> str:
+        """Where candidates are trained and timed."""
+
+    @property
+    def train(self) -> TrainSettings:
+        """How candidates are trained."""
+
+    @property
+    def distillation(self) -> DistillationSettings | None:
+        """What they learn beside the labels."""
+
+    @property
+    def score(self) -> ScoreSettings:
+        """How they are ranked."""
+
+    @property
+    def search(self) -> SearchSettings:
+        """How the space is searched."""
+
+    @property
+    def calibration(self) -> CalibrateSettings | None:
+        """How a recipe is found."""
+
+    @property
+    def recipe(self) -> RecipeOrigin | None:
+        """Which recipe counts."""
+
+    @property
+    def model_fields_set(self) -> set[str]:
+        """Which sections were given, by their names here."""
+
+    @property
+    def validation(self) -> ValidateSettings | None:
+        """How the ranking is judged."""
+
+    @property
+    def retrain(self) -> RetrainSettings | None:
+        """How the best are trained for use."""
+
+
+def contradictions(
+    sections: Checked, space: SearchSpace | None, distiller: Distiller | None
+) -> list[str]:
+    """Faults that show only when sections are seen together."""
+    faults = []
+    calibration = sections.calibration
+    if calibration is None:
+        faults += _calibration_missing(sections, distiller)
+    elif sections.recipe != "calibrated":
+        faults += _calibration_unused(sections)
+    faults += _score_unused(sections)
+    faults += _distillation_faults(sections)
+    recipes = calibration.recipes if calibration is not None else ()
+    for index, recipe in enumerate(recipes):
+        path = f"calibrate.recipes.{index}"
+        train = recipe.train or sections.train
+        faults += _score_faults(recipe.score, train, space, f"{path}.score")
+        if recipe.train is not None:  # what is wrong with the section train is said once, there
+            faults += _fidelity_faults(recipe.train, space, f"{path}.train")
+    faults += _score_faults(sections.score, sections.train, space, "score")
+    faults += _fidelity_faults(sections.train, space, "train")
+    faults += _retrain_faults(sections, space)
+    faults += _validation_faults(sections, space)
+    faults += _latency_faults(sections)
+    evolves = sections.search.sampler == "regularized_evolution"
+    if evolves and space is not None and not space.can_mutate:
+        faults.append(
+            f"search.sampler: regularized_evolution needs mutate, which the space {space.name!r} "
+            "does not implement; implement it, or use tpe"
+        )
+    return faults
+
+
+def _latency_faults(sections: Checked) -> list[str]:
+    """On a GPU there is no clock that leaves out what other processes do there."""
+    search = sections.search
+    parallel = search.executor == "processes" and search.num_workers > 1
+    if sections.device == "cpu" or not search.needs_latency or not parallel:
+        return []
+    return [
+        f"search.executor: {search.num_workers} processes that train on {sections.device} disturb "
+        "the latency that is measured there; use executor: serial, or leave latency out of "
+        "search.objectives and search.constraints"
+    ]
+
+
+def _retrain_faults(sections: Checked, space: SearchSpace | None) -> list[str]:
+    retrain = sections.retrain
+    if retrain is None:
+        return []
+    faults = _fidelity_faults(retrain.train, space, "retrain.train")
+    if retrain.train.num_epochs == "architecture" and "resnet18" in retrain.comparisons:
+        faults.append(
+            "retrain.train.num_epochs: architecture gives a ResNet-18 no length; give a number of "
+            "num_epochs, or leave resnet18 out of retrain.comparisons"
+        )
+    if retrain.pick is not None and not sections.search.costs:
+        faults.append(
+            f"retrain.pick: {retrain.pick} is for a Pareto front, but score is the only one of "
+            "search.objectives; name another there, or give retrain.num_architectures"
+        )
+    return faults
+
+
+def _validation_faults(sections: Checked, space: SearchSpace | None) -> list[str]:
+    validation = sections.validation
+    if validation is None:
+        return []
+    faults = _signal_faults(validation.controls, "validate.controls")
+    if sections.train.num_epochs == "architecture":
+        faults.append(
+            "train.num_epochs: architecture gives each candidate its own length, so validate could "
+            "train no control for as many steps; give num_steps or a number of num_epochs, which "
+            "the phases share, or leave validate out"
+        )
+    if validation.reference.train is not None:
+        faults += _fidelity_faults(validation.reference.train, space, "validate.reference.train")
+    return faults
+
+
+def _calibration_missing(sections: Checked, distiller: Distiller | None) -> list[str]:
+    """What needs a section `calibrate` where there is none."""
+    hint = "needs architectures whose full training is known; add a section calibrate"
+    faults = []
+    if sections.search.guard.action == "recalibrate":
+        faults.append(f"search.guard.action: recalibrate {hint}, or use stop")
+    if sections.recipe == "calibrated":
+        faults.append(f"recipe: calibrated {hint}")
+    if distiller is not None and distiller.needs_calibration and sections.recipe != "trusted":
+        faults.append(f"distill.name: {distiller.name} {hint}")
+    return faults
+
+
+def _calibration_unused(sections: Checked) -> list[str]:
+    """What needs the calibrated recipe where another one counts."""
+    hint = f"needs what calibrate finds, but recipe is {sections.recipe}; set recipe: calibrated"
+    faults = []
+    if sections.search.guard.action == "recalibrate":
+        faults.append(f"search.guard.action: recalibrate {hint}, or use stop")
+    return faults
+
+
+def _score_unused(sections: Checked) -> list[str]:
+    """A section `score` that nobody would read, or that needs what only a recipe has."""
+    if sections.recipe != "configured":
+        if "score" not in sections.model_fields_set:
+            return []
+        return [
+            f"score: recipe is {sections.recipe}, so candidates are ranked by that recipe's own "
+            "score and not by this section; leave it out, or set recipe: configured"
+        ]
+    if sections.score.combine == "calibrated":
+        return [
+            "score.combine: calibrated needs architectures whose full training is known; add a "
+            "section calibrate and give this score to one of its recipes, or use rank_mean"
+        ]
+    return []
+
+
+def _distillation_faults(sections: Checked) -> list[str]:
+    """A section `distillation` that nobody would read, or that candidates cannot be taught."""
+    settings = sections.distillation
+    if settings is None:
+        return []
+    if sections.recipe != "configured":
+        return [
+            f"distillation: recipe is {sections.recipe}, so candidates are trained as that recipe "
+            "says and not by this section; give it to recipes of calibrate, or set recipe: "
+            "configured"
+        ]
+    try:
+        is_trained = bool(trained_among(sections.score.signals))
+        settings.check_for_candidates("proxy" if is_trained else "nothing")
+    except ConfigError as error:
+        return [f"distillation: {error}"]
+    return []
+
+
+def _score_faults(
+    score: ScoreSettings, train: TrainSettings, space: SearchSpace | None, path: str
+) -> list[str]:
+    faults = _signal_faults(score.signals, f"{path}.signals")
+    for signal in score.signals if not faults else ():
+        percentage = checkpoint_of(signal)
+        if percentage is not None and percentage not in train.checkpoints:
+            faults.append(
+                f"{path}.signals: {signal!r} is read at {percentage} % of the steps, which is not "
+                f"among the checkpoints {list(train.checkpoints)} of the training; add it there"
+            )
+    encodes = score.combine == "calibrated" and score.use_encoding
+    if encodes and space is not None and not space.can_encode:
+        faults.append(
+            f"{path}.use_encoding: the space {space.name!r} does not implement encode; implement "
+            "it, or set use_encoding: false"
+        )
+    return faults
+
+
+def _signal_faults(signals: Sequence[str], path: str) -> list[str]:
+    faults = []
+    for signal in signals:
+        try:
+            higher_is_better(signal)
+        except UserError as error:
+            faults.append(f"{path}: {error}")
+    return faults
+
+
+def _fidelity_faults(train: TrainSettings, space: SearchSpace | None, path: str) -> list[str]:
+    if space is None:
+        return []
+    faults = []
+    if train.num_epochs == "architecture" and not space.says_length:
+        faults.append(
+            f"{path}.num_epochs: architecture takes the epochs that a genotype says, but those of "
+            f"the space {space.name!r} say none; give a number"
+        )
+    return faults + [
+        f"{path}.space_fidelity.{option}: not a fidelity of the space {space.name!r}; "
+        + did_you_mean(option, space.fidelity_options)
+        for option in train.space_fidelity
+        if option not in space.fidelity_options
+    ]

@@ -1,0 +1,123 @@
+"""What a recipe must beat: the same training on other images, and other ways to combine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.distill.random_subset import random_control
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
+from nas_proxy.interfaces import DistillContext
+from nas_proxy.reproducibility import derive_seed
+from nas_proxy.scores.calibrated import MIN_CALIBRATION
+from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSignal, make_score
+from nas_proxy.scores.signals import trained_among
+from nas_proxy.study.context import StudyContext
+from nas_proxy.study.recipe import ActiveRecipe
+from nas_proxy.study.student_training import candidates_lesson
+from nas_proxy.teachers.labelling import copy_teachers, labels_like
+from nas_proxy.types import Evaluation
+
+
+def trained_controls(
+    study: StudyContext, active: ActiveRecipe, signals: tuple[str, ...], subset_file: Path
+) -> list[tuple[str, str, NetworkEvaluatorFactory]]:
+    """The same steps at the same fidelity on the full data, and on random images.
+
+    A recipe that trains on the full data has no such controls: it is one of them. Teachers of the
+    recipe's candidates teach these too.
+
+    Args:
+        study: The study.
+        active: What it ranks by.
+        signals: Of its trainings.
+        subset_file: Where the random images are written.
+
+    Returns:
+        For each its name in words, a name for its log, and what measures it.
+    """
+    proxy_dataset = study.load_proxy_dataset()
+    train = active.recipe.train or study.config.train
+    if active.recipe.train_on != "proxy":
+        return []
+    num_images = len(proxy_dataset.labels)
+    settings = replace(
+        train,
+        num_steps=train.steps_for(num_images),
+        num_epochs=None,
+        batch_size=min(train.batch_size, num_images),
+        augmentation=train.augmentation or proxy_dataset.augmentation,
+    )
+    full_data = replace(
+        study.factory(train_on="full_data", settings=settings, signals=signals),
+        lesson=candidates_lesson(study, active.recipe),
+    )
+    subset = _random_subset(study, proxy_dataset, subset_file)
+    random = replace(
+        study.proxy_factory(subset_file, subset, train),
+        requested=full_data.requested,
+        teachers=full_data.teachers,
+        lesson=full_data.lesson,
+    )
+    name = f"a random subset of the same size, {subset.labelling.kind} labels"
+    return [
+        (name, "random_subset", random),
+        ("the same steps on the full data", "same_steps_full_data", full_data),
+    ]
+
+
+def control_score(
+    study: StudyContext,
+    active: ActiveRecipe,
+    signals: tuple[str, ...],
+    evaluations: Sequence[Evaluation],
+) -> tuple[str, Score]:
+    """What ranks a control as the recipe ranks, and what its name has to add of that.
+
+    Without calibration the sample itself is the reference among which signals are ranked. Where
+    the recipe is a fitted model, zero-cost signals get a model too, fitted to the same
+    calibration sample; other trainings were not run on that sample and are averaged by rank.
+    """
+    complete = [evaluation for evaluation in evaluations if evaluation.complete]
+    if len(signals) == 1 or len(complete) < 4:
+        return "", SingleSignal(signals[0])
+    if active.recipe.score.combine == "calibrated" and not trained_among(signals):
+        settings = replace(active.recipe.score, signals=signals)
+        return ", calibrated alike", _fitted(study, active, settings)
+    return "", RankMean(signals, complete)
+
+
+def other_scores(study: StudyContext, active: ActiveRecipe) -> dict[str, Score]:
+    """Ways to combine a calibrated recipe's signals that it does not use, by their names."""
+    settings, known = active.recipe.score, active.calibrated_on
+    if len(settings.signals) == 1 or not known:
+        return {}
+    others = {"the same signals, rank mean": replace(settings, combine="rank_mean")}
+    if sum(e.complete for e in known) >= MIN_CALIBRATION:
+        others["the same signals, calibrated"] = replace(settings, combine="calibrated")
+    return {
+        name: _fitted(study, active, other) for name, other in others.items() if other != settings
+    }
+
+
+def _fitted(study: StudyContext, active: ActiveRecipe, settings: ScoreSettings) -> Score:
+    space = study.config.space
+    encode = space.encode if space.can_encode else None
+    return make_score(settings, active.calibrated_on, active.references, encode)
+
+
+def _random_subset(study: StudyContext, proxy_dataset: ProxyDataset, file: Path) -> ProxyDataset:
+    """As many random images as the proxy has for training, labelled as the proxy is."""
+    subset = random_control(
+        proxy_dataset,
+        labels_like(proxy_dataset, study.proxy_file, study.config.labels),
+        study.splits.search_train,
+        seed=derive_seed("random subset control", study.seed),
+        context=DistillContext(cache=study.cache_folder),
+    )
+    if subset.labelling.per == "view":
+        copy_teachers(study.proxy_file, file)
+    subset.save(file)
+    return subset

@@ -1,0 +1,97 @@
+"""What a study has paid for, in seconds of one process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.search.resources import LATENCIES, LatencyLog
+from nas_proxy.study.calibration_sample import BEFORE_RECALIBRATION, sample_logs
+from nas_proxy.study.context import StudyContext
+from nas_proxy.teachers.training import read_teacher
+
+_STAGES = ("calibrate", BEFORE_RECALIBRATION, "search", "validate", "retrain")
+
+
+def ledger(study: StudyContext) -> list[dict[str, Any]]:
+    """Everything that was paid for: what, how often, seconds, and on which hardware."""
+    proxy_dataset = study.load_proxy_dataset()
+    entries: list[dict[str, Any]] = [
+        {
+            "what": f"{what} ({proxy_dataset.method})" if what == "distilling" else what,
+            "count": 1,
+            "seconds": seconds,
+            "hardware": proxy_dataset.hardware,
+        }
+        for what, seconds in proxy_dataset.costs.items()
+    ]
+    entries += _candidates_teaching(study)
+    logs = sample_logs(study.config.folder)
+    entries += [_entry("calibration sample: full training", path) for path in logs]
+    for stage in _STAGES:
+        # Every evaluation of the study stands in one of these logs, failed ones too.
+        for path in sorted((study.config.folder / stage).glob("*.jsonl")):
+            entries.append(_entry(f"{stage}: {path.stem.replace('_', ' ')}", path))
+        timed = LatencyLog(study.config.folder / stage / LATENCIES)
+        if len(timed):
+            what = f"{stage}: latencies"
+            entries.append({"what": what, "count": len(timed), "seconds": timed.seconds})
+    return [*entries, *_teaching(study), *_compressing(study)]
+
+
+def _candidates_teaching(study: StudyContext) -> list[dict[str, Any]]:
+    """What the teachers of candidates cost; one that labelled the proxy data set is paid there."""
+    paid = study.load_proxy_dataset().costs
+    teachers = map(read_teacher, sorted(study.teachers_folder.glob("*.safetensors")))
+    return [
+        {"what": f"candidates: {teacher.cost_name}", "count": 1, "seconds": teacher.train_seconds}
+        for teacher in teachers
+        if teacher.cost_name not in paid
+    ]
+
+
+def _compressing(study: StudyContext) -> list[dict[str, Any]]:
+    """What fine-tuning the smaller versions of the recommended network cost."""
+    made = study.config.folder / "retrain" / "compressed" / "compressed.json"
+    if not made.is_file():
+        return []
+    versions = json.loads(made.read_text())["versions"]
+    # What an earlier release wrote has no `paid_seconds`.
+    paid = [version.get("paid_seconds", version["train_seconds"]) for version in versions]
+    trained = [seconds for seconds in paid if seconds]
+    what = "retrain: fine-tuning smaller versions"
+    return [{"what": what, "count": len(trained), "seconds": sum(trained)}] if trained else []
+
+
+def _teaching(study: StudyContext) -> list[dict[str, Any]]:
+    """What the teachers of the retrained networks cost, and the choice of what is `auto`."""
+    folder = study.config.folder / "retrain"
+    result = folder / "retrain.json"
+    distillation = json.loads(result.read_text())["distillation"] if result.is_file() else None
+    if distillation is None:
+        return []
+    choosing = [
+        _entry("retrain: choosing temperature and weight", path)
+        for path in sorted((folder / "teachers" / "auto").glob("*.jsonl"))
+    ]
+    seconds, count = distillation["teaching_seconds"], len(distillation["teachers"])
+    teaching = {"what": "retrain: teaching", "count": count, "seconds": seconds}
+    return [*([teaching] if count else []), *choosing]
+
+
+def one_off_seconds(study: StudyContext) -> float:
+    """What is paid before the first candidate: distilling, teaching, labelling, calibrating."""
+    folder = study.config.folder
+    logs = [*sample_logs(folder), *sorted((folder / "calibrate").glob("*.jsonl"))]
+    reference = folder / "search" / "score_reference.jsonl"
+    logs += [reference] if reference.is_file() else []
+    paid = sum(_entry("", path)["seconds"] for path in logs)
+    paid += sum(entry["seconds"] for entry in _candidates_teaching(study))
+    return float(study.load_proxy_dataset().cost_seconds + paid)
+
+
+def _entry(what: str, path: Path) -> dict[str, Any]:
+    log = EvaluationLog(path)
+    return {"what": what, "count": len(log), "seconds": sum(e.seconds for e in log)}

@@ -1,0 +1,135 @@
+"""Retrained networks in MLflow: a run for each, and the models that are to be used."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from nas_proxy.export.folder import ARCHITECTURE_FILE, MODEL_FILE
+from nas_proxy.export.programs import PROGRAMS
+from nas_proxy.retrain.card import ModelCard
+from nas_proxy.study.context import StudyContext
+from nas_proxy.tracking import Tracker
+from nas_proxy.tracking.registry.models import ModelEntry, model_name, write_mlflow_model
+
+logger = logging.getLogger("nas_proxy")
+
+_ACCURACIES = ("val_accuracy", "test_accuracy")
+_CURVES = ("train_loss", "val_accuracy")
+
+
+def log_contender(tracker: Tracker, row: Mapping[str, Any]) -> None:
+    """The run of a network that was trained fully; logging it again changes nothing."""
+    run = tracker.trained(row["architecture_id"], f"trained: {row['role']}")
+    run.params(
+        {
+            "architecture": row["description"],
+            "architecture_id": row["architecture_id"],
+            "role": row["role"],
+        }
+    )
+    run.description(f"{row['description']}, trained fully ({row['role']})")
+    run.metrics({name: row[name] for name in ("num_params", "flops")})
+    for name in _ACCURACIES:
+        if row[name] is None:
+            continue
+        run.metrics({name: row[name]["mean"]})
+        if row[name]["standard_error"] is not None:
+            run.metrics({f"{name}_standard_error": row[name]["standard_error"]})
+        for seed, value in enumerate(row[name]["values"]):
+            run.metrics({f"{name}_seed_{seed}": value})
+    for name in _CURVES if "curves" in row else ():
+        points = row["curves"][name]
+        run.curve(f"curve/{name}", [point[1] for point in points], [point[0] for point in points])
+    if row["val_accuracy"] is None:
+        run.finish("FAILED", "; ".join(row["failures"]))
+    else:
+        run.finish()
+
+
+def log_compressed(
+    tracker: Tracker, row: Mapping[str, Any], versions: Sequence[Mapping[str, Any]], folder: Path
+) -> None:
+    """Files and figures of the smaller versions, in the run of the network they were made from.
+
+    Args:
+        tracker: The study's.
+        row: Of the network.
+        versions: A row of figures for each.
+        folder: The files are in it.
+    """
+    run = tracker.trained(row["architecture_id"], f"trained: {row['role']}")
+    for version in versions:
+        run.artifact(folder / version["file"], "compressed")
+        figures = {
+            "test_accuracy": version["test_accuracy"]["value"],
+            "file_kb": version["file_bytes"] / 1000,
+            "latency_ms": 1000 * version["latency"]["median_seconds"],
+            "peak_memory_mib": version["peak_memory_mib"],
+        }
+        # MLflow's charts group what stands before the slash.
+        run.metrics({f"{name}/{version['name']}": value for name, value in figures.items()})
+
+
+def log_model(
+    study: StudyContext, row: Mapping[str, Any], card: ModelCard, folder: Path, example: Tensor
+) -> None:
+    """Log and register the model in `folder`, if there is an ONNX file that MLflow can hold."""
+    onnx_file = folder / PROGRAMS["onnx"][0]
+    if not study.config.tracking.enabled or not onnx_file.is_file():
+        if study.config.tracking.enabled:
+            study.display.say(f"model: not logged in MLflow, because {onnx_file.name} is missing")
+        return
+    spec = card.origin.spec
+    # Aside: no part of what a user copies.
+    mlflow_folder = folder.parent / "mlflow" / folder.name
+    files = [folder / name for name in (MODEL_FILE, ARCHITECTURE_FILE, "card.md", "card.json")]
+    program = folder / PROGRAMS["torch_export"][0]
+    try:
+        write_mlflow_model(
+            mlflow_folder,
+            onnx_file,
+            spec,
+            example,
+            [*files, *([program] if program.is_file() else [])],
+        )
+    except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the study goes on
+        logger.warning(
+            "tracking: %s was not made an MLflow model (%s); the model files are complete, and "
+            "the study goes on", folder, error,
+        )  # fmt: skip
+        return
+    name = model_name(study.config.space.name, spec.name)
+    run = study.tracker.trained(row["architecture_id"], f"trained: {row['role']}")
+    run.model(
+        mlflow_folder,
+        ModelEntry(
+            registered_name=name,
+            title=f"{study.config.study_name} {folder.name}",
+            page=card.to_markdown(),
+            content_hash=_model_id(folder / MODEL_FILE),
+            source_hash=spec.source_hash,
+            val_accuracy=card.val_accuracy,
+            may_be_champion=folder.name == "champion",
+            tags={
+                "test_accuracy": f"{card.test_accuracy.value:.4f}",
+                "architecture_id": row["architecture_id"],
+                "study": study.config.study_name,
+                "input": "float32 images in [0, 1]",
+            },
+        ),
+    )
+    study.display.say(f"model: logged as {name}")
+
+
+def _model_id(file: Path) -> str:
+    """The content hash that the file's header states."""
+    with safe_open(str(file), framework="pt") as opened:
+        found: str = json.loads(opened.metadata()["nas_proxy"])["id"]
+    return found

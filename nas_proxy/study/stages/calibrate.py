@@ -1,0 +1,305 @@
+"""The second stage: which recipe ranks as full training does, and what is the cheapest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas_proxy.calibrate.race import Evaluations, Race, Standing, best_standing
+from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.calibrate.settings import CalibrateSettings
+from nas_proxy.core.files import write_atomically
+from nas_proxy.errors import StudyError
+from nas_proxy.evaluate.executors import evaluate_all
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
+from nas_proxy.evaluate.log import EvaluationLog, merged
+from nas_proxy.report.frontier_figure import write_frontier
+from nas_proxy.reproducibility import content_hash, derive_seed
+from nas_proxy.scores.signals import (
+    TRAINED_SIGNALS,
+    base_signal,
+    trained_among,
+    zero_cost_among,
+)
+from nas_proxy.statistics.ranks import Estimate, num_architectures_to_tell
+from nas_proxy.statistics.words import decimal
+from nas_proxy.study.calibration_sample import SampleReferences, sample_logs
+from nas_proxy.study.config import dump_options
+from nas_proxy.study.context import StudyContext
+from nas_proxy.study.recipe import ActiveRecipe, recipe_factory, spelt_out
+from nas_proxy.study.stage import StageFolder
+from nas_proxy.types import Architecture
+
+VERSION = 2
+FOLDER = "calibrate"
+RESULT = "calibration.json"
+
+
+def run_calibrate(study: StudyContext, *, force: bool) -> None:
+    """Write `calibration.json`, the frontier as a figure, and the folder `recipe`.
+
+    Raises:
+        StudyError: If no recipe reaches the threshold and `when_none` is `stop`.
+    """
+    settings = study.config.calibration
+    if settings is None or study.config.recipe != "calibrated":
+        return
+    folder = StageFolder(
+        study.config.folder / FOLDER,
+        VERSION,
+        _inputs(study, settings),
+        terms=_terms(study, settings),
+    )
+    if not folder.open(force=force):
+        study.display.say("calibrate: finished already")
+        _refuse_untrusted(study, settings, json.loads((folder.path / RESULT).read_text()))
+        return
+    result = _Calibration(study, settings, folder.path).run()
+    folder.finish()
+    study.display.say(f"calibrate: {result['verdict']}")
+    _refuse_untrusted(study, settings, result)
+
+
+def _inputs(study: StudyContext, settings: CalibrateSettings) -> dict[str, Any]:
+    """What every evaluation in the stage's logs rests on."""
+    config = study.config
+    table = settings.reference.table
+    return {
+        "proxy_dataset": study.load_proxy_dataset().id,
+        "space": config.space.fingerprint(),
+        "train": config.resolved["train"],
+        "calibrate": {"reference": config.resolved["calibrate"]["reference"]},
+        "truth_table": content_hash(Path(table).read_text()) if table else None,
+        "data": study.splits.spec.source_hash,
+        "seed": config.seed,
+    }
+
+
+def _terms(study: StudyContext, settings: CalibrateSettings) -> dict[str, Any]:
+    """What is asked of them; another race on the same logs answers when it changes."""
+    asked = study.config.resolved["calibrate"]
+    return {
+        **{name: asked[name] for name in ("threshold", "budget_seconds", "recipes")},
+        "sample": [a.id for a in SampleReferences(study, settings).architectures],
+    }
+
+
+def _refuse_untrusted(
+    study: StudyContext, settings: CalibrateSettings, result: Mapping[str, Any]
+) -> None:
+    if not result["trusted"] and settings.when_none == "stop":
+        raise StudyError(
+            f"{result['verdict']} {_more_architectures(study, result)} Otherwise lower "
+            "calibrate.threshold, offer other recipes, or set calibrate.when_none to best to go on "
+            "with it untrusted; the study continues with what is measured. The frontier: "
+            f"{result['frontier']}"
+        )
+
+
+def _more_architectures(study: StudyContext, result: Mapping[str, Any]) -> str:
+    """Whether more of them could help, and how many."""
+    if result["num_architectures"] < result["num_asked"]:
+        way = "Raise calibrate.budget_seconds"
+    elif study.config.distiller.needs_calibration:
+        # The distilled set rests on that sample, so the distill stage refuses another one.
+        way = "Raise calibrate.num_architectures under another study_name"
+    else:
+        way = "Raise calibrate.num_architectures"
+    threshold = result["threshold"]
+    undecided = [s for s in result["standings"] if s["outcome"] == "open"]
+    nearest = max(undecided, key=lambda s: s["spearman"]["value"], default=None)
+    if nearest is not None and nearest["spearman"]["value"] > threshold:
+        found = Estimate(**nearest["spearman"])
+        needed = num_architectures_to_tell(found, nearest["n"], threshold=threshold)
+        return (
+            f"{way}: the correlation of {nearest['recipe']} itself lies above the threshold, and "
+            f"{f'about {needed}' if needed else 'more'} architectures would show it if it stays "
+            "there."
+        )
+    for standing in result["standings"]:
+        if standing["outcome"] == "failed":
+            return f"{way} if too few are why {standing['recipe']} failed ({standing['reason']})."
+    would = "would not" if nearest is None else "are not likely to"
+    return f"No recipe's correlation itself reaches it: more architectures {would} help."
+
+
+class _Calibration:
+    """One calibration at work."""
+
+    def __init__(self, study: StudyContext, settings: CalibrateSettings, folder: Path) -> None:
+        self._study = study
+        self._settings = settings
+        self._folder = folder
+        self._sample = SampleReferences(study, settings)
+        self._logs: dict[Path, EvaluationLog] = {}
+        space = study.config.space
+        self._race = Race(
+            settings,
+            len(self._sample.architectures),
+            space.encode if space.can_encode else None,
+            study.cost,
+            np.random.default_rng(derive_seed("calibration bootstrap", study.seed)),
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Race, and write what was found."""
+        num_used, spent, references = 0, 0.0, {}
+        for size in self._race.rounds():
+            if num_used and not self._affordable(spent, size / num_used):
+                break
+            sample = self._sample.architectures[:size]
+            references = self._sample.of(sample)
+            evaluations = {
+                recipe.name: self._measure(recipe, sample) for recipe in self._race.running
+            }
+            # What a killed run did beyond this round is no reason to stop before it.
+            num_used, spent = size, self._spent(sample)
+            if self._race.judge(references, evaluations):
+                break
+        standings = self._race.standings()
+        best = best_standing(standings)
+        result = self._result(standings, best, num_used)
+        self._write(result, standings, best, references)
+        return result
+
+    def _affordable(self, spent: float, growth: float) -> bool:
+        """Whether the next round is likely to stay within the budget."""
+        budget = self._settings.budget_seconds
+        return budget is None or spent * growth <= budget
+
+    def _spent(self, sample: Sequence[Architecture]) -> float:
+        """Seconds of one process on references and recipes of `sample`, earlier runs included."""
+        among = set(sample)
+        paths = [*sorted(self._folder.glob("*.jsonl")), *sample_logs(self._study.config.folder)]
+        found = (e for path in paths for e in EvaluationLog(path) if e.architecture in among)
+        return sum(evaluation.seconds for evaluation in found)
+
+    def _measure(self, recipe: Recipe, sample: Sequence[Architecture]) -> Evaluations:
+        """The recipe's signals; what several recipes need is measured once."""
+        study, signals = self._study, recipe.score.signals
+        parts = []
+        trained = trained_among(signals)
+        if trained:
+            own = _training(recipe, study)
+            alike = [r for r in self._settings.recipes if _training(r, study) == own]
+            everything = {s for r in alike for s in trained_among(r.score.signals)}
+            name, measured = self._training_log(recipe, everything)
+            factory = recipe_factory(study, recipe, measured)
+            parts.append(self._evaluate(name, factory, sample))
+        for signal in zero_cost_among(signals):
+            images = recipe.score.score_images
+            factory = study.zero_cost_factory((signal,), images)
+            parts.append(self._evaluate(f"{signal}_{images}", factory, sample))
+        return {a: merged([part[a] for part in parts]) for a in sample}
+
+    def _training_log(self, recipe: Recipe, signals: set[str]) -> tuple[str, tuple[str, ...]]:
+        """Name of the log that holds this training with these signals, and all that it measures.
+
+        The longest one that has them, so that a list of recipes that asks for less, or for more of
+        what was measured anyway, trains nothing again.
+        """
+        plain = dump_options(spelt_out(recipe, self._study))
+        taught = [] if plain["distillation"] is None else [plain["distillation"]]
+        key = content_hash(plain["train"], *taught, length=12)
+        prefix = f"{recipe.train_on}_{key}"
+        found: list[tuple[int, str, tuple[str, ...]]] = []
+        for path in sorted(self._folder.glob(f"{prefix}*.jsonl")):
+            log = self._log(path)
+            first = next((e for e in log if e.complete), None)
+            if first is not None and signals <= first.signals.keys():
+                found.append((len(log), path.stem, trained_among(tuple(first.signals))))
+        if found:
+            _, name, measured = max(found, key=lambda entry: entry[0])
+            return name, measured
+        extra = sorted({s for s in map(base_signal, signals) if TRAINED_SIGNALS[s].on_request})
+        return "_".join([prefix, *extra]), tuple(sorted(signals))
+
+    def _log(self, path: Path) -> EvaluationLog:
+        if path not in self._logs:
+            self._logs[path] = EvaluationLog(path)
+        return self._logs[path]
+
+    def _evaluate(
+        self, name: str, factory: NetworkEvaluatorFactory, sample: Sequence[Architecture]
+    ) -> Evaluations:
+        log = self._log(self._folder / f"{name.replace('/', '_').replace(':', '_')}.jsonl")
+        with self._study.display.progress(f"calibrating: {name}") as progress:
+            done = evaluate_all(
+                self._study.executor, factory, sample, self._study.seed, log, progress
+            )
+        return dict(zip(sample, done, strict=True))
+
+    def _result(
+        self,
+        standings: Sequence[Standing],
+        best: Standing | None,
+        num_used: int,
+    ) -> dict[str, Any]:
+        trusted = best is not None and best.outcome == "chosen"
+        return {
+            "verdict": _verdict(self._settings, best, num_used, trusted=trusted),
+            "trusted": trusted,
+            "chosen": best.recipe.name if best else None,
+            "threshold": self._settings.threshold,
+            "reference_name": self._sample.name,
+            "num_architectures": num_used,
+            "num_asked": len(self._sample.architectures),
+            "seconds": self._spent(self._sample.architectures),
+            "frontier": str(self._folder / "frontier.png"),
+            "standings": [
+                {**asdict(s), "recipe": s.recipe.name, "settings": dump_options(s.recipe)}
+                for s in standings
+            ],
+            "points": self._race.points(),
+        }
+
+    def _write(
+        self,
+        result: dict[str, Any],
+        standings: Sequence[Standing],
+        best: Standing | None,
+        references: Mapping[Architecture, float],
+    ) -> None:
+        if best is None:
+            raise StudyError("no recipe could be judged: " + "; ".join(s.reason for s in standings))
+        used = self._sample.architectures[: result["num_architectures"]]
+        evaluations = self._measure(best.recipe, used)
+        found = ActiveRecipe(
+            spelt_out(best.recipe, self._study),
+            [evaluations[a] for a in used],
+            {a: references[a] for a in used if a in references},
+            self._sample.architectures,  # a distiller may have learned from all of it
+        )
+        found.save(self._study.recipe_folder, self._study)
+        write_frontier(result, self._folder / "frontier.png")
+        write_atomically(self._folder / RESULT, json.dumps(result, indent=1, allow_nan=False))
+
+
+def _training(recipe: Recipe, study: StudyContext) -> tuple[Any, ...]:
+    return recipe.train_on, spelt_out(recipe, study).train, recipe.distillation
+
+
+def _verdict(
+    settings: CalibrateSettings, best: Standing | None, num_used: int, *, trusted: bool
+) -> str:
+    threshold = decimal(settings.threshold)
+    if best is None:
+        return "No recipe could be judged."
+    shown = (
+        f"Spearman {best.spearman} at n = {best.n}, {best.seconds_per_architecture:.2g} s for each "
+        "architecture"
+    )
+    if trusted:
+        return (
+            f"The cheapest recipe whose ranking can be trusted (lower bound {threshold} or more) "
+            f"is {best.recipe.name}: {shown}."
+        )
+    return (
+        f"No recipe reaches a lower bound of {threshold} with the {num_used} full-data references "
+        f"that were paid for; the nearest is {best.recipe.name}: {shown}."
+    )

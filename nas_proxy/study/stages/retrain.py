@@ -1,0 +1,366 @@
+"""After the ranking is judged: the best architectures are trained fully and become model files.
+
+The search-validation images choose everything: which training of an architecture is exported, and
+which architecture is recommended. The test images are looked at once, after that.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas_proxy.core.environment import hardware, versions
+from nas_proxy.core.files import write_atomically
+from nas_proxy.data.transforms import resize
+from nas_proxy.errors import StudyError
+from nas_proxy.evaluate.executors import evaluate_jobs
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
+from nas_proxy.evaluate.final_test import FinalTestFactory, kept_network
+from nas_proxy.evaluate.latency import Latency, measure_latency
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.evaluate.network import at_fidelity
+from nas_proxy.export.folder import ExportedFile, export_model
+from nas_proxy.export.model_file import ModelOrigin
+from nas_proxy.interfaces import Builder
+from nas_proxy.knowledge_distillation.prepared import Lesson
+from nas_proxy.networks.fixed import FixedNetworks
+from nas_proxy.report.retrain_figure import curves_of, write_curves
+from nas_proxy.reproducibility import derive_seed, isolated_rng
+from nas_proxy.retrain.card import ModelCard
+from nas_proxy.retrain.contenders import Contender, best_of, median_of, resnet_of_size
+from nas_proxy.retrain.result import TrainedContender, best_first, comparison, verdict
+from nas_proxy.retrain.settings import RetrainSettings
+from nas_proxy.statistics.accuracy import over_images, over_seeds
+from nas_proxy.study.compressed import compressed
+from nas_proxy.study.context import StudyContext, zero_cost_scores
+from nas_proxy.study.logged_models import log_compressed, log_contender, log_model
+from nas_proxy.study.recipe import active_recipe, searched_by
+from nas_proxy.study.stage import StageFolder
+from nas_proxy.study.student_training import ReadyLesson, ready_lesson
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.types import Architecture, DatasetSpec, Evaluation
+
+VERSION = 1
+_RESULTS = (
+    "retrain*",
+    "champion/*",
+    "runner_up_*/*",
+    "compressed/*",
+)  # what a user takes from here
+
+
+def run_retrain(study: StudyContext, *, force: bool) -> None:
+    """Write `retrain.json` and a folder for each model, the recommended one in `champion`."""
+    settings = study.config.retrain
+    if settings is None:
+        study.display.say("retrain: the config has no section retrain; nothing is trained for use")
+        return
+    retraining = _Retraining(study, settings)
+    result_file = retraining.folder.path / "retrain.json"
+    if not retraining.folder.open(force=force):
+        study.display.say("retrain: finished already")
+        return
+    result = retraining.run()
+    write_atomically(result_file, json.dumps(result, indent=1, allow_nan=False))
+    made = (each for pattern in _RESULTS for each in retraining.folder.path.glob(pattern))
+    retraining.folder.finish(*filter(Path.is_file, made))
+    study.display.say(f"retrain: {result['verdict']}")
+    study.display.say(f"model: {(retraining.folder.path / 'champion').resolve()}")
+
+
+@dataclass(frozen=True)
+class _Retraining:
+    """One retraining at work."""
+
+    study: StudyContext
+    settings: RetrainSettings
+
+    @cached_property
+    def folder(self) -> StageFolder:
+        study, config = self.study, self.study.config
+        compares_median = "median" in self.settings.comparisons
+        return StageFolder(
+            config.folder / "retrain",
+            VERSION,
+            {
+                **searched_by(study, active_recipe(study)),
+                "validate": config.resolved["validate"] if compares_median else None,
+                "retrain": config.resolved["retrain"],
+                "data": study.splits.spec.source_hash,
+            },
+            goal=config.search.n_trials,  # a longer search may find a better one
+        )
+
+    @cached_property
+    def spec(self) -> DatasetSpec:
+        """Of the images as networks see them."""
+        spec, size = self.study.splits.spec, self.settings.train.image_size
+        return spec if size is None else spec.with_image_size(size)
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """Of the trainings of each network."""
+        return [derive_seed("retrain", self.study.seed, i) for i in range(self.settings.num_seeds)]
+
+    @property
+    def keep(self) -> Path:
+        """The weights of every training."""
+        return self.folder.path / "weights"
+
+    def run(self) -> dict[str, Any]:
+        best, others = self._contenders()
+        ready = self._lesson(best[0].architecture)
+        trained = self._train([*best, *others], ready.lesson)
+        ranked = best_first([each for each in trained if each.contender.role == "best"])
+        if not ranked:
+            reasons = {reason for each in trained for reason in each.failures}
+            raise StudyError(
+                f"none of the retrained architectures could be trained ({'; '.join(reasons)}); "
+                "change retrain.train or retrain.distillation, and pass --force"
+            )
+        compared = [each for each in trained if each.contender.role != "best"]
+        failed = [each for each in trained if each.contender.role == "best" and not each.complete]
+        # Everything has been chosen. From here on the test images are seen, once.
+        ranked, compared = self._test(ranked), self._test(compared)
+        for earlier in self.folder.path.glob("runner_up_*"):  # of a shorter search
+            shutil.rmtree(earlier)
+        models = [self._model(each, place, ready) for place, each in enumerate(ranked)]
+        versions = self._compressed(ranked[0])
+        shutil.rmtree(self.keep / "unfinished", ignore_errors=True)
+        rows = [*models, *(each.to_json() for each in failed), *map(self._row, compared)]
+        for row in rows:
+            log_contender(self.study.tracker, row)
+        figures = write_curves([row for row in rows if "curves" in row], self.folder.path)
+        for figure in figures:
+            self.study.tracker.study.artifact(figure, "figures")
+        finished = [each for each in compared if each.complete]
+        return {
+            "verdict": verdict(ranked[0], finished),
+            "num_seeds": self.settings.num_seeds,
+            "rows": rows,
+            "distillation": ready.record,
+            "compressed": versions,
+            "comparisons": [comparison(ranked[0], each) for each in finished],
+            "test_images": len(self.study.splits.test),
+            "hardware": hardware(self.study.device),
+        }
+
+    def _compressed(self, trained: TrainedContender) -> dict[str, Any] | None:
+        """Smaller versions of the recommended network, beside its files."""
+        if self.settings.compress is None:
+            return None
+        architecture = trained.contender.architecture
+        settings = self._train_settings(architecture)
+        network = kept_network(
+            self.study.config.space, architecture, self.spec, settings, self.keep,
+            trained.chosen.seed,
+        )  # fmt: skip
+        folder = self.folder.path / "compressed"
+        made = compressed(
+            self.study,
+            self.settings.compress.after(settings),
+            network.to(self.study.device),
+            self.spec.image_shape[1],
+            folder,
+        )
+        log_compressed(self.study.tracker, trained.to_json(), made["versions"], folder)
+        return made
+
+    def _contenders(self) -> tuple[list[Contender], list[Contender]]:
+        folder, space = self.study.config.folder, self.study.config.space
+        trials = json.loads((folder / "search" / "search.json").read_text())["trials"]
+        drawn = self._uniform_sample()
+        best = best_of(trials, drawn, self.settings, space.name)
+        others = []
+        if "median" in self.settings.comparisons:
+            median = median_of(trials, drawn, best)
+            if median is None:
+                self.study.display.say("retrain: no trial is left to compare with as the median")
+            else:
+                others.append(median)
+        if "resnet18" in self.settings.comparisons:
+            num_params = self._sizes(best[0].architecture)["num_params"]
+            others.append(resnet_of_size(int(num_params), self.spec))
+        return best, others
+
+    def _uniform_sample(self) -> list[dict[str, Any]]:
+        """The validation's uniformly drawn architectures with the proxy's score of each."""
+        folder = self.study.config.folder / "validate"
+        if self.study.config.validation is None:
+            return []
+        proxy = json.loads((folder / "rank_report.json").read_text())["rows"][0]["name"]
+        points = json.loads((folder / "points.json").read_text())
+        return [
+            {**point, "score": point["scores"][proxy]}
+            for point in points
+            if point["drawn"] == "uniform"
+        ]
+
+    def _lesson(self, architecture: Architecture) -> ReadyLesson:
+        settings = self.settings.distillation
+        if settings is None:
+            return ReadyLesson()
+        folder, job = self.folder.path / "teachers", (architecture, self.seeds[0])
+        return ready_lesson(self.study, settings, folder, self._factory(architecture), job)
+
+    def _train(
+        self, contenders: Sequence[Contender], lesson: Lesson | None
+    ) -> list[TrainedContender]:
+        log = EvaluationLog(self.folder.path / "training.jsonl")
+        found: dict[Architecture, list[Evaluation]] = {}
+        for is_fixed, what in ((False, "the space's networks"), (True, "networks made by hand")):
+            chosen = [c.architecture for c in contenders if _is_fixed(c.architecture) == is_fixed]
+            if not chosen:
+                continue
+            jobs = [(architecture, seed) for architecture in chosen for seed in self.seeds]
+            factory = replace(self._factory(chosen[0]), lesson=lesson)
+            with self.study.display.progress(f"training fully: {what}") as progress:
+                done = evaluate_jobs(self.study.executor, factory, jobs, log, progress)
+            for evaluation in done:
+                found.setdefault(evaluation.architecture, []).append(evaluation)
+        return [
+            TrainedContender(c, self._sizes(c.architecture), found[c.architecture])
+            for c in contenders
+        ]
+
+    def _factory(self, architecture: Architecture) -> NetworkEvaluatorFactory:
+        settings = self._train_settings(architecture)
+        factory = self.study.full_data_factory(settings, "search_val")
+        return replace(factory, space=self._space(architecture), keep=self.keep)
+
+    def _test(self, trained: Sequence[TrainedContender]) -> list[TrainedContender]:
+        """The same with every complete training measured on the test images."""
+        log = EvaluationLog(self.folder.path / "test.jsonl")
+        tested = []
+        with self.study.display.progress("testing") as progress:
+            for each in trained:
+                architecture = each.contender.architecture
+                trainings = self._factory(architecture)
+                factory = FinalTestFactory(
+                    data=trainings.data,
+                    space=trainings.space,
+                    settings=trainings.settings,
+                    device=trainings.device,
+                    fidelity=trainings.fidelity,
+                    keep=self.keep,
+                )
+                jobs = [(architecture, training.seed) for training in each.complete]
+                tests = evaluate_jobs(self.study.executor, factory, jobs, log, progress)
+                lost = next((test for test in tests if not test.complete), None)
+                if lost is not None:
+                    raise StudyError(
+                        f"a network could not be measured on the test images ({lost.reason}); "
+                        f"delete {self.folder.path / 'test.jsonl'} and run the same command again"
+                    )
+                tested.append(replace(each, tests=tests))
+        return tested
+
+    def _model(self, trained: TrainedContender, place: int, ready: ReadyLesson) -> dict[str, Any]:
+        """Export the chosen training, and log it; `place` 0 is the champion's."""
+        contender, chosen = trained.contender, trained.chosen
+        path = self.folder.path / ("champion" if place == 0 else f"runner_up_{place}")
+        space, settings = self.study.config.space, self._train_settings(contender.architecture)
+        network = kept_network(
+            space, contender.architecture, self.spec, settings, self.keep, chosen.seed
+        )
+        at_size = at_fidelity(space, settings)
+        origin = ModelOrigin.of(at_size, contender.architecture, self.spec)  # type: ignore[arg-type]
+        images = resize(self.study.splits.search_val.images, self.spec.image_shape[1])
+        files = export_model(network, origin, images, path, self.settings.formats)
+        card = self._card(trained, origin, files, self._latencies(network))
+        licences = {**card.licences, **ready.licences}
+        card = replace(card, licences=licences, distillation=ready.record)
+        write_atomically(path / "card.json", json.dumps(card.to_json(), indent=1))
+        write_atomically(path / "card.md", card.to_markdown())
+        row = {
+            **self._row(trained),
+            "folder": path.name,
+            "files": [file.to_json() for file in files],
+            "chosen_seed": trained.complete.index(chosen),
+            "single_test_accuracy": asdict(card.test_accuracy),
+        }
+        log_model(self.study, row, card, path, images[:2])
+        return row
+
+    def _card(
+        self,
+        trained: TrainedContender,
+        origin: ModelOrigin,
+        files: Sequence[ExportedFile],
+        latencies: Sequence[Latency],
+    ) -> ModelCard:
+        chosen = trained.chosen
+        test = next(each for each in trained.tests if each.seed == chosen.seed)
+        num_correct = sum(row[label] for label, row in enumerate(test.confusion))
+        num_images = sum(map(sum, test.confusion))
+        accuracy = trained.test_accuracy
+        return ModelCard(
+            study_name=self.study.config.study_name,
+            description=trained.contender.description,
+            origin=origin,
+            test_accuracy=over_images(num_correct, num_images),
+            num_test_images=num_images,
+            over_seeds=accuracy,
+            over_seeds_interval=over_seeds(accuracy),
+            val_accuracy=chosen.signals["val_accuracy"],
+            num_params=int(trained.sizes["num_params"]),
+            flops=int(trained.sizes["flops"]),
+            latencies=latencies,
+            licences={"data": self.spec.licence, **self._licence_of_weights(trained.contender)},
+            recipe=self.study.config.resolved["retrain"],
+            train_seconds=chosen.signals["train_seconds"],
+            hardware=hardware(self.study.device),
+            files=files,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=versions(),
+        )
+
+    def _licence_of_weights(self, contender: Contender) -> dict[str, str]:
+        """Where the training started from, if that has terms."""
+        record = self.study.config.space.weights_record(contender.architecture)
+        return {f"weights ({record.source})": record.licence} if record.licence else {}
+
+    def _latencies(self, network: nn.Module) -> list[Latency]:
+        """On one CPU thread, and on the study's GPU if it has one."""
+        devices = dict.fromkeys((torch.device("cpu"), self.study.device))
+        found = [
+            measure_latency(network.to(device), self.spec.image_shape, device=device)
+            for device in devices
+        ]
+        network.cpu()
+        return found
+
+    def _row(self, trained: TrainedContender) -> dict[str, Any]:
+        if not trained.complete:
+            return trained.to_json()
+        phases = [list(phase) for phase in trained.complete[0].phases]
+        return {**trained.to_json(), "curves": curves_of(trained), "phases": phases}
+
+    def _space(self, architecture: Architecture) -> Builder:
+        return FixedNetworks() if _is_fixed(architecture) else self.study.config.space
+
+    def _train_settings(self, architecture: Architecture) -> TrainSettings:
+        """The full recipe; a network that is in no space has none of its options to reduce."""
+        train = self.settings.train
+        return replace(train, space_fidelity={}) if _is_fixed(architecture) else train
+
+    def _sizes(self, architecture: Architecture) -> dict[str, float]:
+        space = at_fidelity(self._space(architecture), self._train_settings(architecture))
+        with isolated_rng(0):
+            network = space.build(architecture, self.spec)
+        images = resize(self.study.splits.search_train.images[:2], self.spec.image_shape[1])
+        measures = zero_cost_scores(("num_params", "flops"))
+        return {name: each.measure(network, images.float()) for name, each in measures.items()}
+
+
+def _is_fixed(architecture: Architecture) -> bool:
+    return architecture.space == FixedNetworks.name

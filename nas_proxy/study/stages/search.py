@@ -1,0 +1,269 @@
+"""The second stage: candidates are trained on the proxy data set, and Optuna learns from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nas_proxy.core.files import write_atomically
+from nas_proxy.evaluate.executors import evaluate_all
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.evaluate.sample import draw_architectures
+from nas_proxy.interfaces import EvaluatorFactory
+from nas_proxy.knowledge_distillation.prepared import Lesson
+from nas_proxy.reproducibility import derive_seed, make_generator
+from nas_proxy.scores.combine import Score
+from nas_proxy.search.guard import GUARD_FILE, Guard, GuardCheck, TrialRecord
+from nas_proxy.search.pareto import SCORE, knee, pareto_front
+from nas_proxy.search.resources import LATENCIES, LatencyLog, Resources
+from nas_proxy.search.storage import open_storage
+from nas_proxy.search.study import SearchOutcome, SearchTask, run_search
+from nas_proxy.study.config import dump_options
+from nas_proxy.study.context import StudyContext, zero_cost_scores
+from nas_proxy.study.recipe import ActiveRecipe, active_recipe, recipe_factory, searched_by
+from nas_proxy.study.stage import StageFolder
+from nas_proxy.study.student_training import lesson_record
+from nas_proxy.types import Evaluation
+
+VERSION = 1
+_CURVE_POINTS = 50  # of a trial's training loss in MLflow; the log keeps every step
+
+
+def run_search_stage(study: StudyContext, *, force: bool) -> None:
+    """Write `evaluations.jsonl` and `search.json`: every trial, the best first."""
+    config = study.config
+    active = active_recipe(study)
+    folder = _stage_folder(study, active)
+    if not folder.open(force=force):
+        study.display.say("search: finished already")
+        return
+    factory = recipe_factory(study, active.recipe)
+    score = active.score(study, _reference_sample(study, active, factory, folder))
+    log = EvaluationLog(folder.path / "evaluations.jsonl")
+    resources = _resources(study, folder.path)
+    with study.display.progress(f"searching: {config.search.sampler}") as progress:
+        task = SearchTask(
+            space=config.space,
+            factory=factory,
+            score=score,
+            settings=config.search,
+            study_name=_optuna_name(study, active),
+            seed=study.seed,
+            sizes=resources,
+            on_trial=lambda *trial: _log_trial(study, resources, trial),
+            progress=progress,
+            guard=_guard(study, folder.path),
+        )
+        storage = open_storage(config.search.storage, folder.path)
+        outcome = run_search(task, study.executor, log, storage)
+    _finish(study, folder, score, outcome, resources, factory.lesson)
+
+
+def _stage_folder(study: StudyContext, active: ActiveRecipe) -> StageFolder:
+    config = study.config
+    return StageFolder(
+        config.folder / "search",
+        VERSION,
+        searched_by(study, active),
+        goal=config.search.n_trials,
+    )
+
+
+def _optuna_name(study: StudyContext, active: ActiveRecipe) -> str:
+    """The study's name; with a recipe that was found, that recipe's id behind it.
+
+    A database outlives the folder: scores by another recipe stay there, under another name.
+    """
+    name = study.config.study_name
+    return name if study.config.recipe == "configured" else f"{name}-{active.id}"
+
+
+def _reference_sample(
+    study: StudyContext, active: ActiveRecipe, factory: EvaluatorFactory, folder: StageFolder
+) -> list[Evaluation]:
+    """The evaluations among which `rank_mean` ranks; none for a single signal.
+
+    A calibrated recipe has its own, the calibration sample.
+    """
+    config, settings = study.config, active.recipe.score
+    if settings.combine == "single" or active.calibrated_on:
+        return []
+    generator = make_generator(derive_seed("score reference", config.seed))
+    architectures = draw_architectures(config.space, settings.num_reference, generator)
+    log = EvaluationLog(folder.path / "score_reference.jsonl")
+    with study.display.progress("evaluating the score's reference sample") as progress:
+        return evaluate_all(study.executor, factory, architectures, study.seed, log, progress)
+
+
+def _guard(study: StudyContext, folder: Path) -> Guard | None:
+    """Watches the ranking as `search.guard` asks for; None if it does not."""
+    settings = study.config.search.guard
+    if settings.every is None or settings.train is None:
+        return None
+
+    def on_check(check: GuardCheck, is_new: bool) -> None:
+        for end, value in asdict(check.found).items() if check.found is not None else ():
+            name = "guard_spearman" if end == "value" else f"guard_spearman_{end}"
+            if value is not None:
+                study.tracker.study.metrics({name: value}, step=check.num_trials)
+        if is_new:
+            study.display.say(check.sentence)
+
+    return Guard(
+        settings,
+        study.full_data_factory(settings.train, "search_val"),
+        study.executor,
+        folder,
+        seed=study.seed,
+        on_check=on_check,
+    )
+
+
+def _resources(study: StudyContext, folder: Path) -> Resources:
+    return Resources(
+        study.config.space,
+        study.splits.spec,
+        zero_cost_scores(("num_params", "flops")),
+        study.config.search,
+        LatencyLog(folder / LATENCIES),
+        study.device,
+    )
+
+
+def _objectives(study: StudyContext, resources: Resources, trial: TrialRecord) -> dict[str, float]:
+    """Value of each objective of a trial; none if it failed."""
+    _, evaluation, score = trial
+    if score is None:
+        return {}
+    settings = study.config.search
+    values = {SCORE: score, **(resources(evaluation.architecture) if settings.costs else {})}
+    return {name: values[name] for name in settings.objectives}
+
+
+def _log_trial(study: StudyContext, resources: Resources, trial: TrialRecord) -> None:
+    """One child run; logging it again changes nothing."""
+    (number, evaluation, score), space = trial, study.config.space
+    run = study.tracker.trial(number, f"trial {number:04d}")
+    architecture = evaluation.architecture
+    genotype = architecture.genotype
+    choices = genotype if isinstance(genotype, dict) else dict(enumerate(genotype))
+    run.params(
+        {
+            "architecture": space.describe(architecture),
+            "architecture_id": architecture.id,
+            **{f"choice.{name}": value for name, value in choices.items()},
+        }
+    )
+    run.description(space.describe(architecture))
+    run.metrics({**evaluation.signals, "seconds": evaluation.seconds})
+    stride = max(1, len(evaluation.train_losses) // _CURVE_POINTS)
+    steps = range(0, len(evaluation.train_losses), stride)
+    run.curve("train_loss", [evaluation.train_losses[step] for step in steps], list(steps))
+    if score is None:
+        run.finish("FAILED", evaluation.reason)
+        return
+    objectives = _objectives(study, resources, trial)
+    run.metrics(objectives)
+    run.finish()
+    study.tracker.study.metrics(objectives, step=number)
+
+
+def _row(study: StudyContext, resources: Resources, trial: TrialRecord) -> dict[str, Any]:
+    """A trial as `search.json` holds it."""
+    number, evaluation, score = trial
+    latency = resources.latency(evaluation.architecture)
+    return {
+        "trial": number,
+        "score": score,
+        "objectives": _objectives(study, resources, trial),
+        "latency": None if latency is None else latency.to_json(),
+        "architecture_id": evaluation.architecture.id,
+        "genotype": evaluation.architecture.genotype,
+        "description": study.config.space.describe(evaluation.architecture),
+        "signals": dict(evaluation.signals),
+        "seconds": evaluation.seconds,
+        "reason": evaluation.reason,
+    }
+
+
+def _finish(
+    study: StudyContext,
+    folder: StageFolder,
+    score: Score,
+    outcome: SearchOutcome,
+    resources: Resources,
+    lesson: Lesson | None,
+) -> None:
+    recipe = active_recipe(study).recipe
+    for trial in outcome.trials:  # a kill may have come between a trial and its logging
+        _log_trial(study, resources, trial)
+    trials = [_row(study, resources, trial) for trial in outcome.trials]
+    best = sorted((t for t in trials if t["score"] is not None), key=lambda t: -t["score"])
+    front = pareto_front(best)
+    guard = folder.path / GUARD_FILE
+    result = {
+        "recipe": recipe.name,
+        "recipe_settings": dump_options(recipe),
+        "distillation": None if lesson is None else lesson_record(lesson),
+        "signals": list(score.signals),
+        "trials": trials,
+        "best": best[:10],
+        "best_training": _best_training(outcome, best),
+        "pareto_front": front,
+        "knee": knee(front)["trial"] if front else None,
+        "num_failed": len(trials) - len(best),
+        "num_duplicates": outcome.num_duplicates,
+        "num_infeasible": outcome.num_infeasible,
+        "stopped": outcome.stopped,
+        "guard": json.loads(guard.read_text()) if guard.is_file() else None,
+    }
+    write_atomically(folder.path / "search.json", json.dumps(result, indent=1))
+    best_so_far = float("-inf")
+    for number, _, value in outcome.trials:
+        if value is not None and value > best_so_far:
+            best_so_far = value
+            study.tracker.study.metrics({"best_score": value}, step=number)
+    study.tracker.study.metrics({"pareto_front_size": len(front)})
+    folder.finish(folder.path / "search.json")
+    _say(study, outcome, best, front)
+
+
+def _best_training(outcome: SearchOutcome, best: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Losses and phases of the best candidate; None where nothing was trained."""
+    if not best:
+        return None
+    found = next(e for number, e, _ in outcome.trials if number == best[0]["trial"])
+    if not found.train_losses:
+        return None
+    return {
+        "description": best[0]["description"],
+        "train_losses": list(found.train_losses),
+        "phases": [list(phase) for phase in found.phases],
+    }
+
+
+def _say(
+    study: StudyContext,
+    outcome: SearchOutcome,
+    best: Sequence[Mapping[str, Any]],
+    front: Sequence[Mapping[str, Any]],
+) -> None:
+    num_trials = len(outcome.trials)
+    if outcome.stopped:
+        study.display.say(
+            f"search: the guard ended it after {num_trials} of {study.config.search.n_trials} "
+            "architectures; another score or other training settings may rank better"
+        )
+    if best:
+        study.display.say(
+            f"search: {num_trials} architectures, {num_trials - len(best)} failed; "
+            f"best score {best[0]['score']:.4g}: {best[0]['description']}"
+        )
+    if study.config.search.costs and front:
+        study.display.say(
+            f"search: Pareto front of {', '.join(study.config.search.objectives)}: "
+            f"{len(front)} of {num_trials} architectures; its knee: {knee(front)['description']}"
+        )

@@ -1,0 +1,360 @@
+"""The third stage: does the proxy rank architectures as full training does?
+
+The architectures are drawn for this purpose and none of them had a part in the score. Nothing that
+is measured here goes back into the search.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas_proxy.core.files import write_atomically
+from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.evaluate.executors import evaluate_all
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
+from nas_proxy.evaluate.log import EvaluationLog, merged
+from nas_proxy.evaluate.sample import stratify
+from nas_proxy.evaluate.table import TruthTable
+from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
+from nas_proxy.scores.calibrated import CalibratedScore
+from nas_proxy.scores.combine import Score, SingleSignal
+from nas_proxy.scores.signals import is_trained, trained_among, zero_cost_among
+from nas_proxy.study.calibration_sample import SampleReferences
+from nas_proxy.study.context import StudyContext
+from nas_proxy.study.controls import control_score, other_scores, trained_controls
+from nas_proxy.study.ledger import one_off_seconds
+from nas_proxy.study.recipe import ActiveRecipe, active_recipe, ranked_by, recipe_factory
+from nas_proxy.study.samples import draw_validation
+from nas_proxy.study.stage import StageFolder
+from nas_proxy.types import Architecture, Evaluation
+from nas_proxy.validate.combination import best_combination
+from nas_proxy.validate.points import points_of
+from nas_proxy.validate.rank_report import Kind, Ranking, RankReport, Sample, judge
+from nas_proxy.validate.references import read_references, values_of
+from nas_proxy.validate.settings import ValidateSettings
+
+VERSION = 2
+_REFERENCE_SIGNAL = "test_accuracy"
+_SIZES = {"parameters": "num_params", "FLOPs": "flops"}  # what bigger is, and its signals
+
+Evaluations = Mapping[Architecture, Evaluation]
+
+
+def run_validate(study: StudyContext, *, force: bool) -> None:
+    """Write `rank_report.json` and `points.json`: every architecture's scores and reference."""
+    settings = study.config.validation
+    if settings is None:
+        study.display.say("validate: the config has no section validate; the ranking is not judged")
+        return
+    validation = _Validation(study, settings)
+    if not validation.folder.open(force=force):
+        study.display.say("validate: finished already")
+        return
+    report, points = validation.run()
+    files = {"points.json": points, "rank_report.json": report.to_json()}
+    for name, content in files.items():
+        path = validation.folder.path / name
+        write_atomically(path, json.dumps(content, indent=1, allow_nan=False))
+    validation.folder.finish(*map(validation.folder.path.joinpath, files))
+    study.display.say(f"validate: {report.verdict}")
+
+
+@dataclass(frozen=True)
+class _Validation:
+    """One validation at work."""
+
+    study: StudyContext
+    settings: ValidateSettings
+
+    @cached_property
+    def proxy_dataset(self) -> ProxyDataset:
+        return self.study.load_proxy_dataset()
+
+    @cached_property
+    def score_reference(self) -> list[Evaluation]:
+        return list(EvaluationLog(self.study.config.folder / "search" / "score_reference.jsonl"))
+
+    @cached_property
+    def active(self) -> ActiveRecipe:
+        return active_recipe(self.study)
+
+    @cached_property
+    def score(self) -> Score:
+        return self.active.score(self.study, self.score_reference)
+
+    @cached_property
+    def folder(self) -> StageFolder:
+        config = self.study.config
+        table = self.settings.reference.table
+        return StageFolder(
+            config.folder / "validate",
+            VERSION,
+            {
+                "proxy_dataset": self.proxy_dataset.id,
+                "space": config.space.fingerprint(),
+                **ranked_by(self.study, self.active),
+                "score_reference": content_hash([e.to_json() for e in self.score_reference]),
+                "validate": config.resolved["validate"],
+                "truth_table": content_hash(_text(Path(table))) if table else None,
+                "data": self.study.splits.spec.source_hash,
+                "seed": config.seed,
+            },
+        )
+
+    @cached_property
+    def tables(self) -> tuple[TruthTable | None, TruthTable | None]:
+        """The reference's, and that of another seed."""
+        if self.settings.reference.table is None:
+            return None, None
+        return read_references(self.settings.reference, self.study.config.space)
+
+    @cached_property
+    def trained_signals(self) -> tuple[str, ...]:
+        """The signals of the score that need a training."""
+        return trained_among(self.score.signals)
+
+    @cached_property
+    def zero_cost_signals(self) -> tuple[str, ...]:
+        """The zero-cost signals of the score and of the controls."""
+        return zero_cost_among(tuple(dict.fromkeys((*self.score.signals, *self.settings.controls))))
+
+    def run(self) -> tuple[RankReport, list[dict[str, Any]]]:
+        uniform, pool = draw_validation(
+            self.study.config, self.settings, self.tables[0], excluded=self._set_aside()
+        )
+        proxy = self._evaluate("proxy", self._proxy_factory(), [*uniform, *pool])
+        stratified = self._choose(pool, proxy)
+        architectures = [*uniform, *stratified]
+        zero_cost = {
+            name: self._evaluate(name, self.study.zero_cost_factory((name,)), architectures)
+            for name in dict.fromkeys((*self.zero_cost_signals, *_SIZES.values()))
+        }
+        rankings = [self._proxy_ranking(proxy, architectures)]
+        rankings += self._zero_cost_rankings(zero_cost)
+        rankings += self._trained_controls(architectures, zero_cost)
+        reference, reference_name, reference_seconds = self._reference(architectures)
+        sizes = {words: values_of(name, zero_cost[name]) for words, name in _SIZES.items()}
+        sample = Sample(uniform, stratified, reference, sizes)
+        rankings += self._best_zero_cost(rankings, sample)
+        rankings += self._other_combinations(proxy, architectures)
+        rankings += self._single_signals(proxy, architectures)
+        rankings += self._reference_again(uniform, architectures)
+        rng = np.random.default_rng(derive_seed("bootstrap", self.study.seed))
+        report = judge(
+            rankings,
+            sample,
+            self.settings,
+            reference_name=reference_name,
+            reference_seconds=reference_seconds,
+            rng=rng,
+        )
+        return report, points_of(self.study.config.space, sample, rankings)
+
+    def _set_aside(self) -> list[Architecture]:
+        """What is part of the score: it would be judged on what made it."""
+        return [*(e.architecture for e in self.score_reference), *self._calibration_sample()]
+
+    def _calibration_sample(self) -> list[Architecture]:
+        """All of it, whatever was learned from it: the distilled set may have been, too."""
+        settings = self.study.config.calibration
+        own = SampleReferences(self.study, settings).architectures if settings is not None else []
+        return [*own, *self.active.learned_from]
+
+    def _choose(self, pool: Sequence[Architecture], proxy: Evaluations) -> list[Architecture]:
+        scored = [a for a in pool if proxy[a].complete]
+        scores = [self.score.of(proxy[a]) for a in scored]
+        generator = make_generator(derive_seed("strata", self.study.seed))
+        chosen = stratify(scores, self.settings.num_stratified, generator)
+        return [scored[index] for index in chosen]
+
+    def _evaluate(
+        self,
+        name: str,
+        factory: NetworkEvaluatorFactory,
+        architectures: Sequence[Architecture],
+        seed: int | None = None,
+    ) -> Evaluations:
+        seed = self.study.seed if seed is None else seed
+        file_name = f"{name.replace('/', '_').replace(':', '_')}.jsonl"
+        log = EvaluationLog(self.folder.path / file_name)
+        with self.study.display.progress(f"validating: {name}") as progress:
+            done = evaluate_all(self.study.executor, factory, architectures, seed, log, progress)
+        return dict(zip(architectures, done, strict=True))
+
+    def _proxy_factory(self) -> NetworkEvaluatorFactory:
+        return recipe_factory(self.study, self.active.recipe)
+
+    def _proxy_ranking(
+        self, evaluations: Evaluations, architectures: Sequence[Architecture]
+    ) -> Ranking:
+        used = {a: evaluations[a] for a in architectures}
+        ranking = self._ranking(
+            self._proxy_name(),
+            "proxy",
+            used,
+            self.score,
+            one_off_seconds=one_off_seconds(self.study),
+        )
+        if not isinstance(self.score, CalibratedScore):
+            return ranking
+        predictions = {a: self.score.predict(e) for a, e in used.items() if e.complete}
+        return replace(
+            ranking,
+            predictions={a: prediction.mean for a, prediction in predictions.items()},
+            deviations={a: prediction.deviation for a, prediction in predictions.items()},
+            to_unit=self.score.normal_score,
+        )
+
+    def _proxy_name(self) -> str:
+        recipe = self.active.recipe
+        if self.study.config.recipe == "configured":
+            return f"the proxy ({_in_words(self.score.signals)})"
+        return f"the recipe {recipe.name}"
+
+    def _zero_cost_rankings(self, zero_cost: Mapping[str, Evaluations]) -> list[Ranking]:
+        """Each alone, and those of the score together, if it combines several with a training."""
+        rankings = [
+            self._ranking(name, "control", zero_cost[name], SingleSignal(name))
+            for name in self.zero_cost_signals
+        ]
+        own = tuple(name for name in self.score.signals if name in zero_cost)
+        if self.trained_signals and len(own) > 1:
+            merged = _merge([zero_cost[name] for name in own])
+            rankings.append(self._combined(f"zero-cost alone ({_in_words(own)})", own, merged))
+        return rankings
+
+    def _best_zero_cost(self, rankings: Sequence[Ranking], sample: Sample) -> list[Ranking]:
+        """What the scores that need no training know together, if that is more than one knows."""
+        if not self.trained_signals:
+            return []
+        alone = [ranking for ranking in rankings if ranking.name in self.zero_cost_signals]
+        found = best_combination(alone, sample.uniform, sample.reference)
+        return [] if found is None else [found]
+
+    def _trained_controls(
+        self, architectures: Sequence[Architecture], zero_cost: Mapping[str, Evaluations]
+    ) -> list[Ranking]:
+        """What the same training steps on other images would have ranked."""
+        if not self.trained_signals:
+            return []
+        own = [zero_cost[name] for name in self.score.signals if name in zero_cost]
+        rankings = []
+        file = self.folder.path / "random_subset.safetensors"
+        controls = trained_controls(self.study, self.active, self.trained_signals, file)
+        for name, file_name, factory in controls:
+            trained = self._evaluate(file_name, factory, architectures)
+            rankings.append(self._combined(name, self.score.signals, _merge([trained, *own])))
+        return rankings
+
+    def _combined(self, name: str, signals: tuple[str, ...], evaluations: Evaluations) -> Ranking:
+        found = list(evaluations.values())
+        suffix, score = control_score(self.study, self.active, signals, found)
+        return self._ranking(name + suffix, "control", evaluations, score)
+
+    def _other_combinations(
+        self, proxy: Evaluations, architectures: Sequence[Architecture]
+    ) -> list[Ranking]:
+        """A calibrated recipe's signals, combined in the ways that it does not combine them."""
+        used = {a: proxy[a] for a in architectures}
+        return [
+            self._ranking(name, "signal", used, score)
+            for name, score in other_scores(self.study, self.active).items()
+        ]
+
+    def _single_signals(
+        self, proxy: Evaluations, architectures: Sequence[Architecture]
+    ) -> list[Ranking]:
+        """Every trained signal of the proxy's own trainings, which cost nothing more."""
+        if not self.trained_signals:
+            return []
+        images = "proxy" if self.active.recipe.train_on == "proxy" else "full data"
+        used = {a: proxy[a] for a in architectures}
+        return [
+            self._ranking(f"{name} on the {images}", "signal", used, SingleSignal(name))
+            for name in self._measured_signals(used)
+            if self.score.signals != (name,)
+        ]
+
+    @staticmethod
+    def _measured_signals(evaluations: Evaluations) -> list[str]:
+        """Trained signals, those of checkpoints too, that every complete evaluation has."""
+        complete = [e.signals for e in evaluations.values() if e.complete]
+        return [n for n in (complete[0] if complete else ()) if is_trained(n)]
+
+    def _reference(
+        self, architectures: Sequence[Architecture]
+    ) -> tuple[dict[Architecture, float], str, float]:
+        settings, (table, _) = self.settings.reference, self.tables
+        if table is not None:
+            values = {a: table.values[a] for a in architectures}
+            return values, f"{settings.value} of {Path(settings.table or '').name}", 0.0
+        factory = self._reference_factory()
+        done = self._evaluate("reference", factory, architectures)
+        name = f"test accuracy after full-data training ({factory.fidelity.length})"
+        return values_of(_REFERENCE_SIGNAL, done), name, self._mean_seconds(done)
+
+    def _reference_again(
+        self, uniform: Sequence[Architecture], architectures: Sequence[Architecture]
+    ) -> list[Ranking]:
+        """Another seed of the reference as a ranking, if there is one: the noise ceiling."""
+        name, (_, table) = "the reference with another seed", self.tables
+        if table is not None:
+            found = {a: table.values[a] for a in architectures if a in table.values}
+            return [Ranking(name, "ceiling", found, 0.0)]
+        again = uniform[: self.settings.ceiling_architectures]
+        if not again:
+            return []
+        seed = derive_seed("second reference", self.study.seed)
+        done = self._evaluate("reference_second_seed", self._reference_factory(), again, seed)
+        values, failures = values_of(_REFERENCE_SIGNAL, done), _failures(done)
+        return [Ranking(name, "ceiling", values, self._mean_seconds(done), failures=failures)]
+
+    def _reference_factory(self) -> NetworkEvaluatorFactory:
+        assert self.settings.reference.train is not None
+        return self.study.full_data_factory(self.settings.reference.train, "test")
+
+    def _ranking(
+        self,
+        name: str,
+        kind: Kind,
+        evaluations: Evaluations,
+        score: Score,
+        *,
+        one_off_seconds: float = 0.0,
+    ) -> Ranking:
+        return Ranking(
+            name=name,
+            kind=kind,
+            scores={a: score.of(e) for a, e in evaluations.items() if e.complete},
+            seconds_per_architecture=self._mean_seconds(evaluations),
+            one_off_seconds=one_off_seconds,
+            failures=_failures(evaluations),
+        )
+
+    def _mean_seconds(self, evaluations: Evaluations) -> float:
+        return sum(map(self.study.cost, evaluations.values())) / len(evaluations)
+
+
+def _merge(parts: Sequence[Evaluations]) -> Evaluations:
+    """One evaluation for each architecture with the signals of all parts; complete if all are."""
+    return {a: merged([part[a] for part in parts]) for a in parts[0]}
+
+
+def _failures(evaluations: Evaluations) -> Mapping[str, int]:
+    return Counter(e.reason for e in evaluations.values() if not e.complete)
+
+
+def _in_words(signals: Sequence[str]) -> str:
+    return " + ".join(signals)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.is_file() else ""

@@ -1,0 +1,145 @@
+"""What networks learn beside the labels: teachers made ready, `auto` chosen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.core.files import write_atomically
+from nas_proxy.errors import DivergedError, StudyError
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
+from nas_proxy.evaluate.tuning import tune_lesson
+from nas_proxy.interfaces import DistillContext
+from nas_proxy.knowledge_distillation.prepared import Lesson, prepare_lesson
+from nas_proxy.knowledge_distillation.settings import DistillationSettings
+from nas_proxy.reproducibility import content_hash
+from nas_proxy.study.context import StudyContext
+from nas_proxy.teachers.training import read_teacher
+from nas_proxy.tracking.registry.fetched_models import fetch_model
+from nas_proxy.types import Architecture
+
+
+@dataclass(frozen=True)
+class ReadyLesson:
+    """A lesson for the trainings of a study.
+
+    Attributes:
+        lesson: Nothing in it is `auto`; None: the labels alone are learned.
+        record: For the report: teachers, their terms, what they have seen, what was chosen.
+        licences: Terms of the teachers' weights, by their names.
+    """
+
+    lesson: Lesson | None = None
+    record: Mapping[str, Any] | None = None
+    licences: Mapping[str, str] = field(default_factory=dict)
+
+
+def candidates_lesson(study: StudyContext, recipe: Recipe) -> Lesson | None:
+    """What the candidates of a recipe learn beside the labels; None: nothing.
+
+    Raises:
+        UserError: As `ready_lesson`.
+        StudyError: If the distilled images are whitened, which teachers of real ones cannot read.
+    """
+    settings = recipe.distillation
+    if settings is None:
+        return None
+    is_whitened = recipe.train_on == "proxy" and study.load_proxy_dataset().zca is not None
+    if is_whitened and settings.all_teachers:
+        raise StudyError(
+            "the distilled images are ZCA-whitened, and teachers know images as they are; leave "
+            "distillation out, use the kind self, or distil with zca: null"
+        )
+    return _with_teachers(study, settings, study.teachers_folder, "distillation")
+
+
+def ready_lesson(
+    study: StudyContext,
+    settings: DistillationSettings,
+    folder: Path,
+    factory: NetworkEvaluatorFactory,
+    job: tuple[Architecture, int],
+) -> ReadyLesson:
+    """Train or fetch the teachers, and choose what is `auto` on the search-validation images.
+
+    Args:
+        study: The study.
+        settings: Which terms.
+        folder: Where teachers and short trainings are kept.
+        factory: Of the trainings to come.
+        job: The architecture whose short trainings choose, and their seed.
+
+    Raises:
+        UserError: If a teacher cannot be had, does not fit, or has seen what judges its students.
+    """
+    lesson = _with_teachers(study, settings, folder, "retrain.distillation")
+    record = lesson_record(lesson)
+    if settings.is_auto:
+        with study.display.progress("choosing temperature and weight") as progress:
+            taught = replace(factory, lesson=lesson)
+            tuned = tune_lesson(study.executor, taught, job, folder / "auto", progress)
+        lesson = replace(lesson, settings=tuned.settings)
+        record["auto"] = tuned.to_json()
+    licences = {
+        f"teacher {each['description']}": each["licence"] or "no terms but those of its images"
+        for each in record["teachers"]
+    }
+    return ReadyLesson(lesson, record, licences)
+
+
+def lesson_record(lesson: Lesson) -> dict[str, Any]:
+    """For the report: which terms, whose answers, what the teachers have seen, what they cost."""
+    return {
+        "terms": [term.title for term in lesson.settings.terms],
+        "teachers": [vars(read_teacher(path).record()) for path in lesson.files],
+        "seen_judges": list(lesson.seen_judges),
+        "num_unlabelled": lesson.num_unlabelled,
+        "teaching_seconds": lesson.teaching_seconds,
+    }
+
+
+def _with_teachers(
+    study: StudyContext, settings: DistillationSettings, folder: Path, section: str
+) -> Lesson:
+    with study.display.progress("teachers") as progress:
+        context = DistillContext(
+            device=study.device,
+            progress=progress,
+            cache=study.cache_folder,
+            fetch_model=partial(
+                fetch_model,
+                settings=study.config.tracking,
+                results=study.config.results,
+                folder=study.cache_folder / "models",
+            ),
+        )
+        try:
+            lesson = prepare_lesson(settings, study.splits, context, folder, section=section)
+        except DivergedError as error:  # its sentence says what to change
+            raise StudyError(str(error)) from error
+    _check_unchanged(lesson, folder, section)
+    return lesson
+
+
+def _check_unchanged(lesson: Lesson, folder: Path, section: str) -> None:
+    """Refuse to go on with other teachers than the study's earlier trainings had.
+
+    A file may be replaced, and a registered alias moved, while the configuration stays the same.
+
+    Raises:
+        StudyError: If the teachers or the unlabelled images are others than those on record.
+    """
+    path = folder / f"{content_hash(asdict(lesson.settings))}.json"
+    if not path.is_file():
+        write_atomically(path, json.dumps(lesson.sources, indent=1))
+    elif json.loads(path.read_text()) != lesson.sources:
+        raise StudyError(
+            f"the teachers or the unlabelled images that {section} names are not what they were "
+            "when this study began to learn from them; put the earlier ones back, choose another "
+            f"study_name, or delete {path} and pass --force to repeat the stage"
+        )

@@ -1,0 +1,117 @@
+"""Recipes in the model registry: this study's own, and one that it trusts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from nas_proxy.core.environment import hardware, versions
+from nas_proxy.core.files import write_atomically
+from nas_proxy.errors import StudyError
+from nas_proxy.statistics.ranks import Estimate
+from nas_proxy.study.config import dump_options
+from nas_proxy.study.context import StudyContext
+from nas_proxy.study.ledger import one_off_seconds
+from nas_proxy.study.recipe import PROXY, active_recipe
+from nas_proxy.teachers.labelling import copy_teachers
+from nas_proxy.tracking.registry.rank_card import RankCard
+from nas_proxy.tracking.registry.recipes import RecipeRegistry
+
+CARD = "rank_card.json"
+
+
+def fetch_trusted(study: StudyContext) -> None:
+    """Get the trusted recipe for the study's space and images, with its proxy data set.
+
+    Raises:
+        StudyError: If there is none, it is damaged, or it was calibrated for another space or
+            other images.
+    """
+    config = study.config
+    registry = RecipeRegistry(config.tracking, config.results)
+    found = registry.load(
+        "trusted", study.trusted_folder, space=config.space, spec=study.splits.spec
+    )
+    study.proxy_file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(study.proxy_file, (study.trusted_folder / PROXY).read_bytes())
+    copy_teachers(study.trusted_folder / PROXY, study.proxy_file)
+    card = found.card
+    study.display.say(
+        f"recipe: {card.recipe_name}, version {found.version} of {found.model}, calibrated on "
+        f"{card.created[:10]}: Spearman {card.spearman} at n = {card.n}"
+    )
+
+
+def register_recipe(study: StudyContext) -> None:
+    """Register what the study calibrated, with what it is worth; the same again changes nothing."""
+    if study.config.recipe != "calibrated":
+        return
+    card = _card(study)
+    folder = study.recipe_folder
+    files = {path.name: path for path in folder.iterdir() if path.is_file()}
+    del files[PROXY]
+    registry = RecipeRegistry(study.config.tracking, study.config.results)
+    found = registry.register(card, files, proxy_file=folder / PROXY)
+    if found is not None:
+        alias = ", alias trusted" if card.trusted else ", not trusted"
+        study.display.say(f"recipe: registered as {found.model}, version {found.version}{alias}")
+
+
+def _card(study: StudyContext) -> RankCard:
+    """The same card as long as what it says is the same, but for the time."""
+    config, spec = study.config, study.splits.spec
+    recipe = active_recipe(study).recipe
+    found, seconds, threshold = _evidence(study)
+    estimate = Estimate(**found["spearman"])
+    card = RankCard(
+        recipe=dump_options(recipe),
+        recipe_name=recipe.name,
+        space=config.space.name,
+        space_options=json.loads(json.dumps(asdict(config.space))),
+        space_fingerprint=config.space.fingerprint(),
+        dataset=spec.name,
+        class_names=spec.class_names,
+        image_shape=spec.image_shape,
+        source_hash=spec.source_hash,
+        proxy_dataset_id=study.load_proxy_dataset().id,
+        reference_name=found["reference_name"],
+        spearman=estimate,
+        n=found["n"],
+        threshold=threshold,
+        trusted=estimate.low is not None and estimate.low >= threshold,
+        core_seconds_per_architecture=seconds,
+        one_off_seconds=one_off_seconds(study),
+        hardware=hardware(study.device),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+    )
+    path = config.folder / CARD
+    if path.is_file():
+        before = RankCard.from_json(json.loads(path.read_text()))
+        if {**before.to_json(), "created": ""} == {**card.to_json(), "created": ""}:
+            return before
+    write_atomically(path, json.dumps(card.to_json(), indent=1))
+    return card
+
+
+def _evidence(study: StudyContext) -> tuple[dict[str, Any], float, float]:
+    """The figures of the validation, whose architectures had no part in the recipe.
+
+    Where nothing was validated: those of the calibration, which chose by them.
+
+    Raises:
+        StudyError: If the recipe ranks nothing.
+    """
+    config = study.config
+    result = json.loads((config.folder / "calibrate" / "calibration.json").read_text())
+    chosen = next(s for s in result["standings"] if s["recipe"] == result["chosen"])
+    found = {**chosen, "reference_name": f"{result['reference_name']} (calibration sample)"}
+    report = config.folder / "validate" / "rank_report.json"
+    if report.is_file():
+        validation = json.loads(report.read_text())
+        found = {**validation["rows"][0], "reference_name": validation["reference_name"]}
+    if found["spearman"] is None:
+        raise StudyError("the calibrated recipe ranks nothing on the validation's architectures")
+    return found, chosen["seconds_per_architecture"], result["threshold"]

@@ -1,0 +1,1 @@
+"""Recipes, proxy data sets and models in MLflow's model registry."""

@@ -1,0 +1,308 @@
+"""The figures and the page that a report becomes."""
+
+import base64
+import copy
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas_proxy.report.figures import rank_outliers, write_figures
+from nas_proxy.report.html import render_html
+from nas_proxy.statistics.words import decimal, duration
+from tests.report.helpers import PROXY, Page, make_report
+
+FIGURES = [
+    "rank_scatter.png", "rank_comparison.png", "cost.png", "uncertainty.png",
+    "optimisation_history.png",
+]  # fmt: skip
+NASBENCH = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_3x3~1|none~2|"
+
+
+@pytest.fixture(scope="module")
+def report():
+    return make_report()
+
+
+@pytest.fixture(scope="module")
+def figures(report, tmp_path_factory):
+    return write_figures(report, tmp_path_factory.mktemp("study") / "figures")
+
+
+@pytest.fixture(scope="module")
+def pictures(figures):
+    paths = [figures[0].parent.parent / name for name in ("before.png", "after.png")]
+    for path in paths:
+        Image.new("RGB", (20, 20)).save(path)
+    return [*paths, *figures]
+
+
+def test_every_figure_is_a_png_that_can_be_read_at_700_pixels(figures):
+    assert [path.name for path in figures] == FIGURES
+    for path in figures:
+        with Image.open(path) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert image.width == 1050  # 7 inches at 150 dpi: what layout and fonts are made for
+            assert 400 <= image.height <= 1500
+            assert len(image.convert("RGB").getcolors(2**24)) > 20
+
+
+def test_same_report_gives_the_same_bytes(report, figures, tmp_path):
+    before = copy.deepcopy(report)
+    again = write_figures(report, tmp_path)
+    assert [p.read_bytes() for p in again] == [p.read_bytes() for p in figures]
+    assert render_html(report, figures) == render_html(report, again)
+    assert report == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FIGURES)
+
+
+def test_without_validation_only_the_search_is_drawn(tmp_path):
+    report = make_report(validated=False)
+    written = write_figures(report, tmp_path)
+    assert [path.name for path in written] == ["optimisation_history.png"]
+    page = Page(render_html(report, written))
+    assert "The ranking was not judged." in page.text
+    assert "Add the section validate" in page.text
+    assert "ranking" not in page.ids
+
+
+def test_nothing_is_drawn_when_everything_failed(tmp_path):
+    report = make_report(everything_failed=True)
+    assert write_figures(report, tmp_path) == []
+    page = Page(render_html(report, []))
+    assert "The proxy ranks nothing" in page.text
+    assert "No trial of the search succeeded: all 30 failed" in page.text
+    assert "30 search the loss is not finite at step 31" in page.text
+
+
+def test_empty_search_renders(tmp_path):
+    report = make_report(num_trials=0, validated=False)
+    assert write_figures(report, tmp_path) == []
+    assert "No trial of the search succeeded." in Page(render_html(report, [])).text
+
+
+@pytest.mark.parametrize("gone", ["spearman", "kendall", "regret_at_k", "precision_at_k",
+                                  "spearman_best", "difference", "partial_spearman", "ndcg",
+                                  "regret_at_1"])  # fmt: skip
+@pytest.mark.parametrize("part", ["all", "interval"])
+def test_figures_that_are_not_defined_are_no_obstacle(report, gone, part, tmp_path):
+    altered = copy.deepcopy(report)
+    for row in altered["validation"]["rows"]:
+        if part == "all" or row[gone] is None:
+            row[gone] = None
+        else:
+            row[gone].update(low=None, high=None)
+    assert ("–" if part == "all" else "no interval") in Page(render_html(altered, [])).text
+    if gone == "spearman":  # no other is drawn
+        names = [path.name for path in write_figures(altered, tmp_path)]
+        missing = ["rank_comparison.png", "cost.png"] if part == "all" else []
+        assert names == [name for name in FIGURES if name not in missing]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_trials": 1, "num_architectures": 6, "num_stratified": 0, "controls": ()},
+        {"num_trials": 100, "describe": (NASBENCH + " {}").format,
+         "controls": tuple(f"package_{n}.scores:AVeryLongNameWithoutSpaces" for n in range(12))},
+        {"reference_seconds": 0.0, "controls": ("$\\alpha", "costs $5 and $6", "a_b^{c}", "")},
+    ],
+    ids=["little", "long and many", "free reference, dollar signs"],
+)  # fmt: skip
+def test_extremes_are_drawn(options, tmp_path):
+    report = make_report(**options)
+    written = write_figures(report, tmp_path)
+    assert [path.name for path in written] == FIGURES
+    Page(render_html(report, written))
+
+
+def test_scores_that_are_all_the_same_are_drawn(report, tmp_path):
+    altered = copy.deepcopy(report)
+    altered["validation"]["rows"] = altered["validation"]["rows"][:1]
+    for point in altered["points"]:
+        point.update(scores={PROXY: 1.0}, reference=0.5)
+    for trial in altered["search"]["trials"]:
+        trial["score"] = trial["score"] and -1.0
+    assert len(write_figures(altered, tmp_path)) == 5
+    assert rank_outliers(altered) == []
+
+
+def test_one_hopeless_network_does_not_squash_the_scatter(report, tmp_path):
+    altered = copy.deepcopy(report)
+    altered["points"][0]["scores"][PROXY] = -1e6
+    altered["search"]["trials"] = []
+    written = write_figures(altered, tmp_path)
+    with Image.open(written[0]) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    columns = np.flatnonzero((pixels[..., 2] - pixels[..., 0] > 120).any(axis=0))
+    assert len(columns) > 200  # dots side by side and not upon one another
+
+
+def test_outliers_are_the_largest_differences_of_ranks(report):
+    points = [
+        {"description": f"number {n}", "reference": n / 10, "scores": {PROXY: float(n)}}
+        for n in range(10)
+    ]
+    points[0]["scores"][PROXY] = 99.0
+    points.append({**points[5], "reference": None})
+    first, *others = rank_outliers({**report, "points": points})
+    assert (first.number, first.description) == (1, "number 0")
+    assert (first.score_rank, first.reference_rank, first.num_ranked) == (1, 10, 10)
+    assert others == []  # the rest moved by one rank only
+
+
+def test_page_says_what_it_must(report, pictures):
+    page = Page(render_html(report, pictures))
+    assert report["verdict"] in page.text
+    for sentence in report["validation"]["comparisons"]:
+        assert sentence in page.text
+    for row in report["validation"]["rows"]:
+        assert row["name"] in page.text
+    for text in (
+        report["data"]["licence"],
+        *report["commands"],
+        report["environment"]["hardware"],
+        *report["environment"]["versions"].values(),
+        report["proxy_dataset"]["id"],
+        report["data"]["source_hash"],
+        report["search"]["best"][0]["description"],
+        rank_outliers(report)[0].description,
+        "the loss is not finite at step 31",
+        "not a fair comparison",
+        "bootstrap interval over architectures",
+    ):
+        assert text in page.text, text
+    assert page.text.index(report["verdict"]) < 100  # the first thing on the page
+
+
+def test_page_carries_its_images(report, pictures):
+    page = Page(render_html(report, pictures))
+    decoded = []
+    for source in page.images:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/png;base64"
+        decoded.append(base64.b64decode(data, validate=True))
+        Image.open(io.BytesIO(decoded[-1])).verify()
+    assert sorted(decoded) == sorted(path.read_bytes() for path in pictures)
+
+
+def test_page_needs_nothing_beside_itself(report, figures):
+    html = render_html(report, figures)
+    page = Page(html)
+    for address in page.addresses:
+        assert address.startswith(("data:image/png;base64,", "#"))
+        if address.startswith("#"):
+            assert address[1:] in page.ids
+    assert len(set(page.ids)) == len(page.ids)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"https?://|@import|url\(", html)
+
+
+def test_page_tells_of_size_ceiling_pick_and_uncertainty(report, figures):
+    validation = report["validation"]
+    text = Page(render_html(report, figures)).text
+    proxy = validation["rows"][0]
+    pick = max(
+        (point for point in report["points"] if point["drawn"] == "uniform"),
+        key=lambda point: point["scores"][PROXY],
+    )
+    assert validation["size_words"]
+    assert "At equal size: what is left of Spearman when parameters and FLOPs can" in text
+    for words in (
+        validation["size_words"],
+        validation["ceiling_words"],
+        validation["ceiling"]["name"],
+        f"the proxy would pick {pick['description']}, whose reference is "
+        f"{decimal(pick['reference'], 3)}.",
+        "best 10\u00a0%",
+        "best 20\u00a0%",
+        proxy["uncertainty"]["words"],
+        f"It states {decimal(0.035, 3)}",
+    ):
+        assert " ".join(words.split()) in text, words
+    for found in validation["differences"]:
+        signal = " on the proxy" in found["first"] + found["second"]
+        row = f"{found['first']} {found['second']} {decimal(found['spearman']['value'])}"
+        assert (row in text) != signal
+
+
+def test_page_without_sizes_ceiling_and_uncertainty_does_not_miss_them(tmp_path):
+    report = make_report(ceiling=False, uncertain=False, num_stratified=0)
+    validation = report["validation"]
+    validation.update(sizes=[], size_words="")
+    written = write_figures(report, tmp_path)
+    assert "uncertainty.png" not in [path.name for path in written]
+    text = Page(render_html(report, written)).text
+    assert "The noise ceiling was not measured" in text
+    assert "at equal size" not in text
+    assert "How sure the score is of itself" not in text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "large", "joint"),
+    [
+        ("Spearman .8: good; it ranks better than a. More.", "Spearman .8: good", "; "),
+        ("Spearman .8: good. It knows more; really.", "Spearman .8: good.", " "),
+        ("The proxy ranks nothing.", "The proxy ranks nothing.", ""),
+    ],
+)
+def test_only_the_first_of_the_verdict_stands_in_large_letters(report, verdict, large, joint):
+    html = render_html({**report, "verdict": verdict}, [])
+    shown = re.search(r'<p class="verdict">(.*?)<', html)[1]
+    assert shown == large
+    assert verdict in Page(html).text
+    assert (f'<span class="joint">{joint}</span>' in html) == bool(joint)
+
+
+def test_missing_picture_is_left_out(report, tmp_path):
+    assert Page(render_html(report, [tmp_path / "before.png"])).images == []
+
+
+def test_texts_of_the_report_are_escaped(report, figures):
+    evil = "<script>alert('&')</script>"
+    altered = copy.deepcopy(report)
+    for entry in (*altered["search"]["trials"], *altered["points"]):
+        entry["description"] = evil
+    altered["search"]["trials"][4]["reason"] = evil
+    altered["search"]["best"][0]["description"] = evil
+    altered["validation"]["rows"][1].update(name=evil, failures={evil: 2})
+    for part in (altered, altered["validation"]):
+        part["verdict"] = evil
+    altered["validation"]["comparisons"][0] = evil
+    altered["study_name"] = altered["data"]["licence"] = altered["commands"][0] = evil
+    altered["costs"][0]["what"] = evil
+    page = Page(render_html(altered, figures))
+    assert "script" not in page.tags
+    assert page.text.count(evil) >= 15
+
+
+def test_row_that_beats_the_proxy_is_marked(report):
+    rows = {row["name"]: row for row in report["validation"]["rows"]}
+    assert rows["the same steps on the full data"]["difference"]["high"] < 0
+    text = Page(render_html(report, [])).text
+    assert "the same steps on the full data beats the proxy" in text
+    assert text.count("beats the proxy") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"), (0.00412, "4.1 ms"), (0.0123, "12 ms"), (0.9996, "1.0 s"), (3.24, "3.2 s"),
+        (9.96, "10 s"), (59.6, "1 min"), (250, "4 min 10 s"), (3599.7, "1.0 h"), (7560, "2.1 h"),
+        (48 * 3600, "2.0 days"),
+    ],
+)  # fmt: skip
+def test_durations_are_for_people(seconds, words):
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.812, 2, ".81"), (-0.05, 2, "-.05"), (1, 2, "1.00"), (-0.001, 2, ".00"),
+     (0.0042, 3, ".004"), (12.345, 2, "12.35"), (-0.9999, 2, "-1.00")],
+)  # fmt: skip
+def test_decimals_have_no_leading_zero(value, digits, text):
+    assert decimal(value, digits) == text

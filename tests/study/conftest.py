@@ -1,0 +1,11 @@
+"""What the tests of stages share."""
+
+import pytest
+
+from tests.study.helpers_calibrate import poison_test_split
+
+
+@pytest.fixture
+def no_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks at the test images fails."""
+    poison_test_split(monkeypatch)

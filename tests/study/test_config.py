@@ -1,0 +1,202 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nas_proxy.errors import ConfigError
+from nas_proxy.study.config import check_config, load_config
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+MINIMAL = {
+    "study_name": "minimal",
+    "distill": {"name": "random_subset"},
+    "space": {"name": "convnet"},
+    "train": {"num_steps": 3},
+}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_loads_and_says_what_it_costs(path: Path) -> None:
+    config = load_config(path)
+    assert config.study_name == path.stem
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    text = " ".join(header).lower()
+    for word in ("command", "hardware", "time", "result"):
+        assert f"{word}:" in text, f"the header of {path.name} lacks {word!r}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_resolved_config_reproduces_the_study_alone(path: Path) -> None:
+    config = load_config(path, ["train.learning_rate=0.025"])
+    again = check_config(yaml.safe_load(config.to_yaml()))
+    assert again == config
+    assert again.train.learning_rate == 0.025
+
+
+def test_a_section_that_is_left_out_gets_its_defaults() -> None:
+    config = check_config(MINIMAL)
+    assert config.data.name == "digits"
+    assert config.images_per_class == 10
+    assert config.validation is None
+    assert config.resolved["search"]["sampler"] == "tpe"
+
+
+def test_yaml_traps(tmp_path: Path) -> None:
+    path = write(tmp_path, yaml.safe_dump(MINIMAL))
+    # PyYAML reads 1e-3 as text and off as a truth value.
+    assert load_config(path, ["train.learning_rate=1e-3"]).train.learning_rate == 1e-3
+    with pytest.raises(ConfigError, match=r"train\.schedule: .*'cosine'.*got False"):
+        load_config(path, ["train.schedule=off"])
+    with pytest.raises(ConfigError, match=r"train\.num_steps: expected a number, got true"):
+        load_config(path, ["train.num_steps=on"])
+    with pytest.raises(ConfigError, match=r"train\.learning_rate: .*finite"):
+        load_config(path, ["train.learning_rate=.nan"])
+
+
+def test_all_faults_are_reported_at_once_with_path_and_nearest_key() -> None:
+    faulty = {
+        **MINIMAL,
+        "serch": {},
+        "seed": -1,
+        "train": {"num_stepz": 3, "num_steps": "three", "augmentation": {"dsa": "colour"}},
+        "distill": {"name": "distribution_matching", "num_step": 5, "images_per_class": 0},
+        "space": {"name": "convnets"},
+        "score": {"signals": ["val_los"]},
+    }
+    with pytest.raises(ConfigError) as caught:
+        check_config(faulty)
+    message = str(caught.value)
+    for expected in (
+        "serch: unknown key; did you mean 'search'?",
+        "seed: ",
+        "train.num_stepz: unknown key; did you mean 'num_steps'?",
+        "train.num_steps: ",
+        "train.augmentation: unknown augmentation family 'colour' in 'colour'; "
+        "did you mean 'color'?",
+        "distill.num_step: unknown key; did you mean 'num_steps'?",
+        "distill.images_per_class: ",
+        "space.name: unknown search space 'convnets'; did you mean 'convnet'?",
+    ):
+        assert expected in message, f"{expected!r} is missing in:\n{message}"
+    assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "expected"),
+    [
+        ("train", {}, "give exactly one of num_steps and num_epochs"),
+        ("train", {"num_steps": 3, "num_epochs": 3}, "give exactly one"),
+        ("train", {"num_steps": 3, "space_fidelity": {"num_cells": 1}}, "not a fidelity"),
+        ("score", {"signals": ["val_los"]}, "did you mean 'val_loss'?"),
+        ("score", {"signals": []}, "signals is empty"),
+        ("score", {"signals": ["naswot", "val_loss"]}, "rank_mean"),
+        ("validate", {"reference": {}}, "give exactly one of table and train"),
+        ("validate", {"reference": {"table": "t.csv"}, "k": 60}, "must be smaller"),
+        ("validate", {"reference": {"table": "t.csv"}, "controls": ["nasw"]}, "'naswot'"),
+        ("validate", {}, "validate.reference: missing"),
+        ("device", "gpu", "device: "),
+        ("study_name", "a/b", "study_name: "),
+        ("study_name", "..", "study_name: "),
+        ("distill", {"images_per_class": 3}, "distill.name: name a distiller"),
+        ("distill", "random_subset", "distill: "),
+        ("space", {"name": 3}, "space.name: name a search space"),
+        ("search", {"constraints": {"params": 3}}, "did you mean 'num_params'?"),
+        ("space", {"name": "convnet", "widths": [30], "norms": ["group"]}, "space"),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_named_with_a_way_out(section: str, value: object, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_config({**MINIMAL, section: value})
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "fault"),
+    [
+        (
+            "train",
+            {"num_epochs": 0},
+            "train.num_epochs: the value should be greater than or equal to 1, or 'architecture' "
+            "(got 0)",
+        ),
+        (
+            "space",
+            {"name": "torchvision_backbones", "weights": 3},
+            "space.weights: the value should be 'none' or 'default', or a valid dictionary (got 3)",
+        ),
+        (
+            "space",
+            {"name": "torchvision_backbones", "weights": {"resnet18": 3}},
+            "space.weights.resnet18: the value should be a valid string (got 3)",
+        ),
+    ],
+)
+def test_a_value_that_may_be_of_several_kinds_has_one_fault(
+    section: str, value: object, fault: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_config({**MINIMAL, section: value})
+    assert str(caught.value) == f"the configuration cannot be used:\n  {fault}"
+
+
+@pytest.mark.parametrize("section", ["study_name", "distill", "space", "train"])
+def test_a_missing_section_is_named(section: str) -> None:
+    with pytest.raises(ConfigError, match=f"{section}: missing"):
+        check_config({name: value for name, value in MINIMAL.items() if name != section})
+
+
+def test_overrides_create_sections_and_are_checked(tmp_path: Path) -> None:
+    path = write(tmp_path, yaml.safe_dump(MINIMAL))
+    config = load_config(path, ["validate.reference.train.num_epochs=2", "data.classes=[3, 5]"])
+    assert config.validation is not None
+    assert config.validation.reference.train is not None
+    assert config.validation.reference.train.num_epochs == 2
+    assert config.data.classes == (3, 5)
+    for override in ("train", "=3", "train..x=3", "study_name.x=3", "train.num_steps=[1"):
+        with pytest.raises(ConfigError, match="override"):
+            load_config(path, [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("study_name: a\n  train: [", "line 2"),
+        ("- a\n- b\n", "must hold sections"),
+        ("", "must hold sections"),
+        ("a: \t b: c: d", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        load_config(write(tmp_path, text))
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "absent.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_config(tmp_path / "binary.yaml")
+
+
+def test_a_plug_in_from_a_file_is_checked_against_its_own_options(tmp_path: Path) -> None:
+    plugin = tmp_path / "half.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\n"
+        "from nas_proxy.distill.random_subset import RandomSubset\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Half(RandomSubset):\n"
+        "    share: float = 0.5\n"
+    )
+    section = {"name": f"{plugin}:Half", "share": 0.25}
+    config = check_config({**MINIMAL, "distill": section})
+    assert config.resolved["distill"]["share"] == 0.25
+    assert config.resolved["distill"]["name"] == f"{plugin}:Half"
+    with pytest.raises(ConfigError, match=r"distill\.shares: unknown key; did you mean 'share'\?"):
+        check_config({**MINIMAL, "distill": {"name": f"{plugin}:Half", "shares": 1}})

@@ -1,0 +1,163 @@
+"""The whole line: killed at every stage and continued, repeated in another process, refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.study.config import load_config
+from nas_proxy.study.pipeline import run_pipeline
+from tests.helpers.cli import command_line
+from tests.helpers.display import Quiet
+from tests.helpers.process import kill_when, start_command
+
+TINY = {
+    "study_name": "tiny",
+    "data": {"name": "digits"},
+    "distill": {
+        "name": "distribution_matching",
+        "images_per_class": 2,
+        "num_steps": 150,
+        "augment": "crop_scale",
+        "real_batch_size": 8,
+        "network_width": 8,
+        "network_depth": 2,
+    },
+    "space": {"name": "convnet", "widths": [32], "depths": [1, 2]},
+    "train": {"num_steps": 10, "batch_size": 16, "learning_rate": 0.02},
+    "score": {"signals": ["val_loss", "naswot"], "combine": "rank_mean", "num_reference": 4},
+    "search": {"n_trials": 6, "sampler": "random"},
+    "validate": {
+        "num_architectures": 6,
+        "num_stratified": 2,
+        "k": 2,
+        "num_resamples": 100,
+        "controls": ["num_params", "naswot"],
+        "reference": {"train": {"num_steps": 20, "learning_rate": 0.02}},
+    },
+    "tracking": {"enabled": False},
+}
+
+
+def config_file(folder: Path) -> Path:
+    file = folder / "tiny.yaml"
+    file.write_text(yaml.safe_dump({**TINY, "results": str(folder / "results")}))
+    return file
+
+
+def run_here(folder: Path) -> None:
+    run_pipeline(load_config(config_file(folder)), Quiet())
+
+
+def run_until(folder: Path, reached: Callable[[Path], bool]) -> None:
+    """Start the study, and kill it with SIGKILL as soon as its folder is so far."""
+    output = folder / "output"
+    process = start_command("run", str(config_file(folder)), output=output)
+    kill_when(lambda: reached(folder / "results" / "tiny"), process, output)
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def report(folder: Path) -> dict:
+    return json.loads((folder / "results" / "tiny" / "report.json").read_text())
+
+
+def figures(folder: Path) -> dict:
+    """What must be the same in two runs: everything but seconds and paths."""
+    found = report(folder)
+    rows = [
+        {key: value for key, value in row.items() if "seconds" not in key}
+        for row in found["validation"]["rows"]
+    ]
+    trials = [
+        (trial["architecture_id"], trial["score"], trial["trial"])
+        for trial in found["search"]["trials"]
+    ]
+    return {"id": found["proxy_dataset"]["id"], "rows": rows, "trials": trials}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run_here(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_study_leaves_everything_that_its_reader_needs(uninterrupted: Path) -> None:
+    study = uninterrupted / "results" / "tiny"
+    for name in ("report.html", "report.json", "config.yaml", "distill/before.png"):
+        assert (study / name).stat().st_size > 0
+    found = report(uninterrupted)
+    assert len(found["search"]["trials"]) == 6
+    names = [row["name"] for row in found["validation"]["rows"]]
+    for control in ("num_params", "naswot", "random subset", "same steps on the full data"):
+        assert any(control in name for name in names), f"no row for {control}"
+    assert ProxyDataset.load(study / "distill" / "proxy.safetensors").cost_seconds > 0
+
+
+@pytest.mark.slow
+def test_killed_at_every_stage_and_continued(uninterrupted: Path, tmp_path: Path) -> None:
+    run_until(tmp_path, lambda study: (study / "distill" / "checkpoint.safetensors").is_file())
+    study = tmp_path / "results" / "tiny"
+    assert not (study / "distill" / "proxy.safetensors").exists()
+
+    run_until(tmp_path, lambda study: len(lines(study / "search" / "evaluations.jsonl")) >= 2)
+    searched = lines(study / "search" / "evaluations.jsonl")
+    proxy_file = (study / "distill" / "proxy.safetensors").read_bytes()
+
+    run_until(tmp_path, lambda study: len(lines(study / "validate" / "proxy.jsonl")) >= 3)
+    validated = lines(study / "validate" / "proxy.jsonl")
+
+    run_here(tmp_path)
+    # Nothing that was finished is lost or done again ...
+    assert (study / "distill" / "proxy.safetensors").read_bytes() == proxy_file
+    assert lines(study / "search" / "evaluations.jsonl")[: len(searched)] == searched
+    assert lines(study / "validate" / "proxy.jsonl")[: len(validated)] == validated
+    for log in study.glob("*/*.jsonl"):
+        ids = [json.loads(line)["architecture"]["genotype"] for line in lines(log)]
+        assert len(ids) == len({json.dumps(genotype) for genotype in ids}), log
+    # ... and the distilled set is the one that an uninterrupted run makes. (The search may take
+    # another way after a kill; the random sampler asks for other architectures then.)
+    assert report(tmp_path)["proxy_dataset"]["id"] == report(uninterrupted)["proxy_dataset"]["id"]
+    assert len(report(tmp_path)["search"]["trials"]) == 6
+
+
+@pytest.mark.slow
+def test_the_same_config_and_seed_give_the_same_numbers(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    words = ("run", str(config_file(tmp_path)), "search.executor=processes")
+    elsewhere = start_command(*words, output=tmp_path / "output")
+    elsewhere.join(timeout=300)
+    assert elsewhere.exitcode == 0, (tmp_path / "output").read_text()
+    # The random sampler asks the same whatever it is told, so the number of workers is no matter.
+    assert figures(tmp_path) == figures(uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_finished_study_is_skipped_extended_or_refused(
+    uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nas_proxy, file = command_line(capsys), str(config_file(uninterrupted))
+    study = uninterrupted / "results" / "tiny"
+    before = {path: path.read_bytes() for path in study.glob("*/*.json*")}
+    again = nas_proxy("run", file)
+    assert again.status == 0
+    assert "there already" in again.errors
+    assert {path: path.read_bytes() for path in before} == before
+
+    other = nas_proxy("run", file, "train.num_steps=11")
+    assert other.status == 2
+    assert "train.num_steps: 10 -> 11" in other.errors
+    assert "Traceback" not in other.errors
+    assert {path: path.read_bytes() for path in before} == before
+
+    more = nas_proxy("run", file, "search.n_trials=8")
+    assert more.status == 0, more.errors
+    assert len(report(uninterrupted)["search"]["trials"]) == 8

@@ -1,0 +1,140 @@
+"""The proof of a tiny study: sizes, noise ceiling, the ledger, and what is logged."""
+
+import json
+
+import pytest
+
+from nas_proxy.errors import DataError
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.study.config import check_config
+from nas_proxy.study.pipeline import run_pipeline
+from nas_proxy.study.samples import check_samples
+from nas_proxy.tracking.runs import RunLog
+from nas_proxy.validate.references import read_references
+from tests.helpers.display import Quiet
+
+TINY = {
+    "study_name": "proof",
+    "data": {"name": "digits", "images_per_class": 20},
+    "distill": {"name": "random_subset", "images_per_class": 2},
+    "space": {"name": "convnet", "widths": [8], "depths": [1, 2]},
+    "train": {"num_steps": 3, "batch_size": 16, "learning_rate": 0.02},
+    "score": {"signals": ["val_loss", "naswot"], "combine": "rank_mean", "num_reference": 4},
+    "search": {"n_trials": 2, "sampler": "random", "executor": "serial"},
+    "validate": {
+        "num_architectures": 8,
+        "num_stratified": 1,
+        "k": 2,
+        "num_resamples": 100,
+        "controls": ["log_synflow"],
+        "ceiling_architectures": 6,
+        "reference": {"train": {"num_steps": 6, "batch_size": 16, "learning_rate": 0.02}},
+    },
+    "tracking": {"enabled": False},
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The folder of a finished study, its configuration, and the metrics that it logged."""
+    logged = {}
+    config = check_config({**TINY, "results": str(tmp_path_factory.mktemp("results"))})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "metrics", lambda self, values, step=0: logged.update(values))
+        run_pipeline(config, Quiet())
+    return config.folder, config, logged
+
+
+def read(folder, *names):
+    return json.loads(folder.joinpath(*names).read_text())
+
+
+def test_sizes_are_measured_though_they_are_no_controls(study):
+    folder, _, _ = study
+    report = read(folder, "validate", "rank_report.json")
+    assert report["sizes"] == ["parameters", "FLOPs"]
+    assert {"num_params", "flops"}.isdisjoint(row["name"] for row in report["rows"])
+    assert report["rows"][0]["n_partial"] == report["rows"][0]["n"] == 8
+    for signal, name in (("num_params", "parameters"), ("flops", "FLOPs")):
+        measured = EvaluationLog(folder / "validate" / f"{signal}.jsonl")
+        found = {e.architecture.id: e.signals[signal] for e in measured}
+        for point in read(folder, "validate", "points.json"):
+            assert point["sizes"][name] == found[point["architecture_id"]]
+
+
+def test_the_reference_is_trained_again_with_another_seed(study):
+    folder, config, _ = study
+    first = EvaluationLog(folder / "validate" / "reference.jsonl")
+    again = EvaluationLog(folder / "validate" / "reference_second_seed.jsonl")
+    points = read(folder, "validate", "points.json")
+    uniform = [point["architecture_id"] for point in points if point["drawn"] == "uniform"]
+    assert (len(first), len(uniform)) == (9, 8)
+    assert [e.architecture.id for e in again] == uniform[:6]
+    assert all(e.fidelity == next(iter(first)).fidelity for e in again)
+    assert config.seed not in {e.seed for e in again}
+    before = {e.architecture.id: e.train_losses for e in first}
+    assert all(e.train_losses != before[e.architecture.id] for e in again)
+    report = read(folder, "validate", "rank_report.json")
+    assert (report["ceiling"]["n"], report["ceiling"]["num_failed"]) == (6, 0)
+    assert report["ceiling"]["seconds_per_architecture"] > 0
+    assert "n = 6" in report["ceiling_words"] or "not known" in report["ceiling_words"]
+    costs = {entry["what"]: entry for entry in read(folder, "report.json")["costs"]}
+    paid = costs["validate: reference second seed"]
+    assert paid["count"] == 6
+    assert paid["seconds"] == pytest.approx(sum(e.seconds for e in again))
+
+
+def test_the_proxys_figures_are_logged_with_their_intervals(study):
+    folder, _, logged = study
+    report = read(folder, "validate", "rank_report.json")
+    proxy = report["rows"][0]
+    for name in ("spearman", "kendall", "ndcg", "regret_at_1", "partial_spearman"):
+        for end in ("value", "low", "high"):
+            assert logged[name if end == "value" else f"{name}_{end}"] == proxy[name][end]
+    part = proxy["slices"][1]
+    assert logged["precision_best_20_percent"] == part["precision"]["value"]
+    assert "coverage_80_percent" not in logged  # this score states no uncertainty
+    assert ("ceiling_spearman" in logged) == (report["ceiling"]["spearman"] is not None)
+
+
+def test_a_finished_proof_is_not_repeated(study):
+    folder, config, _ = study
+    before = (folder / "validate" / "rank_report.json").read_bytes()
+    display = Quiet()
+    run_pipeline(config, display, last="validate")
+    assert "validate: finished already" in display.said
+    assert (folder / "validate" / "rank_report.json").read_bytes() == before
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+CELL = "|{}~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
+OPERATIONS = ("nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3", "skip_connect")
+
+
+def table_config(tmp_path, **reference):
+    table = tmp_path / "truth.csv"
+    rows = [f"{CELL.format(name)},{90 + i},{80 - i}" for i, name in enumerate(OPERATIONS)]
+    rows.append(f"{CELL.format('none')},50,")  # one seed only
+    table.write_text("\n".join(["arch,one,two", *rows]))
+    section = {"table": str(table), "architecture": "arch", "value": "one", **reference}
+    validate = {"num_architectures": 5, "num_stratified": 0, "k": 2, "reference": section}
+    space = {"space": {"name": "nasbench201"}, "validate": validate}
+    return check_config({**TINY, **space, "results": str(tmp_path)})
+
+
+def test_second_column_is_read_beside_the_first(tmp_path):
+    config = table_config(tmp_path, second_value="two")
+    check_samples(config)
+    first, second = read_references(config.validation.reference, config.space)
+    assert list(first.values.values()) == [90.0, 91.0, 92.0, 93.0, 50.0]
+    assert list(second.values.values()) == [80.0, 79.0, 78.0, 77.0]
+    assert list(second.values) == list(first.values)[:4]
+
+
+def test_second_column_that_is_missing_is_named_with_its_option(tmp_path):
+    config = table_config(tmp_path, second_value="two_")
+    with pytest.raises(DataError, match=r"no column 'two_' \(validate.reference.second_value\)"):
+        check_samples(config)
+    with pytest.raises(DataError, match=r"no column 'one_' \(validate.reference.value\)"):
+        check_samples(table_config(tmp_path, value="one_"))
