@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,7 +151,7 @@ class ProxyDataset:
 
     __hash__ = None  # type: ignore[assignment]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of all that shapes training on it; not of what it cost or where it was made."""
         metadata = self._metadata()
@@ -290,11 +291,21 @@ class ProxyDataset:
     def load(cls, path: Path) -> ProxyDataset:
         """Read a file that `save` wrote, and verify it.
 
+        The same file is read and hashed once in a process: whoever asks again is given the same
+        tensors, which nobody may alter in place.
+
         Raises:
             ProxyFileError: If the file is missing, truncated, altered, or of another kind.
         """
         if not path.is_file():
             raise ProxyFileError(f"the proxy data set file {path} does not exist")
+        status = path.stat()
+        return cls._read(path, (status.st_mtime_ns, status.st_size, status.st_ino))
+
+    @classmethod
+    @lru_cache(maxsize=8)
+    def _read(cls, path: Path, version: tuple[int, int, int]) -> ProxyDataset:
+        """Read a file of which `version` tells one writing from the next."""
         try:
             with safe_open(str(path), framework="pt") as file:
                 header = (file.metadata() or {}).get(_METADATA_KEY)

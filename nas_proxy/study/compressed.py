@@ -72,7 +72,7 @@ def compressed(
             resize_dataset(splits.search_val, image_size),
             settings,
             folder=path,
-            seed=derive_seed("compress", study.seed) % 2**31,
+            seed=derive_seed("compress", study.config.seed) % 2**31,
             make_objective=DistilFromItself(network, training_set),
             on_failure=leave_out,
         )

@@ -31,6 +31,7 @@ from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.study.consistency import RecipeOrigin, contradictions
+from nas_proxy.study.layout import StudyLayout
 from nas_proxy.teachers.settings import LabelOption, LabelSettings
 from nas_proxy.tracking import TrackingSettings
 from nas_proxy.train.settings import TrainSettings
@@ -102,9 +103,9 @@ class StudyConfig:
     resolved: Mapping[str, Any]
 
     @property
-    def folder(self) -> Path:
-        """The study's folder."""
-        return self.results / self.study_name
+    def layout(self) -> StudyLayout:
+        """Where the study's files lie."""
+        return StudyLayout(self.results, self.study_name)
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML."""

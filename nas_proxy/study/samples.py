@@ -1,21 +1,137 @@
-"""The architectures that a study sets aside: are there enough, before anything is done?"""
+"""The architectures that a study sets aside: those that recipes learn from, those that judge."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import DataError, StudyError
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
+from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
-from nas_proxy.evaluate.table import TruthTable
-from nas_proxy.reproducibility import derive_seed, make_generator
-from nas_proxy.study.calibration_sample import draw_sample
+from nas_proxy.evaluate.table import TruthTable, read_table
+from nas_proxy.interfaces import CalibrationSample
+from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
+from nas_proxy.search.guard import GUARD_LOG
 from nas_proxy.study.config import StudyConfig
+from nas_proxy.study.evaluators import EvaluationRunner, EvaluatorFactories
 from nas_proxy.types import Architecture
 from nas_proxy.validate.references import read_references
 from nas_proxy.validate.settings import ValidateSettings
 
+_SIGNAL = "val_accuracy"
 _POOL_FACTOR = 3  # architectures scored for each stratified one that is chosen
+
+
+class SampleReferences:
+    """The calibration sample of a study, and what full training reached on it.
+
+    Trainings are measured on the search-validation images; the test split is not touched. What is
+    finished lies in a log of the study's folder and is not done again.
+
+    Args:
+        config: The study's configuration.
+        settings: Its section `calibrate`.
+        runner: Trains what has to be trained.
+        factories: Of these trainings.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        settings: CalibrateSettings,
+        runner: EvaluationRunner,
+        factories: EvaluatorFactories,
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._runner = runner
+        self._factories = factories
+        self._table, self.architectures = draw_sample(config, settings)
+
+    @property
+    def name(self) -> str:
+        """What the references are, in words."""
+        reference = self._settings.reference
+        if self._table is not None:
+            return f"{reference.value} of {Path(reference.table or '').name}"
+        length = self._factory().fidelity.length
+        return f"validation accuracy after full-data training ({length})"
+
+    def of(self, architectures: Sequence[Architecture]) -> dict[Architecture, float]:
+        """References of some of the sample; those whose training failed are missing."""
+        if self._table is not None:
+            return {a: self._table.values[a] for a in architectures}
+        title = "training the calibration sample"
+        done = self._runner.run(title, self._factory(), architectures, self._log)
+        return {e.architecture: e.signals[_SIGNAL] for e in done if e.complete}
+
+    def whole(self) -> CalibrationSample:
+        """All of it, for a distiller that learns from it.
+
+        Raises:
+            StudyError: If no training succeeded.
+        """
+        references = self.of(self.architectures)
+        if not references:
+            raise StudyError(
+                "no full-data training of the calibration sample succeeded; look at "
+                f"{self._log} for the reasons, and change "
+                "calibrate.reference.train"
+            )
+        return CalibrationSample(
+            space=self._config.space,
+            architectures=tuple(references),
+            references=tuple(references.values()),
+        )
+
+    def _factory(self) -> NetworkEvaluatorFactory:
+        assert self._settings.reference.train is not None
+        return self._factories.on_full_data(self._settings.reference.train, "search_val")
+
+    @property
+    def _log(self) -> Path:
+        """One for each kind of reference: another training leaves another log."""
+        key = content_hash(
+            self._config.resolved["calibrate"]["reference"],
+            self._config.space.fingerprint(),
+            self._factories.spec.source_hash,
+            length=12,
+        )
+        return self._config.layout.sample_references(key)
+
+
+def draw_sample(
+    config: StudyConfig, settings: CalibrateSettings
+) -> tuple[TruthTable | None, list[Architecture]]:
+    """The calibration sample, and the table of its references; None where they are trained.
+
+    What made a search calibrate again comes first, as far as its references are known.
+
+    Raises:
+        DataError: If the table is missing or unreadable.
+        StudyError: If there are not as many architectures as are asked for.
+    """
+    reference, table = settings.reference, None
+    if reference.table is not None:
+        table = read_table(
+            Path(reference.table),
+            config.space,
+            reference.architecture,
+            reference.value,
+            section="calibrate",
+        )
+    drawn = draw_architectures(
+        config.space,
+        settings.num_architectures,
+        make_generator(derive_seed("calibration", config.seed)),
+        among=None if table is None else list(table.values),
+    )
+    checked = EvaluationLog(config.layout.before_recalibration / GUARD_LOG)
+    added = [e.architecture for e in checked if table is None or e.architecture in table.values]
+    return table, list(dict.fromkeys([*added, *drawn]))
 
 
 def check_samples(config: StudyConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,30 @@ class ReadyLesson:
     licences: Mapping[str, str] = field(default_factory=dict)
 
 
+def recipe_factory(
+    study: StudyContext, recipe: Recipe, signals: Sequence[str] | None = None
+) -> NetworkEvaluatorFactory:
+    """Measures the recipe's signals on candidates, which learn from its teachers if it has any.
+
+    Args:
+        study: The study.
+        recipe: Its own training, else the study's section `train`, is used.
+        signals: Some of the recipe's signals; None: all. Where none of them needs a training,
+            nothing is trained.
+
+    Raises:
+        UserError: If a teacher cannot be had, does not fit, or has seen what judges its students.
+    """
+    factory = study.factories.measuring(
+        recipe.score.signals if signals is None else signals,
+        train_on=recipe.train_on,
+        settings=recipe.train or study.config.train,
+        score_images=recipe.score.score_images,
+    )
+    is_trained = factory.train_on is not None
+    return replace(factory, lesson=candidates_lesson(study, recipe) if is_trained else None)
+
+
 def candidates_lesson(study: StudyContext, recipe: Recipe) -> Lesson | None:
     """What the candidates of a recipe learn beside the labels; None: nothing.
 
@@ -49,13 +73,13 @@ def candidates_lesson(study: StudyContext, recipe: Recipe) -> Lesson | None:
     settings = recipe.distillation
     if settings is None:
         return None
-    is_whitened = recipe.train_on == "proxy" and study.load_proxy_dataset().zca is not None
+    is_whitened = recipe.train_on == "proxy" and study.proxy_dataset.zca is not None
     if is_whitened and settings.all_teachers:
         raise StudyError(
             "the distilled images are ZCA-whitened, and teachers know images as they are; leave "
             "distillation out, use the kind self, or distil with zca: null"
         )
-    return _with_teachers(study, settings, study.teachers_folder, "distillation")
+    return _with_teachers(study, settings, study.layout.candidates_teachers, "distillation")
 
 
 def ready_lesson(
@@ -110,12 +134,12 @@ def _with_teachers(
         context = DistillContext(
             device=study.device,
             progress=progress,
-            cache=study.cache_folder,
+            cache=study.layout.cache,
             fetch_model=partial(
                 fetch_model,
                 settings=study.config.tracking,
                 results=study.config.results,
-                folder=study.cache_folder / "models",
+                folder=study.layout.cache / "models",
             ),
         )
         try:

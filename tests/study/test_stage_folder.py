@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_proxy.errors import StudyError
-from nas_proxy.study.stage import StageFolder, differences, given_back
+from nas_proxy.study.stage_folder import StageFolder, differences, given_back
 
 INPUTS = {"distill": {"method": "dm", "num_steps": 100}, "data": "0123", "seed": 0}
 

@@ -18,9 +18,7 @@ from nas_proxy.data.proxy_dataset import Labelling, ProxyDataset
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.distill.herding import Herding
 from nas_proxy.distill.random_subset import random_control
-from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
-from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate_proxy.accuracy import (
     AS_IS,
     FULL,
@@ -37,13 +35,15 @@ from nas_proxy.networks.fixed import FixedNetworks
 from nas_proxy.report.evaluate_proxy_figures import write_accuracy_figures, write_replay_figure
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.statistics.accuracy import SeedMean
+from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
-from nas_proxy.study.stage import StageFolder
+from nas_proxy.study.stage_folder import StageFolder
 from nas_proxy.teachers.labelling import label, labels_like, save_teachers
 from nas_proxy.teachers.leakage import check_leakage
 from nas_proxy.teachers.settings import LabelSettings
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.teachers.training import obtain_teachers
+from nas_proxy.tracking import Tracker
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation
 
@@ -61,11 +61,11 @@ def run_worth(study: StudyContext, file: Path, task: Task, *, force: bool) -> di
     proxy_dataset.check_fits(study.splits.spec)
     settings = study.config.evaluate_proxy
     folder = StageFolder(
-        study.config.folder / "worth" / proxy_dataset.id / task,
+        study.layout.evaluate_proxy(proxy_dataset.id) / task,
         VERSION,
         {
             "proxy_dataset": proxy_dataset.id,
-            "evaluate_proxy": _settings_of(study, task),
+            "evaluate_proxy": _settings_of(study.config, task),
             "data": study.splits.spec.source_hash,
             "seed": study.config.seed,
         },
@@ -88,13 +88,13 @@ def run_worth(study: StudyContext, file: Path, task: Task, *, force: bool) -> di
     result: dict[str, Any] = json.loads(result_file.read_text())
     draw = write_accuracy_figures if task == "accuracy" else write_replay_figure
     figures = draw(result, folder.path)
-    _log(study, task, result, [result_file, *figures])
+    _log(study.tracker, task, result, [result_file, *figures])
     return result
 
 
-def _settings_of(study: StudyContext, task: Task) -> dict[str, Any]:
+def _settings_of(config: StudyConfig, task: Task) -> dict[str, Any]:
     """What of the section matters to a task; the other one's settings may change."""
-    section = dict(study.config.resolved["evaluate_proxy"])
+    section = dict(config.resolved["evaluate_proxy"])
     replay = section.pop("replay")
     return {"replay": replay} if task == "replay" else section
 
@@ -115,7 +115,7 @@ class _Worth:
 
     @cached_property
     def context(self) -> DistillContext:
-        return DistillContext(cache=self.study.cache_folder)
+        return DistillContext(cache=self.study.layout.cache)
 
     def random_images(self, index: int) -> ProxyDataset:
         """As many random images with the same kind of labels."""
@@ -123,7 +123,7 @@ class _Worth:
             self.proxy_dataset,
             self.labels,
             self.study.splits.search_train,
-            seed=derive_seed("random images", self.study.seed, index),
+            seed=derive_seed("random images", self.study.config.seed, index),
             context=self.context,
         )
 
@@ -162,14 +162,13 @@ class _Worth:
         train = settings.train_settings(self.proxy_dataset)
         if condition == FULL:
             train = settings.full_data_settings(self.proxy_dataset)
-        log = EvaluationLog(self.folder / f"{condition.replace(' ', '_')}.jsonl")
+        log = self.folder / f"{condition.replace(' ', '_')}.jsonl"
         found: dict[Architecture, list[Evaluation]] = {a: [] for a in architectures}
         for index in range(settings.num_seeds):
-            seed = derive_seed("evaluate proxy", study.seed, index)
+            seed = derive_seed("evaluate proxy", study.config.seed, index)
             factory = self._factory(self.file_of(condition, index), train)
             title = f"{condition}, seed {index + 1} of {settings.num_seeds}"
-            with study.display.progress(title) as progress:
-                done = evaluate_all(study.executor, factory, architectures, seed, log, progress)
+            done = study.runner.run(title, factory, architectures, log, seed=seed)
             for architecture, evaluation in zip(architectures, done, strict=True):
                 found[architecture].append(evaluation)
         return found
@@ -243,7 +242,7 @@ def _replay(worth: _Worth) -> dict[str, Any]:
         results: list[ReplayResult] = []
         for index, memory in enumerate(each):
             with study.display.progress(f"{name}, learner {index + 1}") as progress:
-                seed = derive_seed("replay", study.seed, index)
+                seed = derive_seed("replay", study.config.seed, index)
                 results.append(
                     run_replay(memory, study.splits, settings, seed=seed, progress=progress)
                 )
@@ -287,15 +286,15 @@ def _herded(worth: _Worth) -> ProxyDataset:
         task = DistillTask(
             dataset=real,
             images_per_class=worth.proxy_dataset.images_per_class,
-            generator=make_generator(derive_seed("herded memory", study.seed)),
+            generator=make_generator(derive_seed("herded memory", study.config.seed)),
             context=context,
         )
         made = herding.distill(task)
         return label(made, worth.labels, real, context)
 
 
-def _log(study: StudyContext, task: Task, result: Mapping[str, Any], files: Sequence[Path]) -> None:
-    run = study.tracker.study
+def _log(tracker: Tracker, task: Task, result: Mapping[str, Any], files: Sequence[Path]) -> None:
+    run = tracker.study
     if task == "accuracy":
         for network in result["networks"]:
             for condition, figure in network["accuracies"].items():
