@@ -54,27 +54,6 @@ class EvaluationLog:
         self._evaluations[evaluation.architecture.id, evaluation.seed] = evaluation
 
 
-class EvaluationLogs:
-    """The logs of a study; each is read once, however many look at it."""
-
-    def __init__(self) -> None:
-        self._logs: dict[Path, EvaluationLog] = {}
-
-    def open(self, path: Path) -> EvaluationLog:
-        """The log of a file, which may not be there yet.
-
-        Raises:
-            StudyError: If a line before the last cannot be read.
-        """
-        if path not in self._logs:
-            self._logs[path] = EvaluationLog(path)
-        return self._logs[path]
-
-    def forget(self, folder: Path) -> None:
-        """Read anew what lies in `folder`, which was removed or got another name."""
-        self._logs = {p: log for p, log in self._logs.items() if folder not in p.parents}
-
-
 def _parse(line: bytes, path: Path, number: int) -> Evaluation:
     try:
         return Evaluation.from_json(json.loads(line))

@@ -147,7 +147,8 @@ class Guard:
         settings: When to check, and what follows.
         factory: Trains on full data and measures on the search-validation images.
         executor: Where.
-        folder: Keeps `guard.jsonl`, the full-data evaluations, and `guard.json`, the checks.
+        log: Keeps the full-data evaluations.
+        file: Keeps the checks.
         seed: Of the draws and of the trainings.
         on_check: Told each check, and whether it cost any training just now.
     """
@@ -157,15 +158,16 @@ class Guard:
         settings: GuardSettings,
         factory: EvaluatorFactory,
         executor: Executor,
-        folder: Path,
+        log: EvaluationLog,
+        file: Path,
         *,
         seed: int,
         on_check: Callable[[GuardCheck, bool], None],
     ) -> None:
         self._settings = settings
         self._evaluate = partial(evaluate_all, executor, factory)
-        self._folder = folder
-        self._log = EvaluationLog(folder / GUARD_LOG)
+        self._log = log
+        self._file = file
         self._seed = seed
         self._on_check = on_check
         self._picks: dict[tuple[Architecture, str], _Pick] = {}
@@ -257,7 +259,7 @@ class Guard:
         )
 
     def _write(self) -> None:
-        write_atomically(self._folder / GUARD_FILE, json.dumps(self.to_json(), indent=1))
+        write_atomically(self._file, json.dumps(self.to_json(), indent=1))
 
     def to_json(self) -> dict[str, Any]:
         """All checks, and a point for each candidate: what the report shows."""

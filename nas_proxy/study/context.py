@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -10,12 +10,13 @@ import torch
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.evaluate.executors import Executor
-from nas_proxy.evaluate.log import EvaluationLogs
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.display import Display
 from nas_proxy.study.evaluators import EvaluationRunner, EvaluatorFactories
 from nas_proxy.study.layout import StudyLayout
+from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.recipe import ActiveRecipe, active_recipe
+from nas_proxy.study.samples import SampleReferences
 from nas_proxy.tracking import Tracker
 from nas_proxy.types import Evaluation, Splits
 
@@ -38,7 +39,7 @@ class StudyContext:
     executor: Executor
     tracker: Tracker
     display: Display
-    logs: EvaluationLogs = field(default_factory=EvaluationLogs)
+    logs: StudyLogs
 
     @property
     def layout(self) -> StudyLayout:
@@ -70,6 +71,18 @@ class StudyContext:
         """
         return active_recipe(self.config)
 
+    @cached_property
+    def calibration_sample(self) -> SampleReferences | None:
+        """Architectures whose full training is known; None where the config asks for none.
+
+        Raises:
+            StudyError: If there are not as many architectures as are asked for.
+        """
+        settings = self.config.calibration
+        if settings is None:
+            return None
+        return SampleReferences(self.config, settings, self.runner, self.factories)
+
     @property
     def factories(self) -> EvaluatorFactories:
         """Descriptions of evaluators on the study's images."""
@@ -97,4 +110,5 @@ class StudyContext:
     def forget(self, folder: Path) -> None:
         """Read anew what lies in `folder`, which is removed or gets another name."""
         self.logs.forget(folder)
-        self.__dict__.pop("recipe", None)
+        for found in ("recipe", "calibration_sample"):
+            self.__dict__.pop(found, None)

@@ -12,11 +12,11 @@ from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.executors import Executor, evaluate_jobs
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
-from nas_proxy.evaluate.log import EvaluationLogs
 from nas_proxy.interfaces import EvaluatorFactory, SearchSpace, ZeroCostScore
 from nas_proxy.registry import SCORES
 from nas_proxy.scores.signals import base_signal, trained_among, zero_cost_among
 from nas_proxy.study.display import Display
+from nas_proxy.study.logs import StudyLogs
 from nas_proxy.teachers.labelling import teacher_files
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity
@@ -126,7 +126,7 @@ class EvaluationRunner:
     """
 
     executor: Executor
-    logs: EvaluationLogs
+    logs: StudyLogs
     display: Display
     seed: int
 
@@ -153,7 +153,7 @@ class EvaluationRunner:
     ) -> list[Evaluation]:
         """The same for architectures with a seed each."""
         with self.display.progress(title) as progress:
-            return evaluate_jobs(self.executor, factory, jobs, self.logs.open(log), progress)
+            return evaluate_jobs(self.executor, factory, jobs, self.logs.evaluations(log), progress)
 
 
 def zero_cost_scores(signals: Sequence[str]) -> dict[str, ZeroCostScore]:

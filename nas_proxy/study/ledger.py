@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nas_proxy.evaluate.log import EvaluationLog, EvaluationLogs
-from nas_proxy.search.resources import LATENCIES, LatencyLog
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.search.resources import LATENCIES
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.layout import StudyLayout
+from nas_proxy.study.logs import StudyLogs
 from nas_proxy.teachers.training import read_teacher
 
 
@@ -28,13 +29,15 @@ def ledger(study: StudyContext) -> list[dict[str, Any]]:
     entries += _candidates_teaching(study)
     layout, logs = study.layout, study.logs
     for path in layout.sample_logs():
-        entries.append(_entry("calibration sample: full training", logs.open(path)))
+        entries.append(_entry("calibration sample: full training", logs.evaluations(path)))
     set_aside = layout.before_recalibration.name
     for stage in ("calibrate", set_aside, "search", "validate", "retrain"):
         # Every evaluation of the study stands in one of these logs, failed ones too.
         for path in layout.stage_logs(stage):
-            entries.append(_entry(f"{stage}: {path.stem.replace('_', ' ')}", logs.open(path)))
-        timed = LatencyLog(layout.stage(stage) / LATENCIES)
+            entries.append(
+                _entry(f"{stage}: {path.stem.replace('_', ' ')}", logs.evaluations(path))
+            )
+        timed = logs.latencies(layout.stage(stage) / LATENCIES)
         if len(timed):
             what = f"{stage}: latencies"
             entries.append({"what": what, "count": len(timed), "seconds": timed.seconds})
@@ -65,14 +68,14 @@ def _compressing(folder: Path) -> list[dict[str, Any]]:
     return [{"what": what, "count": len(trained), "seconds": sum(trained)}] if trained else []
 
 
-def _teaching(layout: StudyLayout, logs: EvaluationLogs) -> list[dict[str, Any]]:
+def _teaching(layout: StudyLayout, logs: StudyLogs) -> list[dict[str, Any]]:
     """What the teachers of the retrained networks cost, and the choice of what is `auto`."""
     result = layout.retrain_result
     distillation = json.loads(result.read_text())["distillation"] if result.is_file() else None
     if distillation is None:
         return []
     choosing = [
-        _entry("retrain: choosing temperature and weight", logs.open(path))
+        _entry("retrain: choosing temperature and weight", logs.evaluations(path))
         for path in sorted((layout.retrain_teachers / "auto").glob("*.jsonl"))
     ]
     seconds, count = distillation["teaching_seconds"], len(distillation["teachers"])
@@ -84,7 +87,7 @@ def one_off_seconds(study: StudyContext) -> float:
     """What is paid before the first candidate: distilling, teaching, labelling, calibrating."""
     layout = study.layout
     paths = [*layout.sample_logs(), *layout.stage_logs("calibrate"), layout.score_reference]
-    paid = sum(e.seconds for path in paths for e in study.logs.open(path))
+    paid = sum(e.seconds for path in paths for e in study.logs.evaluations(path))
     paid += sum(entry["seconds"] for entry in _candidates_teaching(study))
     return float(study.proxy_dataset.cost_seconds + paid)
 

@@ -24,6 +24,7 @@ from nas_proxy.search.guard import RecalibrationNeeded
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
+from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.samples import check_samples
 from nas_proxy.study.stage import Stage, StageName, refuse_other_configuration, run_stage
 from nas_proxy.study.stage_folder import sole_user
@@ -63,11 +64,12 @@ def run_pipeline(
     """
     if last == "calibrate":
         _refuse_nothing_to_calibrate(config)
-    check_samples(config)
+    logs = StudyLogs()
+    check_samples(config, logs)
     repeated = {s.name for s in STAGES if force and last in (s.name, "report")}
     kept = [stage for stage in STAGES if stage.name not in repeated]
     refuse_other_configuration(kept, config, config.layout)
-    with open_study(config, display) as study:
+    with open_study(config, display, logs) as study:
         config.space.check_images(study.splits)
         write_atomically(config.layout.config, config.to_yaml())
         for notice in config.space.notices():
@@ -143,8 +145,15 @@ def _is_reported(report: Path, proxy_id: str) -> bool:
 
 
 @contextmanager
-def open_study(config: StudyConfig, display: Display) -> Iterator[StudyContext]:
+def open_study(
+    config: StudyConfig, display: Display, logs: StudyLogs | None = None
+) -> Iterator[StudyContext]:
     """A study with its images, executor and tracker, which end with the block.
+
+    Args:
+        config: The study.
+        display: Shows progress.
+        logs: What was read of its logs before; None: nothing.
 
     Raises:
         UserError: If something is wrong that the user can mend.
@@ -158,7 +167,7 @@ def open_study(config: StudyConfig, display: Display) -> Iterator[StudyContext]:
         )
         executor = open_executor(config.search.executor, config.search.num_workers)
         with tracker, executor as running:
-            yield StudyContext(config, splits, running, tracker, display)
+            yield StudyContext(config, splits, running, tracker, display, logs or StudyLogs())
 
 
 def _refuse_nothing_to_calibrate(config: StudyConfig) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import DataError, StudyError
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
-from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.evaluate.table import TruthTable, read_table
 from nas_proxy.interfaces import CalibrationSample
@@ -17,6 +16,7 @@ from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.search.guard import GUARD_LOG
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.evaluators import EvaluationRunner, EvaluatorFactories
+from nas_proxy.study.logs import StudyLogs
 from nas_proxy.types import Architecture
 from nas_proxy.validate.references import read_references
 from nas_proxy.validate.settings import ValidateSettings
@@ -49,7 +49,7 @@ class SampleReferences:
         self._settings = settings
         self._runner = runner
         self._factories = factories
-        self._table, self.architectures = draw_sample(config, settings)
+        self._table, self.architectures = draw_sample(config, settings, runner.logs)
 
     @property
     def name(self) -> str:
@@ -104,7 +104,7 @@ class SampleReferences:
 
 
 def draw_sample(
-    config: StudyConfig, settings: CalibrateSettings
+    config: StudyConfig, settings: CalibrateSettings, logs: StudyLogs
 ) -> tuple[TruthTable | None, list[Architecture]]:
     """The calibration sample, and the table of its references; None where they are trained.
 
@@ -129,12 +129,12 @@ def draw_sample(
         make_generator(derive_seed("calibration", config.seed)),
         among=None if table is None else list(table.values),
     )
-    checked = EvaluationLog(config.layout.before_recalibration / GUARD_LOG)
+    checked = logs.evaluations(config.layout.before_recalibration / GUARD_LOG)
     added = [e.architecture for e in checked if table is None or e.architecture in table.values]
     return table, list(dict.fromkeys([*added, *drawn]))
 
 
-def check_samples(config: StudyConfig) -> None:
+def check_samples(config: StudyConfig, logs: StudyLogs) -> None:
     """Find out before hours are spent whether tables can be used and samples can be drawn.
 
     The calibration's and the validation's have no network in common, so one table must hold both.
@@ -146,7 +146,7 @@ def check_samples(config: StudyConfig) -> None:
     learned_from: list[Architecture] = []
     if config.calibration is not None:
         with _named("calibrate.num_architectures"):
-            _, learned_from = draw_sample(config, config.calibration)
+            _, learned_from = draw_sample(config, config.calibration, logs)
     if config.validation is None:
         return
     table = None

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from nas_proxy.reproducibility import content_hash
-from nas_proxy.study.config import StudyConfig
-from nas_proxy.study.stage import Section, Source
+from nas_proxy.study.stage import Condition, Section, Source
 
-
-def ranks_as_configured(config: StudyConfig) -> bool:
-    """A study whose own sections are the recipe; another ranks by one that was found."""
-    return config.recipe == "configured"
-
+_RANKS_AS_CONFIGURED = Condition(
+    "if the recipe is configured", lambda config: config.recipe == "configured"
+)
+_RANKS_AS_FOUND = Condition("unless it is configured", lambda config: config.recipe != "configured")
 
 IMAGES = Source(name="images", identity=lambda study: study.splits.spec.source_hash)
 SPACE = Source(name="search space", identity=lambda study: study.config.space.fingerprint())
@@ -23,13 +21,13 @@ RECIPE = Source(
     name="calibrated recipe",
     stage="calibrate",
     identity=lambda study: study.recipe.id,
-    when=lambda config: not ranks_as_configured(config),
+    when=_RANKS_AS_FOUND,
 )
 
 # What ranks candidates: with `RECIPE`, whichever of the two it is.
 RANKED_BY = (
     Section(name="recipe"),
-    *(Section(name=name, when=ranks_as_configured) for name in ("train", "distillation", "score")),
+    *(Section(name=name, when=_RANKS_AS_CONFIGURED) for name in ("train", "distillation", "score")),
 )
 
 

@@ -17,9 +17,20 @@ from nas_proxy.study.stage_folder import StageFolder, differences, given_back, r
 StageName = Literal["distill", "calibrate", "search", "validate", "retrain", "report"]
 
 
-def always(_: StudyConfig) -> bool:
-    """Every study."""
-    return True
+@dataclass(frozen=True)
+class Condition:
+    """In which studies something is read.
+
+    Attributes:
+        words: For people, such as "if the recipe is configured"; empty for every study.
+        holds: Whether it is read.
+    """
+
+    words: str
+    holds: Callable[[StudyConfig], bool]
+
+
+ALWAYS = Condition("", lambda _: True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +51,7 @@ class Section:
     free: tuple[str, ...] = ()
     continued: tuple[str, ...] = ()
     growing: str | None = None
-    when: Callable[[StudyConfig], bool] = always
+    when: Condition = ALWAYS
 
     def decisive(self, resolved: Mapping[str, Any]) -> Any:
         """What the stage's result depends on, of a resolved configuration; None if it is absent."""
@@ -66,7 +77,7 @@ class Source:
     name: str
     identity: Callable[[StudyContext], Any]
     stage: StageName | None = None
-    when: Callable[[StudyConfig], bool] = always
+    when: Condition = ALWAYS
 
 
 class Stage(ABC):
@@ -115,13 +126,13 @@ class Stage(ABC):
 
     def sections(self, config: StudyConfig) -> dict[str, Any]:
         """What the result depends on of each section that is read in this study."""
-        read = [section for section in self.reads if section.when(config)]
+        read = [section for section in self.reads if section.when.holds(config)]
         return {section.name: section.decisive(config.resolved) for section in read}
 
     def folder(self, study: StudyContext) -> StageFolder:
         """Its folder, with all that decides whether what lies there is its result."""
         config, resolved = study.config, study.config.resolved
-        read = [section for section in self.reads if section.when(config)]
+        read = [section for section in self.reads if section.when.holds(config)]
         growing = [resolved[s.name][s.growing] for s in read if s.growing is not None]
         continued = {
             f"{section.name}.{key}": (resolved.get(section.name) or {}).get(key)
@@ -133,7 +144,7 @@ class Stage(ABC):
             self.version,
             {
                 **self.sections(config),
-                **{s.name: s.identity(study) for s in self.sources if s.when(config)},
+                **{s.name: s.identity(study) for s in self.sources if s.when.holds(config)},
             },
             goal=growing[0] if growing else None,
             terms={**continued, **self.asked(study)},

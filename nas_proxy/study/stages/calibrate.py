@@ -31,7 +31,7 @@ from nas_proxy.statistics.words import decimal
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.recipe import ActiveRecipe, spelt_out
-from nas_proxy.study.samples import SampleReferences, draw_sample
+from nas_proxy.study.samples import SampleReferences
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, SPACE, table_identity
 from nas_proxy.study.stage import Section, Source, Stage
 from nas_proxy.study.student_training import recipe_factory
@@ -75,8 +75,7 @@ class Calibrate(Stage):
 
     def asked(self, study: StudyContext) -> Mapping[str, Any]:
         """The sample, which grows by what the guard of a search has checked."""
-        _, architectures = draw_sample(study.config, _settings(study.config))
-        return {"sample": [architecture.id for architecture in architectures]}
+        return {"sample": [architecture.id for architecture in _sample(study).architectures]}
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Race the recipes."""
@@ -94,6 +93,13 @@ def _settings(config: StudyConfig) -> CalibrateSettings:
     if config.calibration is None:
         raise StudyError("the config has no section calibrate")
     return config.calibration
+
+
+def _sample(study: StudyContext) -> SampleReferences:
+    """The calibration sample, of a study that has one."""
+    if study.calibration_sample is None:
+        raise StudyError("the config has no section calibrate")
+    return study.calibration_sample
 
 
 def _refuse_untrusted(config: StudyConfig, result: Mapping[str, Any]) -> None:
@@ -140,7 +146,7 @@ class _Calibration:
         self._study = study
         self._settings = settings
         self._folder = folder
-        self._sample = SampleReferences(study.config, settings, study.runner, study.factories)
+        self._sample = _sample(study)
         space = study.config.space
         self._race = Race(
             settings,
@@ -181,7 +187,7 @@ class _Calibration:
         among = set(sample)
         layout, logs = self._study.layout, self._study.logs
         paths = [*layout.stage_logs("calibrate"), *layout.sample_logs()]
-        found = (e for path in paths for e in logs.open(path) if e.architecture in among)
+        found = (e for path in paths for e in logs.evaluations(path) if e.architecture in among)
         return sum(evaluation.seconds for evaluation in found)
 
     def _measure(self, recipe: Recipe, sample: Sequence[Architecture]) -> Evaluations:
@@ -216,7 +222,7 @@ class _Calibration:
         prefix = f"{recipe.train_on}_{key}"
         found: list[tuple[int, str, tuple[str, ...]]] = []
         for path in sorted(self._folder.glob(f"{prefix}*.jsonl")):
-            log = self._study.logs.open(path)
+            log = self._study.logs.evaluations(path)
             first = next((e for e in log if e.complete), None)
             if first is not None and signals <= first.signals.keys():
                 found.append((len(log), path.stem, trained_among(tuple(first.signals))))

@@ -12,9 +12,8 @@ from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
-from nas_proxy.study.samples import SampleReferences
 from nas_proxy.study.sources import IMAGES
-from nas_proxy.study.stage import Section, Stage
+from nas_proxy.study.stage import Condition, Section, Stage
 from nas_proxy.study.trust import fetch_trusted
 from nas_proxy.teachers.labelling import label, save_teachers
 from nas_proxy.teachers.leakage import check_leakage, with_seen_judges
@@ -22,13 +21,11 @@ from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.teachers.training import obtain_teachers
 from nas_proxy.types import ImageDataset, Splits
 
-
-def _learns_from_architectures(config: StudyConfig) -> bool:
-    return _distils(config) and config.distiller.needs_calibration
-
-
-def _distils(config: StudyConfig) -> bool:
-    return config.recipe != "trusted"
+_DISTILS = Condition("unless the recipe is trusted", lambda config: config.recipe != "trusted")
+_LEARNS_FROM_ARCHITECTURES = Condition(
+    "if the method learns from architectures",
+    lambda config: config.recipe != "trusted" and config.distiller.needs_calibration,
+)
 
 
 class Distill(Stage):
@@ -41,15 +38,15 @@ class Distill(Stage):
     name = "distill"
     version = 2
     reads = (
-        Section(name="seed", when=_distils),
+        Section(name="seed", when=_DISTILS),
         Section(name="data", free=("root", "download")),
-        Section(name="distill", free=("num_workers",), when=_distils),
+        Section(name="distill", free=("num_workers",), when=_DISTILS),
         Section(name="recipe"),
-        Section(name="space", when=_learns_from_architectures),
+        Section(name="space", when=_LEARNS_FROM_ARCHITECTURES),
         Section(
             name="calibrate",
             keys=("num_architectures", "reference"),
-            when=_learns_from_architectures,
+            when=_LEARNS_FROM_ARCHITECTURES,
         ),
     )
     sources = (IMAGES,)
@@ -120,10 +117,10 @@ def _take_trusted(study: StudyContext) -> None:
 
 def _calibration_sample(study: StudyContext) -> CalibrationSample | None:
     """Architectures with full-data references, if the method learns from them."""
-    settings = study.config.calibration
-    if settings is None or not study.config.distiller.needs_calibration:
+    sample = study.calibration_sample
+    if sample is None or not study.config.distiller.needs_calibration:
         return None
-    return SampleReferences(study.config, settings, study.runner, study.factories).whole()
+    return sample.whole()
 
 
 def _teachers(

@@ -44,15 +44,16 @@ from nas_proxy.study.context import StudyContext
 from nas_proxy.study.evaluators import zero_cost_scores
 from nas_proxy.study.logged_models import log_compressed, log_contender, log_model
 from nas_proxy.study.sources import IMAGES
-from nas_proxy.study.stage import Section, Source, Stage
+from nas_proxy.study.stage import Condition, Section, Source, Stage
 from nas_proxy.study.stage_folder import recorded_key
 from nas_proxy.study.student_training import ReadyLesson, ready_lesson
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation
 
-
-def _compares_median(config: StudyConfig) -> bool:
-    return config.retrain is not None and "median" in config.retrain.comparisons
+_COMPARES_MEDIAN = Condition(
+    "if it compares with the median",
+    lambda config: config.retrain is not None and "median" in config.retrain.comparisons,
+)
 
 
 class Retrain(Stage):
@@ -61,7 +62,7 @@ class Retrain(Stage):
     name = "retrain"
     reads = (
         Section(name="retrain"),
-        Section(name="validate", when=_compares_median),
+        Section(name="validate", when=_COMPARES_MEDIAN),
         # A longer search may find a better one.
         Section(name="search", keys=("n_trials",), growing="n_trials"),
     )

@@ -14,9 +14,9 @@ from nas_proxy.interfaces import EvaluatorFactory
 from nas_proxy.knowledge_distillation.prepared import Lesson
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import Score
-from nas_proxy.search.guard import GUARD_FILE, Guard, GuardCheck, TrialRecord
+from nas_proxy.search.guard import GUARD_FILE, GUARD_LOG, Guard, GuardCheck, TrialRecord
 from nas_proxy.search.pareto import SCORE, knee, pareto_front
-from nas_proxy.search.resources import LATENCIES, LatencyLog, Resources
+from nas_proxy.search.resources import LATENCIES, Resources
 from nas_proxy.search.storage import open_storage
 from nas_proxy.search.study import SearchOutcome, SearchTask, run_search
 from nas_proxy.study.config import StudyConfig, dump_options
@@ -65,7 +65,7 @@ class Search(Stage):
             )
             storage = open_storage(config.search.storage, folder)
             outcome = run_search(
-                task, study.executor, study.logs.open(study.layout.trials), storage
+                task, study.executor, study.logs.evaluations(study.layout.trials), storage
             )
         _finish(study, folder, score, outcome, resources, factory.lesson)
 
@@ -113,7 +113,8 @@ def _guard(study: StudyContext, folder: Path) -> Guard | None:
         settings,
         study.factories.on_full_data(settings.train, "search_val"),
         study.executor,
-        folder,
+        study.logs.evaluations(folder / GUARD_LOG),
+        folder / GUARD_FILE,
         seed=study.config.seed,
         on_check=on_check,
     )
@@ -125,7 +126,7 @@ def _resources(study: StudyContext, folder: Path) -> Resources:
         study.splits.spec,
         zero_cost_scores(("num_params", "flops")),
         study.config.search,
-        LatencyLog(folder / LATENCIES),
+        study.logs.latencies(folder / LATENCIES),
         study.device,
     )
 

@@ -31,7 +31,7 @@ from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import control_score, other_scores, trained_controls
 from nas_proxy.study.ledger import one_off_seconds
 from nas_proxy.study.recipe import ActiveRecipe
-from nas_proxy.study.samples import draw_sample, draw_validation
+from nas_proxy.study.samples import draw_validation
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE, table_identity
 from nas_proxy.study.stage import Section, Source, Stage
 from nas_proxy.study.student_training import recipe_factory
@@ -68,7 +68,7 @@ class Validate(Stage):
             name="score's reference sample",
             stage="search",
             identity=lambda study: content_hash(
-                [e.to_json() for e in study.logs.open(study.layout.score_reference)]
+                [e.to_json() for e in study.logs.evaluations(study.layout.score_reference)]
             ),
         ),
         Source(
@@ -108,7 +108,7 @@ class _Validation:
 
     @cached_property
     def score_reference(self) -> list[Evaluation]:
-        return list(self.study.logs.open(self.study.layout.score_reference))
+        return list(self.study.logs.evaluations(self.study.layout.score_reference))
 
     @property
     def active(self) -> ActiveRecipe:
@@ -173,10 +173,8 @@ class _Validation:
 
     def _calibration_sample(self) -> list[Architecture]:
         """All of it, whatever was learned from it: the distilled set may have been, too."""
-        settings = self.study.config.calibration
-        own: list[Architecture] = []
-        if settings is not None:
-            _, own = draw_sample(self.study.config, settings)
+        sample = self.study.calibration_sample
+        own = [] if sample is None else sample.architectures
         return [*own, *self.active.learned_from]
 
     def _choose(self, pool: Sequence[Architecture], proxy: Evaluations) -> list[Architecture]:
