@@ -107,8 +107,9 @@ class StudyContext:
         """
         return evaluation.core_seconds if self.device.type == "cpu" else evaluation.seconds
 
-    def forget(self, folder: Path) -> None:
-        """Read anew what lies in `folder`, which is removed or gets another name."""
-        self.logs.forget(folder)
+    def forget(self, *folders: Path) -> None:
+        """Read anew what lies in folders that were removed or got another name."""
+        for folder in folders:
+            self.logs.forget(folder)
         for found in ("recipe", "calibration_sample"):
             self.__dict__.pop(found, None)

@@ -95,7 +95,7 @@ def _calibrate_again(study: StudyContext, request: RecalibrationNeeded) -> None:
         raise _fallen_again(request)
     # What the guard checked is part of the calibration sample from here on, killed or not.
     search.rename(set_aside)
-    study.forget(search)
+    study.forget(search, set_aside)
     try:
         for stage in STAGES:
             if stage.name in ("calibrate", "search"):
