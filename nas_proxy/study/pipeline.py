@@ -17,6 +17,7 @@ import yaml
 
 from nas_proxy.core.environment import check_device
 from nas_proxy.core.files import write_atomically
+from nas_proxy.core.locks import sole_user
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError
@@ -26,7 +27,7 @@ from nas_proxy.study.calibration_sample import BEFORE_RECALIBRATION
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import Display, StudyContext
 from nas_proxy.study.samples import check_samples
-from nas_proxy.study.stage import differences, given_back, sole_user
+from nas_proxy.study.stage import differences, given_back
 from nas_proxy.study.stages.calibrate import run_calibrate
 from nas_proxy.study.stages.distill import run_distill
 from nas_proxy.study.stages.evaluate_proxy import Task, run_worth
