@@ -16,11 +16,11 @@ from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import denormalise, normalise
 from nas_proxy.distill.common.finished import as_normalised, finished_images
 from nas_proxy.distill.common.recording import Recording
-from nas_proxy.distill.parallel import MadeItems, map_in_processes
 from nas_proxy.errors import ConfigError, DataError
 from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.options import PositiveInt
+from nas_proxy.processes import MadeItems, map_in_processes
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.teachers.teacher import Teacher

@@ -30,12 +30,12 @@ from nas_proxy.distill.common.recovery import (
     layers_with_statistics,
 )
 from nas_proxy.distill.common.synthetic import SyntheticImages
-from nas_proxy.distill.parallel import MadeItems, map_in_processes
 from nas_proxy.errors import ConfigError, DivergedError
 from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
 from nas_proxy.networks.catalogue import NETWORKS, NetworkSettings, describe
 from nas_proxy.networks.norms import has_batchnorm
 from nas_proxy.options import Bound, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from nas_proxy.processes import MadeItems, map_in_processes
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
 from nas_proxy.teachers.pretrained import build_pretrained

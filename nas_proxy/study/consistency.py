@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import ConfigError, UserError, did_you_mean
+from nas_proxy.evaluate.executors import executor_kind
 from nas_proxy.interfaces import Distiller, SearchSpace
 from nas_proxy.knowledge_distillation.settings import DistillationSettings
 from nas_proxy.retrain.settings import RetrainSettings
@@ -99,7 +100,7 @@ def contradictions(
 def _latency_faults(sections: Checked) -> list[str]:
     """On a GPU there is no clock that leaves out what other processes do there."""
     search = sections.search
-    parallel = search.executor == "processes" and search.num_workers > 1
+    parallel = executor_kind(search.executor).beside_driver and search.num_workers > 1
     if sections.device == "cpu" or not search.needs_latency or not parallel:
         return []
     return [

@@ -16,6 +16,7 @@ import torch
 
 from nas_proxy.core.environment import check_device
 from nas_proxy.core.files import write_atomically
+from nas_proxy.core.locks import sole_user
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError
@@ -27,7 +28,6 @@ from nas_proxy.study.display import Display
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.samples import check_samples
 from nas_proxy.study.stage import Stage, StageName, refuse_other_configuration, run_stage
-from nas_proxy.study.stage_folder import sole_user
 from nas_proxy.study.stages.calibrate import Calibrate
 from nas_proxy.study.stages.distill import Distill
 from nas_proxy.study.stages.evaluate_proxy import Task, run_worth

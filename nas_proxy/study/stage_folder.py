@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -151,32 +150,6 @@ def given_back(path: Path) -> Iterator[None]:
         if path.is_dir() and [file.name for file in path.iterdir()] == [_RECORD]:
             (path / _RECORD).unlink()
         raise
-
-
-@contextmanager
-def sole_user(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a study's folder during the block; a kill lets them in again.
-
-    Raises:
-        StudyError: If another process is at work there, or the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    except OSError as error:
-        raise StudyError(
-            f"the folder {folder} cannot be written ({error.strerror}); set results to another "
-            "folder"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StudyError(
-                f"another process is running the study in {folder}; wait for it, or choose another "
-                "study_name"
-            ) from error
-        yield
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

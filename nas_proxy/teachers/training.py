@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nas_proxy.core.locks import exclusive
 from nas_proxy.data.content import image_hashes
 from nas_proxy.data.transforms import resize_dataset
 from nas_proxy.errors import ConfigError, DivergedError, ProxyFileError, did_you_mean
@@ -107,12 +107,8 @@ def read_teacher(path: Path) -> Teacher:
 def _alone(path: Path, context: DistillContext) -> Iterator[None]:
     """Keep other processes from training the same teacher; a kill lets them in again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            context.progress(0, 1, "waiting for another process, which trains the same teacher")
-            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+    note = "waiting for another process, which trains the same teacher"
+    with exclusive(path.with_suffix(".lock"), on_wait=lambda: context.progress(0, 1, note)):
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import posixpath
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from nas_proxy.core import locks
 from nas_proxy.errors import UserError
 
 # One thing logged about a run: ("param", name), ("metric", name, step), ("tag", name),
@@ -212,8 +212,7 @@ def exclusive(results: Path | None) -> Iterator[None]:
     if results is None:
         yield
         return
-    with (results / ".mlflow.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+    with locks.exclusive(results / ".mlflow.lock"):
         yield
 
 

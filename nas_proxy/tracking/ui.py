@@ -53,7 +53,8 @@ def _serve(uri: str, artifact_root: str, port: int) -> None:
         asked.append(number)
         server.terminate()
 
-    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    names = ("SIGINT", "SIGTERM", "SIGHUP")  # of which Windows lacks the last
+    stops = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = [signal.signal(number, stop) for number in stops]
     try:
         status = server.wait()

@@ -13,8 +13,8 @@ import yaml
 from PIL import Image
 
 from nas_proxy.core import files
+from nas_proxy.core.locks import sole_user
 from nas_proxy.data.proxy_dataset import ProxyDataset
-from nas_proxy.study.stage_folder import sole_user
 from tests.helpers.cli import Outcome, command_line
 
 TINY: dict[str, Any] = {

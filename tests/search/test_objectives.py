@@ -220,6 +220,7 @@ def test_tpe_and_nsga2_find_better_fronts_than_chance(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
+        ({"executor": "proceses"}, "unknown executor 'proceses'; did you mean 'processes'?"),
         ({"objectives": ["score", "flop"]}, "unknown objective 'flop'; did you mean 'flops'?"),
         ({"objectives": ["score", "latency_ms"]}, "did you mean 'latency'?"),
         ({"objectives": ["score", "memory"]}, "known: flops, latency, num_params, score"),

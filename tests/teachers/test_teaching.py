@@ -1,12 +1,12 @@
 """Teachers are trained once by the one training loop, kept by content, and refused in sentences."""
 
-import fcntl
 import json
 import threading
 from dataclasses import replace
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 
 from nas_proxy.data.augment import Augmentation
@@ -201,8 +201,7 @@ def test_one_waits_while_another_trains_the_same_teacher(tmp_path, trainings):
         found.append(obtain_teacher(settings(), tiny_dataset(), context))
 
     # Threads that open a lock by themselves wait for one another as processes do.
-    with (folder / f"{kept.stem}.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with FileLock(folder / f"{kept.stem}.lock"):
         waiting = threading.Thread(target=ask)
         waiting.start()
         while waiting.is_alive() and not notes:

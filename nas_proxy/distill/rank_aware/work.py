@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from nas_proxy.data.transforms import resize
-from nas_proxy.distill.parallel import map_in_processes
 from nas_proxy.distill.rank_aware.images import Composition, Parts, choose, divide, rate
 from nas_proxy.distill.rank_aware.race import CONTROL, NUM_FOLDS, Plan, Race, make_plan
 from nas_proxy.distill.rank_aware.state import TrainingState
 from nas_proxy.distill.rank_aware.training import Entry, SetTraining, ShortTraining, StreamTraining
 from nas_proxy.errors import StudyError
 from nas_proxy.interfaces import CalibrationSample, DistillContext
+from nas_proxy.processes import map_in_processes
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset
