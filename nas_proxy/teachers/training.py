@@ -59,7 +59,14 @@ def obtain_teachers(
 def obtain_teacher(
     settings: TeacherSettings, dataset: ImageDataset, context: DistillContext
 ) -> Teacher:
-    """One teacher; see `obtain_teachers`."""
+    """One teacher; see `obtain_teachers`. The context's `costs` learn what its training took."""
+    with context.costs.obtain() as paid:
+        teacher = _obtained(settings, dataset, context)
+        paid[teacher.cost_name] = teacher.train_seconds
+    return teacher
+
+
+def _obtained(settings: TeacherSettings, dataset: ImageDataset, context: DistillContext) -> Teacher:
     if settings.checkpoint is not None:
         return _read(settings.checkpoint, dataset, context).to(context.device)
     recipe = _recipe(settings)

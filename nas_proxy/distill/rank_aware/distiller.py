@@ -17,8 +17,7 @@ from nas_proxy.data.multi_formation import encode
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import normalise, resize
-from nas_proxy.distill.common.recording import Recording
-from nas_proxy.distill.parallel import map_in_processes
+from nas_proxy.distill.common.recording import map_in_workers, recorded
 from nas_proxy.distill.rank_aware.images import Composition, Parts, choose, divide, rate
 from nas_proxy.distill.rank_aware.race import CONTROL, NUM_FOLDS, Plan, Race, make_plan
 from nas_proxy.distill.rank_aware.training import (
@@ -130,7 +129,6 @@ class RankAware(Distiller):
         dataset, images_per_class, context = task.dataset, task.images_per_class, task.context
         sample = self._checked_sample(context)
         self._check_images(dataset, images_per_class)
-        recording = Recording(self, task)
         work = RankAwareWork(
             distiller=self,
             dataset=dataset,
@@ -148,11 +146,12 @@ class RankAware(Distiller):
             len(work.compositions),
             num_candidates=len(work.parts.pool),
             checkpointer=Checkpointer(context.checkpoint, key),
-            recording=recording,
         )
         work.observe(state)
         chosen, findings = work.race(state)
-        made = recording.proxy_dataset(
+        made = recorded(
+            self,
+            task,
             encode(normalise(dataset.images[chosen], dataset.spec), self.decode_factor),
             dataset.labels[chosen],
             augmentation=self.augmentation,
@@ -286,7 +285,7 @@ class RankAwareWork:
         function = StreamTraining(self.training, self._images_of(self.parts.stream), self.pool)
         missing = [a for a in range(len(self.references)) if not state.observed[a]]
         architectures = [self.sample.architectures[a] for a in missing]
-        outcomes = map_in_processes(function, architectures, self.context.num_workers)
+        outcomes = map_in_workers(function, architectures, self.context)
         for architecture, outcome in zip(missing, outcomes, strict=True):
             state.enter_stream(architecture, outcome)
             self._tell(state, architecture, outcome.reason, "observing images")
@@ -341,7 +340,7 @@ class RankAwareWork:
         missing = [each for each in wanted if not state.raced[each[0], each[1]]]
         entries = [Entry(self.sample.architectures[a], chosen) for _, a, chosen in missing]
         function = SetTraining(self.training, self.pool)
-        outcomes = map_in_processes(function, entries, self.context.num_workers)
+        outcomes = map_in_workers(function, entries, self.context)
         for (number, architecture, _), outcome in zip(missing, outcomes, strict=True):
             state.enter_race(number, architecture, outcome)
             note = f"racing {self.compositions[number].name} images"

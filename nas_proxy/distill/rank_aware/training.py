@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_proxy.core.checkpoint import Checkpointer
-from nas_proxy.distill.common.recording import Recording
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.evaluate.trained_signals import Judges
 from nas_proxy.interfaces import Builder
@@ -148,7 +147,6 @@ class TrainingState:
         num_sets: That are raced.
         num_candidates: Images of the pool.
         checkpointer: Where results are kept; what it holds is taken up again.
-        recording: Whose seconds go on.
 
     Attributes:
         losses: Of each image of the pool after a training on the stream, float32
@@ -166,7 +164,6 @@ class TrainingState:
         *,
         num_candidates: int,
         checkpointer: Checkpointer,
-        recording: Recording,
     ) -> None:
         race = (num_sets, num_architectures)
         self.losses = torch.full((num_architectures, num_candidates), torch.nan)
@@ -175,10 +172,8 @@ class TrainingState:
         self.signals = torch.full(race, torch.nan, dtype=torch.float64)
         self.raced = torch.zeros(race, dtype=torch.bool)
         self._checkpointer = checkpointer
-        self._recording = recording
         found = checkpointer.load()
         if found is not None:
-            recording.earlier_seconds = found.seconds
             for name, tensor in found.tensors.items():
                 setattr(self, name, tensor)
 
@@ -212,9 +207,7 @@ class TrainingState:
 
     def _save_if_due(self) -> None:
         names = ("losses", "stream_signals", "observed", "signals", "raced")
-        self._checkpointer.save_if_due(
-            self.num_done, self._recording.seconds, {name: getattr(self, name) for name in names}
-        )
+        self._checkpointer.save_if_due(self.num_done, {name: getattr(self, name) for name in names})
 
 
 @torch.no_grad()

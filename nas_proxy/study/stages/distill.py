@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 
+from nas_proxy.core.costs import CostMeter
 from nas_proxy.data.pictures import write_image_grid
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.transforms import denormalise
-from nas_proxy.errors import DivergedError, StudyError
+from nas_proxy.distill.measured import distill_and_label
+from nas_proxy.errors import DivergedError, StudyError, UserError
 from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.study.calibration_sample import SampleReferences
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.stage import StageFolder
 from nas_proxy.study.trust import fetch_trusted
-from nas_proxy.teachers.labelling import label, save_teachers
+from nas_proxy.teachers.labelling import save_teachers
 from nas_proxy.teachers.leakage import check_leakage, with_seen_judges
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.teachers.training import obtain_teachers
@@ -54,14 +56,17 @@ def run_distill(study: StudyContext, *, force: bool) -> None:
     seed = derive_seed("distill", config.seed)
     sample = _calibration_sample(study)
     with study.display.progress(f"distilling: {config.distiller.name}") as progress:
+        checkpoint = folder.path / "checkpoint.safetensors"
+        costs = CostMeter(folder.path / "costs.json")
         context = DistillContext(
             device=device,
             progress=progress,
-            checkpoint=folder.path / "checkpoint.safetensors",
+            checkpoint=checkpoint,
             cache=study.cache_folder,
             labels=config.labels.kind,
             num_workers=config.distill_workers,
             calibration=sample,
+            costs=costs,
         )
         try:
             teachers, seen = _teachers(study, dataset, context)
@@ -71,8 +76,11 @@ def run_distill(study: StudyContext, *, force: bool) -> None:
                 generator=make_generator(seed),
                 context=context,
             )
-            proxy_dataset = config.distiller.distill(task)
-            proxy_dataset = label(proxy_dataset, config.labels, dataset, context)
+            proxy_dataset = distill_and_label(config.distiller, task, config.labels)
+        except UserError:
+            if not checkpoint.is_file():  # nothing is left of it, so the config may change
+                costs.forget()
+            raise
         except DivergedError as error:  # its sentence says what to change
             raise StudyError(str(error)) from error
     proxy_dataset = with_seen_judges(proxy_dataset, seen)
@@ -81,6 +89,7 @@ def run_distill(study: StudyContext, *, force: bool) -> None:
     proxy_dataset.save(study.proxy_file)
     _write_pictures(study, dataset, proxy_dataset, seed)
     folder.finish()
+    costs.forget()
     study.display.say(
         f"distill: {len(proxy_dataset)} images in {proxy_dataset.cost_seconds:.1f} s, "
         f"{study.proxy_file}"
