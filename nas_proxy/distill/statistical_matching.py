@@ -33,8 +33,8 @@ from nas_proxy.distill.common.synthetic import SyntheticImages
 from nas_proxy.distill.parallel import MadeItems
 from nas_proxy.errors import ConfigError, DivergedError
 from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
+from nas_proxy.networks.base import has_batchnorm
 from nas_proxy.networks.catalogue import NETWORKS, NetworkSettings, describe
-from nas_proxy.networks.norms import has_batchnorm
 from nas_proxy.options import Bound, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator

@@ -10,10 +10,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.networks.base import Network
-from nas_proxy.networks.norms import NORMS as NORMS  # re-exported beside the other choices
-from nas_proxy.networks.norms import Norm as Norm
-from nas_proxy.networks.norms import make_norm
+from nas_proxy.networks.base import NORMS as NORMS  # re-exported beside the other choices
+from nas_proxy.networks.base import Network, make_norm
+from nas_proxy.networks.base import Norm as Norm
 
 Activation = Literal["sigmoid", "relu", "leaky_relu"]
 Pooling = Literal["none", "max", "avg"]

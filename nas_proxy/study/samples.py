@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from nas_proxy.errors import DataError, StudyError
 from nas_proxy.evaluate.sample import draw_architectures
-from nas_proxy.evaluate.table import TruthTable
+from nas_proxy.evaluate.table import TruthTable, read_references
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.study.calibration_sample import draw_sample
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.types import Architecture
-from nas_proxy.validate.references import read_references
 from nas_proxy.validate.settings import ValidateSettings
 
 _POOL_FACTOR = 3  # architectures scored for each stratified one that is chosen
@@ -33,9 +33,10 @@ def check_samples(config: StudyConfig) -> None:
             _, learned_from = draw_sample(config, config.calibration)
     if config.validation is None:
         return
-    table = None
-    if config.validation.reference.table is not None:
-        table, _ = read_references(config.validation.reference, config.space)
+    table, reference = None, config.validation.reference
+    if reference.table is not None:
+        columns = (reference.architecture, reference.value, reference.second_value)
+        table, _ = read_references(Path(reference.table), config.space, *columns)
     with _named(f"validate.num_architectures and {_POOL_FACTOR} for each of num_stratified"):
         draw_validation(config, config.validation, table, excluded=learned_from)
 

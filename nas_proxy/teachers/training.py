@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nas_proxy.data.content import image_hashes
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.data.transforms import resize_dataset
 from nas_proxy.errors import ConfigError, DivergedError, ProxyFileError, did_you_mean
 from nas_proxy.export.model_file import ModelOrigin

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from nas_proxy.errors import ConfigError
+from nas_proxy.networks.base import has_batchnorm
 from nas_proxy.networks.catalogue import (
     NETWORKS,
     NetworkName,
@@ -16,7 +17,6 @@ from nas_proxy.networks.catalogue import (
     build_network,
     describe,
 )
-from nas_proxy.networks.norms import has_batchnorm
 from nas_proxy.reproducibility import content_hash
 from tests.networks.helpers import WIDTHS, build, count, make_images, make_spec
 

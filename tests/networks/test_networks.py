@@ -6,10 +6,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from nas_proxy.networks.base import Network
+from nas_proxy.networks.base import NORMS, Network
 from nas_proxy.networks.catalogue import NETWORKS
 from nas_proxy.networks.convnet import ConvNet
-from nas_proxy.networks.norms import NORMS
 from nas_proxy.reproducibility import isolated_rng
 from tests.networks.helpers import WIDTHS, build, count, make_images, make_spec
 

@@ -34,8 +34,7 @@ from nas_proxy.evaluate_proxy.accuracy import (
 )
 from nas_proxy.evaluate_proxy.replay import ReplayResult, run_replay
 from nas_proxy.interfaces import DistillContext, DistillTask
-from nas_proxy.networks.catalogue import describe
-from nas_proxy.networks.fixed import FixedNetworks
+from nas_proxy.networks.catalogue import FixedNetworks, describe
 from nas_proxy.report.evaluate_proxy_figures import write_accuracy_figures, write_replay_figure
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.statistics.accuracy import SeedMean
