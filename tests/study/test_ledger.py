@@ -6,7 +6,7 @@ import time
 import pytest
 
 from nas_proxy.distill.distribution_matching import DistributionMatching
-from nas_proxy.errors import ConfigError, StudyError
+from nas_proxy.errors import ConfigError, DivergedError, StudyError, UserError
 from nas_proxy.study.config import check_config
 from nas_proxy.study.pipeline import run_pipeline
 from tests.contracts import silent
@@ -73,16 +73,16 @@ def test_killed_runs_are_on_the_ledger_too(tmp_path, monkeypatch):
     assert paid["distilling (distribution_matching)"]["seconds"] > spent
 
 
-def test_a_mistake_before_any_work_leaves_the_stage_free_for_another_config(tmp_path, monkeypatch):
-
+@pytest.mark.parametrize("error", [ConfigError, DivergedError])
+def test_a_mistake_that_leaves_nothing_leaves_the_stage_free(tmp_path, monkeypatch, error):
     def refused(*_):
-        raise ConfigError("no such thing")
+        raise error("no such thing")
 
     with monkeypatch.context() as patch:
-        patch.setattr(DistributionMatching, "iterate", refused)
-        with pytest.raises(ConfigError, match="no such thing"):
+        patch.setattr(DistributionMatching, "distill", refused)
+        with pytest.raises(UserError, match="no such thing"):
             run(tmp_path, DISTILLING)
-    run(tmp_path, {**DISTILLING, "num_steps": 2})
+    assert list((tmp_path / "paid" / "distill").iterdir()) == []
 
 
 def test_a_damaged_record_of_killed_runs_is_named(tmp_path, monkeypatch):

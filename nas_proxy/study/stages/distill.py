@@ -77,12 +77,12 @@ def run_distill(study: StudyContext, *, force: bool) -> None:
                 context=context,
             )
             proxy_dataset = distill_and_label(config.distiller, task, config.labels)
-        except UserError:
+        except (UserError, DivergedError) as error:
             if not checkpoint.is_file():  # nothing is left of it, so the config may change
                 costs.forget()
+            if isinstance(error, DivergedError):  # its sentence says what to change
+                raise StudyError(str(error)) from error
             raise
-        except DivergedError as error:  # its sentence says what to change
-            raise StudyError(str(error)) from error
     proxy_dataset = with_seen_judges(proxy_dataset, seen)
     if proxy_dataset.labelling.kind == "soft":  # they label views, and agreement is a signal
         save_teachers(teachers, study.proxy_file)
