@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from nas_proxy.core.costs import CostMeter
 from nas_proxy.errors import UserError
 from nas_proxy.options import Options
 from nas_proxy.reproducibility import content_hash
@@ -222,6 +223,8 @@ class DistillContext:
         calibration: Architectures with known references, for a method that `needs_calibration`.
         fetch_model: From the address of a registered model, `models:/...`, to its file; None where
             there is no registry.
+        costs: Counts what the work costs, of one proxy data set. Teachers that are obtained are
+            entered by themselves; a method may name a part of its work with `costs.measure`.
     """
 
     device: torch.device = torch.device("cpu")
@@ -232,6 +235,7 @@ class DistillContext:
     num_workers: int = 1
     calibration: CalibrationSample | None = None
     fetch_model: Callable[[str], Path] | None = None
+    costs: CostMeter = field(default_factory=CostMeter, compare=False)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -255,6 +259,9 @@ class DistillTask:
 @dataclass(frozen=True, kw_only=True)
 class Distiller(Options, ABC):
     """Condenses real images into a few.
+
+    A distiller need not say what it costs: whoever calls it through
+    `nas_proxy.distill.measured.distill_and_label`, as the stage does, measures seconds and memory.
 
     Attributes:
         name: The registered name; the proxy data set records it.
@@ -299,6 +306,9 @@ class Distiller(Options, ABC):
     @abstractmethod
     def distill(self, task: DistillTask) -> ProxyDataset:
         """Condense `task.dataset` into `task.images_per_class` images for each class.
+
+        Costs, memory, hardware and versions of the result are filled in by the caller. A set that
+        was made earlier by another method, such as one from a file, keeps those that it has.
 
         Raises:
             DataError: If a class has fewer images than that.

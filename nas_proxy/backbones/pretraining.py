@@ -18,8 +18,8 @@ from nas_proxy.backbones.structure import input_width
 from nas_proxy.backbones.weights import save_weights, saved_key
 from nas_proxy.backbones.zoo import fitting_size
 from nas_proxy.core.checkpoint import Checkpointer
-from nas_proxy.data.content import image_hashes
 from nas_proxy.data.folder import IMAGE_ENDINGS, decode, images_below
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import DataError, DivergedError, StudyError
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import TrainResult, train

@@ -57,15 +57,6 @@ class Recipe(Options):
         if self.distillation is not None:
             self.distillation.check_for_candidates(self.train_on)
 
-    @property
-    def uses_proxy(self) -> bool:
-        """Whether it looks at the distilled set or at its teachers."""
-        return (
-            self.train_on == "proxy"
-            or self.score.score_images == "distilled"
-            or any(signal.startswith("teacher_agreement") for signal in self.score.signals)
-        )
-
 
 def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, ...]:
     """From cheap to dear: training-free scores, the full data's stream, the distilled set.

@@ -114,7 +114,8 @@ class ProxyDataset:
         zca: Regularisation of the whitening that the images went through after normalising; None
             if they did not. Real images must go through the same before a network that trained on
             these sees them; see `nas_proxy.data.whitening`.
-        costs: Wall-clock seconds by what they were spent on: distilling, each teacher, labelling.
+        costs: Seconds of one process by what they were spent on: distilling, each teacher,
+            labelling; measured by whoever has the set made.
         peak_memory_mib: Memory that distilling needed beside what was in use before.
         hardware: What the costs were measured on.
         versions: Libraries that made it.
@@ -161,7 +162,7 @@ class ProxyDataset:
 
     @property
     def cost_seconds(self) -> float:
-        """Wall-clock seconds of all that was needed: distilling, teaching and labelling."""
+        """Seconds of one process of all that was needed: distilling, teaching and labelling."""
         return sum(self.costs.values())
 
     @property

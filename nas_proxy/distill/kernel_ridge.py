@@ -12,14 +12,13 @@ from torch import Tensor
 from nas_proxy.data.augment import DSA_STRATEGY
 from nas_proxy.data.proxy_dataset import LearningRateRule
 from nas_proxy.distill.common.network_pool import NetworkPool
-from nas_proxy.distill.common.parts import cache_sized_parts
 from nas_proxy.distill.common.pixels import (
     Objective,
     PixelDistiller,
     initial_label_logits,
     random_convnet,
 )
-from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
+from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages, cache_sized_parts
 from nas_proxy.errors import ConfigError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.convnet import ConvNet

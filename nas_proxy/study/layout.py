@@ -52,6 +52,11 @@ class StudyLayout:
         return self.stage("distill") / "checkpoint.safetensors"
 
     @property
+    def distill_costs(self) -> Path:
+        """What a distillation has cost so far; removed when the set, which says it, is there."""
+        return self.stage("distill") / "costs.json"
+
+    @property
     def images_before(self) -> Path:
         """A picture of the images that distilling started from."""
         return self.stage("distill") / "before.png"

@@ -10,7 +10,7 @@ from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import DataError, StudyError
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.sample import draw_architectures
-from nas_proxy.evaluate.table import TruthTable, read_table
+from nas_proxy.evaluate.table import TruthTable, read_references, read_table
 from nas_proxy.interfaces import CalibrationSample
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.search.guard import GUARD_LOG
@@ -18,7 +18,6 @@ from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.evaluators import EvaluationRunner, EvaluatorFactories
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.types import Architecture
-from nas_proxy.validate.references import read_references
 from nas_proxy.validate.settings import ValidateSettings
 
 _SIGNAL = "val_accuracy"
@@ -149,9 +148,10 @@ def check_samples(config: StudyConfig, logs: StudyLogs) -> None:
             _, learned_from = draw_sample(config, config.calibration, logs)
     if config.validation is None:
         return
-    table = None
-    if config.validation.reference.table is not None:
-        table, _ = read_references(config.validation.reference, config.space)
+    table, reference = None, config.validation.reference
+    if reference.table is not None:
+        columns = (reference.architecture, reference.value, reference.second_value)
+        table, _ = read_references(Path(reference.table), config.space, *columns)
     with _named(f"validate.num_architectures and {_POOL_FACTOR} for each of num_stratified"):
         draw_validation(config, config.validation, table, excluded=learned_from)
 

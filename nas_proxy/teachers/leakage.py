@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nas_proxy.data.content import image_hashes
 from nas_proxy.data.proxy_dataset import ProxyDataset, TeacherRecord
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import StudyError
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.types import Splits

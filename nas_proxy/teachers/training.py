@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from nas_proxy.core.locks import exclusive
-from nas_proxy.data.content import image_hashes
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.data.transforms import resize_dataset
 from nas_proxy.errors import ConfigError, DivergedError, ProxyFileError, did_you_mean
 from nas_proxy.export.model_file import ModelOrigin
@@ -59,7 +59,14 @@ def obtain_teachers(
 def obtain_teacher(
     settings: TeacherSettings, dataset: ImageDataset, context: DistillContext
 ) -> Teacher:
-    """One teacher; see `obtain_teachers`."""
+    """One teacher; see `obtain_teachers`. The context's `costs` learn what its training took."""
+    with context.costs.obtain() as paid:
+        teacher = _obtained(settings, dataset, context)
+        paid[teacher.cost_name] = teacher.train_seconds
+    return teacher
+
+
+def _obtained(settings: TeacherSettings, dataset: ImageDataset, context: DistillContext) -> Teacher:
     if settings.checkpoint is not None:
         return _read(settings.checkpoint, dataset, context).to(context.device)
     recipe = _recipe(settings)

@@ -14,7 +14,7 @@ from nas_proxy.backbones.pretraining import make_weights, pretrain
 from nas_proxy.backbones.weights import record_of, seen_images
 from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
-from nas_proxy.data.content import image_hashes
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing.common import global_generators_untouched

@@ -19,7 +19,7 @@ MIB = 2**20
 MEASURED = """
 import gc, json, mmap, tempfile
 import torch
-from nas_proxy.distill.memory import BatchMemory
+from nas_proxy.distill.common.memory import BatchMemory
 from nas_proxy.core.environment import PeakMemory
 
 CPU, MIB = torch.device("cpu"), 2**20

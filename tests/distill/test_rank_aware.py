@@ -11,10 +11,9 @@ from torch import nn
 from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.transforms import normalise, resize
 from nas_proxy.distill.rank_aware import training as rank_aware_training
-from nas_proxy.distill.rank_aware.distiller import RankAware
+from nas_proxy.distill.rank_aware.distiller import RankAware, RankAwareWork
 from nas_proxy.distill.rank_aware.images import Composition, divide
 from nas_proxy.distill.rank_aware.training import Entry, SetTraining, StreamTraining
-from nas_proxy.distill.rank_aware.work import RankAwareWork
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.interfaces import CalibrationSample, DistillContext
 from nas_proxy.processes import pack, unpack

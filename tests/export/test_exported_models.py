@@ -74,7 +74,7 @@ def exported(
     before = {name: value.clone() for name, value in network.state_dict().items()}
     files = export_model(network, origin, splits.search_val.images, folder)
     assert [file.name for file in files] == ["model.safetensors", "model.onnx", "model.pt2"]
-    assert all(file.is_there and file.num_images == 100 for file in files), files
+    assert all(not file.reason and file.num_images == 100 for file in files), files
     assert nas_proxy.load_model(folder / "model.safetensors").origin == origin
     for name, value in network.state_dict().items():
         assert value.equal(before[name])
@@ -202,8 +202,8 @@ def test_what_a_format_cannot_hold_is_left_out_and_said(
     (tmp_path / "model.onnx").write_text("of an earlier network")
     network, origin = awkward("bessel", digits.spec)
     model, onnx, program = export_model(network, origin, digits.search_val.images, tmp_path)
-    assert model.is_there
-    assert program.is_there
+    assert not model.reason
+    assert not program.reason
     assert onnx.reason == (
         "it cannot be exported to ONNX: the operator prims.bessel_j0 has no form there"
     )
@@ -220,7 +220,7 @@ def test_a_network_that_cannot_be_traced_keeps_its_weights(
 ) -> None:
     network, origin = awkward(trait, digits.spec)
     model, *programs = export_model(network, origin, digits.search_val.images, tmp_path)
-    assert model.is_there
+    assert not model.reason
     assert len(programs) == 2
     assert all(reason in file.reason for file in programs)
     assert "TORCH_LOGS" not in str(programs)

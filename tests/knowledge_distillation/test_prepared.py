@@ -9,8 +9,8 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from nas_proxy.core.checkpoint import Checkpointer
-from nas_proxy.data.content import image_hashes
 from nas_proxy.data.sources import DataSettings, load_splits
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.data.transforms import normalise
 from nas_proxy.errors import DataError, StudyError
 from nas_proxy.evaluate.executors import open_executor
@@ -22,8 +22,7 @@ from nas_proxy.knowledge_distillation import tuning
 from nas_proxy.knowledge_distillation.prepared import Lesson, Teaching, prepare_lesson
 from nas_proxy.knowledge_distillation.teachers import Teachers
 from nas_proxy.knowledge_distillation.term import UNLABELLED
-from nas_proxy.networks.catalogue import NetworkSettings
-from nas_proxy.networks.fixed import FixedNetworks
+from nas_proxy.networks.catalogue import FixedNetworks, NetworkSettings
 from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.teachers.training import obtain_teacher, read_teacher

@@ -7,7 +7,7 @@ import torch
 from torchvision.models import WeightsEnum, get_model
 
 from nas_proxy.backbones.weights import save_weights, seen_images
-from nas_proxy.data.content import image_hashes
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.reproducibility import isolated_rng
 from nas_proxy.testing import tiny_dataset

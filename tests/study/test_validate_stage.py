@@ -1,17 +1,18 @@
 """The proof of a tiny study: sizes, noise ceiling, the ledger, and what is logged."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from nas_proxy.errors import DataError
 from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.evaluate.table import read_references
 from nas_proxy.study.config import check_config
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.study.samples import check_samples
 from nas_proxy.tracking.runs import RunLog
-from nas_proxy.validate.references import read_references
 from tests.helpers.display import Quiet
 
 TINY = {
@@ -127,7 +128,9 @@ def table_config(tmp_path, **reference):
 def test_second_column_is_read_beside_the_first(tmp_path):
     config = table_config(tmp_path, second_value="two")
     check_samples(config, StudyLogs())
-    first, second = read_references(config.validation.reference, config.space)
+    reference = config.validation.reference
+    columns = (reference.architecture, reference.value, reference.second_value)
+    first, second = read_references(Path(reference.table), config.space, *columns)
     assert list(first.values.values()) == [90.0, 91.0, 92.0, 93.0, 50.0]
     assert list(second.values.values()) == [80.0, 79.0, 78.0, 77.0]
     assert list(second.values) == list(first.values)[:4]

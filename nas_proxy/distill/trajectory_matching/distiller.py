@@ -250,7 +250,6 @@ class TrajectoryObjective(Objective):
         trajectories: Trajectories,
         real: RealImages,
     ) -> None:
-        self.costs = {"experts": trajectories.train_seconds}
         self._distiller = distiller
         self._rules = rules
         self._trajectories = trajectories

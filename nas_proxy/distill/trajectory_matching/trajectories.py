@@ -189,10 +189,14 @@ class Trajectories:
         """Make sure of the first `num_experts` experts; see `obtain_trajectories`."""
         paths = [self.path(expert) for expert in range(num_experts)]
         self._check_space(sum(not path.is_file() for path in paths))
-        self._seconds = [
-            self._verified(path, expert) if path.is_file() else self._train(expert, num_experts)
-            for expert, path in enumerate(paths)
-        ]
+        self._seconds = []
+        for expert, path in enumerate(paths):
+            with self._context.costs.obtain() as paid:
+                known = path.is_file()
+                self._seconds.append(
+                    self._verified(path, expert) if known else self._train(expert, num_experts)
+                )
+                paid["experts"] = self.train_seconds
 
     def _check_space(self, num_missing: int) -> None:
         num_parameters = flatten_parameters(self.network).numel()

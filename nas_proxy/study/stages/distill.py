@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from nas_proxy.core.costs import CostMeter
 from nas_proxy.data.pictures import write_image_grid
 from nas_proxy.data.transforms import denormalise
-from nas_proxy.errors import DivergedError, StudyError
+from nas_proxy.distill.measured import distill_and_label
+from nas_proxy.errors import DivergedError, StudyError, UserError
 from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.study.config import StudyConfig
@@ -15,7 +17,7 @@ from nas_proxy.study.context import StudyContext
 from nas_proxy.study.sources import IMAGES
 from nas_proxy.study.stage import Condition, Section, Stage
 from nas_proxy.study.trust import fetch_trusted
-from nas_proxy.teachers.labelling import label, save_teachers
+from nas_proxy.teachers.labelling import save_teachers
 from nas_proxy.teachers.leakage import check_leakage, with_seen_judges
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.teachers.training import obtain_teachers
@@ -69,6 +71,7 @@ def _distill(study: StudyContext) -> None:
     seed = derive_seed("distill", config.seed)
     sample = _calibration_sample(study)
     with study.display.progress(f"distilling: {config.distiller.name}") as progress:
+        costs = CostMeter(layout.distill_costs)
         context = DistillContext(
             device=study.device,
             progress=progress,
@@ -77,6 +80,7 @@ def _distill(study: StudyContext) -> None:
             labels=config.labels.kind,
             num_workers=config.distill_workers,
             calibration=sample,
+            costs=costs,
         )
         try:
             teachers, seen = _teachers(config, splits, dataset, context)
@@ -86,10 +90,15 @@ def _distill(study: StudyContext) -> None:
                 generator=make_generator(seed),
                 context=context,
             )
-            proxy_dataset = config.distiller.distill(task)
-            proxy_dataset = label(proxy_dataset, config.labels, dataset, context)
-        except DivergedError as error:  # its sentence says what to change
-            raise StudyError(str(error)) from error
+            proxy_dataset = distill_and_label(config.distiller, task, config.labels)
+        except (UserError, DivergedError) as error:
+            if (
+                not layout.distill_checkpoint.is_file()
+            ):  # nothing is left of it, so the config may change
+                costs.forget()
+            if isinstance(error, DivergedError):  # its sentence says what to change
+                raise StudyError(str(error)) from error
+            raise
     proxy_dataset = with_seen_judges(proxy_dataset, seen)
     if proxy_dataset.labelling.kind == "soft":  # they label views, and agreement is a signal
         save_teachers(teachers, layout.proxy_dataset)
@@ -102,6 +111,7 @@ def _distill(study: StudyContext) -> None:
     for picture in (layout.images_before, layout.images_after):
         study.tracker.study.artifact(picture, "images")
     study.tracker.study.artifact(layout.proxy_dataset, "proxy_dataset")
+    costs.forget()
     study.display.say(
         f"distill: {len(proxy_dataset)} images in {proxy_dataset.cost_seconds:.1f} s, "
         f"{layout.proxy_dataset}"

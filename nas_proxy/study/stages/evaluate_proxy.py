@@ -12,11 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from nas_proxy.core.costs import CostMeter
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data.proxy_dataset import Labelling, ProxyDataset
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.distill.herding import Herding
+from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.distill.random_subset import random_control
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.evaluate_proxy.accuracy import (
@@ -30,15 +32,14 @@ from nas_proxy.evaluate_proxy.accuracy import (
 )
 from nas_proxy.evaluate_proxy.replay import ReplayResult, run_replay
 from nas_proxy.interfaces import DistillContext, DistillTask
-from nas_proxy.networks.catalogue import describe
-from nas_proxy.networks.fixed import FixedNetworks
+from nas_proxy.networks.catalogue import FixedNetworks, describe
 from nas_proxy.report.evaluate_proxy_figures import write_accuracy_figures, write_replay_figure
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.statistics.accuracy import SeedMean
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.stage_folder import StageFolder
-from nas_proxy.teachers.labelling import label, labels_like, save_teachers
+from nas_proxy.teachers.labelling import labels_like, save_teachers
 from nas_proxy.teachers.leakage import check_leakage
 from nas_proxy.teachers.settings import LabelSettings
 from nas_proxy.teachers.teacher import Teacher
@@ -282,15 +283,14 @@ def _herded(worth: _Worth) -> ProxyDataset:
     real, study = worth.study.splits.search_train, worth.study
     herding = Herding(network=study.config.evaluate_proxy.replay.embedding)
     with study.display.progress("choosing images by herding") as progress:
-        context = replace(worth.context, progress=progress)
+        context = replace(worth.context, progress=progress, costs=CostMeter())
         task = DistillTask(
             dataset=real,
             images_per_class=worth.proxy_dataset.images_per_class,
             generator=make_generator(derive_seed("herded memory", study.config.seed)),
             context=context,
         )
-        made = herding.distill(task)
-        return label(made, worth.labels, real, context)
+        return distill_and_label(herding, task, worth.labels)
 
 
 def _log(tracker: Tracker, task: Task, result: Mapping[str, Any], files: Sequence[Path]) -> None:

@@ -30,7 +30,7 @@ from nas_proxy.export.folder import ExportedFile, export_model
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.interfaces import Builder
 from nas_proxy.knowledge_distillation.prepared import Lesson
-from nas_proxy.networks.fixed import FixedNetworks
+from nas_proxy.networks.catalogue import FixedNetworks
 from nas_proxy.report.retrain_figure import curves_of, write_curves
 from nas_proxy.reproducibility import derive_seed, isolated_rng
 from nas_proxy.retrain.card import ModelCard

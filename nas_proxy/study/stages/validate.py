@@ -21,7 +21,7 @@ from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import merged
 from nas_proxy.evaluate.sample import stratify
-from nas_proxy.evaluate.table import TruthTable
+from nas_proxy.evaluate.table import TruthTable, read_references, values_of
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.scores.calibrated import CalibratedScore
 from nas_proxy.scores.combine import Score, SingleSignal
@@ -39,7 +39,6 @@ from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.combination import best_combination
 from nas_proxy.validate.points import points_of
 from nas_proxy.validate.rank_report import Kind, Ranking, RankReport, Sample, judge
-from nas_proxy.validate.references import read_references, values_of
 from nas_proxy.validate.settings import ValidateSettings
 
 _REFERENCE_SIGNAL = "test_accuracy"
@@ -121,9 +120,11 @@ class _Validation:
     @cached_property
     def tables(self) -> tuple[TruthTable | None, TruthTable | None]:
         """The reference's, and that of another seed."""
-        if self.settings.reference.table is None:
+        reference = self.settings.reference
+        if reference.table is None:
             return None, None
-        return read_references(self.settings.reference, self.study.config.space)
+        columns = (reference.architecture, reference.value, reference.second_value)
+        return read_references(Path(reference.table), self.study.config.space, *columns)
 
     @cached_property
     def trained_signals(self) -> tuple[str, ...]:
