@@ -1,7 +1,7 @@
 """The tables of README, as Markdown, from the committed results.
 
     python benchmarks/tables.py                                     # writes README's tables anew
-    python benchmarks/tables.py results/benchmarks/worth_cpu.json   # prints the one of a file
+    python benchmarks/tables.py results/benchmarks/evaluate_proxy_cpu.json   # prints the one of a file
 
 In README a table stands between `<!-- table: results/benchmarks/NAME.json -->` and a closing mark.
 """

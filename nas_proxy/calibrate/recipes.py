@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from nas_proxy.interfaces import SearchSpace
-from nas_proxy.knowledge_distillation.settings import DistillationOption
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationOption
 from nas_proxy.options import Options
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.scores.signals import higher_is_better, trained_among
@@ -37,7 +37,7 @@ class Recipe(Options):
     name: str
     train_on: Literal["proxy", "full_data", "nothing"] = "proxy"
     train: TrainSettings | None = None
-    distillation: DistillationOption | None = None
+    knowledge_distillation: KnowledgeDistillationOption | None = None
     score: ScoreSettings = field(default_factory=ScoreSettings)
 
     def __post_init__(self) -> None:
@@ -54,8 +54,8 @@ class Recipe(Options):
             raise ValueError(
                 f"recipe {self.name!r} has no signal of a training; set train_on: nothing"
             )
-        if self.distillation is not None:
-            self.distillation.check_for_candidates(self.train_on)
+        if self.knowledge_distillation is not None:
+            self.knowledge_distillation.check_for_candidates(self.train_on)
 
 
 def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, ...]:

@@ -68,7 +68,7 @@ class TeacherRecord:
     id: str
     description: str
     licence: str = ""
-    has_seen_judges: int = 0
+    num_leaked_images: int = 0
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class FeatureLayout:
     """Where a network's stages and its embedding are.
 
     Attributes:
@@ -93,7 +93,7 @@ class Record:
 
 
 @torch.no_grad()
-def examine(network: nn.Module, image_shape: tuple[int, int, int], name: str) -> Anatomy:
+def examine(network: nn.Module, image_shape: tuple[int, int, int], name: str) -> FeatureLayout:
     """Find the stages and the embedding by asking the network about two black images.
 
     The network is left as it was.
@@ -125,10 +125,12 @@ def examine(network: nn.Module, image_shape: tuple[int, int, int], name: str) ->
         if octave is not None and octave >= max(stages, default=octave):
             shape = (output.shape[1], output.shape[2], output.shape[3])
             stages[octave] = Stage(place, shape, octave)
-    return Anatomy(name, tuple(stages.values()), _embedding(places, passes, logits))
+    return FeatureLayout(name, tuple(stages.values()), _embedding(places, passes, logits))
 
 
-def match_stages(student: Anatomy, teacher: Anatomy) -> tuple[tuple[Stage, Stage], ...]:
+def match_feature_maps(
+    student: FeatureLayout, teacher: FeatureLayout
+) -> tuple[tuple[Stage, Stage], ...]:
     """The stages of equal resolution in both, the student's first.
 
     Raises:

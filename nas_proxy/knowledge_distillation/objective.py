@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from nas_proxy.errors import ConfigError
 from nas_proxy.knowledge_distillation.attention import Attention
 from nas_proxy.knowledge_distillation.feature_maps import (
-    Anatomy,
+    FeatureLayout,
     Recorder,
     Stage,
     examine,
-    match_stages,
+    match_feature_maps,
 )
 from nas_proxy.knowledge_distillation.multi_teacher import (
     MultiTeacher,
@@ -26,8 +26,8 @@ from nas_proxy.knowledge_distillation.multi_teacher import (
 from nas_proxy.knowledge_distillation.relational import Relational
 from nas_proxy.knowledge_distillation.response import DecoupledResponse, Response
 from nas_proxy.knowledge_distillation.self_distillation import Exits
-from nas_proxy.knowledge_distillation.settings import DistillationSettings, TermSettings
-from nas_proxy.knowledge_distillation.teachers import Teachers, Tutor, ask
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings, TermSettings
+from nas_proxy.knowledge_distillation.teachers import TeacherNetwork, Teachers, ask
 from nas_proxy.knowledge_distillation.term import UNLABELLED, Answer, Evidence, Term, labels_loss
 from nas_proxy.reproducibility import isolated_rng
 from nas_proxy.train.objective import Batch, Objective
@@ -76,9 +76,9 @@ class KnowledgeObjective(Objective):
     def __init__(
         self,
         student: nn.Module,
-        tutors: Sequence[Tutor],
+        tutors: Sequence[TeacherNetwork],
         terms: Sequence[WeightedTerm],
-        anatomies: Sequence[Anatomy],
+        anatomies: Sequence[FeatureLayout],
         phases: Sequence[Phase],
         *,
         labels_weight: float,
@@ -146,7 +146,7 @@ class KnowledgeObjective(Objective):
 
 
 def make_objective(
-    settings: DistillationSettings,
+    settings: KnowledgeDistillationSettings,
     student: nn.Module,
     teachers: Teachers,
     training_set: TrainingSet,
@@ -196,7 +196,7 @@ class _TermMaker:
 
     def __init__(
         self,
-        settings: DistillationSettings,
+        settings: KnowledgeDistillationSettings,
         student: nn.Module,
         teachers: Teachers,
         training_set: TrainingSet,
@@ -209,7 +209,7 @@ class _TermMaker:
         shape = (training_set.images.shape[1], height, width)
         self.student = examine(student, shape, "the student")
         earlier = [] if teachers.earlier is None else [teachers.earlier]
-        self.tutors: tuple[Tutor, ...] = (*teachers.tutors, *earlier)
+        self.tutors: tuple[TeacherNetwork, ...] = (*teachers.tutors, *earlier)
         self.anatomies = [
             examine(t.network, t.input_shape, f"the teacher {t.description}") for t in self.tutors
         ]
@@ -268,7 +268,7 @@ class _TermMaker:
         return MultiTeacher(term.number("temperature"), weights)
 
     def _attention(self, term: TermSettings, tutors: Sequence[int]) -> Term:
-        return Attention(match_stages(self.student, self.anatomies[tutors[0]]))
+        return Attention(match_feature_maps(self.student, self.anatomies[tutors[0]]))
 
     def _relational(self, term: TermSettings, tutors: Sequence[int]) -> Term:
         return Relational(term.number("distance_weight"), term.number("angle_weight"))
@@ -281,7 +281,7 @@ def is_partly_labelled(training_set: TrainingSet) -> bool:
 
 def _recorder(
     network: nn.Module,
-    anatomy: Anatomy,
+    anatomy: FeatureLayout,
     stages: Sequence[Stage],
     *,
     embedding: bool,
@@ -296,7 +296,7 @@ def _recorder(
 
 
 def _check_labels(
-    settings: DistillationSettings, training_set: TrainingSet, phases: Sequence[Phase]
+    settings: KnowledgeDistillationSettings, training_set: TrainingSet, phases: Sequence[Phase]
 ) -> None:
     """Refuse labels that a term cannot use, or that would be used wrongly."""
     augmentations = [p.settings.augmentation or training_set.augmentation for p in phases]

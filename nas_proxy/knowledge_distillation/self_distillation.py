@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_proxy.errors import ConfigError
-from nas_proxy.knowledge_distillation.feature_maps import Anatomy, Stage
+from nas_proxy.knowledge_distillation.feature_maps import FeatureLayout, Stage
 from nas_proxy.knowledge_distillation.term import Evidence, Term, divergence, labels_loss
 
 
@@ -40,7 +40,7 @@ class Exits(Term):
 
     def __init__(
         self,
-        anatomy: Anatomy,
+        anatomy: FeatureLayout,
         num_classes: int,
         *,
         temperature: float,

@@ -188,7 +188,7 @@ def _numbers() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillationSettings(Options):
+class KnowledgeDistillationSettings(Options):
     """What a network learns beside the labels: a weighted sum of terms.
 
     Attributes:
@@ -352,13 +352,13 @@ class DistillationSettings(Options):
                 "distilled ones; leave unlabelled out"
             )
 
-    def first_generation(self) -> DistillationSettings | None:
+    def first_generation(self) -> KnowledgeDistillationSettings | None:
         """What the first generation learns, which has no earlier one; None: the labels alone."""
         terms = tuple(term for term in self.terms if term.variant != "generations")
         return replace(self, terms=terms, auto_num_steps=None) if terms else None
 
 
-_OF_THE_WHOLE = tuple(f.name for f in fields(DistillationSettings))
+_OF_THE_WHOLE = tuple(f.name for f in fields(KnowledgeDistillationSettings))
 
 
 def distillation_from(value: Any) -> Any:
@@ -377,7 +377,7 @@ def distillation_from(value: Any) -> Any:
     return {"terms": [{k: v for k, v in value.items() if k not in whole}], **whole}
 
 
-DistillationOption = Annotated[
-    DistillationSettings, Shorthand(distillation_from, of=(str, list, dict))
+KnowledgeDistillationOption = Annotated[
+    KnowledgeDistillationSettings, Shorthand(distillation_from, of=(str, list, dict))
 ]
 """The section, one of its terms with the section's other keys, or a list of terms."""

@@ -14,7 +14,7 @@ from nas_proxy.train.measuring import forward
 from nas_proxy.train.settings import TrainSettings
 
 
-class Tutor(Protocol):
+class TeacherNetwork(Protocol):
     """One trained network, in evaluation mode and frozen; `teach.teacher.Teacher` is one."""
 
     @property
@@ -66,19 +66,19 @@ class Teachers:
     """All that teach one student.
 
     Attributes:
-        tutors: In the order of `DistillationSettings.all_teachers`, on the student's device.
+        tutors: In the order of `KnowledgeDistillationSettings.all_teachers`, on the student's device.
         val_accuracies: Theirs on the search-validation images, where teachers are weighted by it;
             else empty.
         val_losses: The same for the cross-entropy.
         earlier: The student's earlier generation; None in the first.
     """
 
-    tutors: tuple[Tutor, ...] = ()
+    tutors: tuple[TeacherNetwork, ...] = ()
     val_accuracies: tuple[float, ...] = ()
     val_losses: tuple[float, ...] = ()
-    earlier: Tutor | None = None
+    earlier: TeacherNetwork | None = None
 
-    def after(self, generation: Tutor) -> Teachers:
+    def after(self, generation: TeacherNetwork) -> Teachers:
         """The same with a generation of the student behind them."""
         return replace(self, earlier=generation)
 
@@ -98,7 +98,7 @@ class Teachers:
 
 
 @torch.no_grad()
-def ask(tutor: Tutor, images: Tensor, settings: TrainSettings) -> Tensor:
+def ask(tutor: TeacherNetwork, images: Tensor, settings: TrainSettings) -> Tensor:
     """A tutor's logits for a student's images, in the precision of the student's training.
 
     Args:

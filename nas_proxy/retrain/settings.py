@@ -7,7 +7,7 @@ from typing import Literal
 
 from nas_proxy.compress.settings import CompressSettings
 from nas_proxy.export.programs import PROGRAMS, ProgramFormat
-from nas_proxy.knowledge_distillation.settings import DistillationOption
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationOption
 from nas_proxy.options import Options, PositiveInt
 from nas_proxy.search.pareto import Pick
 from nas_proxy.train.settings import TrainSettings
@@ -40,7 +40,7 @@ class RetrainSettings(Options):
     num_architectures: PositiveInt | None = None
     pick: Pick | None = None
     num_seeds: PositiveInt = 3
-    distillation: DistillationOption | None = None
+    knowledge_distillation: KnowledgeDistillationOption | None = None
     comparisons: tuple[Comparison, ...] = ("median", "resnet18")
     formats: tuple[ProgramFormat, ...] = tuple(PROGRAMS)
     compress: CompressSettings | None = None

@@ -22,9 +22,12 @@ from nas_proxy.backbones.pretrain_settings import PretrainSettings
 from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean
-from nas_proxy.evaluate_proxy.settings import WorthSettings
+from nas_proxy.evaluate_proxy.settings import EvaluateProxySettings
 from nas_proxy.interfaces import Distiller, SearchSpace
-from nas_proxy.knowledge_distillation.settings import DistillationOption, DistillationSettings
+from nas_proxy.knowledge_distillation.settings import (
+    KnowledgeDistillationOption,
+    KnowledgeDistillationSettings,
+)
 from nas_proxy.options import NonNegativeInt, PositiveInt
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
 from nas_proxy.retrain.settings import RetrainSettings
@@ -90,14 +93,14 @@ class StudyConfig:
     distill_workers: int
     space: SearchSpace
     train: TrainSettings
-    distillation: DistillationSettings | None
+    knowledge_distillation: KnowledgeDistillationSettings | None
     score: ScoreSettings
     search: SearchSettings
     calibration: CalibrateSettings | None
     recipe: RecipeOrigin
     validation: ValidateSettings | None
     retrain: RetrainSettings | None
-    evaluate_proxy: WorthSettings
+    evaluate_proxy: EvaluateProxySettings
     tracking: TrackingSettings
     pretrain: PretrainSettings | None
     resolved: Mapping[str, Any]
@@ -126,14 +129,14 @@ class _Sections(BaseModel):
     distill: dict[str, Any]
     space: dict[str, Any]
     train: TrainSettings
-    distillation: DistillationOption | None = None
+    knowledge_distillation: KnowledgeDistillationOption | None = None
     score: ScoreSettings = ScoreSettings()
     search: SearchSettings = SearchSettings()
     calibration: Annotated[CalibrateSettings | None, Field(alias="calibrate")] = None
     recipe: RecipeOrigin | None = None
     validation: Annotated[ValidateSettings | None, Field(alias="validate")] = None
     retrain: RetrainSettings | None = None
-    evaluate_proxy: WorthSettings = WorthSettings()
+    evaluate_proxy: EvaluateProxySettings = EvaluateProxySettings()
     tracking: TrackingSettings = TrackingSettings()
     pretrain: PretrainSettings | None = None
 

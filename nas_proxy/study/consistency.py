@@ -9,7 +9,7 @@ from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import ConfigError, UserError, did_you_mean
 from nas_proxy.evaluate.executors import executor_kind
 from nas_proxy.interfaces import Distiller, SearchSpace
-from nas_proxy.knowledge_distillation.settings import DistillationSettings
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.scores.signals import checkpoint_of, higher_is_better, trained_among
@@ -32,7 +32,7 @@ class Checked(Protocol):
         """How candidates are trained."""
 
     @property
-    def distillation(self) -> DistillationSettings | None:
+    def knowledge_distillation(self) -> KnowledgeDistillationSettings | None:
         """What they learn beside the labels."""
 
     @property
@@ -185,7 +185,7 @@ def _score_unused(sections: Checked) -> list[str]:
 
 def _distillation_faults(sections: Checked) -> list[str]:
     """A section `distillation` that nobody would read, or that candidates cannot be taught."""
-    settings = sections.distillation
+    settings = sections.knowledge_distillation
     if settings is None:
         return []
     if sections.recipe != "configured":

@@ -16,7 +16,7 @@ from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSigna
 from nas_proxy.scores.signals import trained_among
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.recipe import ActiveRecipe
-from nas_proxy.study.student_training import candidates_lesson
+from nas_proxy.study.student_training import candidates_distillation
 from nas_proxy.teachers.labelling import copy_teachers, labels_like
 from nas_proxy.types import Evaluation
 
@@ -50,14 +50,14 @@ def trained_controls(
     )
     full_data = replace(
         study.factories.measuring(signals, train_on="full_data", settings=settings),
-        lesson=candidates_lesson(study, recipe),
+        knowledge_distillation=candidates_distillation(study, recipe),
     )
     subset = _random_subset(study, subset_file)
     random = replace(
         study.factories.on_proxy_dataset(subset_file, train),
         requested=full_data.requested,
         teachers=full_data.teachers,
-        lesson=full_data.lesson,
+        knowledge_distillation=full_data.knowledge_distillation,
     )
     name = f"a random subset of the same size, {subset.labelling.kind} labels"
     return [

@@ -71,14 +71,19 @@ def _compressing(folder: Path) -> list[dict[str, Any]]:
 def _teaching(layout: StudyLayout, logs: StudyLogs) -> list[dict[str, Any]]:
     """What the teachers of the retrained networks cost, and the choice of what is `auto`."""
     result = layout.retrain_result
-    distillation = json.loads(result.read_text())["distillation"] if result.is_file() else None
-    if distillation is None:
+    knowledge_distillation = (
+        json.loads(result.read_text())["knowledge_distillation"] if result.is_file() else None
+    )
+    if knowledge_distillation is None:
         return []
     choosing = [
         _entry("retrain: choosing temperature and weight", logs.evaluations(path))
         for path in sorted((layout.retrain_teachers / "auto").glob("*.jsonl"))
     ]
-    seconds, count = distillation["teaching_seconds"], len(distillation["teachers"])
+    seconds, count = (
+        knowledge_distillation["teaching_seconds"],
+        len(knowledge_distillation["teachers"]),
+    )
     teaching = {"what": "retrain: teaching", "count": count, "seconds": seconds}
     return [*([teaching] if count else []), *choosing]
 

@@ -25,12 +25,12 @@ from nas_proxy.search.guard import RecalibrationNeeded
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
+from nas_proxy.study.evaluate_proxy import Task, run_evaluate_proxy
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.samples import check_samples
 from nas_proxy.study.stage import Stage, StageName, refuse_other_configuration, run_stage
 from nas_proxy.study.stages.calibrate import Calibrate
 from nas_proxy.study.stages.distill import Distill
-from nas_proxy.study.stages.evaluate_proxy import Task, run_worth
 from nas_proxy.study.stages.report import Report
 from nas_proxy.study.stages.retrain import Retrain
 from nas_proxy.study.stages.search import Search
@@ -133,7 +133,7 @@ def evaluate_proxy(
     """
     ProxyDataset.load(file)  # before images are loaded: a wrong path shows at once
     with open_study(config, display) as study:
-        result = run_worth(study, file, task, force=force)
+        result = run_evaluate_proxy(study, file, task, force=force)
         if _is_reported(study.layout.report, result["proxy_dataset"]["id"]):
             run_stage(Report(), study, force=False)
         return result

@@ -127,7 +127,7 @@ def active_recipe(config: StudyConfig) -> ActiveRecipe:
         name="configured",
         train_on="proxy",
         train=config.train,
-        distillation=config.distillation,
+        knowledge_distillation=config.knowledge_distillation,
         score=config.score,
     )
     return ActiveRecipe(recipe)

@@ -27,7 +27,10 @@ RECIPE = Source(
 # What ranks candidates: with `RECIPE`, whichever of the two it is.
 RANKED_BY = (
     Section(name="recipe"),
-    *(Section(name=name, when=_RANKS_AS_CONFIGURED) for name in ("train", "distillation", "score")),
+    *(
+        Section(name=name, when=_RANKS_AS_CONFIGURED)
+        for name in ("train", "knowledge_distillation", "score")
+    ),
 )
 
 

@@ -12,7 +12,12 @@ from nas_proxy.errors import StudyError
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.layout import StudyLayout
-from nas_proxy.study.stage_folder import StageFolder, differences, given_back, recorded_inputs
+from nas_proxy.study.stage_folder import (
+    StageFolder,
+    differences,
+    recorded_inputs,
+    released_on_user_error,
+)
 
 StageName = Literal["distill", "calibrate", "search", "validate", "retrain", "report"]
 
@@ -173,7 +178,7 @@ def run_stage(stage: Stage, study: StudyContext, *, force: bool) -> None:
         return
     if force:
         study.forget(path)
-    with given_back(path):
+    with released_on_user_error(path):
         folder = stage.folder(study)
         if folder.open(force=force):
             stage.run(study, path)

@@ -11,7 +11,7 @@ from nas_proxy.evaluate_proxy.accuracy import (
     HARD,
     RANDOM,
     label_robust_score,
-    network_worth,
+    network_accuracies,
     stability,
 )
 from nas_proxy.networks.catalogue import NetworkSettings
@@ -40,7 +40,7 @@ def evaluations(*accuracies, confusion=((3, 1), (2, 2))):
 def worth_of(network=NETWORK, **accuracies):
     names = {"as_is": AS_IS, "hard": HARD, "random": RANDOM, "full": FULL}
     found = {names[name]: evaluations(*values) for name, values in accuracies.items()}
-    return network_worth(network, found, hard_label_weight=0.5)
+    return network_accuracies(network, found, hard_label_weight=0.5)
 
 
 def test_a_figure_is_the_mean_with_its_standard_error():

@@ -8,7 +8,12 @@ from torch import nn
 from torchvision import models
 
 from nas_proxy.errors import ConfigError
-from nas_proxy.knowledge_distillation.feature_maps import Place, Recorder, examine, match_stages
+from nas_proxy.knowledge_distillation.feature_maps import (
+    Place,
+    Recorder,
+    examine,
+    match_feature_maps,
+)
 from nas_proxy.networks.catalogue import NETWORKS
 from tests.knowledge_distillation.helpers import DATA, Bare, Functional, OnePixel, has_hooks, net
 
@@ -78,7 +83,7 @@ def test_networks_of_torchvision(name):
 
 def test_networks_for_other_image_sizes_match_by_octave():
     student, teacher = examine(net("convnet"), SHAPE, "s"), examine(net("vgg11"), (3, 32, 32), "t")
-    pairs = match_stages(student, teacher)
+    pairs = match_feature_maps(student, teacher)
     assert [(a.shape[1], b.shape[1]) for a, b in pairs] == [(8, 32), (4, 16), (2, 8)]
 
 
@@ -96,13 +101,13 @@ class Enlarging(nn.Module):
 def test_a_network_that_enlarges_its_images_matches_where_the_pixels_are_the_same():
     teacher = examine(Enlarging(), SHAPE, "teacher")
     assert [stage.octave for stage in teacher.stages] == [-2, -1, 0, 1]
-    pairs = match_stages(examine(net("convnet"), SHAPE, "student"), teacher)
+    pairs = match_feature_maps(examine(net("convnet"), SHAPE, "student"), teacher)
     assert [(a.shape[1], b.shape[1]) for a, b in pairs] == [(8, 8), (4, 4)]
 
 
 def test_a_mismatch_lists_the_stages_of_both():
     with pytest.raises(ConfigError) as caught:
-        match_stages(
+        match_feature_maps(
             examine(net("mlp"), SHAPE, "the student"), examine(net(), SHAPE, "the teacher")
         )
     message = str(caught.value)

@@ -8,7 +8,7 @@ import torch
 
 from nas_proxy.errors import StudyError
 from nas_proxy.knowledge_distillation.attention import Attention, attention_loss
-from nas_proxy.knowledge_distillation.feature_maps import Anatomy, Place, Record, Stage
+from nas_proxy.knowledge_distillation.feature_maps import FeatureLayout, Place, Record, Stage
 from nas_proxy.knowledge_distillation.multi_teacher import (
     MultiTeacher,
     accuracy_weights,
@@ -232,7 +232,7 @@ def test_two_images_in_one_place_are_pulled_no_harder_than_others():
 
 
 def exits_of(share=0.3, feature_weight=0.03):
-    anatomy = Anatomy("student", (stage("a", 2, 4, 0), stage("b", 3, 2, 1)), None)
+    anatomy = FeatureLayout("student", (stage("a", 2, 4, 0), stage("b", 3, 2, 1)), None)
     torch.manual_seed(0)
     return Exits(
         anatomy, CLASSES, temperature=T, soft_share=share, feature_weight=feature_weight

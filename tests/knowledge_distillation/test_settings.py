@@ -8,8 +8,8 @@ import yaml
 
 from nas_proxy.knowledge_distillation.settings import (
     PUBLISHED,
-    DistillationOption,
-    DistillationSettings,
+    KnowledgeDistillationOption,
+    KnowledgeDistillationSettings,
 )
 from nas_proxy.study.config import _check, dump_options
 from tests.knowledge_distillation.helpers import READ
@@ -19,7 +19,7 @@ ONE, TWO = ["resnet18"], ["resnet18", "vgg11"]
 
 def faults(section):
     found = []
-    _check(DistillationOption, section, ("distillation",), found)
+    _check(KnowledgeDistillationOption, section, ("distillation",), found)
     return found
 
 
@@ -137,7 +137,7 @@ def test_wrong_input_is_one_clear_sentence(section, said):
 
 def test_settings_made_in_python_are_checked_too():
     with pytest.raises(ValueError, match="at least one term"):
-        DistillationSettings(terms=())
+        KnowledgeDistillationSettings(terms=())
 
 
 def test_the_guides_examples_can_be_read():

@@ -217,7 +217,9 @@ class _Calibration:
         what was measured anyway, trains nothing again.
         """
         plain = dump_options(spelt_out(recipe, self._study.config.train))
-        taught = [] if plain["distillation"] is None else [plain["distillation"]]
+        taught = (
+            [] if plain["knowledge_distillation"] is None else [plain["knowledge_distillation"]]
+        )
         key = content_hash(plain["train"], *taught, length=12)
         prefix = f"{recipe.train_on}_{key}"
         found: list[tuple[int, str, tuple[str, ...]]] = []
@@ -242,7 +244,7 @@ class _Calibration:
     def _training(self, recipe: Recipe) -> tuple[Any, ...]:
         """What recipes have in common that train in the same way."""
         train = spelt_out(recipe, self._study.config.train).train
-        return recipe.train_on, train, recipe.distillation
+        return recipe.train_on, train, recipe.knowledge_distillation
 
     def _result(
         self,

@@ -18,7 +18,7 @@ from nas_proxy.study.sources import IMAGES
 from nas_proxy.study.stage import Condition, Section, Stage
 from nas_proxy.study.trust import fetch_trusted
 from nas_proxy.teachers.labelling import save_teachers
-from nas_proxy.teachers.leakage import check_leakage, with_seen_judges
+from nas_proxy.teachers.leakage import check_leakage, with_leaked_images
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.teachers.training import obtain_teachers
 from nas_proxy.types import ImageDataset, Splits
@@ -99,7 +99,7 @@ def _distill(study: StudyContext) -> None:
             if isinstance(error, DivergedError):  # its sentence says what to change
                 raise StudyError(str(error)) from error
             raise
-    proxy_dataset = with_seen_judges(proxy_dataset, seen)
+    proxy_dataset = with_leaked_images(proxy_dataset, seen)
     if proxy_dataset.labelling.kind == "soft":  # they label views, and agreement is a signal
         save_teachers(teachers, layout.proxy_dataset)
     proxy_dataset.save(layout.proxy_dataset)

@@ -70,7 +70,7 @@ def collect(study: StudyContext) -> dict[str, Any]:
         "search": _read(layout.search_result),
         "validation": validation,
         "points": _read(layout.points),
-        "worth": _evaluated(layout.evaluate_proxy(proxy_dataset.id)),
+        "evaluate_proxy": _evaluated(layout.evaluate_proxy(proxy_dataset.id)),
         "retrain": _read(layout.retrain_result) if config.retrain is not None else None,
         "costs": ledger(study),
     }

@@ -29,7 +29,7 @@ from nas_proxy.evaluate.network import at_fidelity
 from nas_proxy.export.folder import ExportedFile, export_model
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.interfaces import Builder
-from nas_proxy.knowledge_distillation.prepared import Lesson
+from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.networks.catalogue import FixedNetworks
 from nas_proxy.report.retrain_figure import curves_of, write_curves
 from nas_proxy.reproducibility import derive_seed, isolated_rng
@@ -46,7 +46,7 @@ from nas_proxy.study.logged_models import log_compressed, log_contender, log_mod
 from nas_proxy.study.sources import IMAGES
 from nas_proxy.study.stage import Condition, Section, Source, Stage
 from nas_proxy.study.stage_folder import recorded_key
-from nas_proxy.study.student_training import ReadyLesson, ready_lesson
+from nas_proxy.study.student_training import PreparedDistillation, retraining_distillation
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation
 
@@ -120,8 +120,8 @@ class _Retraining:
 
     def run(self) -> dict[str, Any]:
         best, others = self._contenders()
-        ready = self._lesson(best[0].architecture)
-        trained = self._train([*best, *others], ready.lesson)
+        ready = self._knowledge_distillation(best[0].architecture)
+        trained = self._train([*best, *others], ready.knowledge_distillation)
         ranked = best_first([each for each in trained if each.contender.role == "best"])
         if not ranked:
             reasons = {reason for each in trained for reason in each.failures}
@@ -153,7 +153,7 @@ class _Retraining:
             "verdict": verdict(ranked[0], finished),
             "num_seeds": self.settings.num_seeds,
             "rows": rows,
-            "distillation": ready.record,
+            "knowledge_distillation": ready.record,
             "compressed": versions,
             "comparisons": [comparison(ranked[0], each) for each in finished],
             "test_images": len(self.study.splits.test),
@@ -211,15 +211,17 @@ class _Retraining:
             if point["drawn"] == "uniform"
         ]
 
-    def _lesson(self, architecture: Architecture) -> ReadyLesson:
-        settings = self.settings.distillation
+    def _knowledge_distillation(self, architecture: Architecture) -> PreparedDistillation:
+        settings = self.settings.knowledge_distillation
         if settings is None:
-            return ReadyLesson()
+            return PreparedDistillation()
         folder, job = self.study.layout.retrain_teachers, (architecture, self.seeds[0])
-        return ready_lesson(self.study, settings, folder, self._factory(architecture), job)
+        return retraining_distillation(
+            self.study, settings, folder, self._factory(architecture), job
+        )
 
     def _train(
-        self, contenders: Sequence[Contender], lesson: Lesson | None
+        self, contenders: Sequence[Contender], knowledge_distillation: KnowledgeDistillation | None
     ) -> list[TrainedContender]:
         log = self.study.layout.stage_log("retrain", "training")
         found: dict[Architecture, list[Evaluation]] = {}
@@ -228,7 +230,9 @@ class _Retraining:
             if not chosen:
                 continue
             jobs = [(architecture, seed) for architecture in chosen for seed in self.seeds]
-            factory = replace(self._factory(chosen[0]), lesson=lesson)
+            factory = replace(
+                self._factory(chosen[0]), knowledge_distillation=knowledge_distillation
+            )
             for evaluation in self.study.runner.run_jobs(
                 f"training fully: {what}", factory, jobs, log
             ):
@@ -268,7 +272,9 @@ class _Retraining:
             tested.append(replace(each, tests=tests))
         return tested
 
-    def _model(self, trained: TrainedContender, place: int, ready: ReadyLesson) -> dict[str, Any]:
+    def _model(
+        self, trained: TrainedContender, place: int, ready: PreparedDistillation
+    ) -> dict[str, Any]:
         """Export the chosen training, and log it; `place` 0 is the champion's."""
         contender, chosen = trained.contender, trained.chosen
         path = self.study.layout.model(place)
@@ -282,7 +288,7 @@ class _Retraining:
         files = export_model(network, origin, images, path, self.settings.formats)
         card = self._card(trained, origin, files, self._latencies(network))
         licences = {**card.licences, **ready.licences}
-        card = replace(card, licences=licences, distillation=ready.record)
+        card = replace(card, licences=licences, knowledge_distillation=ready.record)
         write_atomically(path / "card.json", json.dumps(card.to_json(), indent=1))
         write_atomically(path / "card.md", card.to_markdown())
         row = {

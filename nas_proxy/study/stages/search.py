@@ -11,7 +11,7 @@ from typing import Any
 from nas_proxy.core.files import write_atomically
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.interfaces import EvaluatorFactory
-from nas_proxy.knowledge_distillation.prepared import Lesson
+from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import GUARD_FILE, GUARD_LOG, Guard, GuardCheck, TrialRecord
@@ -25,7 +25,7 @@ from nas_proxy.study.evaluators import zero_cost_scores
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE
 from nas_proxy.study.stage import Section, Stage
-from nas_proxy.study.student_training import lesson_record, recipe_factory
+from nas_proxy.study.student_training import distillation_record, recipe_factory
 from nas_proxy.types import Evaluation
 
 _CURVE_POINTS = 50  # of a trial's training loss in MLflow; the log keeps every step
@@ -67,7 +67,7 @@ class Search(Stage):
             outcome = run_search(
                 task, study.executor, study.logs.evaluations(study.layout.trials), storage
             )
-        _finish(study, folder, score, outcome, resources, factory.lesson)
+        _finish(study, folder, score, outcome, resources, factory.knowledge_distillation)
 
 
 def _optuna_name(config: StudyConfig, active: ActiveRecipe) -> str:
@@ -193,7 +193,7 @@ def _finish(
     score: Score,
     outcome: SearchOutcome,
     resources: Resources,
-    lesson: Lesson | None,
+    knowledge_distillation: KnowledgeDistillation | None,
 ) -> None:
     recipe = study.recipe.recipe
     for trial in outcome.trials:  # a kill may have come between a trial and its logging
@@ -205,7 +205,9 @@ def _finish(
     result = {
         "recipe": recipe.name,
         "recipe_settings": dump_options(recipe),
-        "distillation": None if lesson is None else lesson_record(lesson),
+        "knowledge_distillation": None
+        if knowledge_distillation is None
+        else distillation_record(knowledge_distillation),
         "signals": list(score.signals),
         "trials": trials,
         "best": best[:10],

@@ -27,7 +27,7 @@ from nas_proxy.evaluate_proxy.accuracy import (
     HARD,
     RANDOM,
     Condition,
-    network_worth,
+    network_accuracies,
     stability,
 )
 from nas_proxy.evaluate_proxy.replay import ReplayResult, run_replay
@@ -52,7 +52,9 @@ VERSION = 1
 Task = Literal["accuracy", "replay"]
 
 
-def run_worth(study: StudyContext, file: Path, task: Task, *, force: bool) -> dict[str, Any]:
+def run_evaluate_proxy(
+    study: StudyContext, file: Path, task: Task, *, force: bool
+) -> dict[str, Any]:
     """Find out what the proxy data set `file` is worth, write it, and return it.
 
     Raises:
@@ -74,7 +76,7 @@ def run_worth(study: StudyContext, file: Path, task: Task, *, force: bool) -> di
     result_file = folder.path / f"{task}.json"
     if folder.open(force=force):
         run = {"accuracy": _accuracy, "replay": _replay}[task]
-        worth = _Worth(study, file, proxy_dataset, folder.path)
+        worth = _ProxyEvaluation(study, file, proxy_dataset, folder.path)
         found = {
             "proxy_dataset": proxy_dataset.card(),
             "classes": list(proxy_dataset.spec.class_names),
@@ -101,7 +103,7 @@ def _settings_of(config: StudyConfig, task: Task) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Worth:
+class _ProxyEvaluation:
     """One appraisal at work."""
 
     study: StudyContext
@@ -199,7 +201,7 @@ def with_hard_labels(proxy_dataset: ProxyDataset) -> ProxyDataset:
     return replace(proxy_dataset, labels=proxy_dataset.classes, labelling=Labelling())
 
 
-def _accuracy(worth: _Worth) -> dict[str, Any]:
+def _accuracy(worth: _ProxyEvaluation) -> dict[str, Any]:
     """Test accuracies of the fixed networks under every condition."""
     settings = worth.study.config.evaluate_proxy
     worth.teachers  # noqa: B018 - before hours are spent: a leak ends it
@@ -208,7 +210,7 @@ def _accuracy(worth: _Worth) -> dict[str, Any]:
     found = {condition: worth.evaluations(condition) for condition in conditions}
     space = FixedNetworks()
     networks = [
-        network_worth(
+        network_accuracies(
             network,
             {name: each[space.architecture(network)] for name, each in found.items()},
             hard_label_weight=settings.hard_label_weight,
@@ -229,7 +231,7 @@ def _accuracy(worth: _Worth) -> dict[str, Any]:
     }
 
 
-def _replay(worth: _Worth) -> dict[str, Any]:
+def _replay(worth: _ProxyEvaluation) -> dict[str, Any]:
     """The set, herding and random images of the same number as the memory of a learner."""
     study, settings = worth.study, worth.study.config.evaluate_proxy.replay
     worth.teachers  # noqa: B018 - before hours are spent: a leak ends it
@@ -263,7 +265,7 @@ def _replay(worth: _Worth) -> dict[str, Any]:
     }
 
 
-def _as_seen(worth: _Worth) -> ProxyDataset:
+def _as_seen(worth: _ProxyEvaluation) -> ProxyDataset:
     """The set as images beside which real ones can stand in a batch: not whitened."""
     proxy_dataset = worth.proxy_dataset
     if proxy_dataset.zca is None:
@@ -278,7 +280,7 @@ def _as_seen(worth: _Worth) -> ProxyDataset:
     )
 
 
-def _herded(worth: _Worth) -> ProxyDataset:
+def _herded(worth: _ProxyEvaluation) -> ProxyDataset:
     """As many images by herding, with the same kind of labels."""
     real, study = worth.study.splits.search_train, worth.study
     herding = Herding(network=study.config.evaluate_proxy.replay.embedding)
@@ -310,4 +312,4 @@ def _log(tracker: Tracker, task: Task, result: Mapping[str, Any], files: Sequenc
                 }
             )
     for file in files:
-        run.artifact(file, "worth")
+        run.artifact(file, "evaluate_proxy")
