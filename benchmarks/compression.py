@@ -23,7 +23,7 @@ import torch
 from common import parser, publish
 
 from nas_proxy.compress.compressing import compress
-from nas_proxy.compress.figures import EXACT
+from nas_proxy.compress.measurements import EXACT
 from nas_proxy.compress.self_distillation import TEMPERATURE, WEIGHT, DistilFromItself
 from nas_proxy.compress.settings import CompressSettings
 from nas_proxy.data.augment import Augmentation

@@ -241,12 +241,14 @@ def _evaluator(
             settings, splits.spec, splits.spec.source_hash, len(splits.search_train)
         ),
     ).build()
-    assert evaluator.judges is not None
-    judge = evaluator.judges.measured_on
+    assert evaluator.evaluation_data is not None
+    held_out = evaluator.evaluation_data.measured_on
     if target == "cifar10":
         chosen = draw_per_class(splits.test, 200, make_generator(0))
-        judge = splits.test.subset(chosen)
-    return replace(evaluator, judges=replace(evaluator.judges, measured_on=judge))
+        held_out = splits.test.subset(chosen)
+    return replace(
+        evaluator, evaluation_data=replace(evaluator.evaluation_data, measured_on=held_out)
+    )
 
 
 def _standard_error(values: list[float]) -> float | None:

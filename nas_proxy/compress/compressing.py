@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.compress.figures import CompressionRow, compare, measure_file
+from nas_proxy.compress.measurements import CompressionRow, compare, measure_file
 from nas_proxy.compress.onnx_file import OnnxNetwork, write_onnx
 from nas_proxy.compress.pruning import holding_zeros, num_parameters, prune_channels, prune_weights
 from nas_proxy.compress.quantisation import (

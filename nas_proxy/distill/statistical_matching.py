@@ -191,8 +191,8 @@ class StatisticalMatching(Distiller):
         total = plan.num_batches * self.num_steps
         in_this_process = min(context.num_workers, len(numbers)) <= 1
         if in_this_process:
-            watcher = _Keeper(finished, context, self.num_steps, total)
-            recovery = replace(recovery, watcher=watcher)
+            observer = _Keeper(finished, context, self.num_steps, total)
+            recovery = replace(recovery, observer=observer)
         batches = MadeItems(plan.batch, numbers)
         try:
             for images in map_in_processes(recovery, batches, context.num_workers):

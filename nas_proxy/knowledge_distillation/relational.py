@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_proxy.knowledge_distillation.term import Evidence, Term
+from nas_proxy.knowledge_distillation.term import Term, TermInputs
 
 _SMALLEST = 1e-12  # square of a distance: the root has no gradient at zero
 
@@ -32,10 +32,10 @@ class Relational(Term):
         self._distance_weight = distance_weight
         self._angle_weight = angle_weight
 
-    def forward(self, evidence: Evidence) -> Tensor:
+    def forward(self, inputs: TermInputs) -> Tensor:
         """See the class."""
-        (teacher,) = evidence.teachers
-        ours, theirs = evidence.student.record.embedding, teacher.record.embedding
+        (teacher,) = inputs.teachers
+        ours, theirs = inputs.student.record.embedding, teacher.record.embedding
         assert ours is not None
         assert theirs is not None
         between, between_theirs = (each[None] - each[:, None] for each in (ours, theirs))

@@ -11,7 +11,7 @@ from nas_proxy.errors import StudyError
 from nas_proxy.knowledge_distillation.settings import (
     AUTO,
     PUBLISHED,
-    DistillationSettings,
+    KnowledgeDistillationSettings,
     TermSettings,
 )
 
@@ -60,7 +60,7 @@ class Tuned:
         trials: All short trainings, in order.
     """
 
-    settings: DistillationSettings
+    settings: KnowledgeDistillationSettings
     trials: tuple[Trial, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -77,8 +77,8 @@ Figures = tuple[float, float] | str
 
 
 def tune(
-    settings: DistillationSettings,
-    measure: Callable[[Sequence[DistillationSettings]], Sequence[Figures]],
+    settings: KnowledgeDistillationSettings,
+    measure: Callable[[Sequence[KnowledgeDistillationSettings]], Sequence[Figures]],
 ) -> Tuned:
     """Choose what is `auto`, term by term; a term not yet chosen has its published values.
 
@@ -112,12 +112,12 @@ def tune(
     return Tuned(without_auto(settings), tuple(trials))
 
 
-def num_trials(settings: DistillationSettings) -> int:
+def num_trials(settings: KnowledgeDistillationSettings) -> int:
     """How many short trainings `tune` asks for."""
     return sum(len(_grid(term)) for term in settings.terms if term.autos)
 
 
-def without_auto(settings: DistillationSettings) -> DistillationSettings:
+def without_auto(settings: KnowledgeDistillationSettings) -> KnowledgeDistillationSettings:
     """The same with published values for what is `auto`."""
     terms = tuple(
         replace(term, **{name: _published(term)[name] for name in term.autos})
@@ -143,8 +143,8 @@ def _grid(term: TermSettings) -> list[dict[str, Any]]:
 
 
 def _with(
-    settings: DistillationSettings, position: int, options: dict[str, Any]
-) -> DistillationSettings:
+    settings: KnowledgeDistillationSettings, position: int, options: dict[str, Any]
+) -> KnowledgeDistillationSettings:
     """The same with options of one term set; the number of steps goes when nothing needs it."""
     terms = list(settings.terms)
     terms[position] = replace(terms[position], **options)

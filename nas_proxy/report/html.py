@@ -48,7 +48,7 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         outliers=rank_outliers(report),
         best=_best(report["search"]),
         costs=costs_of(report["search"]),
-        worth=report["worth"],
+        evaluate_proxy=report["evaluate_proxy"],
         retrain=report.get("retrain"),
         teachers=_teachers(report["proxy_dataset"]),
         failures=_failures(report),
@@ -62,7 +62,7 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
 def _recipe(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """What candidates trained on and were ranked by: the recipe that was found, or the sections."""
     if "score" in report["config"]:
-        sections = ("train", "distillation", "score")
+        sections = ("train", "knowledge_distillation", "score")
         return {"train_on": "proxy", **{key: report["config"].get(key) for key in sections}}
     found: Mapping[str, Any] = report["search"]["recipe_settings"]
     return found

@@ -40,7 +40,7 @@ def compressed(
     """
     # torchao and ONNX take seconds to import, which a study without this section need not wait for.
     from nas_proxy.compress.compressing import compress
-    from nas_proxy.compress.figures import EXACT
+    from nas_proxy.compress.measurements import EXACT
     from nas_proxy.compress.self_distillation import DistilFromItself
 
     finished = path / "compressed.json"

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import ConfigError, UserError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace
-from nas_proxy.knowledge_distillation.settings import DistillationSettings
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.scores.signals import checkpoint_of, higher_is_better, trained_among
@@ -31,7 +31,7 @@ class Checked(Protocol):
         """How candidates are trained."""
 
     @property
-    def distillation(self) -> DistillationSettings | None:
+    def knowledge_distillation(self) -> KnowledgeDistillationSettings | None:
         """What they learn beside the labels."""
 
     @property
@@ -183,21 +183,21 @@ def _score_unused(sections: Checked) -> list[str]:
 
 
 def _distillation_faults(sections: Checked) -> list[str]:
-    """A section `distillation` that nobody would read, or that candidates cannot be taught."""
-    settings = sections.distillation
+    """A section `knowledge_distillation` that nobody would read, or that candidates cannot use."""
+    settings = sections.knowledge_distillation
     if settings is None:
         return []
     if sections.recipe != "configured":
         return [
-            f"distillation: recipe is {sections.recipe}, so candidates are trained as that recipe "
-            "says and not by this section; give it to recipes of calibrate, or set recipe: "
-            "configured"
+            f"knowledge_distillation: recipe is {sections.recipe}, so candidates are trained as "
+            "that recipe says and not by this section; give it to recipes of calibrate, or set "
+            "recipe: configured"
         ]
     try:
         is_trained = bool(trained_among(sections.score.signals))
         settings.check_for_candidates("proxy" if is_trained else "nothing")
     except ConfigError as error:
-        return [f"distillation: {error}"]
+        return [f"knowledge_distillation: {error}"]
     return []
 
 

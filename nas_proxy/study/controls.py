@@ -16,7 +16,7 @@ from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSigna
 from nas_proxy.scores.signals import trained_among
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.recipe import ActiveRecipe
-from nas_proxy.study.student_training import candidates_lesson
+from nas_proxy.study.student_training import candidates_distillation
 from nas_proxy.teachers.labelling import copy_teachers, labels_like
 from nas_proxy.types import Evaluation
 
@@ -52,14 +52,14 @@ def trained_controls(
     )
     full_data = replace(
         study.factory(train_on="full_data", settings=settings, signals=signals),
-        lesson=candidates_lesson(study, active.recipe),
+        knowledge_distillation=candidates_distillation(study, active.recipe),
     )
     subset = _random_subset(study, proxy_dataset, subset_file)
     random = replace(
         study.proxy_factory(subset_file, subset, train),
         requested=full_data.requested,
         teachers=full_data.teachers,
-        lesson=full_data.lesson,
+        knowledge_distillation=full_data.knowledge_distillation,
     )
     name = f"a random subset of the same size, {subset.labelling.kind} labels"
     return [

@@ -69,14 +69,19 @@ def _teaching(study: StudyContext) -> list[dict[str, Any]]:
     """What the teachers of the retrained networks cost, and the choice of what is `auto`."""
     folder = study.config.folder / "retrain"
     result = folder / "retrain.json"
-    distillation = json.loads(result.read_text())["distillation"] if result.is_file() else None
-    if distillation is None:
+    knowledge_distillation = (
+        json.loads(result.read_text())["knowledge_distillation"] if result.is_file() else None
+    )
+    if knowledge_distillation is None:
         return []
     choosing = [
         _entry("retrain: choosing temperature and weight", path)
         for path in sorted((folder / "teachers" / "auto").glob("*.jsonl"))
     ]
-    seconds, count = distillation["teaching_seconds"], len(distillation["teachers"])
+    seconds, count = (
+        knowledge_distillation["teaching_seconds"],
+        len(knowledge_distillation["teachers"]),
+    )
     teaching = {"what": "retrain: teaching", "count": count, "seconds": seconds}
     return [*([teaching] if count else []), *choosing]
 

@@ -25,11 +25,11 @@ from nas_proxy.search.guard import RecalibrationNeeded
 from nas_proxy.study.calibration_sample import BEFORE_RECALIBRATION
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import Display, StudyContext
+from nas_proxy.study.evaluate_proxy import Task, run_evaluate_proxy
 from nas_proxy.study.samples import check_samples
-from nas_proxy.study.stage import differences, given_back, sole_user
+from nas_proxy.study.stage import differences, released_on_user_error, sole_user
 from nas_proxy.study.stages.calibrate import run_calibrate
 from nas_proxy.study.stages.distill import run_distill
-from nas_proxy.study.stages.evaluate_proxy import Task, run_worth
 from nas_proxy.study.stages.report import run_report
 from nas_proxy.study.stages.retrain import run_retrain
 from nas_proxy.study.stages.search import run_search_stage
@@ -75,7 +75,7 @@ def run_pipeline(
         for name, stage in STAGES.items():
             repeat = force and name in _repeated(last)
             try:
-                with given_back(config.folder / name):
+                with released_on_user_error(config.folder / name):
                     stage(study, force=repeat)
             except RecalibrationNeeded as request:
                 study.display.say(f"search: {request}")
@@ -114,7 +114,7 @@ def evaluate_proxy(
 ) -> dict[str, Any]:
     """Find out what the proxy data set `file` is worth on the data of `config`.
 
-    What is written lies in the study's folder `worth`; what was finished is not done again.
+    It lies in the study's folder `evaluate_proxy`; what was finished is not done again.
 
     Args:
         config: Its sections data, evaluate_proxy, search (the executor) and tracking count.
@@ -131,7 +131,7 @@ def evaluate_proxy(
     """
     ProxyDataset.load(file)  # before images are loaded: a wrong path shows at once
     with open_study(config, display) as study:
-        result = run_worth(study, file, task, force=force)
+        result = run_evaluate_proxy(study, file, task, force=force)
         if _is_reported(study, result["proxy_dataset"]["id"]):
             run_report(study, force=False)
         return result
@@ -207,9 +207,9 @@ def _refuse_foreign_folder(config: StudyConfig, *, repeated: tuple[StageName, ..
 _READ_SECTIONS: dict[str, tuple[str, ...]] = {
     "distill": ("seed", "data", "distill"),
     "calibrate": ("space", "train", "calibrate", "recipe"),
-    "search": ("space", "train", "distillation", "score", "search", "recipe"),
+    "search": ("space", "train", "knowledge_distillation", "score", "search", "recipe"),
     "validate": ("validate",),
-    "retrain": ("space", "train", "distillation", "score", "search", "recipe", "retrain"),
+    "retrain": ("space", "train", "knowledge_distillation", "score", "search", "recipe", "retrain"),
 }
 # Where things are and how fast they go, not what comes out; and what the same evaluations answer.
 _FREE_TO_CHANGE = {

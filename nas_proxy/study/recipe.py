@@ -17,7 +17,7 @@ from nas_proxy.reproducibility import content_hash
 from nas_proxy.scores.combine import Score, make_score
 from nas_proxy.study.config import dump_options, read_options
 from nas_proxy.study.context import StudyContext
-from nas_proxy.study.student_training import candidates_lesson
+from nas_proxy.study.student_training import candidates_distillation
 from nas_proxy.teachers.labelling import copy_teachers
 from nas_proxy.types import Architecture, Evaluation
 
@@ -130,7 +130,7 @@ def active_recipe(study: StudyContext) -> ActiveRecipe:
         name="configured",
         train_on="proxy",
         train=config.train,
-        distillation=config.distillation,
+        knowledge_distillation=config.knowledge_distillation,
         score=config.score,
     )
     return ActiveRecipe(recipe)
@@ -158,7 +158,10 @@ def recipe_factory(
         score_images=recipe.score.score_images,
     )
     is_trained = factory.train_on is not None
-    return replace(factory, lesson=candidates_lesson(study, recipe) if is_trained else None)
+    return replace(
+        factory,
+        knowledge_distillation=candidates_distillation(study, recipe) if is_trained else None,
+    )
 
 
 def spelt_out(recipe: Recipe, study: StudyContext) -> Recipe:
@@ -173,7 +176,7 @@ def ranked_by(study: StudyContext, active: ActiveRecipe) -> dict[str, Any]:
     """
     resolved = study.config.resolved
     if study.config.recipe == "configured":
-        taught = () if resolved["distillation"] is None else ("distillation",)
+        taught = () if resolved["knowledge_distillation"] is None else ("knowledge_distillation",)
         return {name: resolved[name] for name in ("train", *taught, "score")}
     return {"recipe": active.id}
 

@@ -115,7 +115,7 @@ class StageFolder:
 
 
 @contextmanager
-def given_back(path: Path) -> Iterator[None]:
+def released_on_user_error(path: Path) -> Iterator[None]:
     """A stage's folder is nobody's again if a user's mistake ends the block before any work.
 
     Whoever mends the mistake changes the configuration, and nothing is lost by that.

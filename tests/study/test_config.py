@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -85,6 +86,26 @@ def test_all_faults_are_reported_at_once_with_path_and_nearest_key() -> None:
     ):
         assert expected in message, f"{expected!r} is missing in:\n{message}"
     assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("sections", "where"),
+    [
+        ({"distillation": "self"}, "distillation"),
+        ({"retrain": {"distillation": "self"}}, "retrain.distillation"),
+        (
+            {"calibrate": {"recipes": [{"name": "taught", "distillation": "self"}]}},
+            "calibrate.recipes.0.distillation",
+        ),
+    ],
+)
+def test_a_key_that_was_renamed_is_answered_with_its_new_name(
+    sections: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_config({**MINIMAL, **sections})
+    said = f"{where}: this key is called knowledge_distillation now; rename it"
+    assert said in str(caught.value).replace("[0]", ".0")
 
 
 @pytest.mark.parametrize(

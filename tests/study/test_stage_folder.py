@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_proxy.errors import StudyError
-from nas_proxy.study.stage import StageFolder, differences, given_back
+from nas_proxy.study.stage import StageFolder, differences, released_on_user_error
 
 INPUTS = {"distill": {"method": "dm", "num_steps": 100}, "data": "0123", "seed": 0}
 
@@ -80,7 +80,7 @@ def test_a_mistake_before_any_work_leaves_the_folder_to_whoever_mends_it(tmp_pat
     first, mended = stage(tmp_path), stage(tmp_path, seed=1)
 
     def run(folder, *files):
-        with given_back(folder.path):
+        with released_on_user_error(folder.path):
             folder.open(force=False)
             for file in files:
                 (folder.path / file).write_text("hours")

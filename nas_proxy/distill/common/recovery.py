@@ -59,7 +59,7 @@ class Batch:
     seed: int
 
 
-class Watcher(Protocol):
+class RecoveryObserver(Protocol):
     """Is told about a recovery, and may know how far an earlier one came."""
 
     def begin(self, synthetic: SyntheticImages) -> int:
@@ -72,7 +72,7 @@ class Watcher(Protocol):
         """`step` steps are done."""
 
 
-class NobodyWatches:
+class NoObserver:
     """For worker processes, whose batches are done whole or not at all."""
 
     def begin(self, synthetic: SyntheticImages) -> int:
@@ -100,7 +100,7 @@ class Recovery:
     settings: RecoverySettings
     teachers: Sequence[Teacher]
     spec: DatasetSpec
-    watcher: Watcher = NobodyWatches()
+    observer: RecoveryObserver = NoObserver()
 
     def __call__(self, batch: Batch) -> Tensor:
         """The finished images: uint8 on the CPU, `(b, c, h, w)`.
@@ -110,17 +110,17 @@ class Recovery:
         """
         synthetic = self.synthetic_images(batch)
         num_steps = self.settings.num_steps
-        for step in range(self.watcher.begin(synthetic), num_steps):
+        for step in range(self.observer.begin(synthetic), num_steps):
             before = {name: value.detach().clone() for name, value in synthetic.state().items()}
             try:
                 loss = self.step(synthetic, batch.seed, step)
             except DivergedError as error:
-                self.watcher.keep(step, before)
+                self.observer.keep(step, before)
                 raise DivergedError(
                     f"{batch.name} diverged at step {step + 1} of {num_steps}: {error}; lower "
                     f"distill.image_learning_rate (now {self.settings.image_learning_rate})"
                 ) from error
-            self.watcher.after(step + 1, loss, synthetic)
+            self.observer.after(step + 1, loss, synthetic)
         return denormalise(synthetic.images.detach(), self.spec).cpu()
 
     def attempt(self, num_images: int) -> None:

@@ -45,13 +45,13 @@ class Parts:
     """Three parts of the search-training images that share none, int64, class by class.
 
     Attributes:
-        judge: Measures trained networks.
+        held_out: Measures trained networks.
         pool: What sets are chosen from: position p of the pool is of class
             `p // candidates_per_class`.
         stream: All others: networks that tell of the pool are trained on these.
     """
 
-    judge: Tensor
+    held_out: Tensor
     pool: Tensor
     stream: Tensor
 
@@ -70,7 +70,7 @@ class Ratings:
 
 
 def divide(
-    dataset: ImageDataset, judge_per_class: int, candidates_per_class: int, seed: int
+    dataset: ImageDataset, held_out_per_class: int, candidates_per_class: int, seed: int
 ) -> Parts:
     """Divide the images of each class at random.
 
@@ -78,20 +78,20 @@ def divide(
         DataError: If a class leaves nothing for the stream; the message names it.
     """
     generator = make_generator(seed)
-    held = judge_per_class + candidates_per_class
+    held = held_out_per_class + candidates_per_class
     shuffled = []
     for name, members in zip(dataset.spec.class_names, members_of_classes(dataset, 1), strict=True):
         if len(members) <= held:
             raise DataError(
                 f"class {name!r} of {dataset.spec.name} has {len(members)} images in the "
-                f"search-training split, but rank_aware holds {judge_per_class} of each class back "
-                f"to judge, chooses among {candidates_per_class} and trains on others; lower "
+                f"search-training split, but rank_aware holds {held_out_per_class} of each class "
+                f"back to judge, chooses among {candidates_per_class} and trains on others; lower "
                 "distill.candidates_per_class or distill.judge_images_per_class"
             )
         shuffled.append(members[torch.randperm(len(members), generator=generator)])
     return Parts(
-        judge=torch.cat([members[:judge_per_class] for members in shuffled]),
-        pool=torch.cat([members[judge_per_class:held] for members in shuffled]),
+        held_out=torch.cat([members[:held_out_per_class] for members in shuffled]),
+        pool=torch.cat([members[held_out_per_class:held] for members in shuffled]),
         stream=torch.cat([members[held:] for members in shuffled]),
     )
 

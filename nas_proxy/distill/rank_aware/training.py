@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_proxy.evaluate.network import NetworkEvaluator
-from nas_proxy.evaluate.trained_signals import Judges
+from nas_proxy.evaluate.trained_signals import EvaluationData
 from nas_proxy.interfaces import Builder
 from nas_proxy.scores.signals import higher_is_better
 from nas_proxy.train.measuring import num_parts
@@ -44,14 +44,14 @@ class ShortTraining:
         signal: What is read after the training.
         seed: Of weights, batches and augmentation: the same for all, so that sets and
             architectures are compared under the same luck, as candidates of a search are.
-        judge: Images that measure the trained network.
+        held_out: Images that measure the trained network.
     """
 
     builder: Builder
     settings: TrainSettings
     signal: str
     seed: int
-    judge: TrainingSet
+    held_out: TrainingSet
 
     def train(
         self, architecture: Architecture, training_set: TrainingSet, observed: TrainingSet | None
@@ -62,10 +62,12 @@ class ShortTraining:
             space=builder,
             scores={},
             score_images=(training_set.images[:1], training_set.labels[:1]),
-            spec=self.judge.spec,
+            spec=self.held_out.spec,
             settings=self.settings,
             fidelity=self._fidelity(training_set),
-            judges=Judges(measured_on=self.judge, split="val", training_set=training_set),
+            evaluation_data=EvaluationData(
+                measured_on=self.held_out, split="val", training_set=training_set
+            ),
         )
         evaluation = evaluator.evaluate(architecture, self.seed)
         num_observed = 0 if observed is None else len(observed)

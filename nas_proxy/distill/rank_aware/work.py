@@ -86,7 +86,7 @@ class RankAwareWork:
             settings=replace(settings, space_fidelity={}),
             signal=self.distiller.signal,
             seed=derive_seed(self.seed, "training"),
-            judge=self._images_of(self.parts.judge),
+            held_out=self._images_of(self.parts.held_out),
         )
 
     @cached_property

@@ -204,7 +204,9 @@ class _Calibration:
         what was measured anyway, trains nothing again.
         """
         plain = dump_options(spelt_out(recipe, self._study))
-        taught = [] if plain["distillation"] is None else [plain["distillation"]]
+        taught = (
+            [] if plain["knowledge_distillation"] is None else [plain["knowledge_distillation"]]
+        )
         key = content_hash(plain["train"], *taught, length=12)
         prefix = f"{recipe.train_on}_{key}"
         found: list[tuple[int, str, tuple[str, ...]]] = []
@@ -281,7 +283,7 @@ class _Calibration:
 
 
 def _training(recipe: Recipe, study: StudyContext) -> tuple[Any, ...]:
-    return recipe.train_on, spelt_out(recipe, study).train, recipe.distillation
+    return recipe.train_on, spelt_out(recipe, study).train, recipe.knowledge_distillation
 
 
 def _verdict(

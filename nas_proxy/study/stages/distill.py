@@ -18,7 +18,7 @@ from nas_proxy.study.context import StudyContext
 from nas_proxy.study.stage import StageFolder
 from nas_proxy.study.trust import fetch_trusted
 from nas_proxy.teachers.labelling import label, save_teachers
-from nas_proxy.teachers.leakage import check_leakage, with_seen_judges
+from nas_proxy.teachers.leakage import check_leakage, with_leaked_images
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.teachers.training import obtain_teachers
 from nas_proxy.types import ImageDataset
@@ -75,7 +75,7 @@ def run_distill(study: StudyContext, *, force: bool) -> None:
             proxy_dataset = label(proxy_dataset, config.labels, dataset, context)
         except DivergedError as error:  # its sentence says what to change
             raise StudyError(str(error)) from error
-    proxy_dataset = with_seen_judges(proxy_dataset, seen)
+    proxy_dataset = with_leaked_images(proxy_dataset, seen)
     if proxy_dataset.labelling.kind == "soft":  # they label views, and agreement is a signal
         save_teachers(teachers, study.proxy_file)
     proxy_dataset.save(study.proxy_file)

@@ -32,7 +32,7 @@ def run_report(study: StudyContext, *, force: bool) -> None:
     figures = write_figures(report, folder / "figures")
     pictures = [study.proxy_file.parent / name for name in ("before.png", "after.png")]
     write_atomically(folder / "report.json", json.dumps(report, indent=1, allow_nan=False))
-    pictures += sorted(_worth_folder(study).glob("*/*.png"))
+    pictures += sorted(_evaluate_proxy_folder(study).glob("*/*.png"))
     pictures += [*_frontier(folder), *sorted((folder / "retrain").glob("retrain_*.png"))]
     write_atomically(folder / "report.html", render_html(report, [*pictures, *figures]))
     _log(study, report, [*figures, *_frontier(folder)])
@@ -62,7 +62,7 @@ def collect(study: StudyContext) -> dict[str, Any]:
         "search": search,
         "validation": validation,
         "points": _read(config.folder / "validate" / "points.json"),
-        "worth": _worth(study),
+        "evaluate_proxy": _evaluate_proxy(study),
         "retrain": _retrain(study),
         "costs": ledger(study),
     }
@@ -88,13 +88,13 @@ def _retrain(study: StudyContext) -> dict[str, Any] | None:
     return found
 
 
-def _worth_folder(study: StudyContext) -> Path:
-    return study.config.folder / "worth" / study.load_proxy_dataset().id
+def _evaluate_proxy_folder(study: StudyContext) -> Path:
+    return study.config.folder / "evaluate_proxy" / study.load_proxy_dataset().id
 
 
-def _worth(study: StudyContext) -> dict[str, Any] | None:
+def _evaluate_proxy(study: StudyContext) -> dict[str, Any] | None:
     """What `nas-proxy evaluate-proxy` has found out about the study's proxy data set."""
-    folder = _worth_folder(study)
+    folder = _evaluate_proxy_folder(study)
     found = {task: _read(folder / task / f"{task}.json") for task in ("accuracy", "replay")}
     return found if any(found.values()) else None
 

@@ -31,7 +31,7 @@ from nas_proxy.evaluate.network import at_fidelity
 from nas_proxy.export.folder import ExportedFile, export_model
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.interfaces import Builder
-from nas_proxy.knowledge_distillation.prepared import Lesson
+from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.networks.fixed import FixedNetworks
 from nas_proxy.report.retrain_figure import curves_of, write_curves
 from nas_proxy.reproducibility import derive_seed, isolated_rng
@@ -45,7 +45,7 @@ from nas_proxy.study.context import StudyContext, zero_cost_scores
 from nas_proxy.study.logged_models import log_compressed, log_contender, log_model
 from nas_proxy.study.recipe import active_recipe, searched_by
 from nas_proxy.study.stage import StageFolder
-from nas_proxy.study.student_training import ReadyLesson, ready_lesson
+from nas_proxy.study.student_training import PreparedDistillation, retraining_distillation
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation
 
@@ -118,14 +118,14 @@ class _Retraining:
 
     def run(self) -> dict[str, Any]:
         best, others = self._contenders()
-        ready = self._lesson(best[0].architecture)
-        trained = self._train([*best, *others], ready.lesson)
+        ready = self._knowledge_distillation(best[0].architecture)
+        trained = self._train([*best, *others], ready.knowledge_distillation)
         ranked = best_first([each for each in trained if each.contender.role == "best"])
         if not ranked:
             reasons = {reason for each in trained for reason in each.failures}
             raise StudyError(
                 f"none of the retrained architectures could be trained ({'; '.join(reasons)}); "
-                "change retrain.train or retrain.distillation, and pass --force"
+                "change retrain.train or retrain.knowledge_distillation, and pass --force"
             )
         compared = [each for each in trained if each.contender.role != "best"]
         failed = [each for each in trained if each.contender.role == "best" and not each.complete]
@@ -147,7 +147,7 @@ class _Retraining:
             "verdict": verdict(ranked[0], finished),
             "num_seeds": self.settings.num_seeds,
             "rows": rows,
-            "distillation": ready.record,
+            "knowledge_distillation": ready.record,
             "compressed": versions,
             "comparisons": [comparison(ranked[0], each) for each in finished],
             "test_images": len(self.study.splits.test),
@@ -205,15 +205,17 @@ class _Retraining:
             if point["drawn"] == "uniform"
         ]
 
-    def _lesson(self, architecture: Architecture) -> ReadyLesson:
-        settings = self.settings.distillation
+    def _knowledge_distillation(self, architecture: Architecture) -> PreparedDistillation:
+        settings = self.settings.knowledge_distillation
         if settings is None:
-            return ReadyLesson()
+            return PreparedDistillation()
         folder, job = self.folder.path / "teachers", (architecture, self.seeds[0])
-        return ready_lesson(self.study, settings, folder, self._factory(architecture), job)
+        return retraining_distillation(
+            self.study, settings, folder, self._factory(architecture), job
+        )
 
     def _train(
-        self, contenders: Sequence[Contender], lesson: Lesson | None
+        self, contenders: Sequence[Contender], knowledge_distillation: KnowledgeDistillation | None
     ) -> list[TrainedContender]:
         log = EvaluationLog(self.folder.path / "training.jsonl")
         found: dict[Architecture, list[Evaluation]] = {}
@@ -222,7 +224,9 @@ class _Retraining:
             if not chosen:
                 continue
             jobs = [(architecture, seed) for architecture in chosen for seed in self.seeds]
-            factory = replace(self._factory(chosen[0]), lesson=lesson)
+            factory = replace(
+                self._factory(chosen[0]), knowledge_distillation=knowledge_distillation
+            )
             with self.study.display.progress(f"training fully: {what}") as progress:
                 done = evaluate_jobs(self.study.executor, factory, jobs, log, progress)
             for evaluation in done:
@@ -264,7 +268,9 @@ class _Retraining:
                 tested.append(replace(each, tests=tests))
         return tested
 
-    def _model(self, trained: TrainedContender, place: int, ready: ReadyLesson) -> dict[str, Any]:
+    def _model(
+        self, trained: TrainedContender, place: int, ready: PreparedDistillation
+    ) -> dict[str, Any]:
         """Export the chosen training, and log it; `place` 0 is the champion's."""
         contender, chosen = trained.contender, trained.chosen
         path = self.folder.path / ("champion" if place == 0 else f"runner_up_{place}")
@@ -278,7 +284,7 @@ class _Retraining:
         files = export_model(network, origin, images, path, self.settings.formats)
         card = self._card(trained, origin, files, self._latencies(network))
         licences = {**card.licences, **ready.licences}
-        card = replace(card, licences=licences, distillation=ready.record)
+        card = replace(card, licences=licences, knowledge_distillation=ready.record)
         write_atomically(path / "card.json", json.dumps(card.to_json(), indent=1))
         write_atomically(path / "card.md", card.to_markdown())
         row = {

@@ -13,7 +13,7 @@ from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.interfaces import EvaluatorFactory
-from nas_proxy.knowledge_distillation.prepared import Lesson
+from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import GUARD_FILE, Guard, GuardCheck, TrialRecord
@@ -25,7 +25,7 @@ from nas_proxy.study.config import dump_options
 from nas_proxy.study.context import StudyContext, zero_cost_scores
 from nas_proxy.study.recipe import ActiveRecipe, active_recipe, recipe_factory, searched_by
 from nas_proxy.study.stage import StageFolder
-from nas_proxy.study.student_training import lesson_record
+from nas_proxy.study.student_training import distillation_record
 from nas_proxy.types import Evaluation
 
 VERSION = 1
@@ -59,7 +59,7 @@ def run_search_stage(study: StudyContext, *, force: bool) -> None:
         )
         storage = open_storage(config.search.storage, folder.path)
         outcome = run_search(task, study.executor, log, storage)
-    _finish(study, folder, score, outcome, resources, factory.lesson)
+    _finish(study, folder, score, outcome, resources, factory.knowledge_distillation)
 
 
 def _stage_folder(study: StudyContext, active: ActiveRecipe) -> StageFolder:
@@ -195,7 +195,7 @@ def _finish(
     score: Score,
     outcome: SearchOutcome,
     resources: Resources,
-    lesson: Lesson | None,
+    knowledge_distillation: KnowledgeDistillation | None,
 ) -> None:
     recipe = active_recipe(study).recipe
     for trial in outcome.trials:  # a kill may have come between a trial and its logging
@@ -207,7 +207,9 @@ def _finish(
     result = {
         "recipe": recipe.name,
         "recipe_settings": dump_options(recipe),
-        "distillation": None if lesson is None else lesson_record(lesson),
+        "knowledge_distillation": None
+        if knowledge_distillation is None
+        else distillation_record(knowledge_distillation),
         "signals": list(score.signals),
         "trials": trials,
         "best": best[:10],
