@@ -4,8 +4,7 @@ Runs `nas-proxy evaluate-proxy` on the sets that benchmarks/distillation.py has 
 folder, at a size for two CPU cores unless told otherwise, and puts the results together. Sets
 whose result is there already are not measured again.
 
-    python benchmarks/evaluate_proxy.py --data-root DATA --work results/benchmarks/unfinished \\
-        --out OUT.json
+    python benchmarks/evaluate_proxy.py --data-root DATA --work WORK --out OUT.json
 """
 
 from __future__ import annotations

@@ -115,6 +115,15 @@ def modules_of(*parts: str) -> list[str]:
     ]
 
 
+def test_nothing_rests_on_a_statement_that_python_may_leave_out() -> None:
+    """`python -O` skips every assert statement."""
+    for path in [*SOURCES, *(ROOT / "search_spaces").glob("*.py")]:
+        lines = [
+            n.lineno for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Assert)
+        ]
+        assert not lines, f"{path.relative_to(ROOT)}:{lines[0]} has an assert; raise an error"
+
+
 def test_training_and_distilling_import_without_the_heavy_libraries() -> None:
     blocked = ["optuna", "mlflow", "pydantic", "yaml", "click", "rich", "pebble", "sklearn"]
     blocked_for_scores = ["torchvision", "safetensors"]

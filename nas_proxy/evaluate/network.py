@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nas_proxy.errors import EvaluationError, StudyError, UserError
+from nas_proxy.errors import EvaluationError, StudyError, UserError, required
 from nas_proxy.evaluate.kept import KeptTraining
 from nas_proxy.evaluate.trained_signals import EvaluationData, SignalObserver
 from nas_proxy.interfaces import Builder, SearchSpace, ZeroCostScore
@@ -130,23 +130,18 @@ class NetworkEvaluator:
     def _train_once(
         self, architecture: Architecture, seed: int
     ) -> tuple[Mapping[str, float], TrainResult, Tensor]:
-        assert self.evaluation_data is not None
+        data = required(self.evaluation_data, "evaluation_data")
         space = at_fidelity(self.space, self.settings)
         kept = None if self.keep is None else KeptTraining.of(self.keep, architecture, seed)
         generator = make_generator(seed, self.device)
         # Everything inside: a candidate's own dropout draws from the global generator too.
         with isolated_rng(seed):
-            spec, training_set = (
-                self.evaluation_data.measured_on.spec,
-                self.evaluation_data.training_set,
-            )
+            spec, training_set = data.measured_on.spec, data.training_set
             network = space.build(architecture, spec).to(self.device)
             phases = _phases(space, architecture, self.settings)
             num_steps = num_steps_of(phases, len(training_set))
             measurements = None if kept is None else kept.measurements_file
-            watch = SignalObserver(
-                network, self.evaluation_data, self.settings, num_steps, seed, measurements
-            )
+            observer = SignalObserver(network, data, self.settings, num_steps, seed, measurements)
             checkpoint = None if kept is None else kept.checkpoint(self._identity(phases))
             knowledge_distillation, seconds = self.knowledge_distillation, 0.0
             if knowledge_distillation is not None:
@@ -163,10 +158,10 @@ class NetworkEvaluator:
                 training_set,
                 phases,
                 generator,
-                watch,
+                observer,
                 checkpoint=checkpoint,
             )
-            signals, measured = watch.finish(result)
+            signals, measured = observer.finish(result)
         if kept is not None:
             kept.save(network)
             with isolated_rng(derive_seed("restored", seed)):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nas_proxy.errors import required
 from nas_proxy.evaluate.executors import Executor, evaluate_jobs
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
@@ -35,10 +36,11 @@ def tune_distillation(
 
     Raises:
         StudyError: If every training with a term failed.
+        ValueError: If `search_val` is not what measures the networks.
     """
-    knowledge_distillation = factory.knowledge_distillation
-    assert knowledge_distillation is not None
-    assert factory.judged_by == "search_val", "the test images choose nothing"
+    knowledge_distillation = required(factory.knowledge_distillation, "knowledge_distillation")
+    if factory.judged_by != "search_val":
+        raise ValueError(f"judged_by is {factory.judged_by}, but the test images choose nothing")
     num_steps = knowledge_distillation.settings.auto_num_steps or max(
         1, factory.fidelity.num_steps // _PART
     )

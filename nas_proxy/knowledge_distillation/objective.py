@@ -9,7 +9,7 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.errors import ConfigError
+from nas_proxy.errors import ConfigError, required
 from nas_proxy.knowledge_distillation.attention import Attention
 from nas_proxy.knowledge_distillation.feature_maps import (
     FeatureLayout,
@@ -238,7 +238,7 @@ class _TermMaker:
 
     def _positions(self, term: TermSettings) -> tuple[int, ...]:
         if term.variant == "generations":
-            assert self._teachers.earlier is not None, "train the earlier generation first"
+            required(self._teachers.earlier, "the earlier generation")
             return (len(self.networks) - 1,)
         if term.kind == "self":
             return ()

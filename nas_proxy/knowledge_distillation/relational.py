@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas_proxy.errors import required
 from nas_proxy.knowledge_distillation.term import Term, TermInputs
 
 _SMALLEST = 1e-12  # square of a distance: the root has no gradient at zero
@@ -35,9 +36,8 @@ class Relational(Term):
     def forward(self, inputs: TermInputs) -> Tensor:
         """See the class."""
         (teacher,) = inputs.teachers
-        ours, theirs = inputs.student.record.embedding, teacher.record.embedding
-        assert ours is not None
-        assert theirs is not None
+        ours = required(inputs.student.record.embedding, "the student's embedding")
+        theirs = required(teacher.record.embedding, "the teacher's embedding")
         between, between_theirs = (each[None] - each[:, None] for each in (ours, theirs))
         distances = F.smooth_l1_loss(_distances(between), _distances(between_theirs))
         angles = F.smooth_l1_loss(_cosines(between), _cosines(between_theirs))
