@@ -14,7 +14,7 @@ from torch import Tensor
 from nas_proxy.errors import EvaluationError, StudyError, UserError, required
 from nas_proxy.evaluate.kept import KeptTraining
 from nas_proxy.evaluate.trained_signals import EvaluationData, SignalObserver
-from nas_proxy.interfaces import Builder, SearchSpace, ZeroCostScore
+from nas_proxy.interfaces import Builder, TransferSpace, ZeroCostScore
 from nas_proxy.knowledge_distillation.prepared import LoadedKnowledgeDistillation, train_student
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import TrainResult
@@ -197,7 +197,7 @@ def _phases(
     space: Builder, architecture: Architecture, settings: TrainSettings
 ) -> tuple[Phase, ...]:
     """How the network of an architecture is trained."""
-    if isinstance(space, SearchSpace):
+    if isinstance(space, TransferSpace):
         return space.training_phases(architecture, settings)
     return (Phase("training", settings),)
 

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import ConfigError, UserError, did_you_mean
-from nas_proxy.interfaces import Distiller, SearchSpace
+from nas_proxy.interfaces import Distiller, SearchSpace, TransferSpace
 from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
@@ -235,7 +235,8 @@ def _fidelity_faults(train: TrainSettings, space: SearchSpace | None, path: str)
     if space is None:
         return []
     faults = []
-    if train.num_epochs == "architecture" and not space.says_length:
+    says_length = isinstance(space, TransferSpace) and space.says_length
+    if train.num_epochs == "architecture" and not says_length:
         faults.append(
             f"{path}.num_epochs: architecture takes the epochs that a genotype says, but those of "
             f"the space {space.name!r} say none; give a number"

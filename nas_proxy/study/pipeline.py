@@ -21,6 +21,7 @@ from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError
 from nas_proxy.evaluate.executors import open_executor
+from nas_proxy.interfaces import TransferSpace
 from nas_proxy.search.guard import RecalibrationNeeded
 from nas_proxy.study.calibration_sample import BEFORE_RECALIBRATION
 from nas_proxy.study.config import StudyConfig
@@ -67,10 +68,14 @@ def run_pipeline(
     check_samples(config)
     _refuse_foreign_folder(config, repeated=_repeated(last) if force else ())
     with open_study(config, display) as study:
-        config.space.check_images(study.splits)
+        space = config.space
+        notices: tuple[str, ...] = ()
+        if isinstance(space, TransferSpace):
+            space.check_images(study.splits)
+            notices = space.notices()
         write_atomically(config.folder / "config.yaml", config.to_yaml())
-        for notice in config.space.notices():
-            display.say(f"{config.space.name}: {notice}")
+        for notice in notices:
+            display.say(f"{space.name}: {notice}")
         for name, stage in STAGES.items():
             repeat = force and name in _repeated(last)
             try:
