@@ -24,7 +24,7 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
     """The page.
 
     Args:
-        report: As `stages.report.collect` builds it; its texts are escaped.
+        report: As `study.stages.report.collect` builds it; its texts are escaped.
         pictures: PNG files, recognised by their names; one that does not exist is left out.
     """
     # Jinja would not know from the template's name, which ends in .j2, that it is HTML.

@@ -76,7 +76,7 @@ def make_report(
     uncertain=True,
     costs=(),
 ):
-    """A report as `stages.report.collect` builds it."""
+    """A report as `study.stages.report.collect` builds it."""
     report = yaml.safe_load(STATIC)
     rng = np.random.default_rng(0)
     architectures = [Architecture("convnet", n) for n in range(num_architectures + num_stratified)]

@@ -1,4 +1,4 @@
-"""The third stage: does the proxy rank architectures as full training does?
+"""The stage `validate`: does the proxy rank architectures as full training does?
 
 The architectures are drawn for this purpose and none of them had a part in the score. Nothing that
 is measured here goes back into the search.
