@@ -117,7 +117,10 @@ def modules_of(*parts: str) -> list[str]:
 
 def test_nothing_rests_on_a_statement_that_python_may_leave_out() -> None:
     """`python -O` skips every assert statement."""
-    for path in [*SOURCES, *(ROOT / "search_spaces").glob("*.py")]:
+    others = [
+        path for name in ("search_spaces", "benchmarks") for path in (ROOT / name).glob("*.py")
+    ]
+    for path in [*SOURCES, *others]:
         lines = [
             n.lineno for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Assert)
         ]

@@ -133,7 +133,7 @@ class NetworkEvaluatorFactory:
         )
 
     def _teacher_probabilities(self, held_out: ImageDataset) -> Tensor | None:
-        """What the teachers say of the judging images at full size; None if nobody asks."""
+        """What the teachers say of the held-out images at full size; None if nobody asks."""
         if "teacher_agreement" not in self.requested:
             return None
         device = held_out.images.device

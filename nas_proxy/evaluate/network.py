@@ -174,11 +174,11 @@ class NetworkEvaluator:
 
     def _identity(self, phases: Sequence[Phase]) -> str:
         """What the weights after a training depend on, beside architecture and seed."""
-        spoken = [[phase.name, asdict(phase.settings)] for phase in phases]
+        recorded = [[phase.name, asdict(phase.settings)] for phase in phases]
         taught = (
             [] if self.knowledge_distillation is None else [self.knowledge_distillation.identity]
         )
-        return content_hash(self.fidelity.to_json(), spoken, *taught)
+        return content_hash(self.fidelity.to_json(), recorded, *taught)
 
 
 def training_seed(seed: int, index: int = 0) -> int:

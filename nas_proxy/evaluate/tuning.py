@@ -11,7 +11,7 @@ from nas_proxy.evaluate.executors import Executor, evaluate_jobs
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
-from nas_proxy.knowledge_distillation.tuning import Figures, Tuned, num_trials, tune
+from nas_proxy.knowledge_distillation.tuning import Measured, Tuned, num_trials, tune
 from nas_proxy.types import Architecture, Progress, no_progress
 
 _PART = 10  # a short training has this part of the steps unless the settings say how many
@@ -53,8 +53,8 @@ def tune_distillation(
         keep=None,
     )
 
-    def measure(candidates: Sequence[KnowledgeDistillationSettings]) -> list[Figures]:
-        found: list[Figures] = []
+    def measure(candidates: Sequence[KnowledgeDistillationSettings]) -> list[Measured]:
+        found: list[Measured] = []
         for number, settings in enumerate(candidates):
             progress(
                 number,

@@ -196,9 +196,9 @@ class LoadedKnowledgeDistillation:
         Args:
             build: A fresh network of the student's architecture on the device of the images;
                 weights from torch's global generator.
-            training_set: What they train on, as their heir will.
+            training_set: What they train on, as the last one will.
             phases: How, in the same way.
-            seed: Of their weights, batches and augmentation; theirs are apart from their heir's.
+            seed: Of their weights, batches and augmentation; theirs are apart from the last one's.
             checkpoint: Where a killed training continues, in whichever generation it was.
 
         Returns:
