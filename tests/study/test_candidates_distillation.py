@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
@@ -47,17 +46,6 @@ def scores(study: StudyConfig) -> dict[str, float]:
 def losses(study: StudyConfig, name: str) -> list[float]:
     log = EvaluationLog(study.folder / "validate" / f"{name}.jsonl")
     return [e.signals["val_loss"] for e in log]
-
-
-def test_a_folder_whose_config_has_the_old_key_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    study = config(tmp_path, knowledge_distillation=RESPONSE)
-    stored = dict(study.resolved)
-    stored["distillation"] = stored.pop("knowledge_distillation")
-    (study.folder / "search").mkdir(parents=True)
-    (study.folder / "search" / "stage.json").write_text("{}")
-    (study.folder / "config.yaml").write_text(yaml.safe_dump(stored))
-    with pytest.raises(StudyError, match=r"different config \(knowledge_distillation: null ->"):
-        run_pipeline(study, Quiet())
 
 
 def test_teachers_teach_candidates_and_controls_and_are_paid_for(tmp_path: Path) -> None:
