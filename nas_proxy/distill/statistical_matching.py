@@ -31,7 +31,7 @@ from nas_proxy.distill.common.recovery import (
 )
 from nas_proxy.distill.common.synthetic import SyntheticImages
 from nas_proxy.distill.parallel import MadeItems, map_in_processes
-from nas_proxy.errors import ConfigError, DivergedError
+from nas_proxy.errors import ConfigError, DivergedError, required
 from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
 from nas_proxy.networks.catalogue import NETWORKS, NetworkSettings, describe
 from nas_proxy.networks.norms import has_batchnorm
@@ -336,9 +336,8 @@ def _will_have_batchnorm(settings: TeacherSettings) -> bool:
     with isolated_rng(0):
         if settings.pretrained is not None:
             return has_batchnorm(build_pretrained(settings.pretrained, _ANY_IMAGES))
-        assert settings.architecture is not None
         space = SEARCH_SPACES.get(settings.space)()
-        architecture = space.from_string(settings.architecture)
+        architecture = space.from_string(required(settings.architecture, "architecture"))
         return has_batchnorm(space.build(architecture, _ANY_IMAGES))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas_proxy.calibrate.settings import CalibrateSettings
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
@@ -87,8 +87,8 @@ class SampleReferences:
         )
 
     def _factory(self) -> NetworkEvaluatorFactory:
-        assert self._settings.reference.train is not None
-        return self._study.full_data_factory(self._settings.reference.train, "search_val")
+        train = required(self._settings.reference.train, "calibrate.reference.train")
+        return self._study.full_data_factory(train, "search_val")
 
     def _folder(self) -> Path:
         """One for each kind of reference: another training leaves another log."""

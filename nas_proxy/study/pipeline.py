@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -21,6 +21,7 @@ from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError
 from nas_proxy.evaluate.executors import open_executor
+from nas_proxy.interfaces import TransferSpace
 from nas_proxy.search.guard import RecalibrationNeeded
 from nas_proxy.study.calibration_sample import BEFORE_RECALIBRATION
 from nas_proxy.study.config import StudyConfig
@@ -45,7 +46,6 @@ STAGES: dict[StageName, Callable[..., None]] = {
     "retrain": run_retrain,
     "report": run_report,
 }
-assert tuple(STAGES) == get_args(StageName)
 
 
 def run_pipeline(
@@ -68,10 +68,14 @@ def run_pipeline(
     check_samples(config)
     _refuse_foreign_folder(config, repeated=_repeated(last) if force else ())
     with open_study(config, display) as study:
-        config.space.check_images(study.splits)
+        space = config.space
+        notices: tuple[str, ...] = ()
+        if isinstance(space, TransferSpace):
+            space.check_images(study.splits)
+            notices = space.notices()
         write_atomically(config.folder / "config.yaml", config.to_yaml())
-        for notice in config.space.notices():
-            display.say(f"{config.space.name}: {notice}")
+        for notice in notices:
+            display.say(f"{space.name}: {notice}")
         for name, stage in STAGES.items():
             repeat = force and name in _repeated(last)
             try:
@@ -114,7 +118,7 @@ def evaluate_proxy(
 ) -> dict[str, Any]:
     """Find out what the proxy data set `file` is worth on the data of `config`.
 
-    What is written lies in the study's folder `worth`; what was finished is not done again.
+    It lies in the study's folder `evaluate_proxy`; what was finished is not done again.
 
     Args:
         config: Its sections data, evaluate_proxy, search (the executor) and tracking count.

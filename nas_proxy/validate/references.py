@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from nas_proxy.errors import required
 from nas_proxy.evaluate.table import TruthTable, read_table
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.types import Architecture, Evaluation
@@ -19,8 +20,7 @@ def read_references(
     Raises:
         DataError: If the file, a column, or every architecture is missing or unreadable.
     """
-    assert reference.table is not None
-    path = Path(reference.table)
+    path = Path(required(reference.table, "reference.table"))
     first = read_table(path, space, reference.architecture, reference.value)
     if reference.second_value is None:
         return first, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nas_proxy.errors import instance_of
 from nas_proxy.networks.convnet import ConvNet
 
 _CACHED_VALUES = 2**21  # 8 MiB of float32: the largest feature maps of a part
@@ -25,8 +26,7 @@ def cache_sized_parts(network: ConvNet, images: Tensor) -> tuple[Tensor, ...]:
     """
     if images.device.type != "cpu":
         return (images,)
-    convolution = network.features[0]
-    assert isinstance(convolution, nn.Conv2d)
+    convolution = instance_of(network.features[0], nn.Conv2d)
     values = convolution.out_channels * images.shape[-2:].numel()
     length = max(1, _CACHED_VALUES // values)
     return images.tensor_split(-(-len(images) // length))

@@ -1,4 +1,4 @@
-"""The second stage: which recipe ranks as full training does, and what is the cheapest."""
+"""The stage `calibrate`: which recipe ranks as full training does, and what is the cheapest."""
 
 from __future__ import annotations
 

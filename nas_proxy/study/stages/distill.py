@@ -126,7 +126,7 @@ def _learned_from(study: StudyContext) -> dict[str, Any]:
 def _teachers(
     study: StudyContext, dataset: ImageDataset, context: DistillContext
 ) -> tuple[list[Teacher], dict[str, int]]:
-    """All trained networks of the stage, and how many judging images each has seen.
+    """All trained networks of the stage, and how many held-out images each has seen.
 
     Before anything is distilled: hours would be lost on a teacher that knows the answers.
     """

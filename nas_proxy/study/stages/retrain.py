@@ -30,7 +30,7 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.network import at_fidelity
 from nas_proxy.export.folder import ExportedFile, export_model
 from nas_proxy.export.model_file import ModelOrigin
-from nas_proxy.interfaces import Builder
+from nas_proxy.interfaces import Builder, TransferSpace
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.networks.fixed import FixedNetworks
 from nas_proxy.report.retrain_figure import curves_of, write_curves
@@ -125,7 +125,7 @@ class _Retraining:
             reasons = {reason for each in trained for reason in each.failures}
             raise StudyError(
                 f"none of the retrained architectures could be trained ({'; '.join(reasons)}); "
-                "change retrain.train or retrain.distillation, and pass --force"
+                "change retrain.train or retrain.knowledge_distillation, and pass --force"
             )
         compared = [each for each in trained if each.contender.role != "best"]
         failed = [each for each in trained if each.contender.role == "best" and not each.complete]
@@ -332,7 +332,10 @@ class _Retraining:
 
     def _licence_of_weights(self, contender: Contender) -> dict[str, str]:
         """Where the training started from, if that has terms."""
-        record = self.study.config.space.weights_record(contender.architecture)
+        space = self.study.config.space
+        if not isinstance(space, TransferSpace):
+            return {}
+        record = space.weights_record(contender.architecture)
         return {f"weights ({record.source})": record.licence} if record.licence else {}
 
     def _latencies(self, network: nn.Module) -> list[Latency]:

@@ -1,4 +1,4 @@
-"""The second stage: candidates are trained on the proxy data set, and Optuna learns from them."""
+"""The stage `search`: candidates are trained on the proxy data set, and Optuna learns from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The third stage: does the proxy rank architectures as full training does?
+"""The stage `validate`: does the proxy rank architectures as full training does?
 
 The architectures are drawn for this purpose and none of them had a part in the score. Nothing that
 is measured here goes back into the search.
@@ -18,6 +18,7 @@ import numpy as np
 
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.errors import required
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog, merged
@@ -318,8 +319,8 @@ class _Validation:
         return [Ranking(name, "ceiling", values, self._mean_seconds(done), failures=failures)]
 
     def _reference_factory(self) -> NetworkEvaluatorFactory:
-        assert self.settings.reference.train is not None
-        return self.study.full_data_factory(self.settings.reference.train, "test")
+        train = required(self.settings.reference.train, "validate.reference.train")
+        return self.study.full_data_factory(train, "test")
 
     def _ranking(
         self,
