@@ -229,10 +229,10 @@ class _Classroom:
         if settings is None:
             return None
         number = KINDS[name][1]
-        tutors = [self.teacher(each) for each in list(self.size.teachers)[:number]]
+        networks = [self.teacher(each) for each in list(self.size.teachers)[:number]]
         measured = [self.measured(each) for each in list(self.size.teachers)[:number]]
         teachers = Teachers(
-            tuple(tutors),
+            tuple(networks),
             tuple(each.accuracy for each in measured),
             tuple(each.loss for each in measured),
         )

@@ -57,7 +57,8 @@ def main() -> None:
     for number, architecture in enumerate(architectures, start=1):
         for name, (evaluator, seed) in runs.items():  # side by side: the machine's noise is shared
             evaluation = evaluator.evaluate(architecture, seed)
-            assert evaluation.complete, evaluation.reason
+            if not evaluation.complete:
+                raise SystemExit(evaluation.reason)
             seconds[name].append(evaluation.signals["train_seconds"])
             for signal in SIGNALS:
                 values[name][signal].append(evaluation.signals[signal])

@@ -60,7 +60,8 @@ class Trial(Protocol):
 class SearchSpace(Options, ABC):
     """A set of architectures. Total: every genotype it can produce builds and trains.
 
-    That holds for images from 8x8 pixels on, with one or three channels.
+    That holds for images from 8x8 pixels on, with one or three channels. Where genotypes hold
+    choices of the training, or networks start from weights, derive from `TransferSpace`.
 
     Attributes:
         name: The registered name; architectures carry it.
@@ -70,8 +71,6 @@ class SearchSpace(Options, ABC):
             is, such as cells per stage. `train.space_fidelity` may reduce these and no others.
         reduced_fidelity: What of these its author recommends for short trainings, such as one
             cell per stage; the default recipes use it.
-        says_length: Whether genotypes hold how many epochs they are trained for, which
-            `train.num_epochs: architecture` then takes.
     """
 
     name: ClassVar[str]
@@ -79,7 +78,6 @@ class SearchSpace(Options, ABC):
     paper: ClassVar[str] = ""
     fidelity_options: ClassVar[tuple[str, ...]] = ()
     reduced_fidelity: ClassVar[Mapping[str, int]] = MappingProxyType({})
-    says_length: ClassVar[bool] = False
 
     @abstractmethod
     def suggest(self, trial: Trial) -> Architecture:
@@ -103,37 +101,6 @@ class SearchSpace(Options, ABC):
 
         Weights come from torch's global generator, which the caller has seeded.
         """
-
-    def training_phases(
-        self, architecture: Architecture, settings: TrainSettings
-    ) -> tuple[Phase, ...]:
-        """How the architecture's network is trained: in one go, unless the space says otherwise.
-
-        A space whose genotypes hold choices of the training, such as what is frozen at first,
-        turns them into phases here.
-
-        Args:
-            architecture: Of this space.
-            settings: What the configuration says of the training.
-        """
-        from nas_proxy.train.phases import Phase
-
-        return (Phase("training", settings),)
-
-    def weights_record(self, architecture: Architecture) -> WeightsRecord:
-        """Where the weights that `build` fills in come from, and under which licence."""
-        return WeightsRecord("random weights")
-
-    def without_weights(self) -> SearchSpace:
-        """The same space with random weights: what trained networks are built from again."""
-        return self
-
-    def notices(self) -> tuple[str, ...]:
-        """What a user should be told before a study starts, such as the terms of weights."""
-        return ()
-
-    def check_images(self, splits: Splits) -> None:
-        """Raise a UserError before a study starts if no candidate could do with its images."""
 
     def encode(self, architecture: Architecture) -> Tensor:
         """The genotype as float32 features, `(d,)`, with the same d for all of the space.
@@ -186,6 +153,51 @@ class SearchSpace(Options, ABC):
     def fingerprint(self) -> str:
         """Hash of name and options: equal fingerprints mean the same networks."""
         return content_hash(self.name, asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSpace(SearchSpace):
+    """A search space that says how its networks are trained, or what weights they start from.
+
+    Everything here may be left as it is; then the space is trained and judged as any other.
+
+    Attributes:
+        says_length: Whether genotypes hold how many epochs they are trained for, which
+            `train.num_epochs: architecture` then takes.
+    """
+
+    says_length: ClassVar[bool] = False
+
+    def training_phases(
+        self, architecture: Architecture, settings: TrainSettings
+    ) -> tuple[Phase, ...]:
+        """How the architecture's network is trained: in one go, unless the space says otherwise.
+
+        A space whose genotypes hold choices of the training, such as what is frozen at first,
+        turns them into phases here.
+
+        Args:
+            architecture: Of this space.
+            settings: What the configuration says of the training.
+        """
+        from nas_proxy.train.phases import Phase
+
+        return (Phase("training", settings),)
+
+    def weights_record(self, architecture: Architecture) -> WeightsRecord:
+        """Where the weights that `build` fills in come from, and under which licence."""
+        return WeightsRecord("random weights")
+
+    def without_weights(self) -> SearchSpace:
+        """The same space with random weights: what trained networks are built from again."""
+        return self
+
+    def notices(self) -> tuple[str, ...]:
+        """What a user should be told before a study starts, such as the terms of weights."""
+        return ()
+
+    def check_images(self, splits: Splits) -> None:
+        """Raise a UserError before a study starts if no candidate could do with its images."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -394,6 +406,7 @@ __all__ = [
     "Evaluator",
     "EvaluatorFactory",
     "SearchSpace",
+    "TransferSpace",
     "Trial",
     "ZeroCostScore",
 ]

@@ -27,7 +27,7 @@ from nas_proxy.backbones.tuning import (
 from nas_proxy.backbones.weights import identify_weights, is_file, record_of
 from nas_proxy.backbones.zoo import accepts, check_backbone, fitting_size, smallest_size
 from nas_proxy.errors import ConfigError, did_you_mean
-from nas_proxy.interfaces import SearchSpace, Trial
+from nas_proxy.interfaces import TransferSpace, Trial
 from nas_proxy.options import (
     Bound,
     Fraction,
@@ -70,7 +70,7 @@ def _known_word(word: str) -> str:
 
 @SEARCH_SPACES.register("torchvision_backbones")
 @dataclass(frozen=True, kw_only=True)
-class TorchvisionBackbonesSpace(SearchSpace):
+class TorchvisionBackbonesSpace(TransferSpace):
     """Backbones of torchvision and ways to adapt them.
 
     A genotype is a mapping of one value for each of the lists below. Its epochs, rates, weight

@@ -125,6 +125,18 @@ def modules_of(*parts: str) -> list[str]:
     ]
 
 
+def test_nothing_rests_on_a_statement_that_python_may_leave_out() -> None:
+    """`python -O` skips every assert statement."""
+    others = [
+        path for name in ("search_spaces", "benchmarks") for path in (ROOT / name).glob("*.py")
+    ]
+    for path in [*SOURCES, *others]:
+        lines = [
+            n.lineno for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Assert)
+        ]
+        assert not lines, f"{path.relative_to(ROOT)}:{lines[0]} has an assert; raise an error"
+
+
 def test_training_and_distilling_import_without_the_heavy_libraries() -> None:
     blocked = ["optuna", "mlflow", "pydantic", "yaml", "click", "rich", "pebble", "sklearn"]
     blocked_for_scores = ["torchvision", "safetensors"]

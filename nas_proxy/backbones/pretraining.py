@@ -192,8 +192,8 @@ def _images(splits: Splits, settings: PretrainSettings) -> ImageDataset:
             f"pretrain.images are read in colour, but {spec.name} is grey; leave images out"
         )
     images = torch.from_numpy(np.stack(list(decode(root, files, spec.image_shape[1]))))
-    judges = torch.cat([splits.search_val.images, splits.test.images])
-    known = torch.isin(image_hashes(images), image_hashes(judges))
+    held_out = torch.cat([splits.search_val.images, splits.test.images])
+    known = torch.isin(image_hashes(images), image_hashes(held_out))
     if known.any():
         raise DataError(
             f"pretrain.images: {int(known.sum())} of the images in {root} judge candidates or "

@@ -30,7 +30,7 @@ class Recipe(Options):
         train_on: `proxy`: the study's distilled set, with its labels. `full_data`: all
             search-training images. `nothing`: zero-cost signals alone.
         train: How candidates are trained on it, and at which fidelity; None: the section `train`.
-        distillation: What candidates learn beside the labels; None: nothing.
+        knowledge_distillation: What candidates learn beside the labels; None: nothing.
         score: What is measured, and how it becomes one number.
     """
 

@@ -25,6 +25,7 @@ from nas_proxy.types import DatasetSpec
 FORMAT = "nas_proxy.proxy_dataset/2"
 _METADATA_KEY = "nas_proxy"  # the one entry of the file's header
 _NOT_IN_ID = ("costs", "peak_memory_mib", "hardware", "versions")
+_LEAKED_KEY = "has_seen_judges"  # in files and their ids, for `TeacherRecord.num_leaked_images`
 _MAX_SUM_ERROR = 1e-3  # of a soft label: half precision rounds a hundred classes to less
 
 LabelKind = Literal["hard", "soft", "learned"]
@@ -61,8 +62,8 @@ class TeacherRecord:
         id: Content hash of the teacher; its file is `teachers/<id>.safetensors` beside the set's.
         description: What network it is and how it was trained, in words.
         licence: The terms of its weights, in words; empty for one that was trained here.
-        has_seen_judges: Images that judge students and that it was trained on, which its user
-            allowed; 0 is the only honest number.
+        num_leaked_images: Held-out images of the study (search_val, test) that it was trained on,
+            which its user allowed; 0 is the only honest number. Files call it `has_seen_judges`.
     """
 
     id: str
@@ -339,6 +340,8 @@ class ProxyDataset:
         plain = replace(self, images=torch.empty(0), labels=torch.empty(0))
         metadata = asdict(plain)
         del metadata["images"], metadata["labels"]
+        for record in (*metadata["networks"], *metadata["labelling"]["teachers"]):
+            record[_LEAKED_KEY] = record.pop("num_leaked_images")
         # Left out where they do nothing, so that files keep the id that was written into them.
         for name in LATER_FIELDS:
             if not metadata["augmentation"][name]:
@@ -360,4 +363,9 @@ def _revive(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _records(mappings: list[dict[str, Any]]) -> tuple[TeacherRecord, ...]:
-    return tuple(TeacherRecord(**mapping) for mapping in mappings)
+    return tuple(
+        TeacherRecord(
+            **{("num_leaked_images" if k == _LEAKED_KEY else k): v for k, v in mapping.items()}
+        )
+        for mapping in mappings
+    )

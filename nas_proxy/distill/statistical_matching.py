@@ -30,7 +30,7 @@ from nas_proxy.distill.common.recovery import (
     layers_with_statistics,
 )
 from nas_proxy.distill.common.synthetic import SyntheticImages
-from nas_proxy.errors import ConfigError, DivergedError
+from nas_proxy.errors import ConfigError, DivergedError, required
 from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
 from nas_proxy.networks.base import has_batchnorm
 from nas_proxy.networks.catalogue import NETWORKS, NetworkSettings, describe
@@ -337,9 +337,8 @@ def _will_have_batchnorm(settings: TeacherSettings) -> bool:
     with isolated_rng(0):
         if settings.pretrained is not None:
             return has_batchnorm(build_pretrained(settings.pretrained, _ANY_IMAGES))
-        assert settings.architecture is not None
         space = SEARCH_SPACES.get(settings.space)()
-        architecture = space.from_string(settings.architecture)
+        architecture = space.from_string(required(settings.architecture, "architecture"))
         return has_batchnorm(space.build(architecture, _ANY_IMAGES))
 
 

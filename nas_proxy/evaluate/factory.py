@@ -52,7 +52,7 @@ class NetworkEvaluatorFactory:
         teachers: Files of the trained networks with which `teacher_agreement` is measured.
         score_on: A proxy data set's file whose images zero-cost scores look at; None: real ones.
         keep: Folder in which trained weights stay; see `NetworkEvaluator`.
-        lesson: What networks learn beside the labels; None: nothing.
+        knowledge_distillation: What networks learn beside the labels; None: nothing.
     """
 
     data: DataSettings
@@ -89,7 +89,7 @@ class NetworkEvaluatorFactory:
             keep=self.keep,
             knowledge_distillation=None
             if self.knowledge_distillation is None
-            else self.knowledge_distillation.open(splits.spec, device),
+            else self.knowledge_distillation.load(splits.spec, device),
         )
 
     def _score_images(self, search_train: ImageDataset) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,7 @@ class NetworkEvaluatorFactory:
         )
 
     def _teacher_probabilities(self, held_out: ImageDataset) -> Tensor | None:
-        """What the teachers say of the judging images at full size; None if nobody asks."""
+        """What the teachers say of the held-out images at full size; None if nobody asks."""
         if "teacher_agreement" not in self.requested:
             return None
         device = held_out.images.device
@@ -183,7 +183,7 @@ def training_fidelity(
 def _prepared(
     held_out: ImageDataset, whitening: Whitening | None, size: int
 ) -> ImageDataset | TrainingSet:
-    """The real images that judge, as networks that train on a proxy data set need them.
+    """The held-out images, as networks that train on a proxy data set need them.
 
     A network that trained on whitened images is asked about whitened ones; like those it is
     trained on, they are whitened at full size and resized then.

@@ -46,7 +46,7 @@ class SignalObserver:
 
     Args:
         network: The one that trains.
-        judges: What it is measured on.
+        evaluation_data: What it is measured on.
         settings: Its checkpoints, the policy of its norms, its precision.
         num_steps: Steps of the whole training.
         seed: Of the images on which norms are recalibrated; the training's own draws are apart.

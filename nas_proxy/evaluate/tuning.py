@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nas_proxy.errors import required
 from nas_proxy.evaluate.executors import Executor, evaluate_jobs
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
-from nas_proxy.knowledge_distillation.tuning import Figures, Tuned, num_trials, tune
+from nas_proxy.knowledge_distillation.tuning import Measured, Tuned, num_trials, tune
 from nas_proxy.types import Architecture, Progress, no_progress
 
 _PART = 10  # a short training has this part of the steps unless the settings say how many
@@ -23,21 +24,23 @@ def tune_distillation(
     folder: Path,
     progress: Progress = no_progress,
 ) -> Tuned:
-    """Choose what is `auto` in a factory's lesson, on the search-validation images.
+    """Choose what is `auto` in a factory's knowledge distillation, on the search-validation images.
 
     Args:
         executor: Where the short trainings run.
-        factory: Of the trainings that are to come; it has a lesson and is judged by `search_val`.
+        factory: Of the trainings that are to come; networks
+            learn from teachers in them, and `search_val` measures them.
         job: The architecture whose trainings choose, and the seed of all of them.
         folder: Where finished trainings are kept, for a choice that continues after a kill.
         progress: Told of each of a term's trainings.
 
     Raises:
         StudyError: If every training with a term failed.
+        ValueError: If `search_val` is not what measures the networks.
     """
-    knowledge_distillation = factory.knowledge_distillation
-    assert knowledge_distillation is not None
-    assert factory.judged_by == "search_val", "the test images choose nothing"
+    knowledge_distillation = required(factory.knowledge_distillation, "knowledge_distillation")
+    if factory.judged_by != "search_val":
+        raise ValueError(f"judged_by is {factory.judged_by}, but the test images choose nothing")
     num_steps = knowledge_distillation.settings.auto_num_steps or max(
         1, factory.fidelity.num_steps // _PART
     )
@@ -50,8 +53,8 @@ def tune_distillation(
         keep=None,
     )
 
-    def measure(candidates: Sequence[KnowledgeDistillationSettings]) -> list[Figures]:
-        found: list[Figures] = []
+    def measure(candidates: Sequence[KnowledgeDistillationSettings]) -> list[Measured]:
+        found: list[Measured] = []
         for number, settings in enumerate(candidates):
             progress(
                 number,

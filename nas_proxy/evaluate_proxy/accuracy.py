@@ -125,14 +125,14 @@ class Stability:
     rank_agreement: float | None
 
 
-def stability(worths: Sequence[NetworkAccuracies]) -> Stability | None:
+def stability(networks: Sequence[NetworkAccuracies]) -> Stability | None:
     """Over all networks that were trained on the set; None if there are fewer than two."""
     from scipy.stats import spearmanr
 
-    used = [worth for worth in worths if AS_IS in worth.accuracies]
+    used = [each for each in networks if AS_IS in each.accuracies]
     if len(used) < 2:
         return None
-    figures = [worth.accuracies[AS_IS] for worth in used]
+    figures = [each.accuracies[AS_IS] for each in used]
     means = np.array([figure.mean for figure in figures])
     full = [w.accuracies[FULL].mean for w in used if FULL in w.accuracies]
     comparable = len(full) == len(used) and len(used) >= 4

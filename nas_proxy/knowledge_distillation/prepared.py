@@ -1,4 +1,4 @@
-"""A distillation as worker processes receive it, and as they use it."""
+"""A knowledge distillation as worker processes receive it, and as they use it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class KnowledgeDistillation:
     Attributes:
         settings: Which terms.
         files: Of the teachers, in the order of `settings.all_teachers`; they are named by content.
-        num_leaked_images: How many judging images each of them has seen, and the unlabelled images are.
+        num_leaked_images: Held-out images (search_val, test) that each of them was trained on,
+            and how many of them the unlabelled images are.
         val_accuracies: Of the teachers on the search-validation images; empty if nobody asks.
         val_losses: The same for their cross-entropy.
         num_unlabelled: Images without a label that are trained on.
@@ -69,7 +70,7 @@ class KnowledgeDistillation:
         teachers = [path.stem for path in self.files]
         return {"teachers": teachers, "unlabelled": self.unlabelled_id}
 
-    def open(self, spec: DatasetSpec, device: torch.device) -> LoadedKnowledgeDistillation:
+    def load(self, spec: DatasetSpec, device: torch.device) -> LoadedKnowledgeDistillation:
         """With the teachers on a device, for images that are normalised for `spec`.
 
         Raises:
@@ -87,7 +88,7 @@ def prepare_distillation(
     context: DistillContext,
     folder: Path,
     *,
-    section: str = "distillation",
+    section: str = "knowledge_distillation",
 ) -> KnowledgeDistillation:
     """Train or fetch the teachers, make sure that nothing leaks, and leave their files in a folder.
 
@@ -158,12 +159,12 @@ def _measured(teacher: Teacher, splits: Splits, context: DistillContext) -> Meas
 
 @dataclass(frozen=True, eq=False)
 class LoadedKnowledgeDistillation:
-    """A lesson in the process where students train.
+    """A knowledge distillation in the process where students train: its teachers are loaded.
 
     Attributes:
         settings: Which terms.
         teachers: On the device of the training.
-        identity: Of the lesson.
+        identity: As `KnowledgeDistillation.identity`.
     """
 
     settings: KnowledgeDistillationSettings
@@ -195,14 +196,14 @@ class LoadedKnowledgeDistillation:
         Args:
             build: A fresh network of the student's architecture on the device of the images;
                 weights from torch's global generator.
-            training_set: What they train on, as their heir will.
+            training_set: What they train on, as the last one will.
             phases: How, in the same way.
-            seed: Of their weights, batches and augmentation; theirs are apart from their heir's.
+            seed: Of their weights, batches and augmentation; theirs are apart from the last one's.
             checkpoint: Where a killed training continues, in whichever generation it was.
 
         Returns:
-            The teaching of the generation that counts, and the seconds that it took; the teaching
-            itself if nothing is learned from generations.
+            What the generation that counts learns, and the seconds that it took; `self`
+            if nothing is learned from generations.
         """
         now, seconds = self, 0.0
         learned = self.settings.first_generation()

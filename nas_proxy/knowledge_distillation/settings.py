@@ -1,4 +1,4 @@
-"""The configuration section `distillation`: which kinds, from which teachers, how strongly."""
+"""The configuration section `knowledge_distillation`: which kinds, whose answers, weights."""
 
 from __future__ import annotations
 
@@ -175,10 +175,14 @@ class TermSettings(Options):
         return self.weight == 0 or parts == (0, 0) or relations == (0, 0)
 
     def number(self, option: str) -> float:
-        """An option that is a number by now."""
+        """An option that is a number by now.
+
+        Raises:
+            ValueError: If it is not: `auto` has not been chosen, or the kind lacks the option.
+        """
         value = getattr(self, option)
-        assert not isinstance(value, str)
-        assert value is not None
+        if value is None or isinstance(value, str):
+            raise ValueError(f"{option} of {self.title} is {value}, and not a number yet")
         return float(value)
 
 
@@ -338,8 +342,8 @@ class KnowledgeDistillationSettings(Options):
         """
         if train_on == "nothing":
             raise ConfigError(
-                "nothing is trained here, so nothing can be distilled; leave distillation out, or "
-                "rank by a signal of a training"
+                "nothing is trained here, so nothing can be distilled; leave "
+                "knowledge_distillation out, or rank by a signal of a training"
             )
         if self.is_auto:
             raise ConfigError(

@@ -72,13 +72,13 @@ class Tuned:
         return {"chosen": chosen, "trials": [vars(trial) for trial in self.trials]}
 
 
-Figures = tuple[float, float] | str
+Measured = tuple[float, float] | str
 """Accuracy and cross-entropy on the search-validation images, or why the training failed."""
 
 
 def tune(
     settings: KnowledgeDistillationSettings,
-    measure: Callable[[Sequence[KnowledgeDistillationSettings]], Sequence[Figures]],
+    measure: Callable[[Sequence[KnowledgeDistillationSettings]], Sequence[Measured]],
 ) -> Tuned:
     """Choose what is `auto`, term by term; a term not yet chosen has its published values.
 
@@ -96,10 +96,10 @@ def tune(
         grid = _grid(term)
         found = measure([without_auto(_with(settings, position, each)) for each in grid])
         tried = [
-            Trial(position, options, reason=figures)
-            if isinstance(figures, str)
-            else Trial(position, options, *figures)
-            for options, figures in zip(grid, found, strict=True)
+            Trial(position, options, reason=measured)
+            if isinstance(measured, str)
+            else Trial(position, options, *measured)
+            for options, measured in zip(grid, found, strict=True)
         ]
         best = max(tried, key=lambda trial: trial.rank_key)
         if best.val_accuracy is None:

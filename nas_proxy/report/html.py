@@ -48,7 +48,7 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         outliers=rank_outliers(report),
         best=_best(report["search"]),
         costs=costs_of(report["search"]),
-        worth=report["evaluate_proxy"],
+        evaluate_proxy=report["evaluate_proxy"],
         retrain=report.get("retrain"),
         teachers=_teachers(report["proxy_dataset"]),
         failures=_failures(report),

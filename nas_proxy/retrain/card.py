@@ -36,7 +36,8 @@ class ModelCard:
         files: What was written, and what is missing.
         created: When.
         versions: Of the libraries.
-        distillation: What it learned beside the labels, as the report has it; None: nothing.
+        knowledge_distillation: What it learned beside the labels, as the report has it; None:
+            nothing.
     """
 
     study_name: str

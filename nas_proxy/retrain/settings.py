@@ -27,7 +27,7 @@ class RetrainSettings(Options):
             best by score.
         num_seeds: Trainings of each. The one that the search-validation images like best is
             exported, the mean over all is reported.
-        distillation: What all of these networks learn beside the labels; None: nothing.
+        knowledge_distillation: What all of these networks learn beside the labels; None: nothing.
         comparisons: What is trained in the same way to compare with. `median`: the architecture of
             median score among the uniformly drawn ones of the validation, or among the search's
             trials where nothing was validated. `resnet18`: ResNet-18 with batch norm, of the

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from nas_proxy.core.files import write_atomically
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.executors import Executor, evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.interfaces import EvaluatorFactory
@@ -180,8 +180,7 @@ class Guard:
     @property
     def _next(self) -> int:
         """The number of trials at which the next check looks."""
-        assert self._settings.every is not None
-        return (len(self._checks) + 1) * self._settings.every
+        return (len(self._checks) + 1) * required(self._settings.every, "search.guard.every")
 
     def check(self, trials: Sequence[TrialRecord], progress: Progress) -> GuardCheck:
         """Make the check that is due.

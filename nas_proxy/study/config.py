@@ -41,6 +41,8 @@ from nas_proxy.train.settings import TrainSettings
 from nas_proxy.validate.settings import ValidateSettings
 
 T = TypeVar("T")
+# What keys were called before, at any level.
+_RENAMED_KEYS = {"distillation": "knowledge_distillation"}
 # How pydantic names one of the kinds that a value may be of.
 _KIND = re.compile(r"(?:function-\w+|literal|dict|list|tuple)\[.*\]|str|int|float|bool")
 
@@ -63,14 +65,14 @@ class StudyConfig:
         distill_workers: Processes that work on classes side by side where the method allows it.
         space: Where architectures come from.
         train: How candidates are trained.
-        distillation: What they learn beside the labels; None: nothing.
-        score: How they are ranked; neither this nor `distillation` is read unless the recipe is
-            `configured`.
+        knowledge_distillation: What they learn beside the labels; None: nothing.
+        score: How they are ranked; neither this nor `knowledge_distillation` is read unless the
+            recipe is `configured`.
         search: How the space is searched.
         calibration: How a recipe is found that can be trusted; None if none is looked for.
         recipe: Which recipe candidates are ranked by. `configured`: the sections `train` and
-            `score`, with `distillation`, on the distilled set. `calibrated`: what the stage
-            `calibrate` finds.
+            `score`, with `knowledge_distillation`, on the distilled set. `calibrated`: what the
+            stage `calibrate` finds.
             `trusted`: what an earlier study registered for this space and these images.
         validation: How the ranking is judged; None if it is not.
         retrain: How the best architectures are trained for use; None if they are not.
@@ -283,8 +285,10 @@ def _one_for_each_place(faults: Sequence[Any]) -> list[dict[str, Any]]:
 def _in_words(fault: Any, kind: Any, path: tuple[str, ...]) -> str:
     location = ".".join(str(part) for part in (*path, *fault["loc"]))
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _keys_at(kind, fault["loc"][:-1])
-        return f"{location}: unknown key; {did_you_mean(str(fault['loc'][-1]), known)}"
+        known, key = _keys_at(kind, fault["loc"][:-1]), str(fault["loc"][-1])
+        if _RENAMED_KEYS.get(key) in known:
+            return f"{location}: this key is called {_RENAMED_KEYS[key]} now; rename it"
+        return f"{location}: unknown key; {did_you_mean(key, known)}"
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{location}: missing"
     message = fault["msg"].removeprefix("Value error, ").replace("Input", "the value")

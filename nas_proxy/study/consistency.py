@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import ConfigError, UserError, did_you_mean
 from nas_proxy.evaluate.executors import executor_kind
-from nas_proxy.interfaces import Distiller, SearchSpace
+from nas_proxy.interfaces import Distiller, SearchSpace, TransferSpace
 from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
@@ -184,21 +184,21 @@ def _score_unused(sections: Checked) -> list[str]:
 
 
 def _distillation_faults(sections: Checked) -> list[str]:
-    """A section `distillation` that nobody would read, or that candidates cannot be taught."""
+    """A section `knowledge_distillation` that nobody would read, or that candidates cannot use."""
     settings = sections.knowledge_distillation
     if settings is None:
         return []
     if sections.recipe != "configured":
         return [
-            f"distillation: recipe is {sections.recipe}, so candidates are trained as that recipe "
-            "says and not by this section; give it to recipes of calibrate, or set recipe: "
-            "configured"
+            f"knowledge_distillation: recipe is {sections.recipe}, so candidates are trained as "
+            "that recipe says and not by this section; give it to recipes of calibrate, or set "
+            "recipe: configured"
         ]
     try:
         is_trained = bool(trained_among(sections.score.signals))
         settings.check_for_candidates("proxy" if is_trained else "nothing")
     except ConfigError as error:
-        return [f"distillation: {error}"]
+        return [f"knowledge_distillation: {error}"]
     return []
 
 
@@ -236,7 +236,8 @@ def _fidelity_faults(train: TrainSettings, space: SearchSpace | None, path: str)
     if space is None:
         return []
     faults = []
-    if train.num_epochs == "architecture" and not space.says_length:
+    says_length = isinstance(space, TransferSpace) and space.says_length
+    if train.num_epochs == "architecture" and not says_length:
         faults.append(
             f"{path}.num_epochs: architecture takes the epochs that a genotype says, but those of "
             f"the space {space.name!r} say none; give a number"

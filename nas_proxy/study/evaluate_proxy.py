@@ -1,4 +1,4 @@
-"""Beside the line: what is a proxy data set worth, whatever made it?
+"""What is a proxy data set worth, whatever made it? No stage of a study: it runs on request alone.
 
 Networks are measured on test images here; nothing that is found goes back into a search.
 """
@@ -76,7 +76,7 @@ def run_evaluate_proxy(
     result_file = folder.path / f"{task}.json"
     if folder.open(force=force):
         run = {"accuracy": _accuracy, "replay": _replay}[task]
-        worth = _ProxyEvaluation(study, file, proxy_dataset, folder.path)
+        evaluation = _ProxyEvaluation(study, file, proxy_dataset, folder.path)
         found = {
             "proxy_dataset": proxy_dataset.card(),
             "classes": list(proxy_dataset.spec.class_names),
@@ -84,7 +84,7 @@ def run_evaluate_proxy(
             "num_seeds": settings.num_seeds,
             "hardware": hardware(study.device),
             "versions": versions(),
-            **run(worth),
+            **run(evaluation),
         }
         write_atomically(result_file, json.dumps(found, indent=1, allow_nan=False))
         folder.finish()
@@ -132,7 +132,7 @@ class _ProxyEvaluation:
 
     @cached_property
     def teachers(self) -> list[Teacher]:
-        """Those of the labels, after making sure that none has seen the judges."""
+        """Those of the labels, after making sure that none has seen held-out images."""
         if self.labels.kind == "hard":
             return []
         study = self.study
@@ -201,13 +201,13 @@ def with_hard_labels(proxy_dataset: ProxyDataset) -> ProxyDataset:
     return replace(proxy_dataset, labels=proxy_dataset.classes, labelling=Labelling())
 
 
-def _accuracy(worth: _ProxyEvaluation) -> dict[str, Any]:
+def _accuracy(evaluation: _ProxyEvaluation) -> dict[str, Any]:
     """Test accuracies of the fixed networks under every condition."""
-    settings = worth.study.config.evaluate_proxy
-    worth.teachers  # noqa: B018 - before hours are spent: a leak ends it
-    soft = worth.proxy_dataset.has_soft_labels
+    settings = evaluation.study.config.evaluate_proxy
+    evaluation.teachers  # noqa: B018 - before hours are spent: a leak ends it
+    soft = evaluation.proxy_dataset.has_soft_labels
     conditions = [AS_IS, *([HARD] if soft else []), RANDOM, FULL]
-    found = {condition: worth.evaluations(condition) for condition in conditions}
+    found = {condition: evaluation.evaluations(condition) for condition in conditions}
     space = FixedNetworks()
     networks = [
         network_accuracies(
@@ -218,10 +218,10 @@ def _accuracy(worth: _ProxyEvaluation) -> dict[str, Any]:
         for network in settings.networks
     ]
     steady = stability(networks)
-    train = settings.train_settings(worth.proxy_dataset)
+    train = settings.train_settings(evaluation.proxy_dataset)
     return {
         "protocol": "its own settings" if settings.train is not None else settings.protocol,
-        "num_steps": train.steps_for(len(worth.proxy_dataset.labels)),
+        "num_steps": train.steps_for(len(evaluation.proxy_dataset.labels)),
         "networks": [network.to_json() for network in networks],
         "stability": None if steady is None else asdict(steady),
         "seconds": {
@@ -231,14 +231,14 @@ def _accuracy(worth: _ProxyEvaluation) -> dict[str, Any]:
     }
 
 
-def _replay(worth: _ProxyEvaluation) -> dict[str, Any]:
+def _replay(evaluation: _ProxyEvaluation) -> dict[str, Any]:
     """The set, herding and random images of the same number as the memory of a learner."""
-    study, settings = worth.study, worth.study.config.evaluate_proxy.replay
-    worth.teachers  # noqa: B018 - before hours are spent: a leak ends it
+    study, settings = evaluation.study, evaluation.study.config.evaluate_proxy.replay
+    evaluation.teachers  # noqa: B018 - before hours are spent: a leak ends it
     memories = {
-        "the proxy data set": [_as_seen(worth)] * settings.num_seeds,
-        "herding": [_herded(worth)] * settings.num_seeds,
-        "random images": [worth.random_images(index) for index in range(settings.num_seeds)],
+        "the proxy data set": [_as_seen(evaluation)] * settings.num_seeds,
+        "herding": [_herded(evaluation)] * settings.num_seeds,
+        "random images": [evaluation.random_images(index) for index in range(settings.num_seeds)],
     }
     found = []
     for name, each in memories.items():
@@ -265,12 +265,12 @@ def _replay(worth: _ProxyEvaluation) -> dict[str, Any]:
     }
 
 
-def _as_seen(worth: _ProxyEvaluation) -> ProxyDataset:
+def _as_seen(evaluation: _ProxyEvaluation) -> ProxyDataset:
     """The set as images beside which real ones can stand in a batch: not whitened."""
-    proxy_dataset = worth.proxy_dataset
+    proxy_dataset = evaluation.proxy_dataset
     if proxy_dataset.zca is None:
         return proxy_dataset
-    whitening = Whitening.fit(worth.study.splits.search_train, proxy_dataset.zca)
+    whitening = Whitening.fit(evaluation.study.splits.search_train, proxy_dataset.zca)
     return replace(
         proxy_dataset,
         images=whitening.undo(proxy_dataset.training_images()),
@@ -280,19 +280,19 @@ def _as_seen(worth: _ProxyEvaluation) -> ProxyDataset:
     )
 
 
-def _herded(worth: _ProxyEvaluation) -> ProxyDataset:
+def _herded(evaluation: _ProxyEvaluation) -> ProxyDataset:
     """As many images by herding, with the same kind of labels."""
-    real, study = worth.study.splits.search_train, worth.study
+    real, study = evaluation.study.splits.search_train, evaluation.study
     herding = Herding(network=study.config.evaluate_proxy.replay.embedding)
     with study.display.progress("choosing images by herding") as progress:
-        context = replace(worth.context, progress=progress, costs=CostMeter())
+        context = replace(evaluation.context, progress=progress, costs=CostMeter())
         task = DistillTask(
             dataset=real,
-            images_per_class=worth.proxy_dataset.images_per_class,
+            images_per_class=evaluation.proxy_dataset.images_per_class,
             generator=make_generator(derive_seed("herded memory", study.config.seed)),
             context=context,
         )
-        return distill_and_label(herding, task, worth.labels)
+        return distill_and_label(herding, task, evaluation.labels)
 
 
 def _log(tracker: Tracker, task: Task, result: Mapping[str, Any], files: Sequence[Path]) -> None:
@@ -300,7 +300,7 @@ def _log(tracker: Tracker, task: Task, result: Mapping[str, Any], files: Sequenc
     if task == "accuracy":
         for network in result["networks"]:
             for condition, figure in network["accuracies"].items():
-                name = f"worth/{network['network']}/{condition}"
+                name = f"evaluate_proxy/{network['network']}/{condition}"
                 run.metrics({f"{name}/test_accuracy": figure["mean"]})
     else:
         for memory in result["memories"]:

@@ -21,6 +21,7 @@ from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError
 from nas_proxy.evaluate.executors import open_executor
+from nas_proxy.interfaces import TransferSpace
 from nas_proxy.search.guard import RecalibrationNeeded
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
@@ -70,10 +71,11 @@ def run_pipeline(
     kept = [stage for stage in STAGES if stage.name not in repeated]
     refuse_other_configuration(kept, config, config.layout)
     with open_study(config, display, logs) as study:
-        config.space.check_images(study.splits)
+        if isinstance(config.space, TransferSpace):
+            config.space.check_images(study.splits)
+            for notice in config.space.notices():
+                display.say(f"{config.space.name}: {notice}")
         write_atomically(config.layout.config, config.to_yaml())
-        for notice in config.space.notices():
-            display.say(f"{config.space.name}: {notice}")
         for stage in STAGES:
             try:
                 run_stage(stage, study, force=stage.name in repeated)
@@ -116,7 +118,7 @@ def evaluate_proxy(
 ) -> dict[str, Any]:
     """Find out what the proxy data set `file` is worth on the data of `config`.
 
-    What is written lies in the study's folder `worth`; what was finished is not done again.
+    It lies in the study's folder `evaluate_proxy`; what was finished is not done again.
 
     Args:
         config: Its sections data, evaluate_proxy, search (the executor) and tracking count.

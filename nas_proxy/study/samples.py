@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nas_proxy.calibrate.settings import CalibrateSettings
-from nas_proxy.errors import DataError, StudyError
+from nas_proxy.errors import DataError, StudyError, required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.evaluate.table import TruthTable, read_references, read_table
@@ -87,8 +87,8 @@ class SampleReferences:
         )
 
     def _factory(self) -> NetworkEvaluatorFactory:
-        assert self._settings.reference.train is not None
-        return self._factories.on_full_data(self._settings.reference.train, "search_val")
+        train = required(self._settings.reference.train, "calibrate.reference.train")
+        return self._factories.on_full_data(train, "search_val")
 
     @property
     def _log(self) -> Path:

@@ -26,10 +26,10 @@ from nas_proxy.types import Architecture
 
 @dataclass(frozen=True)
 class PreparedDistillation:
-    """A lesson for the trainings of a study.
+    """What the networks of a study learn beside the labels, ready to be used.
 
     Attributes:
-        lesson: Nothing in it is `auto`; None: the labels alone are learned.
+        knowledge_distillation: Nothing in it is `auto`; None: the labels alone are learned.
         record: For the report: teachers, their terms, what they have seen, what was chosen.
         licences: Terms of the teachers' weights, by their names.
     """
@@ -80,7 +80,7 @@ def candidates_distillation(study: StudyContext, recipe: Recipe) -> KnowledgeDis
     if is_whitened and settings.all_teachers:
         raise StudyError(
             "the distilled images are ZCA-whitened, and teachers know images as they are; leave "
-            "distillation out, use the kind self, or distil with zca: null"
+            "knowledge_distillation out, use the kind self, or distil with zca: null"
         )
     return _with_teachers(
         study, settings, study.layout.candidates_teachers, "knowledge_distillation"
@@ -106,7 +106,9 @@ def retraining_distillation(
     Raises:
         UserError: If a teacher cannot be had, does not fit, or has seen what judges its students.
     """
-    knowledge_distillation = _with_teachers(study, settings, folder, "retrain.distillation")
+    knowledge_distillation = _with_teachers(
+        study, settings, folder, "retrain.knowledge_distillation"
+    )
     record = distillation_record(knowledge_distillation)
     if settings.is_auto:
         with study.display.progress("choosing temperature and weight") as progress:

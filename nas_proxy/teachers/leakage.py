@@ -39,8 +39,8 @@ def count_leaked_among(seen: Tensor, splits: Splits) -> int:
         splits: The study's.
     """
     own = image_hashes(splits.search_train.images)
-    judges = torch.cat([image_hashes(part.images) for part in (splits.search_val, splits.test)])
-    return int((torch.isin(judges, seen) & ~torch.isin(judges, own)).sum())
+    held_out = torch.cat([image_hashes(part.images) for part in (splits.search_val, splits.test)])
+    return int((torch.isin(held_out, seen) & ~torch.isin(held_out, own)).sum())
 
 
 def check_leakage(
@@ -50,7 +50,7 @@ def check_leakage(
     allow: bool,
     option: str = "distill.labels.allow_leakage",
 ) -> dict[str, int]:
-    """How many judging images each teacher has seen, by the teacher's id.
+    """How many held-out images each teacher has seen, by the teacher's id.
 
     Args:
         teachers: Those of the students.
@@ -75,7 +75,7 @@ def check_leakage(
 
 
 def with_leaked_images(proxy_dataset: ProxyDataset, seen: Mapping[str, int]) -> ProxyDataset:
-    """The set whose records say how many judging images each teacher has seen.
+    """The set whose records say how many held-out images each teacher has seen.
 
     Of a teacher that is not among `seen`, as of a set that was made elsewhere, the record stays.
     """
@@ -94,7 +94,7 @@ def with_leaked_images(proxy_dataset: ProxyDataset, seen: Mapping[str, int]) -> 
 
 
 def num_of_imagenet(splits: Splits) -> int:
-    """How many judging images may be training images of ImageNet."""
+    """How many held-out images may be training images of ImageNet."""
     if splits.spec.name == "imagenette":
         # Its 3,925 test images are drawn from both of ImageNet's splits, which hold some 1,290 and
         # 50 images of each of its ten classes.

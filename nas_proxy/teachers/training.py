@@ -13,7 +13,7 @@ from torch import Tensor
 from nas_proxy.core.locks import exclusive
 from nas_proxy.data.splits import image_hashes
 from nas_proxy.data.transforms import resize_dataset
-from nas_proxy.errors import ConfigError, DivergedError, ProxyFileError, did_you_mean
+from nas_proxy.errors import ConfigError, DivergedError, ProxyFileError, did_you_mean, required
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.base import Network
@@ -168,8 +168,8 @@ def _train_teacher(
         network = _build(recipe, reduced.spec)
         pretrained = network if isinstance(network, PretrainedNetwork) else None
         if pretrained is not None:
-            assert settings.pretrained is not None
-            pretrained.load_published_weights(settings.pretrained.weights)
+            published = required(settings.pretrained, "pretrained")
+            pretrained.load_published_weights(published.weights)
         network.to(context.device)
         seconds = _train(network, reduced, settings, description, context)
     network.zero_grad()  # the last step's gradients need as much memory as the weights

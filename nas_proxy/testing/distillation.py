@@ -96,8 +96,9 @@ def _check_student(
 
     with isolated_rng(0):
         student = build()
-        tutors = [_tutor(name, dataset.spec) for name in _NETWORKS[: len(settings.all_teachers)]]
-        teachers = Teachers(tuple(tutors), (0.6, 0.5)[: len(tutors)], (0.9, 1.2)[: len(tutors)])
+        number = len(settings.all_teachers)
+        trained = tuple(_teacher(name, dataset.spec) for name in _NETWORKS[:number])
+        teachers = Teachers(trained, (0.6, 0.5)[:number], (0.9, 1.2)[:number])
         if _has_no_maps_for(student, dataset.spec, settings):
             try:
                 make_objective(settings, student, teachers, training_set, phases, make_generator(0))
@@ -105,7 +106,7 @@ def _check_student(
                 return
             raise AssertionError(f"{where} has too few feature maps, and nobody says so")
         before = _weights(student)
-        taught = [_weights(tutor.network) for tutor in tutors]
+        weights_before = [_weights(teacher.network) for teacher in trained]
         with blame(f"{where} cannot be trained"):
             knowledge_distillation, _ = LoadedKnowledgeDistillation(
                 settings, teachers
@@ -120,10 +121,10 @@ def _check_student(
     require(changed, f"{where} learns nothing")
     finite = all(bool(value.isfinite().all()) for value in after.values())
     require(finite, f"{where} has weights that are not finite")
-    for tutor, weights in zip(tutors, taught, strict=True):
-        same = all(torch.equal(weights[k], v) for k, v in tutor.network.state_dict().items())
+    for teacher, weights in zip(trained, weights_before, strict=True):
+        same = all(torch.equal(weights[k], v) for k, v in teacher.network.state_dict().items())
         require(same, f"{where} changes its teacher")
-    for network in (student, *(tutor.network for tutor in tutors)):
+    for network in (student, *(teacher.network for teacher in trained)):
         hooked = any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
         require(not hooked, f"{where} leaves hooks behind")
 
@@ -132,12 +133,12 @@ def _has_no_maps_for(
     student: nn.Module, spec: DatasetSpec, settings: KnowledgeDistillationSettings
 ) -> bool:
     """Whether a term needs feature maps that the student's images are too small for."""
-    num_stages = len(examine(student, spec.image_shape, "the student").stages)
+    num_maps = len(examine(student, spec.image_shape, "the student").feature_maps)
     needed = {"attention": 1, "exits": 2}
-    return any(num_stages < needed.get(t.variant or t.kind, 0) for t in settings.terms)
+    return any(num_maps < needed.get(t.variant or t.kind, 0) for t in settings.terms)
 
 
-def _tutor(name: NetworkName, spec: DatasetSpec) -> Generation:
+def _teacher(name: NetworkName, spec: DatasetSpec) -> Generation:
     network = build_network(NetworkSettings(name=name, width=4), spec)
     return Generation(network.eval().requires_grad_(False), spec.class_names, spec.image_shape)
 

@@ -25,17 +25,17 @@ def net(name="convnet", seed=0, spec=DATA.spec, **options):
         return build_network(NetworkSettings(name=name, **{"width": 4, **options}), spec)
 
 
-def tutor(name="resnet18", seed=1, spec=DATA.spec):
+def trained_teacher(name="resnet18", seed=1, spec=DATA.spec):
     network = net(name, seed, spec).eval().requires_grad_(False)
     return Generation(network, spec.class_names, spec.image_shape)
 
 
-def objective(section, student, *tutors, earlier=None, training_set=TRAINING_SET, train=SETTINGS):
+def objective(section, student, *teachers, earlier=None, training_set=TRAINING_SET, train=SETTINGS):
     """The objective of a section; `tutors` are those of its teachers, in order."""
     return make_objective(
         READ(section),
         student,
-        Teachers(tutors, earlier=earlier),
+        Teachers(teachers, earlier=earlier),
         training_set,
         (Phase("training", train),),
         make_generator(0),

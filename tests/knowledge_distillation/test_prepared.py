@@ -1,4 +1,4 @@
-"""Lessons: teachers, their files, leaks, generations, what is auto, and evaluators that teach."""
+"""Students: teachers, their files, leaks, generations, what is auto, and evaluators that teach."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,14 @@ from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.teachers.training import obtain_teacher, read_teacher
 from nas_proxy.train.phases import Phase
 from search_spaces.convnet import ConvNetSpace
-from tests.knowledge_distillation.helpers import READ, SETTINGS, TRAINING_SET, has_hooks, net, tutor
+from tests.knowledge_distillation.helpers import (
+    READ,
+    SETTINGS,
+    TRAINING_SET,
+    has_hooks,
+    net,
+    trained_teacher,
+)
 
 DIGITS = DataSettings(images_per_class=12)
 STUDENT = FixedNetworks().architecture(NetworkSettings(name="convnet", width=4, depth=2))
@@ -118,9 +125,9 @@ def test_a_teacher_of_another_split_is_refused(splits, tmp_path):
     teacher.save(path)
     section = {"kind": "response", "teachers": str(path)}
     files = tmp_path / "files"
-    with pytest.raises(StudyError, match=r"set retrain.distillation.allow_leakage=true"):
+    with pytest.raises(StudyError, match=r"set retrain.knowledge_distillation.allow_leakage=true"):
         prepare_distillation(
-            READ(section), splits, DistillContext(), files, section="retrain.distillation"
+            READ(section), splits, DistillContext(), files, section="retrain.knowledge_distillation"
         )
     allowed = READ({**section, "allow_leakage": True})
     knowledge_distillation = prepare_distillation(allowed, splits, DistillContext(), files)
@@ -134,7 +141,7 @@ def test_what_cannot_be_learned_is_a_failed_evaluation_that_says_why(splits, tmp
     mlp = FixedNetworks().architecture(NetworkSettings(name="mlp", width=4))
     found = factory(splits, knowledge_distillation).build().evaluate(mlp, 0)
     assert not found.complete
-    assert "the stages of the first are none" in found.reason
+    assert "those of the first are none" in found.reason
 
 
 # --- winners ----------------------------------------------------------------------------------
@@ -224,7 +231,7 @@ def test_each_generation_is_taught_by_the_one_before():
 
 def test_generations_compose_with_teachers():
     section = {"teachers": ["resnet18"], "terms": [{"kind": "self"}, {"kind": "response"}]}
-    knowledge_distillation, _, built = generations(section, teachers=Teachers((tutor(),)))
+    knowledge_distillation, _, built = generations(section, teachers=Teachers((trained_teacher(),)))
     student = net(seed=5)
     with knowledge_distillation.objective(student, TRAINING_SET, PHASES, make_generator(0)) as made:
         assert len(made.terms) == 2

@@ -87,7 +87,7 @@ def test_teachers_teach_candidates_and_controls_and_are_paid_for(tmp_path: Path)
     assert "search: finished already" in again.said
     changed = {**RESPONSE, "temperature": 2}
     other = config(tmp_path / "taught", validate=VALIDATE, knowledge_distillation=changed)
-    with pytest.raises(StudyError, match=r"distillation\.terms"):
+    with pytest.raises(StudyError, match=r"knowledge_distillation\.terms"):
         run_pipeline(other, Quiet(), last="search")
 
 
@@ -103,7 +103,9 @@ def test_candidates_teach_themselves(tmp_path: Path, variant: str) -> None:
     assert not list((study.folder / "teachers").glob("*.safetensors"))
 
 
-def test_a_teacher_that_has_seen_the_judges_is_refused_unless_that_is_said(tmp_path: Path) -> None:
+def test_a_teacher_that_has_seen_held_out_images_is_refused_unless_that_is_said(
+    tmp_path: Path,
+) -> None:
     other = config(tmp_path, knowledge_distillation=RESPONSE, data={**TINY["data"], "seed": 1})
     splits = load_splits(other.data)  # its search-training images judge in the study here
     context = DistillContext(device=torch.device("cpu"))
@@ -111,7 +113,7 @@ def test_a_teacher_that_has_seen_the_judges_is_refused_unless_that_is_said(tmp_p
     leaking = obtain_teacher(settings, splits.search_train, context)
     leaking.save(tmp_path / "leaking.safetensors")
     section = {"kind": "response", "teachers": [str(tmp_path / "leaking.safetensors")]}
-    with pytest.raises(StudyError, match=r"set distillation\.allow_leakage=true"):
+    with pytest.raises(StudyError, match=r"set knowledge_distillation\.allow_leakage=true"):
         run_pipeline(config(tmp_path, knowledge_distillation=section), Quiet(), last="search")
     allowed = config(tmp_path, knowledge_distillation={**section, "allow_leakage": True})
     run_pipeline(allowed, Quiet())
@@ -198,15 +200,15 @@ def test_a_recipe_that_was_found_teaches_its_candidates(tmp_path: Path) -> None:
     [
         (
             {"knowledge_distillation": {**RESPONSE, "temperature": "auto"}},
-            "distillation: auto is chosen by short trainings of one network",
+            "knowledge_distillation: auto is chosen by short trainings of one network",
         ),
         (
             {"knowledge_distillation": RESPONSE, "score": {"signals": ["naswot"]}},
-            "distillation: nothing is trained here",
+            "knowledge_distillation: nothing is trained here",
         ),
         (
             {"knowledge_distillation": {**RESPONSE, "unlabelled": "more"}},
-            "distillation: unlabelled images can be mixed among real ones alone",
+            "knowledge_distillation: unlabelled images can be mixed among real ones alone",
         ),
         ({"knowledge_distillation": {"kind": "respnse"}}, "did you mean 'response'"),
         (
@@ -215,7 +217,7 @@ def test_a_recipe_that_was_found_teaches_its_candidates(tmp_path: Path) -> None:
                 "calibrate": {"reference": {"train": SHORT}, "num_architectures": 12},
                 "score": None,
             },
-            "distillation: recipe is calibrated",
+            "knowledge_distillation: recipe is calibrated",
         ),
         (
             {

@@ -69,7 +69,7 @@ def run(*words):
 
 
 def result_of(folder, task):
-    (found,) = folder.glob(f"worth/*/{task}/{task}.json")
+    (found,) = folder.glob(f"evaluate_proxy/*/{task}/{task}.json")
     return json.loads(found.read_text()), found.parent
 
 

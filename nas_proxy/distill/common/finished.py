@@ -66,7 +66,8 @@ class FinishedImages:
 
     def all(self) -> Tensor:
         """The images in the order in which they were added, uint8; the checkpoint is removed."""
-        assert self._num_images == len(self._images)
+        if self._num_images != len(self._images):
+            raise RuntimeError(f"{self._num_images} of {len(self._images)} images are finished")
         self._checkpointer.remove()
         return self._images
 

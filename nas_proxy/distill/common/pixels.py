@@ -20,7 +20,7 @@ from nas_proxy.data.whitening import Whitening
 from nas_proxy.distill.common.lamb import Lamb
 from nas_proxy.distill.common.recording import recorded
 from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
-from nas_proxy.errors import ConfigError, DivergedError
+from nas_proxy.errors import ConfigError, DivergedError, instance_of
 from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.networks.convnet import ConvNet
@@ -360,8 +360,7 @@ def random_convnet(distiller: PixelDistiller, dataset: ImageDataset, seed: int) 
     """The ConvNet of a method's options with random weights, on the device of the images."""
     with isolated_rng(seed):
         network = build_network(distiller.network_settings, dataset.spec)
-    assert isinstance(network, ConvNet)
-    return network.to(dataset.images.device)
+    return instance_of(network, ConvNet).to(dataset.images.device)
 
 
 def initial_label_logits(classes: Tensor, num_classes: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nas_proxy.data.crops import cut, random_boxes
 from nas_proxy.data.transforms import denormalise, normalise
 from nas_proxy.distill.common.synthetic import SyntheticImages
-from nas_proxy.errors import DivergedError
+from nas_proxy.errors import DivergedError, instance_of, required
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.train.schedules import learning_rate_factor
@@ -198,13 +198,13 @@ def logits_and_distances(teacher: Teacher, images: Tensor) -> tuple[Tensor, list
     distances = []
 
     def look(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        assert isinstance(layer, _BatchNorm)
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
-        values = inputs[0].to(layer.running_mean.dtype)  # from what autocast computes in
+        norm = instance_of(layer, _BatchNorm)
+        known_mean = required(norm.running_mean, "running_mean")
+        known_variance = required(norm.running_var, "running_var")
+        values = inputs[0].to(known_mean.dtype)  # from what autocast computes in
         over = [0, *range(2, values.ndim)]
         variance, mean = torch.var_mean(values, dim=over, correction=0)
-        distances.append((layer.running_var - variance).norm() + (layer.running_mean - mean).norm())
+        distances.append((known_variance - variance).norm() + (known_mean - mean).norm())
 
     handles = [layer.register_forward_pre_hook(look) for layer in layers_with_statistics(teacher)]
     try:

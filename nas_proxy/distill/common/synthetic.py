@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nas_proxy.data.multi_formation import decode
 from nas_proxy.data.transforms import normalise
 from nas_proxy.data.whitening import Whitening
-from nas_proxy.errors import DivergedError
+from nas_proxy.errors import DivergedError, instance_of
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.types import DatasetSpec, ImageDataset
 
@@ -170,8 +170,7 @@ def cache_sized_parts(network: ConvNet, images: Tensor) -> tuple[Tensor, ...]:
     """
     if images.device.type != "cpu":
         return (images,)
-    convolution = network.features[0]
-    assert isinstance(convolution, nn.Conv2d)
+    convolution = instance_of(network.features[0], nn.Conv2d)
     values = convolution.out_channels * images.shape[-2:].numel()
     length = max(1, _CACHED_VALUES // values)
     return images.tensor_split(-(-len(images) // length))

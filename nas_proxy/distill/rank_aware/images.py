@@ -46,7 +46,7 @@ class Parts:
     """Three parts of the search-training images that share none, int64, class by class.
 
     Attributes:
-        judge: Measures trained networks.
+        held_out: Measures trained networks.
         pool: What sets are chosen from: position p of the pool is of class
             `p // candidates_per_class`.
         stream: All others: networks that tell of the pool are trained on these.
@@ -85,8 +85,8 @@ def divide(
         if len(members) <= held:
             raise DataError(
                 f"class {name!r} of {dataset.spec.name} has {len(members)} images in the "
-                f"search-training split, but rank_aware holds {held_out_per_class} of each class back "
-                f"to judge, chooses among {candidates_per_class} and trains on others; lower "
+                f"search-training split, but rank_aware holds {held_out_per_class} of each class "
+                f"back to judge, chooses among {candidates_per_class} and trains on others; lower "
                 "distill.candidates_per_class or distill.judge_images_per_class"
             )
         shuffled.append(members[torch.randperm(len(members), generator=generator)])

@@ -45,7 +45,7 @@ class ShortTraining:
         signal: What is read after the training.
         seed: Of weights, batches and augmentation: the same for all, so that sets and
             architectures are compared under the same luck, as candidates of a search are.
-        judge: Images that measure the trained network.
+        held_out: Images that measure the trained network.
     """
 
     builder: Builder

@@ -22,7 +22,7 @@ from torch import Tensor
 from nas_proxy.core.files import write_atomically
 from nas_proxy.distill.common.inner_training import flatten_parameters, forward
 from nas_proxy.distill.common.synthetic import RealImages
-from nas_proxy.errors import DivergedError, ProxyFileError, StudyError
+from nas_proxy.errors import DivergedError, ProxyFileError, StudyError, instance_of
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.base import Network
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
@@ -65,8 +65,7 @@ class ExpertRecipe:
     @property
     def num_epochs(self) -> int:
         """Epochs that an expert trains; its trajectory has one point more, the first."""
-        assert isinstance(self.train.num_epochs, int)
-        return self.train.num_epochs
+        return instance_of(self.train.num_epochs, int)
 
     def id(self, spec: DatasetSpec) -> str:
         """Hash of the recipe and of the images that `spec` describes."""

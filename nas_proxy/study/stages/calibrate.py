@@ -14,7 +14,7 @@ from nas_proxy.calibrate.race import Evaluations, Race, Standing, best_standing
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.core.files import write_atomically
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import merged
 from nas_proxy.interfaces import Distiller
@@ -90,16 +90,12 @@ class Calibrate(Stage):
 
 def _settings(config: StudyConfig) -> CalibrateSettings:
     """The section `calibrate`, of a study that has one."""
-    if config.calibration is None:
-        raise StudyError("the config has no section calibrate")
-    return config.calibration
+    return required(config.calibration, "the section calibrate")
 
 
 def _sample(study: StudyContext) -> SampleReferences:
     """The calibration sample, of a study that has one."""
-    if study.calibration_sample is None:
-        raise StudyError("the config has no section calibrate")
-    return study.calibration_sample
+    return required(study.calibration_sample, "the section calibrate")
 
 
 def _refuse_untrusted(config: StudyConfig, result: Mapping[str, Any]) -> None:

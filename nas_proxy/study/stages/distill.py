@@ -38,7 +38,7 @@ class Distill(Stage):
     """
 
     name = "distill"
-    version = 2
+    version = 3
     reads = (
         Section(name="seed", when=_DISTILS),
         Section(name="data", free=("root", "download")),
@@ -136,7 +136,7 @@ def _calibration_sample(study: StudyContext) -> CalibrationSample | None:
 def _teachers(
     config: StudyConfig, splits: Splits, dataset: ImageDataset, context: DistillContext
 ) -> tuple[list[Teacher], dict[str, int]]:
-    """All trained networks of the stage, and how many judging images each has seen.
+    """All trained networks of the stage, and how many held-out images each has seen.
 
     Before anything is distilled: hours would be lost on a teacher that knows the answers.
     """

@@ -21,14 +21,14 @@ from torch import nn
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data.transforms import resize
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.final_test import FinalTestFactory, kept_network
 from nas_proxy.evaluate.latency import Latency, measure_latency
 from nas_proxy.evaluate.network import at_fidelity
 from nas_proxy.export.folder import ExportedFile, export_model
 from nas_proxy.export.model_file import ModelOrigin
-from nas_proxy.interfaces import Builder
+from nas_proxy.interfaces import Builder, TransferSpace
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.networks.catalogue import FixedNetworks
 from nas_proxy.report.retrain_figure import curves_of, write_curves
@@ -83,9 +83,7 @@ class Retrain(Stage):
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Train, choose, test and export."""
-        settings = study.config.retrain
-        if settings is None:
-            raise StudyError("the config has no section retrain")
+        settings = required(study.config.retrain, "the section retrain")
         result = _Retraining(study, settings).run()
         write_atomically(study.layout.retrain_result, json.dumps(result, indent=1, allow_nan=False))
         study.display.say(f"retrain: {result['verdict']}")
@@ -127,7 +125,7 @@ class _Retraining:
             reasons = {reason for each in trained for reason in each.failures}
             raise StudyError(
                 f"none of the retrained architectures could be trained ({'; '.join(reasons)}); "
-                "change retrain.train or retrain.distillation, and pass --force"
+                "change retrain.train or retrain.knowledge_distillation, and pass --force"
             )
         compared = [each for each in trained if each.contender.role != "best"]
         failed = [each for each in trained if each.contender.role == "best" and not each.complete]
@@ -336,7 +334,10 @@ class _Retraining:
 
     def _licence_of_weights(self, contender: Contender) -> dict[str, str]:
         """Where the training started from, if that has terms."""
-        record = self.study.config.space.weights_record(contender.architecture)
+        space = self.study.config.space
+        if not isinstance(space, TransferSpace):
+            return {}
+        record = space.weights_record(contender.architecture)
         return {f"weights ({record.source})": record.licence} if record.licence else {}
 
     def _latencies(self, network: nn.Module) -> list[Latency]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nas_proxy.core.files import write_atomically
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import merged
 from nas_proxy.evaluate.sample import stratify
@@ -93,9 +93,7 @@ class Validate(Stage):
 
 def _settings(config: StudyConfig) -> ValidateSettings:
     """The section `validate`, of a study that has one."""
-    if config.validation is None:
-        raise StudyError("the config has no section validate")
-    return config.validation
+    return required(config.validation, "the section validate")
 
 
 @dataclass(frozen=True)
@@ -329,8 +327,8 @@ class _Validation:
         return [Ranking(name, "ceiling", values, self._mean_seconds(done), failures=failures)]
 
     def _reference_factory(self) -> NetworkEvaluatorFactory:
-        assert self.settings.reference.train is not None
-        return self.study.factories.on_full_data(self.settings.reference.train, "test")
+        train = required(self.settings.reference.train, "validate.reference.train")
+        return self.study.factories.on_full_data(train, "test")
 
     def _ranking(
         self,

@@ -107,13 +107,18 @@ class RecipeRegistry:
 
         Raises:
             ProxyFileError: If the proxy data set's file is damaged.
+            ValueError: If it is not the set that the card names.
         """
         from nas_proxy.data.proxy_dataset import ProxyDataset
 
         if not self._settings.enabled:
             return None
         proxy_dataset = ProxyDataset.load(proxy_file) if proxy_file is not None else None
-        assert card.proxy_dataset_id == (proxy_dataset.id if proxy_dataset is not None else None)
+        found = proxy_dataset.id if proxy_dataset is not None else None
+        if card.proxy_dataset_id != found:
+            raise ValueError(
+                f"the card is of the proxy data set {card.proxy_dataset_id}, the file of {found}"
+            )
         try:
             version = self._put(card, files, proxy_dataset, proxy_file)
         except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the study goes on
