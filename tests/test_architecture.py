@@ -1,6 +1,7 @@
 """Imports go one way, and the heavy libraries stay where they belong."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,7 +95,19 @@ def test_one_package_alone_imports(library: str, packages: set[str]) -> None:
 
 
 def test_search_spaces_are_above_everything() -> None:
-    assert not importers_of("search_spaces")
+    below = [
+        f"{path}:{line} imports {imported}"
+        for path, line, _, imported in IMPORTS
+        if imported.removeprefix("nas_proxy.").split(".")[0] == "search_spaces"
+    ]
+    assert not below
+
+
+def test_search_spaces_are_imported_by_the_name_they_have_in_a_wheel() -> None:
+    """By their folder's name they would be other modules, with other classes in them."""
+    folder_name = re.compile(r"^\s*(from|import) search_spaces\b", re.MULTILINE)
+    files = [path for part in ("tests", "benchmarks") for path in (ROOT / part).rglob("*.py")]
+    assert [str(path) for path in files if folder_name.search(path.read_text())] == []
 
 
 def test_stages_do_not_import_one_another() -> None:
@@ -125,9 +138,9 @@ def test_training_and_distilling_import_without_the_heavy_libraries() -> None:
         "nas_proxy.evaluate.network",
         "nas_proxy.evaluate.factory",
         "nas_proxy.statistics.ranks",
-        "search_spaces.convnet",
-        "search_spaces.nasbench201",
-        "search_spaces.torchvision_backbones",
+        "nas_proxy.search_spaces.convnet",
+        "nas_proxy.search_spaces.nasbench201",
+        "nas_proxy.search_spaces.torchvision_backbones",
         *modules_of("networks", "backbones", "teachers", "knowledge_distillation", "distill"),
     ]
     code = (
