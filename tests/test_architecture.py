@@ -110,6 +110,40 @@ def test_search_spaces_are_imported_by_the_name_they_have_in_a_wheel() -> None:
     assert [str(path) for path in files if folder_name.search(path.read_text())] == []
 
 
+def is_foreign(own: str, imported: str) -> bool:
+    """Whether what is imported is private to a package that the importing module is not in."""
+    private = re.search(r"\._[a-z]", imported)
+    return private is not None and not f"{own}.".startswith(f"{imported[: private.start()]}.")
+
+
+def test_private_modules_are_imported_by_their_own_package_alone() -> None:
+    folders = ("nas_proxy", "search_spaces", "benchmarks")
+    foreign = [
+        f"{path.relative_to(ROOT)}:{line} imports {imported}"
+        for folder in folders
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, imported in imports(path)
+        if is_foreign(module_of(path), imported)
+    ]
+    assert not foreign
+
+
+@pytest.mark.parametrize(
+    ("own", "imported", "foreign"),
+    [
+        ("nas_proxy.train.loop", "nas_proxy.train._steps", False),
+        ("nas_proxy.train.deep.loop", "nas_proxy.train._steps", False),
+        ("nas_proxy.train", "nas_proxy.train._steps", False),
+        ("nas_proxy.trained", "nas_proxy.train._steps", True),
+        ("nas_proxy.data.sources", "nas_proxy.train._steps.inner", True),
+        ("nas_proxy.data.sources", "nas_proxy.train.__init__", False),
+        ("benchmarks.speed", "nas_proxy.train.loop", False),
+    ],
+)
+def test_what_is_private_to_another_package_is_seen(own: str, imported: str, foreign: bool) -> None:
+    assert is_foreign(own, imported) == foreign
+
+
 def test_stages_do_not_import_one_another() -> None:
     stages = "nas_proxy.study.stages."
     between = [

@@ -203,7 +203,7 @@ def _failures(report: Mapping[str, Any]) -> list[tuple[str, str, int]]:
 def _flat(mapping: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Settings as dotted keys and words; what is not set is left out."""
     for name, value in flatten(mapping):
-        if value not in (None, [], {}):
+        if value not in (None, [], (), {}):
             yield name, _words(value)
 
 
