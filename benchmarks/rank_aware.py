@@ -37,11 +37,11 @@ from nas_proxy.evaluate.table import read_table
 from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.scores.signals import higher_is_better
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.statistics import ranks
 from nas_proxy.teachers.settings import LabelSettings
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation, ImageDataset
-from search_spaces.nasbench201 import NASBench201Space
 
 SIGNALS = ("val_loss", "val_accuracy", "train_loss_mean", "train_loss_tail")
 RANK_AWARE, RANDOM, STREAM = "rank_aware", "random images", "full stream"

@@ -37,9 +37,9 @@ from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelit
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.report.learning_curve import Curve, learning_curves
 from nas_proxy.reproducibility import content_hash, make_generator
+from nas_proxy.search_spaces.torchvision_backbones import TorchvisionBackbonesSpace
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation
-from search_spaces.torchvision_backbones import TorchvisionBackbonesSpace
 
 SEED = 0  # of the pre-trainings, of which there is one each
 CHECKPOINTS = (10, 25, 40, 60, 80)

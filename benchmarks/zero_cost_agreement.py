@@ -29,9 +29,9 @@ from common import cifar10_factory, parser, publish
 
 from nas_proxy.errors import required
 from nas_proxy.registry import SCORES
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.statistics import ranks
 from nas_proxy.train.settings import TrainSettings
-from search_spaces.nasbench201 import NASBench201Space
 
 # Score, and the column that its authors or NASLib's zero-cost suite published.
 PUBLISHED = {

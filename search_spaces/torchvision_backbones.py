@@ -42,7 +42,8 @@ from nas_proxy.reproducibility import content_hash
 from nas_proxy.train.phases import Phase
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Splits, WeightsRecord
-from search_spaces._transfer_genotype import (
+
+from ._transfer_genotype import (
     CHOICES,
     FEATURE_EXTRACTION,
     FINE_TUNING,
@@ -53,7 +54,7 @@ from search_spaces._transfer_genotype import (
     tunes,
     without_idle,
 )
-from search_spaces._transfer_weights import check_weights_on
+from ._transfer_weights import check_weights_on
 
 _NO_WEIGHTS = "none"
 

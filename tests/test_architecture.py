@@ -1,6 +1,7 @@
 """Imports go one way, and the heavy libraries stay where they belong."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,7 +105,53 @@ def test_one_package_alone_imports(library: str, packages: set[str]) -> None:
 
 
 def test_search_spaces_are_above_everything() -> None:
-    assert not importers_of("search_spaces")
+    below = [
+        f"{path}:{line} imports {imported}"
+        for path, line, _, imported in IMPORTS
+        if imported.removeprefix("nas_proxy.").split(".")[0] == "search_spaces"
+    ]
+    assert not below
+
+
+def test_search_spaces_are_imported_by_the_name_they_have_in_a_wheel() -> None:
+    """By their folder's name they would be other modules, with other classes in them."""
+    folder_name = re.compile(r"^\s*(from|import) search_spaces\b", re.MULTILINE)
+    files = [path for part in ("tests", "benchmarks") for path in (ROOT / part).rglob("*.py")]
+    assert [str(path) for path in files if folder_name.search(path.read_text())] == []
+
+
+def is_foreign(own: str, imported: str) -> bool:
+    """Whether what is imported is private to a package that the importing module is not in."""
+    private = re.search(r"\._[a-z]", imported)
+    return private is not None and not f"{own}.".startswith(f"{imported[: private.start()]}.")
+
+
+def test_private_modules_are_imported_by_their_own_package_alone() -> None:
+    folders = ("nas_proxy", "search_spaces", "benchmarks")
+    foreign = [
+        f"{path.relative_to(ROOT)}:{line} imports {imported}"
+        for folder in folders
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, imported in imports(path)
+        if is_foreign(module_of(path), imported)
+    ]
+    assert not foreign
+
+
+@pytest.mark.parametrize(
+    ("own", "imported", "foreign"),
+    [
+        ("nas_proxy.train.loop", "nas_proxy.train._steps", False),
+        ("nas_proxy.train.deep.loop", "nas_proxy.train._steps", False),
+        ("nas_proxy.train", "nas_proxy.train._steps", False),
+        ("nas_proxy.trained", "nas_proxy.train._steps", True),
+        ("nas_proxy.data.sources", "nas_proxy.train._steps.inner", True),
+        ("nas_proxy.data.sources", "nas_proxy.train.__init__", False),
+        ("benchmarks.speed", "nas_proxy.train.loop", False),
+    ],
+)
+def test_what_is_private_to_another_package_is_seen(own: str, imported: str, foreign: bool) -> None:
+    assert is_foreign(own, imported) == foreign
 
 
 def test_stages_do_not_import_one_another() -> None:
@@ -147,9 +194,9 @@ def test_training_and_distilling_import_without_the_heavy_libraries() -> None:
         "nas_proxy.evaluate.network",
         "nas_proxy.evaluate.factory",
         "nas_proxy.statistics.ranks",
-        "search_spaces.convnet",
-        "search_spaces.nasbench201",
-        "search_spaces.torchvision_backbones",
+        "nas_proxy.search_spaces.convnet",
+        "nas_proxy.search_spaces.nasbench201",
+        "nas_proxy.search_spaces.torchvision_backbones",
         *modules_of("networks", "backbones", "teachers", "knowledge_distillation", "distill"),
     ]
     code = (

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from nas_proxy.core.nested import flatten
 from nas_proxy.report.figures import rank_outliers, ranked_points
 from nas_proxy.report.pareto_figure import amount, cost_in_words, costs_of
 from nas_proxy.statistics.words import decimal, duration
@@ -199,13 +200,11 @@ def _failures(report: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     return [(where, reason, count) for (where, reason), count in found.most_common()]
 
 
-def _flat(mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+def _flat(mapping: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Settings as dotted keys and words; what is not set is left out."""
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{key}.")
-        elif value is not None and value != []:
-            yield f"{path}{key}", _words(value)
+    for name, value in flatten(mapping):
+        if value not in (None, [], (), {}):
+            yield name, _words(value)
 
 
 def _words(value: Any) -> str:

@@ -14,9 +14,9 @@ from nas_proxy.errors import EvaluationError
 from nas_proxy.interfaces import DistillContext, TransferSpace, ZeroCostScore
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.scores.num_params import NumParams
+from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.testing import DISTILLER_CHECKS, SCORE_CHECKS, SPACE_CHECKS, tiny_dataset
 from nas_proxy.types import Architecture
-from search_spaces.convnet import ConvNetSpace
 
 CHECKS = {check.__name__: check for check in (*SPACE_CHECKS, *DISTILLER_CHECKS, *SCORE_CHECKS)}
 FIXED = ConvNetSpace().sample(make_generator(99))

@@ -26,17 +26,17 @@ from nas_proxy.export.programs import TOLERANCE
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.search_spaces.convnet import ConvNetSpace
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture, DatasetSpec, ImageDataset, Splits
-from search_spaces.convnet import ConvNetSpace
-from search_spaces.nasbench201 import NASBench201Space
 
 # Run in a process of its own, where importing nas_proxy or a search space would fail.
 STRANGER = """
 import sys
-sys.modules["nas_proxy"] = sys.modules["search_spaces"] = None
+sys.modules["nas_proxy"] = None
 import numpy as np, onnxruntime, torch
 for folder in sys.argv[1:]:
     images = np.load(folder + "/images.npy")

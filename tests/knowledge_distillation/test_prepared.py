@@ -29,9 +29,9 @@ from nas_proxy.knowledge_distillation.term import UNLABELLED
 from nas_proxy.networks.catalogue import FixedNetworks, NetworkSettings
 from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.teachers.training import obtain_teacher, read_teacher
 from nas_proxy.train.phases import Phase
-from search_spaces.convnet import ConvNetSpace
 from tests.knowledge_distillation.helpers import (
     READ,
     SETTINGS,

@@ -12,9 +12,9 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search.pareto import pareto_front
 from nas_proxy.search.settings import Constraints, SearchSettings
 from nas_proxy.search.storage import open_storage
+from nas_proxy.search_spaces.nasbench201 import OPERATIONS, NASBench201Space
 from nas_proxy.study.config import check_config
 from nas_proxy.types import Architecture
-from search_spaces.nasbench201 import OPERATIONS, NASBench201Space
 from tests.search.helpers import (
     Evaluators,
     Grid,

@@ -10,12 +10,12 @@ import pytest
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.search import guard as guard_module
+from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.study.config import check_config
 from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.study.stages.calibrate import Calibrate
 from nas_proxy.study.stages.search import Search
 from nas_proxy.types import Architecture
-from search_spaces.convnet import ConvNetSpace
 from tests.helpers.display import Quiet
 from tests.study.helpers_calibrate import (
     CONFIG,

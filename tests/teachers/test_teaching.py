@@ -15,6 +15,7 @@ from nas_proxy.errors import ConfigError, DataError, DivergedError, ProxyFileErr
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.teachers import training
 from nas_proxy.teachers.training import obtain_teacher, obtain_teachers
 from nas_proxy.testing import tiny_dataset
@@ -23,7 +24,6 @@ from nas_proxy.train.loop import train
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.teacher_settings import TeacherSettings
 from nas_proxy.train.training_set import TrainingSet
-from search_spaces.nasbench201 import NASBench201Space
 from tests.teachers.helpers import CELL, NETWORK, of_images, settings, short, teach
 
 CPU = torch.device("cpu")

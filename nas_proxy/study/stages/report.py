@@ -9,6 +9,7 @@ from typing import Any
 
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
+from nas_proxy.core.nested import flatten
 from nas_proxy.report.figures import write_figures
 from nas_proxy.report.html import render_html
 from nas_proxy.study.context import StudyContext
@@ -107,7 +108,7 @@ def _log(study: StudyContext, report: dict[str, Any], figures: list[Path]) -> No
         + (f"Best: {best['description']} (score {best['score']:.4g})" if best else "")
         + (f"\n\n{report['retrain']['verdict']}" if report["retrain"] else "")
     )
-    run.params(_flat(report["config"]))
+    run.params(dict(flatten(report["config"])))
     if report["validation"]:
         for row in report["validation"]["rows"][1:]:
             if row["spearman"] is not None:
@@ -142,18 +143,6 @@ def _rank_metrics(validation: dict[str, Any]) -> dict[str, float]:
         for end in ("value", "low", "high")
         if estimate is not None and estimate[end] is not None
     }
-
-
-def _flat(mapping: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in mapping.items():
-        name = f"{path}{key}"
-        if isinstance(value, dict) and value:
-            flat.update(_flat(value, f"{name}."))
-        else:
-            flat[name] = value
-    return flat
 
 
 def _read(path: Path) -> Any:
