@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import zlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from nas_proxy.compress import probe
 from nas_proxy.compress.onnx_file import OnnxNetwork
 from nas_proxy.compress.quantisation import QuantisedNetwork
 from nas_proxy.errors import CompressionError
-from nas_proxy.evaluate.latency import Latency, measure_calls
+from nas_proxy.evaluate.latency import measure_calls
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
@@ -36,46 +36,6 @@ EXACT = TrainSettings(num_steps=1, precision="float32", channels_last=False)
 """With which `measure` reads an ONNX file; nothing is trained by it."""
 
 logger = logging.getLogger("nas_proxy")
-
-
-@dataclass(frozen=True)
-class CompressionRow:
-    """One line of the table; every figure is of the ONNX file.
-
-    Attributes:
-        name: `float32` for the network as it came, otherwise the variant's.
-        val_accuracy: On the search-validation images, in [0, 1].
-        num_parameters: Parameters that are not zero; int8 ones count alike, and norms count as
-            before they were folded.
-        file_bytes: Size of the file.
-        zipped_bytes: The same after zlib: the only size that zeros make smaller.
-        latency: Of one image on one CPU thread in ONNX Runtime.
-        peak_memory_mib: By how much a process grows at most that loads the file and answers single
-            images; what it had before (Python, numpy, the runtime's code) is taken off.
-        class_agreement: Share of 100 search-validation images (all, if there are fewer) whose
-            class by the file is that by the network in torch.
-        largest_difference: Of a logit of the file from the one in torch, on the same images.
-        largest_logit: The largest magnitude of a logit in torch there, to compare with.
-        train_seconds: Fine-tuning, all steps together.
-        paid_seconds: The part of it that no version before this one had paid for already.
-    """
-
-    name: str
-    val_accuracy: float
-    num_parameters: int
-    file_bytes: int
-    zipped_bytes: int
-    latency: Latency
-    peak_memory_mib: float
-    class_agreement: float
-    largest_difference: float
-    largest_logit: float
-    train_seconds: float
-    paid_seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON mapping with the attributes' names."""
-        return asdict(self)
 
 
 def measure_file(path: Path, runtime: OnnxNetwork, search_val: ImageDataset) -> dict[str, Any]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -46,10 +45,6 @@ class NetworkWorth:
     def class_accuracies(self) -> tuple[float, ...]:
         """Share of each class's test images that was found, `(num_classes,)`."""
         return tuple(row[label] / max(1, sum(row)) for label, row in enumerate(self.confusion))
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values with the attributes' names."""
-        return {**asdict(self), "class_accuracies": self.class_accuracies}
 
 
 def network_worth(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.core.files import write_atomically
@@ -16,6 +15,7 @@ from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.tuning import tune_lesson
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.knowledge_distillation.prepared import Lesson, prepare_lesson
+from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.knowledge_distillation.settings import DistillationSettings
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.study.context import StudyContext
@@ -35,7 +35,7 @@ class ReadyLesson:
     """
 
     lesson: Lesson | None = None
-    record: Mapping[str, Any] | None = None
+    record: DistillationRecord | None = None
     licences: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -84,23 +84,23 @@ def ready_lesson(
             taught = replace(factory, lesson=lesson)
             tuned = tune_lesson(study.executor, taught, job, folder / "auto", progress)
         lesson = replace(lesson, settings=tuned.settings)
-        record["auto"] = tuned.to_json()
+        record = replace(record, auto=tuned.record())
     licences = {
-        f"teacher {each['description']}": each["licence"] or "no terms but those of its images"
-        for each in record["teachers"]
+        f"teacher {each.description}": each.licence or "no terms but those of its images"
+        for each in record.teachers
     }
     return ReadyLesson(lesson, record, licences)
 
 
-def lesson_record(lesson: Lesson) -> dict[str, Any]:
+def lesson_record(lesson: Lesson) -> DistillationRecord:
     """For the report: which terms, whose answers, what the teachers have seen, what they cost."""
-    return {
-        "terms": [term.title for term in lesson.settings.terms],
-        "teachers": [vars(read_teacher(path).record()) for path in lesson.files],
-        "seen_judges": list(lesson.seen_judges),
-        "num_unlabelled": lesson.num_unlabelled,
-        "teaching_seconds": lesson.teaching_seconds,
-    }
+    return DistillationRecord(
+        terms=tuple(term.title for term in lesson.settings.terms),
+        teachers=tuple(read_teacher(path).record() for path in lesson.files),
+        seen_judges=lesson.seen_judges,
+        num_unlabelled=lesson.num_unlabelled,
+        teaching_seconds=lesson.teaching_seconds,
+    )
 
 
 def _with_teachers(
