@@ -30,6 +30,7 @@ class NetworkWorth:
         improvement_over_random: The set minus random images with the same labels.
         label_robust_score: Both in one number in [0, 1]; None where one is missing.
         confusion: Test images of each class (rows) taken for each class (columns), all seeds.
+        class_accuracies: Share of each class's test images that was found, `(num_classes,)`.
         failures: Reasons of failed trainings, by condition.
     """
 
@@ -39,12 +40,8 @@ class NetworkWorth:
     improvement_over_random: SeedMean | None
     label_robust_score: float | None
     confusion: tuple[tuple[int, ...], ...]
+    class_accuracies: tuple[float, ...]
     failures: Mapping[Condition, tuple[str, ...]]
-
-    @property
-    def class_accuracies(self) -> tuple[float, ...]:
-        """Share of each class's test images that was found, `(num_classes,)`."""
-        return tuple(row[label] / max(1, sum(row)) for label, row in enumerate(self.confusion))
 
 
 def network_worth(
@@ -74,7 +71,7 @@ def network_worth(
     if recovery is not None and improvement is not None:
         score = label_robust_score(recovery.mean, improvement.mean, hard_label_weight)
     matrices = [e.confusion for e in evaluations[AS_IS] if e.complete]
-    total = np.sum(matrices, axis=0).tolist() if matrices else []
+    total: list[list[int]] = np.sum(matrices, axis=0).tolist() if matrices else []
     return NetworkWorth(
         network=describe(settings),
         accuracies=accuracies,
@@ -82,6 +79,7 @@ def network_worth(
         improvement_over_random=improvement,
         label_robust_score=score,
         confusion=tuple(map(tuple, total)),
+        class_accuracies=tuple(row[label] / max(1, sum(row)) for label, row in enumerate(total)),
         failures={
             condition: tuple(e.reason for e in each if not e.complete)
             for condition, each in evaluations.items()
