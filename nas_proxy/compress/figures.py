@@ -9,7 +9,7 @@ import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from nas_proxy.compress import probe
 from nas_proxy.compress.onnx_file import OnnxNetwork
 from nas_proxy.compress.quantisation import QuantisedNetwork
 from nas_proxy.errors import CompressionError
-from nas_proxy.evaluate.latency import measure_calls
+from nas_proxy.evaluate.latency import Latency, measure_calls
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
@@ -38,8 +38,26 @@ EXACT = TrainSettings(num_steps=1, precision="float32", channels_last=False)
 logger = logging.getLogger("nas_proxy")
 
 
-def measure_file(path: Path, runtime: OnnxNetwork, search_val: ImageDataset) -> dict[str, Any]:
-    """Accuracy, size, latency and memory of an ONNX file, under the names of `CompressionRow`.
+class FileFigures(TypedDict):
+    """Figures of a file alone; see `CompressionRow`."""
+
+    val_accuracy: float
+    file_bytes: int
+    zipped_bytes: int
+    latency: Latency
+    peak_memory_mib: float
+
+
+class Agreement(TypedDict):
+    """How far a file is from the network that it holds; see `CompressionRow`."""
+
+    class_agreement: float
+    largest_difference: float
+    largest_logit: float
+
+
+def measure_file(path: Path, runtime: OnnxNetwork, search_val: ImageDataset) -> FileFigures:
+    """Accuracy, size, latency and memory of an ONNX file.
 
     Memory is measured in a process of its own, which does not import nas_proxy.
 
@@ -77,8 +95,8 @@ def _peak_memory(path: Path) -> float:
 @torch.no_grad()
 def compare(
     runtime: nn.Module, network: nn.Module, search_val: ImageDataset, name: str
-) -> dict[str, Any]:
-    """How far a file is from the network in torch, under the names of `CompressionRow`.
+) -> Agreement:
+    """How far a file is from the network in torch.
 
     Rounding to int8 makes a large difference of a small one where a number lies on the edge, so
     int8 is held to its classes alone, and a warning says where less than 95 % are the same.
