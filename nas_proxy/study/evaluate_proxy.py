@@ -5,16 +5,15 @@ Networks are measured on test images here; nothing that is found goes back into 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from nas_proxy.core.environment import hardware, versions
-from nas_proxy.core.files import write_atomically
 from nas_proxy.data.proxy_dataset import Labelling, ProxyDataset
+from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.distill.herding import Herding
 from nas_proxy.distill.random_subset import random_control
@@ -31,6 +30,7 @@ from nas_proxy.evaluate_proxy.accuracy import (
     stability,
 )
 from nas_proxy.evaluate_proxy.replay import ReplayResult, run_replay
+from nas_proxy.evaluate_proxy.result import LearnerMemory, ProxyAccuracy, ProxyReplay
 from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.catalogue import describe
 from nas_proxy.networks.fixed import FixedNetworks
@@ -53,15 +53,15 @@ Task = Literal["accuracy", "replay"]
 
 def run_evaluate_proxy(
     study: StudyContext, file: Path, task: Task, *, force: bool
-) -> dict[str, Any]:
+) -> ProxyAccuracy | ProxyReplay:
     """Find out what the proxy data set `file` is worth, write it, and return it.
 
     Raises:
         ProxyFileError: If the file is damaged or of other classes or another image shape.
+        StudyError: If an earlier result was written by another version of nas_proxy.
     """
     proxy_dataset = ProxyDataset.load(file)
     proxy_dataset.check_fits(study.splits.spec)
-    settings = study.config.evaluate_proxy
     folder = StageFolder(
         study.config.folder / "evaluate_proxy" / proxy_dataset.id / task,
         VERSION,
@@ -74,24 +74,19 @@ def run_evaluate_proxy(
     )
     result_file = folder.path / f"{task}.json"
     if folder.open(force=force):
-        run = {"accuracy": _accuracy, "replay": _replay}[task]
         worth = _ProxyEvaluation(study, file, proxy_dataset, folder.path)
-        found = {
-            "proxy_dataset": proxy_dataset.card(),
-            "classes": list(proxy_dataset.spec.class_names),
-            "settings": study.config.resolved["evaluate_proxy"],
-            "num_seeds": settings.num_seeds,
-            "hardware": hardware(study.device),
-            "versions": versions(),
-            **run(worth),
-        }
-        write_atomically(result_file, json.dumps(found, indent=1, allow_nan=False))
+        found = _accuracy(worth) if task == "accuracy" else _replay(worth)
+        found.write(result_file)
         folder.finish()
-    result: dict[str, Any] = json.loads(result_file.read_text())
-    draw = write_accuracy_figures if task == "accuracy" else write_replay_figure
-    figures = draw(result, folder.path)
-    _log(study, task, result, [result_file, *figures])
-    return result
+    if task == "accuracy":
+        accuracy = ProxyAccuracy.read(result_file)
+        _log_accuracy(study, accuracy)
+        _log_files(study, [result_file, *write_accuracy_figures(accuracy, folder.path)])
+        return accuracy
+    replay = ProxyReplay.read(result_file)
+    _log_replay(study, replay)
+    _log_files(study, [result_file, *write_replay_figure(replay, folder.path)])
+    return replay
 
 
 def _settings_of(study: StudyContext, task: Task) -> dict[str, Any]:
@@ -201,7 +196,30 @@ def with_hard_labels(proxy_dataset: ProxyDataset) -> ProxyDataset:
     return replace(proxy_dataset, labels=proxy_dataset.classes, labelling=Labelling())
 
 
-def _accuracy(worth: _ProxyEvaluation) -> dict[str, Any]:
+class _Circumstances(TypedDict):
+    """What every result states; see `ProxyEvaluation`."""
+
+    proxy_dataset: ProxySummary
+    classes: tuple[str, ...]
+    settings: Mapping[str, Any]
+    num_seeds: int
+    hardware: str
+    versions: Mapping[str, str]
+
+
+def _circumstances(worth: _ProxyEvaluation) -> _Circumstances:
+    study = worth.study
+    return {
+        "proxy_dataset": ProxySummary.of(worth.proxy_dataset),
+        "classes": worth.proxy_dataset.spec.class_names,
+        "settings": study.config.resolved["evaluate_proxy"],
+        "num_seeds": study.config.evaluate_proxy.num_seeds,
+        "hardware": hardware(study.device),
+        "versions": versions(),
+    }
+
+
+def _accuracy(worth: _ProxyEvaluation) -> ProxyAccuracy:
     """Test accuracies of the fixed networks under every condition."""
     settings = worth.study.config.evaluate_proxy
     worth.teachers  # noqa: B018 - before hours are spent: a leak ends it
@@ -217,21 +235,21 @@ def _accuracy(worth: _ProxyEvaluation) -> dict[str, Any]:
         )
         for network in settings.networks
     ]
-    steady = stability(networks)
     train = settings.train_settings(worth.proxy_dataset)
-    return {
-        "protocol": "its own settings" if settings.train is not None else settings.protocol,
-        "num_steps": train.steps_for(len(worth.proxy_dataset.labels)),
-        "networks": [network.to_json() for network in networks],
-        "stability": None if steady is None else asdict(steady),
-        "seconds": {
+    return ProxyAccuracy(
+        **_circumstances(worth),
+        protocol="its own settings" if settings.train is not None else settings.protocol,
+        num_steps=train.steps_for(len(worth.proxy_dataset.labels)),
+        networks=tuple(networks),
+        stability=stability(networks),
+        seconds={
             name: sum(e.seconds for each in per_network.values() for e in each)
             for name, per_network in found.items()
         },
-    }
+    )
 
 
-def _replay(worth: _ProxyEvaluation) -> dict[str, Any]:
+def _replay(worth: _ProxyEvaluation) -> ProxyReplay:
     """The set, herding and random images of the same number as the memory of a learner."""
     study, settings = worth.study, worth.study.config.evaluate_proxy.replay
     worth.teachers  # noqa: B018 - before hours are spent: a leak ends it
@@ -250,19 +268,20 @@ def _replay(worth: _ProxyEvaluation) -> dict[str, Any]:
                     run_replay(memory, study.splits, settings, seed=seed, progress=progress)
                 )
         found.append(
-            {
-                "name": name,
-                "after_each_task": [result.after_each_task for result in results],
-                "final_accuracy": asdict(SeedMean.of([r.after_each_task[-1] for r in results])),
-                "forgetting": asdict(SeedMean.of([result.forgetting for result in results])),
-                "seconds": sum(result.seconds for result in results),
-            }
+            LearnerMemory(
+                name=name,
+                after_each_task=tuple(result.after_each_task for result in results),
+                final_accuracy=SeedMean.of([r.after_each_task[-1] for r in results]),
+                forgetting=SeedMean.of([result.forgetting for result in results]),
+                seconds=sum(result.seconds for result in results),
+            )
         )
-    return {
-        "memories": found,
-        "num_tasks": settings.num_tasks,
-        "learner": describe(settings.network),
-    }
+    return ProxyReplay(
+        **_circumstances(worth),
+        memories=tuple(found),
+        num_tasks=settings.num_tasks,
+        learner=describe(settings.network),
+    )
 
 
 def _as_seen(worth: _ProxyEvaluation) -> ProxyDataset:
@@ -296,21 +315,24 @@ def _herded(worth: _ProxyEvaluation) -> ProxyDataset:
         return label(made, worth.labels, real, context)
 
 
-def _log(study: StudyContext, task: Task, result: Mapping[str, Any], files: Sequence[Path]) -> None:
-    run = study.tracker.study
-    if task == "accuracy":
-        for network in result["networks"]:
-            for condition, figure in network["accuracies"].items():
-                name = f"worth/{network['network']}/{condition}"
-                run.metrics({f"{name}/test_accuracy": figure["mean"]})
-    else:
-        for memory in result["memories"]:
-            name = f"replay/{memory['name']}"
-            run.metrics(
-                {
-                    f"{name}/final_accuracy": memory["final_accuracy"]["mean"],
-                    f"{name}/forgetting": memory["forgetting"]["mean"],
-                }
-            )
+def _log_accuracy(study: StudyContext, result: ProxyAccuracy) -> None:
+    for network in result.networks:
+        for condition, figure in network.accuracies.items():
+            name = f"worth/{network.network}/{condition}"
+            study.tracker.study.metrics({f"{name}/test_accuracy": figure.mean})
+
+
+def _log_replay(study: StudyContext, result: ProxyReplay) -> None:
+    for memory in result.memories:
+        name = f"replay/{memory.name}"
+        study.tracker.study.metrics(
+            {
+                f"{name}/final_accuracy": memory.final_accuracy.mean,
+                f"{name}/forgetting": memory.forgetting.mean,
+            }
+        )
+
+
+def _log_files(study: StudyContext, files: Sequence[Path]) -> None:
     for file in files:
-        run.artifact(file, "evaluate_proxy")
+        study.tracker.study.artifact(file, "evaluate_proxy")

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
+from nas_proxy.compress.result import CompressionResult
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data.transforms import resize
@@ -33,12 +33,21 @@ from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.interfaces import Builder
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.networks.fixed import FixedNetworks
-from nas_proxy.report.retrain_figure import curves_of, write_curves
+from nas_proxy.report.retrain_figure import write_curves
 from nas_proxy.reproducibility import derive_seed, isolated_rng
 from nas_proxy.retrain.card import ModelCard
-from nas_proxy.retrain.contenders import Contender, best_of, median_of, resnet_of_size
-from nas_proxy.retrain.result import TrainedContender, best_first, comparison, verdict
+from nas_proxy.retrain.contenders import Contender, Drawn, best_of, median_of, resnet_of_size
+from nas_proxy.retrain.result import (
+    ModelFiles,
+    RetrainResult,
+    RetrainRow,
+    TrainedContender,
+    best_first,
+    comparison,
+    verdict,
+)
 from nas_proxy.retrain.settings import RetrainSettings
+from nas_proxy.search.result import SearchResult
 from nas_proxy.statistics.accuracy import over_images, over_seeds
 from nas_proxy.study.compressed import compressed
 from nas_proxy.study.context import StudyContext, zero_cost_scores
@@ -48,6 +57,7 @@ from nas_proxy.study.stage import StageFolder
 from nas_proxy.study.student_training import PreparedDistillation, retraining_distillation
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation
+from nas_proxy.validate.values import Points, RankReport
 
 VERSION = 1
 _RESULTS = (
@@ -70,10 +80,10 @@ def run_retrain(study: StudyContext, *, force: bool) -> None:
         study.display.say("retrain: finished already")
         return
     result = retraining.run()
-    write_atomically(result_file, json.dumps(result, indent=1, allow_nan=False))
+    result.write(result_file)
     made = (each for pattern in _RESULTS for each in retraining.folder.path.glob(pattern))
     retraining.folder.finish(*filter(Path.is_file, made))
-    study.display.say(f"retrain: {result['verdict']}")
+    study.display.say(f"retrain: {result.verdict}")
     study.display.say(f"model: {(retraining.folder.path / 'champion').resolve()}")
 
 
@@ -116,7 +126,7 @@ class _Retraining:
         """The weights of every training."""
         return self.folder.path / "weights"
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> RetrainResult:
         best, others = self._contenders()
         ready = self._knowledge_distillation(best[0].architecture)
         trained = self._train([*best, *others], ready.knowledge_distillation)
@@ -136,25 +146,25 @@ class _Retraining:
         models = [self._model(each, place, ready) for place, each in enumerate(ranked)]
         versions = self._compressed(ranked[0])
         shutil.rmtree(self.keep / "unfinished", ignore_errors=True)
-        rows = [*models, *(each.to_json() for each in failed), *map(self._row, compared)]
+        rows = (*models, *(each.row() for each in (*failed, *compared)))
         for row in rows:
             log_contender(self.study.tracker, row)
-        figures = write_curves([row for row in rows if "curves" in row], self.folder.path)
+        figures = write_curves(rows, self.folder.path)
         for figure in figures:
             self.study.tracker.study.artifact(figure, "figures")
         finished = [each for each in compared if each.complete]
-        return {
-            "verdict": verdict(ranked[0], finished),
-            "num_seeds": self.settings.num_seeds,
-            "rows": rows,
-            "knowledge_distillation": ready.record,
-            "compressed": versions,
-            "comparisons": [comparison(ranked[0], each) for each in finished],
-            "test_images": len(self.study.splits.test),
-            "hardware": hardware(self.study.device),
-        }
+        return RetrainResult(
+            verdict=verdict(ranked[0], finished),
+            num_seeds=self.settings.num_seeds,
+            rows=rows,
+            knowledge_distillation=ready.record,
+            compressed=versions,
+            comparisons=tuple(comparison(ranked[0], each) for each in finished),
+            test_images=len(self.study.splits.test),
+            hardware=hardware(self.study.device),
+        )
 
-    def _compressed(self, trained: TrainedContender) -> dict[str, Any] | None:
+    def _compressed(self, trained: TrainedContender) -> CompressionResult | None:
         """Smaller versions of the recommended network, beside its files."""
         if self.settings.compress is None:
             return None
@@ -172,14 +182,13 @@ class _Retraining:
             self.spec.image_shape[1],
             folder,
         )
-        log_compressed(self.study.tracker, trained.to_json(), made["versions"], folder)
+        log_compressed(self.study.tracker, trained.row(), made.versions, folder)
         return made
 
     def _contenders(self) -> tuple[list[Contender], list[Contender]]:
-        folder, space = self.study.config.folder, self.study.config.space
-        trials = json.loads((folder / "search" / "search.json").read_text())["trials"]
+        trials = SearchResult.read(self.study.config.folder / "search" / "search.json").trials
         drawn = self._uniform_sample()
-        best = best_of(trials, drawn, self.settings, space.name)
+        best = best_of(trials, drawn, self.settings)
         others = []
         if "median" in self.settings.comparisons:
             median = median_of(trials, drawn, best)
@@ -192,17 +201,15 @@ class _Retraining:
             others.append(resnet_of_size(int(num_params), self.spec))
         return best, others
 
-    def _uniform_sample(self) -> list[dict[str, Any]]:
+    def _uniform_sample(self) -> list[Drawn]:
         """The validation's uniformly drawn architectures with the proxy's score of each."""
         folder = self.study.config.folder / "validate"
         if self.study.config.validation is None:
             return []
-        proxy = json.loads((folder / "rank_report.json").read_text())["rows"][0]["name"]
-        points = json.loads((folder / "points.json").read_text())
+        judged = RankReport.read(folder / "rank_report.json").judged.name
         return [
-            {**point, "score": point["scores"][proxy]}
-            for point in points
-            if point["drawn"] == "uniform"
+            Drawn(point.architecture, point.description, point.scores[judged])
+            for point in Points.read(folder / "points.json").uniform
         ]
 
     def _knowledge_distillation(self, architecture: Architecture) -> PreparedDistillation:
@@ -270,7 +277,7 @@ class _Retraining:
 
     def _model(
         self, trained: TrainedContender, place: int, ready: PreparedDistillation
-    ) -> dict[str, Any]:
+    ) -> RetrainRow:
         """Export the chosen training, and log it; `place` 0 is the champion's."""
         contender, chosen = trained.contender, trained.chosen
         path = self.folder.path / ("champion" if place == 0 else f"runner_up_{place}")
@@ -287,13 +294,8 @@ class _Retraining:
         card = replace(card, licences=licences, knowledge_distillation=ready.record)
         write_atomically(path / "card.json", json.dumps(card.to_json(), indent=1))
         write_atomically(path / "card.md", card.to_markdown())
-        row = {
-            **self._row(trained),
-            "folder": path.name,
-            "files": [file.to_json() for file in files],
-            "chosen_seed": trained.complete.index(chosen),
-            "single_test_accuracy": asdict(card.test_accuracy),
-        }
+        position = trained.complete.index(chosen)
+        row = trained.row(ModelFiles(path.name, files, position, card.test_accuracy))
         log_model(self.study, row, card, path, images[:2])
         return row
 
@@ -344,12 +346,6 @@ class _Retraining:
         ]
         network.cpu()
         return found
-
-    def _row(self, trained: TrainedContender) -> dict[str, Any]:
-        if not trained.complete:
-            return trained.to_json()
-        phases = [list(phase) for phase in trained.complete[0].phases]
-        return {**trained.to_json(), "curves": curves_of(trained), "phases": phases}
 
     def _space(self, architecture: Architecture) -> Builder:
         return FixedNetworks() if _is_fixed(architecture) else self.study.config.space

@@ -6,17 +6,14 @@ is measured here goes back into the search.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from nas_proxy.core.files import write_atomically
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
@@ -36,10 +33,10 @@ from nas_proxy.study.samples import draw_validation
 from nas_proxy.study.stage import StageFolder
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.combination import best_combination
-from nas_proxy.validate.points import points_of
-from nas_proxy.validate.rank_report import Kind, Ranking, RankReport, Sample, judge
+from nas_proxy.validate.rank_report import judge, points_of
 from nas_proxy.validate.references import read_references, values_of
 from nas_proxy.validate.settings import ValidateSettings
+from nas_proxy.validate.values import Kind, Points, Ranking, RankReport, Sample
 
 VERSION = 2
 _REFERENCE_SIGNAL = "test_accuracy"
@@ -59,10 +56,9 @@ def run_validate(study: StudyContext, *, force: bool) -> None:
         study.display.say("validate: finished already")
         return
     report, points = validation.run()
-    files = {"points.json": points, "rank_report.json": report.to_json()}
-    for name, content in files.items():
-        path = validation.folder.path / name
-        write_atomically(path, json.dumps(content, indent=1, allow_nan=False))
+    files = {"points.json": points, "rank_report.json": report}
+    for name, result in files.items():
+        result.write(validation.folder.path / name)
     validation.folder.finish(*map(validation.folder.path.joinpath, files))
     study.display.say(f"validate: {report.verdict}")
 
@@ -126,7 +122,7 @@ class _Validation:
         """The zero-cost signals of the score and of the controls."""
         return zero_cost_among(tuple(dict.fromkeys((*self.score.signals, *self.settings.controls))))
 
-    def run(self) -> tuple[RankReport, list[dict[str, Any]]]:
+    def run(self) -> tuple[RankReport, Points]:
         uniform, pool = draw_validation(
             self.study.config, self.settings, self.tables[0], excluded=self._set_aside()
         )
@@ -137,8 +133,8 @@ class _Validation:
             name: self._evaluate(name, self.study.zero_cost_factory((name,)), architectures)
             for name in dict.fromkeys((*self.zero_cost_signals, *_SIZES.values()))
         }
-        rankings = [self._proxy_ranking(proxy, architectures)]
-        rankings += self._zero_cost_rankings(zero_cost)
+        judged = self._proxy_ranking(proxy, architectures)
+        rankings = self._zero_cost_rankings(zero_cost)
         rankings += self._trained_controls(architectures, zero_cost)
         reference, reference_name, reference_seconds = self._reference(architectures)
         sizes = {words: values_of(name, zero_cost[name]) for words, name in _SIZES.items()}
@@ -149,6 +145,7 @@ class _Validation:
         rankings += self._reference_again(uniform, architectures)
         rng = np.random.default_rng(derive_seed("bootstrap", self.study.seed))
         report = judge(
+            judged,
             rankings,
             sample,
             self.settings,
@@ -156,7 +153,7 @@ class _Validation:
             reference_seconds=reference_seconds,
             rng=rng,
         )
-        return report, points_of(self.study.config.space, sample, rankings)
+        return report, points_of(self.study.config.space, sample, judged, rankings)
 
     def _set_aside(self) -> list[Architecture]:
         """What is part of the score: it would be judged on what made it."""
