@@ -15,7 +15,7 @@ import math
 import shutil
 import statistics
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def one_seed(
     rows = [
         {
             "seed": seed,
-            **model.row.to_json(),
+            **asdict(model.row),
             "test_accuracy": measure(model.runtime, splits.test, EXACT).accuracy,
         }
         for model in models

@@ -9,7 +9,6 @@ whose result is there already are not measured again.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +95,12 @@ def measure_set(file: Path, name: str, arguments: dict[str, Any]) -> dict[str, A
     display = ConsoleDisplay(Console(stderr=True))
     found = {}
     for task in ("accuracy", "replay"):
-        result = evaluate_proxy(config, display, file, task)  # type: ignore[arg-type]
-        del result["proxy_dataset"], result["versions"], result["settings"]
+        result = evaluate_proxy(config, display, file, task).to_json()  # type: ignore[arg-type]
+        del result["format"], result["proxy_dataset"], result["versions"], result["settings"]
         for network in result.get("networks", []):
             del network["confusion"]  # ten by ten numbers each; the figure shows them
         found[task] = result
-    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+    return found
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ it.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from nas_proxy.study.pipeline import open_study, run_pipeline
 from nas_proxy.study.student_training import recipe_factory
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture
+from nas_proxy.validate.values import Points, RankReport
 
 SIGNAL = "val_accuracy"
 NAIVE_CONFIG = ["calibrate=null", "validate=null", "recipe=configured"]
@@ -43,19 +43,19 @@ def main() -> None:
     """Distil a small set, train on it, compare with the study, draw."""
     arguments = parse_arguments()
     study = load_config(arguments.config, arguments.overrides)
-    points = json.loads((study.layout.points).read_text())
+    points = Points.read(study.layout.points).points
     points = points[: arguments.num_architectures]
-    report = json.loads((study.layout.rank_report).read_text())
-    recipe_name = report["rows"][0]["name"]
-    drawn = [Architecture(study.space.name, p["genotype"]) for p in points]
+    report = RankReport.read(study.layout.rank_report)
+    recipe_name = report.judged.name
+    drawn = [p.architecture for p in points]
     naive = f"{arguments.images_per_class} distilled images per class, hard labels, {SIGNAL}"
     sides: dict[str, Mapping[str, float | None]] = {
         naive: train_naively(arguments, drawn),
-        recipe_name: {p["architecture_id"]: p["scores"][recipe_name] for p in points},
+        recipe_name: {p.architecture_id: p.scores[recipe_name] for p in points},
     }
-    reference = {p["architecture_id"]: p["reference"] for p in points}
+    reference = {p.architecture_id: p.reference for p in points if p.reference is not None}
     result = {
-        "reference": report["reference_name"],
+        "reference": report.reference_name,
         "rankings": [judged(name, scores, reference) for name, scores in sides.items()],
     }
     draw(sides, reference, result, arguments.out.with_suffix(".png"))

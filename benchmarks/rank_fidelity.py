@@ -12,7 +12,6 @@ with the same overrides as for `nas-proxy run`; writes results/benchmarks/rank_f
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,11 +28,12 @@ from nas_proxy.scores.combine import RankMean, SingleSignal
 from nas_proxy.scores.signals import trained_among, zero_cost_among
 from nas_proxy.statistics import ranks
 from nas_proxy.statistics.ranks import Estimate
-from nas_proxy.study.config import StudyConfig, load_config
+from nas_proxy.study.config import load_config
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.pipeline import open_study, run_pipeline
 from nas_proxy.study.student_training import recipe_factory
 from nas_proxy.types import Architecture, Evaluation
+from nas_proxy.validate.values import Point, Points, RankReport
 
 NUM_RESAMPLES = 5000
 STREAM, DISTILLED = "full stream", "distilled set"
@@ -47,7 +47,7 @@ def main() -> None:
     config = load_config(arguments.config, arguments.overrides)
     display = ConsoleDisplay(Console(stderr=True))
     run_pipeline(config, display)
-    points = json.loads((config.layout.points).read_text())
+    points = Points.read(config.layout.points).points
     rng = np.random.default_rng(derive_seed("rank fidelity", config.seed))
     with open_study(config, display) as study:
         proof = Proof(study, points, rng)
@@ -80,38 +80,36 @@ class Proof:
     """
 
     def __init__(
-        self, study: StudyContext, points: Sequence[Mapping[str, Any]], rng: np.random.Generator
+        self, study: StudyContext, points: Sequence[Point], rng: np.random.Generator
     ) -> None:
         self._study = study
         self._rng = rng
         self._reference = {
-            p["architecture_id"]: p["reference"] for p in points if p["reference"] is not None
+            p.architecture_id: p.reference for p in points if p.reference is not None
         }
         self._rankings: dict[str, Scores] = {
             name: {
-                p["architecture_id"]: p["scores"][name]
-                for p in points
-                if p["scores"][name] is not None
+                p.architecture_id: score for p in points if (score := p.scores[name]) is not None
             }
-            for name in points[0]["scores"]
+            for name in points[0].scores
         }
 
     def rows(self) -> list[dict[str, Any]]:
         """Every ranking's figures, the recipe's first, with what they cost."""
-        report = _rank_report(self._study.config)
+        folder = self._study.config.folder / "validate"
         found = []
-        for row in report["rows"]:
-            scores = self._rankings.get(row["name"], {})
+        for row in RankReport.read(folder / "rank_report.json").all_rows:
+            scores = self._rankings.get(row.name, {})
             found.append(
                 {
-                    "ranking": row["name"],
-                    "n": row["n"],
-                    "seconds_per_architecture": row["seconds_per_architecture"],
-                    "spearman": row["spearman"],
+                    "ranking": row.name,
+                    "n": row.n,
+                    "seconds_per_architecture": row.seconds_per_architecture,
+                    "spearman": _figures(row.spearman),
                     "spearman_best_20": self._within_best(scores, 0.2),
                     "spearman_best_10": self._within_best(scores, 0.1),
                     "regret_of_pick": self._figure(ranks.regret_at(1), scores),
-                    "recipe_minus_this": row["difference"],
+                    "recipe_minus_this": _figures(row.difference),
                 }
             )
         return found
@@ -210,9 +208,8 @@ def _plain(found: Estimate | None, n: int) -> dict[str, Any] | None:
     return None if found is None else {**vars(found), "n": n}
 
 
-def _rank_report(config: StudyConfig) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((config.layout.rank_report).read_text())
-    return report
+def _figures(found: Estimate | None) -> dict[str, Any] | None:
+    return None if found is None else vars(found)
 
 
 if __name__ == "__main__":

@@ -134,6 +134,16 @@ class Architecture:
         """The inverse of `to_json`."""
         return cls(value["space"], value["genotype"])
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Within a stored result it is written and read as `to_json` and `from_json` say."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            cls.from_json,
+            serialization=core_schema.plain_serializer_function_ser_schema(cls.to_json),
+        )
+
 
 @dataclass(frozen=True)
 class Fidelity:

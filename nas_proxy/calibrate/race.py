@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
 
 import numpy as np
 
 from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.calibrate.result import CalibrationPoint, Outcome
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import StudyError
 from nas_proxy.scores.calibrated import CalibratedScore, Encode
@@ -23,7 +23,6 @@ _NUM_RESAMPLES = 2000
 _SAME_COST = 1.1  # seconds are measured with noise: a tenth more counts as the same cost
 
 Evaluations = Mapping[Architecture, Evaluation]
-Outcome = Literal["chosen", "trusted", "open", "below", "beaten", "failed"]
 
 
 @dataclass(frozen=True)
@@ -170,17 +169,17 @@ class Race:
             ]
         return sorted((s for _, s in found), key=lambda s: s.seconds_per_architecture)
 
-    def points(self) -> list[dict[str, Any]]:
+    def points(self) -> tuple[CalibrationPoint, ...]:
         """Every architecture's reference and scores, for whoever wants to recompute the figures."""
-        return [
-            {
-                "architecture_id": architecture.id,
-                "genotype": architecture.genotype,
-                "reference": reference,
-                "scores": {r.recipe.name: r.scores.get(architecture) for r in self._runners},
-            }
+        return tuple(
+            CalibrationPoint(
+                architecture=architecture,
+                architecture_id=architecture.id,
+                reference=reference,
+                scores={r.recipe.name: r.scores.get(architecture) for r in self._runners},
+            )
             for architecture, reference in self._references.items()
-        ]
+        )
 
     def _standing(self, runner: _Runner, chosen: _Runner | None) -> Standing:
         outcome, reason = runner.dropped or self._undropped(runner, chosen)

@@ -24,7 +24,8 @@ from nas_proxy.cli.lists import list_command
 from nas_proxy.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
-    pass
+    from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
+    from nas_proxy.statistics.accuracy import SeedMean
 
 _USERS_ERRNOS = {
     errno.ENOSPC: "the disk is full",
@@ -104,21 +105,25 @@ def evaluate_proxy_command(
     The section evaluate_proxy of CONFIG says which networks are trained on it and how; they are
     tested on real images, beside random ones with the same labels and all of the real ones.
     """
+    from nas_proxy.evaluate_proxy.result import ProxyAccuracy
     from nas_proxy.study.config import load_config
     from nas_proxy.study.pipeline import evaluate_proxy
 
     loaded = load_config(config, overrides)
     result = evaluate_proxy(loaded, ConsoleDisplay(_console), file, task, force=force)
-    Console().print(_accuracy_table(result) if task == "accuracy" else _replay_table(result))
-    folder = loaded.layout.evaluate_proxy(result["proxy_dataset"]["id"]) / task
+    if isinstance(result, ProxyAccuracy):
+        Console().print(_accuracy_table(result))
+    else:
+        Console().print(_replay_table(result))
+    folder = loaded.layout.evaluate_proxy(result.proxy_dataset.id) / task
     click.echo(f"figures and all numbers: {folder.resolve()}")
 
 
-def _accuracy_table(result: dict[str, Any]) -> Table:
-    networks = result["networks"]
-    conditions = list(dict.fromkeys(name for n in networks for name in n["accuracies"]))
+def _accuracy_table(result: ProxyAccuracy) -> Table:
+    networks = result.networks
+    conditions = list(dict.fromkeys(name for n in networks for name in n.accuracies))
     table = Table(
-        title=f"test accuracy in %, mean and standard error of {result['num_seeds']} seeds",
+        title=f"test accuracy in %, mean and standard error of {result.num_seeds} seeds",
         caption="HLR, hard-label recovery: full data minus hard labels. IOR, improvement over "
         "random: as it is minus random images with the same labels.",
     )
@@ -126,29 +131,27 @@ def _accuracy_table(result: dict[str, Any]) -> Table:
     for column in (*conditions, "HLR", "IOR"):
         table.add_column(column, justify="right", min_width=6)
     for network in networks:
-        figures = [network["accuracies"].get(name) for name in conditions]
-        figures += [network["hard_label_recovery"], network["improvement_over_random"]]
-        table.add_row(network["network"], *map(_percent, figures))
+        figures = [network.accuracies.get(name) for name in conditions]
+        figures += [network.hard_label_recovery, network.improvement_over_random]
+        table.add_row(network.network, *map(_percent, figures))
     return table
 
 
-def _replay_table(result: dict[str, Any]) -> Table:
+def _replay_table(result: ProxyReplay) -> Table:
     table = Table(
-        "memory", "accuracy at the end", "forgetting", title=f"{result['num_tasks']} tasks, in %"
+        "memory", "accuracy at the end", "forgetting", title=f"{result.num_tasks} tasks, in %"
     )
-    for memory in result["memories"]:
-        table.add_row(
-            memory["name"], _percent(memory["final_accuracy"]), _percent(memory["forgetting"])
-        )
+    for memory in result.memories:
+        table.add_row(memory.name, _percent(memory.final_accuracy), _percent(memory.forgetting))
     return table
 
 
-def _percent(figure: dict[str, Any] | None) -> str:
+def _percent(figure: SeedMean | None) -> str:
     """A mean and its standard error."""
     if figure is None:
         return "failed"
-    error = figure["standard_error"]
-    return f"{100 * figure['mean']:.1f}" + ("" if error is None else f" ±{100 * error:.1f}")
+    error = figure.standard_error
+    return f"{100 * figure.mean:.1f}" + ("" if error is None else f" ±{100 * error:.1f}")
 
 
 @cli.command()

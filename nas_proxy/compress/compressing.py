@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.compress.measurements import CompressionRow, compare, measure_file
+from nas_proxy.compress.measurements import compare, measure_file
 from nas_proxy.compress.onnx_file import OnnxNetwork, write_onnx
 from nas_proxy.compress.pruning import holding_zeros, num_parameters, prune_channels, prune_weights
 from nas_proxy.compress.quantisation import (
@@ -21,6 +21,7 @@ from nas_proxy.compress.quantisation import (
     prepare_training,
     quantise,
 )
+from nas_proxy.compress.result import CompressionRow
 from nas_proxy.compress.settings import CompressSettings, in_order, variant_name
 from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.errors import CompressionError, DivergedError, NasProxyError, required

@@ -7,9 +7,9 @@ import os
 import subprocess
 import sys
 import zlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import nn
@@ -38,48 +38,26 @@ EXACT = TrainSettings(num_steps=1, precision="float32", channels_last=False)
 logger = logging.getLogger("nas_proxy")
 
 
-@dataclass(frozen=True)
-class CompressionRow:
-    """One line of the table; every figure is of the ONNX file.
+class FileFigures(TypedDict):
+    """Figures of a file alone; see `CompressionRow`."""
 
-    Attributes:
-        name: `float32` for the network as it came, otherwise the variant's.
-        val_accuracy: On the search-validation images, in [0, 1].
-        num_parameters: Parameters that are not zero; int8 ones count alike, and norms count as
-            before they were folded.
-        file_bytes: Size of the file.
-        zipped_bytes: The same after zlib: the only size that zeros make smaller.
-        latency: Of one image on one CPU thread in ONNX Runtime.
-        peak_memory_mib: By how much a process grows at most that loads the file and answers single
-            images; what it had before (Python, numpy, the runtime's code) is taken off.
-        class_agreement: Share of 100 search-validation images (all, if there are fewer) whose
-            class by the file is that by the network in torch.
-        largest_difference: Of a logit of the file from the one in torch, on the same images.
-        largest_logit: The largest magnitude of a logit in torch there, to compare with.
-        train_seconds: Fine-tuning, all steps together.
-        paid_seconds: The part of it that no version before this one had paid for already.
-    """
-
-    name: str
     val_accuracy: float
-    num_parameters: int
     file_bytes: int
     zipped_bytes: int
     latency: Latency
     peak_memory_mib: float
+
+
+class Agreement(TypedDict):
+    """How far a file is from the network that it holds; see `CompressionRow`."""
+
     class_agreement: float
     largest_difference: float
     largest_logit: float
-    train_seconds: float
-    paid_seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON mapping with the attributes' names."""
-        return asdict(self)
 
 
-def measure_file(path: Path, runtime: OnnxNetwork, search_val: ImageDataset) -> dict[str, Any]:
-    """Accuracy, size, latency and memory of an ONNX file, under the names of `CompressionRow`.
+def measure_file(path: Path, runtime: OnnxNetwork, search_val: ImageDataset) -> FileFigures:
+    """Accuracy, size, latency and memory of an ONNX file.
 
     Memory is measured in a process of its own, which does not import nas_proxy.
 
@@ -122,8 +100,8 @@ def _peak_memory(path: Path) -> float:
 @torch.no_grad()
 def compare(
     runtime: nn.Module, network: nn.Module, search_val: ImageDataset, name: str
-) -> dict[str, Any]:
-    """How far a file is from the network in torch, under the names of `CompressionRow`.
+) -> Agreement:
+    """How far a file is from the network in torch.
 
     Rounding to int8 makes a large difference of a small one where a number lies on the edge, so
     int8 is held to its classes alone, and a warning says where less than 95 % are the same.

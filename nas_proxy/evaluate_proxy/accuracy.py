@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,6 +30,7 @@ class NetworkAccuracies:
         improvement_over_random: The set minus random images with the same labels.
         label_robust_score: Both in one number in [0, 1]; None where one is missing.
         confusion: Test images of each class (rows) taken for each class (columns), all seeds.
+        class_accuracies: Share of each class's test images that was found, `(num_classes,)`.
         failures: Reasons of failed trainings, by condition.
     """
 
@@ -40,16 +40,8 @@ class NetworkAccuracies:
     improvement_over_random: SeedMean | None
     label_robust_score: float | None
     confusion: tuple[tuple[int, ...], ...]
+    class_accuracies: tuple[float, ...]
     failures: Mapping[Condition, tuple[str, ...]]
-
-    @property
-    def class_accuracies(self) -> tuple[float, ...]:
-        """Share of each class's test images that was found, `(num_classes,)`."""
-        return tuple(row[label] / max(1, sum(row)) for label, row in enumerate(self.confusion))
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values with the attributes' names."""
-        return {**asdict(self), "class_accuracies": self.class_accuracies}
 
 
 def network_accuracies(
@@ -79,7 +71,7 @@ def network_accuracies(
     if recovery is not None and improvement is not None:
         score = label_robust_score(recovery.mean, improvement.mean, hard_label_weight)
     matrices = [e.confusion for e in evaluations[AS_IS] if e.complete]
-    total = np.sum(matrices, axis=0).tolist() if matrices else []
+    total: list[list[int]] = np.sum(matrices, axis=0).tolist() if matrices else []
     return NetworkAccuracies(
         network=describe(settings),
         accuracies=accuracies,
@@ -87,6 +79,7 @@ def network_accuracies(
         improvement_over_random=improvement,
         label_robust_score=score,
         confusion=tuple(map(tuple, total)),
+        class_accuracies=tuple(row[label] / max(1, sum(row)) for label, row in enumerate(total)),
         failures={
             condition: tuple(e.reason for e in each if not e.complete)
             for condition, each in evaluations.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -38,7 +38,7 @@ class Trial:
     """
 
     term: int
-    options: dict[str, Any]
+    options: Mapping[str, float]
     val_accuracy: float | None = None
     val_loss: float | None = None
     reason: str = ""
@@ -49,6 +49,34 @@ class Trial:
         if self.val_accuracy is None or self.val_loss is None:
             return (float("-inf"), 0.0)
         return (self.val_accuracy, -self.val_loss)
+
+
+@dataclass(frozen=True)
+class ChosenOptions:
+    """What a term was trained with.
+
+    Attributes:
+        term: Its title.
+        temperature: None for a term without one.
+        weight: None where the term's parts have weights of their own.
+    """
+
+    term: str
+    temperature: float | None
+    weight: float | None
+
+
+@dataclass(frozen=True)
+class TuningRecord:
+    """How what was `auto` was chosen.
+
+    Attributes:
+        chosen: For each term.
+        trials: All short trainings, in order.
+    """
+
+    chosen: tuple[ChosenOptions, ...]
+    trials: tuple[Trial, ...]
 
 
 @dataclass(frozen=True)
@@ -63,13 +91,18 @@ class Tuned:
     settings: KnowledgeDistillationSettings
     trials: tuple[Trial, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """The chosen options of each term, and the trials, as JSON values."""
-        chosen = [
-            {"term": term.title, "temperature": term.temperature, "weight": term.weight}
+    def record(self) -> TuningRecord:
+        """The chosen options of each term, and the trials."""
+        chosen = (
+            ChosenOptions(term.title, _number(term.temperature), _number(term.weight))
             for term in self.settings.terms
-        ]
-        return {"chosen": chosen, "trials": [vars(trial) for trial in self.trials]}
+        )
+        return TuningRecord(tuple(chosen), self.trials)
+
+
+def _number(option: float | str | None) -> float | None:
+    """An option that is not `auto` any more."""
+    return None if option is None else float(option)
 
 
 Measured = tuple[float, float] | str
@@ -130,7 +163,7 @@ def _published(term: TermSettings) -> Any:
     return PUBLISHED[term.kind][term.variant or ""]
 
 
-def _grid(term: TermSettings) -> list[dict[str, Any]]:
+def _grid(term: TermSettings) -> list[dict[str, float]]:
     """All combinations of what is tried for the options of a term that are `auto`."""
     weights = ANSWER_WEIGHTS
     if not term.is_answers:
@@ -143,7 +176,7 @@ def _grid(term: TermSettings) -> list[dict[str, Any]]:
 
 
 def _with(
-    settings: KnowledgeDistillationSettings, position: int, options: dict[str, Any]
+    settings: KnowledgeDistillationSettings, position: int, options: Mapping[str, Any]
 ) -> KnowledgeDistillationSettings:
     """The same with options of one term set; the number of steps goes when nothing needs it."""
     terms = list(settings.terms)

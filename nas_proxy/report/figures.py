@@ -6,11 +6,10 @@ Texts of the report are drawn with `parse_math=False`: a dollar sign in a name i
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -39,7 +38,9 @@ from nas_proxy.report.drawing import (
 )
 from nas_proxy.report.learning_curve import draw_learning_curve, loss_curve
 from nas_proxy.report.pareto_figure import costs_of, pareto_figure
-from nas_proxy.statistics.ranks import Estimate, num_best
+from nas_proxy.report.values import StudyReport
+from nas_proxy.statistics.ranks import Estimate, Values, num_best
+from nas_proxy.validate.values import Point, RankRow
 
 _MAX_OUTLIERS = 5
 _MAX_SIGNAL_NAMES = 6  # in the figure of cost, where they stand close together
@@ -68,11 +69,11 @@ class Outlier:
     num_ranked: int
 
 
-def write_figures(report: dict[str, Any], folder: Path) -> list[Path]:
+def write_figures(report: StudyReport, folder: Path) -> list[Path]:
     """Draw what the report has data for.
 
     Args:
-        report: As `study.stages.report.collect` builds it.
+        report: Of a study.
         folder: Where to; made if it does not exist.
 
     Returns:
@@ -81,7 +82,7 @@ def write_figures(report: dict[str, Any], folder: Path) -> list[Path]:
     Raises:
         OSError: If the folder cannot be written or the disk is full.
     """
-    figures: dict[str, Callable[[dict[str, Any]], Figure | None]] = {
+    figures: dict[str, Callable[[StudyReport], Figure | None]] = {
         "rank_scatter.png": _rank_scatter,
         "rank_comparison.png": _rank_comparison,
         "cost.png": _cost,
@@ -90,7 +91,7 @@ def write_figures(report: dict[str, Any], folder: Path) -> list[Path]:
         "guard.png": _guard,
         "learning_curve.png": _learning_curve,
     }
-    for cost in costs_of(report["search"]):
+    for cost in costs_of(report.search):
         figures[f"pareto_{cost}.png"] = partial(pareto_figure, cost=cost)
     written = []
     for name, draw in figures.items():
@@ -103,7 +104,7 @@ def write_figures(report: dict[str, Any], folder: Path) -> list[Path]:
     return written
 
 
-def rank_outliers(report: dict[str, Any]) -> list[Outlier]:
+def rank_outliers(report: StudyReport) -> list[Outlier]:
     """The architectures whose two ranks lie furthest apart, the furthest first.
 
     Ranks less than a tenth of the sample apart are no outliers.
@@ -111,7 +112,7 @@ def rank_outliers(report: dict[str, Any]) -> list[Outlier]:
     points = ranked_points(report)
     if not points:
         return []
-    scores, reference = np.array([[point["score"], point["reference"]] for point in points]).T
+    scores, reference = _columns(points)
     score_ranks = rankdata(-scores, method="min")
     reference_ranks = rankdata(-reference, method="min")
     apart = np.abs(score_ranks - reference_ranks)
@@ -119,7 +120,7 @@ def rank_outliers(report: dict[str, Any]) -> list[Outlier]:
     return [
         Outlier(
             number=number,
-            description=points[index]["description"],
+            description=points[index].point.description,
             score=float(scores[index]),
             reference=float(reference[index]),
             score_rank=int(score_ranks[index]),
@@ -131,27 +132,48 @@ def rank_outliers(report: dict[str, Any]) -> list[Outlier]:
     ]
 
 
-def ranked_points(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The architectures that both sides have a value for, with the proxy's in `score`."""
-    if not report["validation"] or not report["points"]:
+@dataclass(frozen=True)
+class RankedPoint:
+    """An architecture that both sides have a value for.
+
+    Attributes:
+        point: What else is known of it.
+        score: Of the judged ranking.
+        reference: Value of the reference.
+    """
+
+    point: Point
+    score: float
+    reference: float
+
+
+def ranked_points(report: StudyReport) -> list[RankedPoint]:
+    """The architectures that both sides have a value for; none if nothing was judged."""
+    if report.validation is None:
         return []
-    name = report["validation"]["rows"][0]["name"]
+    name = report.validation.judged.name
+    found = ((point, point.scores.get(name), point.reference) for point in report.points)
     return [
-        {**point, "score": point["scores"][name]}
-        for point in report["points"]
-        if point["scores"].get(name) is not None and point["reference"] is not None
+        RankedPoint(point, score, reference)
+        for point, score, reference in found
+        if score is not None and reference is not None
     ]
 
 
-def _rank_scatter(report: dict[str, Any]) -> Figure | None:
-    points = ranked_points(report)
-    if len(points) < 2:
+def _columns(points: Sequence[RankedPoint]) -> tuple[Values, Values]:
+    """Scores and references, `(n,)` each."""
+    scores, reference = np.array([[point.score, point.reference] for point in points]).T
+    return scores, reference
+
+
+def _rank_scatter(report: StudyReport) -> Figure | None:
+    points, validation = ranked_points(report), report.validation
+    if validation is None or len(points) < 2:
         return None
-    validation = report["validation"]
     figure, axes = new_axes(5.2)
-    scores, reference = np.array([[point["score"], point["reference"]] for point in points]).T
+    scores, reference = _columns(points)
     x, y = clip_worst(scores), clip_worst(reference)
-    uniform = np.array([point["drawn"] == "uniform" for point in points])
+    uniform = np.array([each.point.drawn == "uniform" for each in points])
     for chosen, label, marker, color in (
         (uniform, "drawn uniformly", "o", BLUE),
         (~uniform, "drawn over the strata of the score", "D", RED),
@@ -162,14 +184,14 @@ def _rank_scatter(report: dict[str, Any]) -> Figure | None:
                 zorder=3, label=f"{label} ({chosen.sum()})", marker=marker, color=color,
             )  # fmt: skip
     axes.margins(0.06, 0.08)
-    _shade_best(axes, report)
-    proxy = validation["rows"][0]
-    rho = f"Spearman {Estimate(**proxy['spearman'])}" if proxy["spearman"] else "No Spearman"
+    _shade_best(axes, report.points, validation.best_fraction)
+    proxy = validation.judged
+    rho = f"Spearman {proxy.spearman}" if proxy.spearman else "No Spearman"
     write_words(
         axes,
-        f"{rho}, n = {proxy['n']}",
+        f"{rho}, n = {proxy.n}",
         x=f"score of the proxy (higher is better{beyond(scores, x, 'left')})",
-        y=f"{validation['reference_name']}{beyond(reference, y, 'lower')}",
+        y=f"{validation.reference_name}{beyond(reference, y, 'lower')}",
     )
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     labels = [
@@ -180,11 +202,10 @@ def _rank_scatter(report: dict[str, Any]) -> Figure | None:
     return figure
 
 
-def _shade_best(axes: Axes, report: dict[str, Any]) -> None:
+def _shade_best(axes: Axes, points: Sequence[Point], fraction: float) -> None:
     """The band of the best part by reference; its border is that of `rank_report`."""
-    uniform = [p["reference"] for p in report["points"] if p["drawn"] == "uniform"]
+    uniform = [point.reference for point in points if point.drawn == "uniform"]
     ordered = sorted((value for value in uniform if value is not None), reverse=True)
-    fraction = report["validation"]["best_fraction"]
     low, high = axes.get_ylim()
     if ordered:
         axes.axhspan(
@@ -194,14 +215,13 @@ def _shade_best(axes: Axes, report: dict[str, Any]) -> None:
     axes.set_ylim(low, high)
 
 
-def _rank_comparison(report: dict[str, Any]) -> Figure | None:
-    rows = _rows(report, "proxy", "control", "signal")
+def _rank_comparison(report: StudyReport) -> Figure | None:
+    rows = sorted(_rows(report), key=lambda each: each[0].value)
     if not rows:
         return None
-    rows = sorted(rows, key=lambda row: row["spearman"]["value"])
     figure, axes = new_axes(1.5 + 0.42 * len(rows))
-    for position, row in enumerate(rows):
-        estimate, strong = Estimate(**row["spearman"]), row["kind"] == "proxy"
+    for position, (estimate, row) in enumerate(rows):
+        strong = _is_judged(report, row)
         low, high = ends(estimate)
         color = BLUE if strong else GREY
         axes.hlines(position, low, high, color=color, lw=2.6 if strong else 1.6, zorder=2)
@@ -209,7 +229,7 @@ def _rank_comparison(report: dict[str, Any]) -> Figure | None:
             axes.axvspan(low, high, color=BLUE, alpha=0.08, lw=0, zorder=0)
         axes.plot(
             estimate.value, position, "o", ms=9 if strong else 7, mec=color, mew=1.4, zorder=3,
-            mfc="white" if row["kind"] == "signal" else color,
+            mfc="white" if row.kind == "signal" else color,
         )  # fmt: skip
         axes.annotate(
             str(estimate), (1.02, position), xycoords=("axes fraction", "data"), va="center",
@@ -217,48 +237,48 @@ def _rank_comparison(report: dict[str, Any]) -> Figure | None:
         )  # fmt: skip
     axes.axvline(0, color=GREY, lw=1, zorder=1)
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_yticks(range(len(rows)), [wrap(row["name"], 30) for row in rows], parse_math=False)
-    for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
-        tick.set_fontweight("bold" if row["kind"] == "proxy" else "normal")
-        tick.set_color(GREY if row["kind"] == "signal" else INK)
+    axes.set_yticks(range(len(rows)), [wrap(row.name, 30) for _, row in rows], parse_math=False)
+    for tick, (_, row) in zip(axes.get_yticklabels(), rows, strict=True):
+        tick.set_fontweight("bold" if _is_judged(report, row) else "normal")
+        tick.set_color(GREY if row.kind == "signal" else INK)
     write_words(
         axes, "Which ranking agrees best with the reference?", x="Spearman with 95 % interval", y=""
     )
     return figure
 
 
-def _cost(report: dict[str, Any]) -> Figure | None:
-    rows = _rows(report, "proxy", "control", "signal")
-    if not rows:
+def _cost(report: StudyReport) -> Figure | None:
+    rows = _rows(report)
+    if not rows or report.validation is None:
         return None
-    signals = [row for row in rows if row["kind"] == "signal"]
-    nameless = sorted(signals, key=lambda row: -row["spearman"]["value"])[_MAX_SIGNAL_NAMES:]
-    numbers = sorted({row["n"] for row in rows})
+    signals = [(estimate, row) for estimate, row in rows if row.kind == "signal"]
+    best_first = sorted(signals, key=lambda each: -each[0].value)
+    nameless = [row for _, row in best_first[_MAX_SIGNAL_NAMES:]]
+    numbers = sorted({row.n for _, row in rows})
     n = " to ".join(str(number) for number in dict.fromkeys((numbers[0], numbers[-1])))
     return draw_cost(
         [
             CostPoint(
-                "" if row in nameless else row["name"],
-                row["seconds_per_architecture"],
-                Estimate(**row["spearman"]),
-                strong=row["kind"] == "proxy",
-                hollow=row["kind"] == "signal",
+                "" if row in nameless else row.name,
+                row.seconds_per_architecture,
+                estimate,
+                strong=_is_judged(report, row),
+                hollow=row.kind == "signal",
             )
-            for row in rows
+            for estimate, row in rows
         ],
         title=f"What a ranking costs, and what it is worth (n = {n})",
-        reference_seconds=report["validation"]["reference_seconds_per_architecture"],
+        reference_seconds=report.validation.reference_seconds_per_architecture,
     )
 
 
-def _uncertainty(report: dict[str, Any]) -> Figure | None:
-    rows = (report["validation"] or {"rows": []})["rows"]
-    found = rows[0]["uncertainty"] if rows else None
+def _uncertainty(report: StudyReport) -> Figure | None:
+    found = report.validation.judged.uncertainty if report.validation else None
     if not found:
         return None
     figure, axes = new_axes(5.4)
-    expected = [entry["expected"] for entry in found["coverage"]]
-    observed = [Estimate(**entry["observed"]) for entry in found["coverage"]]
+    expected = [entry.expected for entry in found.coverage]
+    observed = [entry.observed for entry in found.coverage]
     axes.plot([0, 1], [0, 1], color=GREY, lw=1.2, ls="--", label="as it should be")
     low, high = zip(*(ends(estimate) for estimate in observed), strict=True)
     axes.fill_between(expected, low, high, color=BLUE, alpha=0.14, lw=0, label="95 % interval")
@@ -271,7 +291,7 @@ def _uncertainty(report: dict[str, Any]) -> Figure | None:
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     write_words(
         axes,
-        f"Is the score as sure of itself as it may be? (n = {found['n']})",
+        f"Is the score as sure of itself as it may be? (n = {found.n})",
         x="share of the references that its intervals should hold",
         y="share that they hold",
     )
@@ -279,31 +299,31 @@ def _uncertainty(report: dict[str, Any]) -> Figure | None:
     return figure
 
 
-def _learning_curve(report: dict[str, Any]) -> Figure | None:
-    """The best candidate's losses; reports from before they were kept have none."""
-    training = report["search"].get("best_training")
+def _learning_curve(report: StudyReport) -> Figure | None:
+    """The best candidate's losses; none where nothing was trained."""
+    training = report.search.best_training
     if training is None:
         return None
-    curve = loss_curve(training["train_losses"], [tuple(phase) for phase in training["phases"]])
-    return draw_learning_curve(curve, wrap(f"Training of the best: {training['description']}", 70))
+    curve = loss_curve(training.train_losses, training.phases)
+    return draw_learning_curve(curve, wrap(f"Training of the best: {training.description}", 70))
 
 
-def _optimisation_history(report: dict[str, Any]) -> Figure | None:
-    trials = report["search"]["trials"]
-    scored = [trial for trial in trials if trial["score"] is not None]
+def _optimisation_history(report: StudyReport) -> Figure | None:
+    trials = report.search.trials
+    scored = [(trial.trial, trial.score) for trial in trials if trial.score is not None]
     if not scored:
         return None
     figure, axes = new_axes(3.9)
-    x = np.array([trial["trial"] for trial in scored])
-    scores = np.array([trial["score"] for trial in scored], dtype=np.float64)
+    x = np.array([number for number, _ in scored])
+    scores = np.array([score for _, score in scored], dtype=np.float64)
     y = clip_worst(scores, reach=6)
     axes.scatter(
         x, y, s=26, color=GREY, alpha=0.8, linewidths=0, zorder=3, label="score of a trial"
     )
-    last = max(trial["trial"] for trial in trials)
+    last = max(trial.trial for trial in trials)
     best = np.maximum.accumulate(y)
     axes.step([*x, last], [*best, best[-1]], where="post", color=BLUE, lw=2.2, label="best so far")
-    failed = [trial["trial"] for trial in trials if trial["score"] is None]
+    failed = [trial.trial for trial in trials if trial.score is None]
     axes.margins(0.03, 0.12)
     if failed:
         axes.plot(
@@ -317,25 +337,19 @@ def _optimisation_history(report: dict[str, Any]) -> Figure | None:
     return figure
 
 
-def _guard(report: dict[str, Any]) -> Figure | None:
-    found = report["search"].get("guard") or {"checks": []}
-    sides = (("random", "random candidates", BLUE, "o"), ("everyone", "all checked", GREY, "D"))
-    figure, axes = new_axes(3.9)
-    for key, label, color, marker in sides:
-        checks = [check for check in found["checks"] if check[key] is not None]
-        x = [check["num_trials"] for check in checks]
-        estimates = [Estimate(**check[key]) for check in checks]
-        if checks:
-            low, high = zip(*map(ends, estimates), strict=True)
-            if key == "random" and len(x) > 1:  # two bands upon one another would hide both
-                axes.fill_between(x, low, high, color=color, alpha=0.14, lw=0, zorder=1)
-            else:
-                axes.vlines(x, low, high, color=color, lw=1.4, alpha=0.7, zorder=2)
-            values = [estimate.value for estimate in estimates]
-            axes.plot(x, values, marker=marker, color=color, lw=1.8, ms=6, label=label, zorder=3)
-    if not axes.lines:
+def _guard(report: StudyReport) -> Figure | None:
+    found = report.search.guard
+    if found is None:
         return None
-    axes.axhline(found["threshold"], color=RED, lw=1.4, ls="--", label="threshold", zorder=2)
+    random = [(c.num_trials, c.random) for c in found.checks if c.random is not None]
+    everyone = [(c.num_trials, c.everyone) for c in found.checks if c.everyone is not None]
+    if not random and not everyone:
+        return None
+    figure, axes = new_axes(3.9)
+    # Two bands upon one another would hide both.
+    _draw_checks(axes, random, "random candidates", color=BLUE, marker="o", band=len(random) > 1)
+    _draw_checks(axes, everyone, "all checked", color=GREY, marker="D", band=False)
+    axes.axhline(found.threshold, color=RED, lw=1.4, ls="--", label="threshold", zorder=2)
     axes.margins(0.04, 0.1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     write_words(
@@ -348,7 +362,33 @@ def _guard(report: dict[str, Any]) -> Figure | None:
     return figure
 
 
-def _rows(report: dict[str, Any], *kinds: str) -> list[dict[str, Any]]:
-    """The rankings of these kinds that have a Spearman."""
-    rows = (report["validation"] or {"rows": []})["rows"]
-    return [row for row in rows if row["kind"] in kinds and row["spearman"]]
+def _draw_checks(
+    axes: Axes,
+    checks: Sequence[tuple[int, Estimate]],
+    label: str,
+    *,
+    color: str,
+    marker: str,
+    band: bool,
+) -> None:
+    """Estimates by the number of trials, with their intervals; nothing if there is none."""
+    if not checks:
+        return
+    x, estimates = [number for number, _ in checks], [estimate for _, estimate in checks]
+    low, high = zip(*map(ends, estimates), strict=True)
+    if band:
+        axes.fill_between(x, low, high, color=color, alpha=0.14, lw=0, zorder=1)
+    else:
+        axes.vlines(x, low, high, color=color, lw=1.4, alpha=0.7, zorder=2)
+    values = [estimate.value for estimate in estimates]
+    axes.plot(x, values, marker=marker, color=color, lw=1.8, ms=6, label=label, zorder=3)
+
+
+def _rows(report: StudyReport) -> list[tuple[Estimate, RankRow]]:
+    """The rankings that have a Spearman, the judged one first; not the ceiling."""
+    rows = report.validation.all_rows if report.validation else ()
+    return [(row.spearman, row) for row in rows if row.spearman]
+
+
+def _is_judged(report: StudyReport, row: RankRow) -> bool:
+    return report.validation is not None and row is report.validation.judged

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from nas_proxy.calibrate.result import CalibrationResult
 
 _COLOURS = {
     "chosen": "#1a7f37",
@@ -22,11 +22,11 @@ _WORDS = {
 }
 
 
-def write_frontier(result: Mapping[str, Any], path: Path) -> None:
+def write_frontier(result: CalibrationResult, path: Path) -> None:
     """Draw every recipe that was judged, with its 95 % interval.
 
     Args:
-        result: What `calibration.json` holds.
+        result: Of a calibration.
         path: The PNG file to write.
 
     Raises:
@@ -35,27 +35,27 @@ def write_frontier(result: Mapping[str, Any], path: Path) -> None:
     from nas_proxy.report.drawing import FAINT, GREY, INK, new_axes, wrap, write_words
     from nas_proxy.statistics.words import duration
 
-    shown = [s for s in result["standings"] if s["spearman"] is not None]
+    shown = [(s.spearman, s) for s in result.standings if s.spearman is not None]
     figure, axes = new_axes(1.6 + 0.36 * max(4, len(shown)))
-    for row, standing in enumerate(reversed(shown)):
-        estimate, colour = standing["spearman"], _COLOURS[standing["outcome"]]
-        if estimate["low"] is not None:
-            axes.plot([estimate["low"], estimate["high"]], [row, row], color=colour, linewidth=2)
-        axes.plot(estimate["value"], row, "o", color=colour)
+    for row, (estimate, standing) in enumerate(reversed(shown)):
+        colour = _COLOURS[standing.outcome]
+        if estimate.low is not None and estimate.high is not None:
+            axes.plot([estimate.low, estimate.high], [row, row], color=colour, linewidth=2)
+        axes.plot(estimate.value, row, "o", color=colour)
         axes.annotate(
-            duration(standing["seconds_per_architecture"]),
+            duration(standing.seconds_per_architecture),
             (1.02, row),
             xycoords=("axes fraction", "data"),
             va="center",
             fontsize=9,
-            color=INK if standing["outcome"] == "chosen" else GREY,
-            weight="bold" if standing["outcome"] == "chosen" else "normal",
+            color=INK if standing.outcome == "chosen" else GREY,
+            weight="bold" if standing.outcome == "chosen" else "normal",
         )
-    names = [f"{wrap(standing['recipe'], 26)} (n = {standing['n']})" for standing in shown[::-1]]
+    names = [f"{wrap(standing.recipe, 26)} (n = {standing.n})" for _, standing in shown[::-1]]
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(-0.7, len(names) - 0.3)
-    axes.axvline(result["threshold"], color=INK, linestyle="--", linewidth=1)
-    for x, ha, text in ((result["threshold"], "right", "threshold "), (1.02, "left", "cost")):
+    axes.axvline(result.threshold, color=INK, linestyle="--", linewidth=1)
+    for x, ha, text in ((result.threshold, "right", "threshold "), (1.02, "left", "cost")):
         across = "axes fraction" if text == "cost" else "data"
         axes.annotate(
             text, (x, 1.01), xycoords=(across, "axes fraction"), ha=ha, va="bottom",
@@ -70,7 +70,7 @@ def write_frontier(result: Mapping[str, Any], path: Path) -> None:
         x="Spearman with 95 % interval",
         y="",
     )
-    for outcome in dict.fromkeys(standing["outcome"] for standing in shown):
+    for outcome in dict.fromkeys(standing.outcome for _, standing in shown):
         axes.plot([], [], "o-", color=_COLOURS[outcome], label=_WORDS[outcome])
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)

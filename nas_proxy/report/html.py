@@ -7,25 +7,32 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from nas_proxy.core.nested import flatten
+from nas_proxy.data.proxy_dataset import TeacherRecord
+from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.report.figures import rank_outliers, ranked_points
 from nas_proxy.report.pareto_figure import amount, cost_in_words, costs_of
+from nas_proxy.report.values import StudyReport
+from nas_proxy.retrain.result import outcome_of
+from nas_proxy.search.result import SearchResult
 from nas_proxy.statistics.words import decimal, duration
-from nas_proxy.validate.coverage import SHOWN_LEVELS
+from nas_proxy.validate.coverage import SHOWN_LEVELS, Coverage
+from nas_proxy.validate.values import Difference, Point, RankReport, RankRow
 
 _COST_SIGNALS = ("train_seconds", "images_seen")  # no quality of an architecture
 
 
-def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
+def render_html(report: StudyReport, pictures: Sequence[Path]) -> str:
     """The page.
 
     Args:
-        report: As `study.stages.report.collect` builds it; its texts are escaped.
+        report: Of a study; its texts are escaped.
         pictures: PNG files, recognised by their names; one that does not exist is left out.
     """
     # Jinja would not know from the template's name, which ends in .j2, that it is HTML.
@@ -36,62 +43,63 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(duration=duration, decimal=decimal, flat=_flat)
+    environment.filters.update(duration=duration, decimal=decimal, flat=_flat, outcome=_outcome)
     environment.filters.update(amount=lambda value, cost: amount(cost, value), cost=cost_in_words)
     return environment.get_template("report.html.j2").render(
         report=report,
-        config=report["config"],
-        search=report["search"],
+        config=report.config,
+        search=report.search,
         recipe=_recipe(report),
-        calibration=report.get("calibration"),
-        validation=report["validation"],
+        calibration=report.calibration,
+        validation=report.validation,
         pictures={path.stem: _data_uri(path) for path in pictures if path.is_file()},
         outliers=rank_outliers(report),
-        best=_best(report["search"]),
-        costs=costs_of(report["search"]),
-        evaluate_proxy=report["evaluate_proxy"],
-        retrain=report.get("retrain"),
-        teachers=_teachers(report["proxy_dataset"]),
+        best=_best(report.search),
+        costs=costs_of(report.search),
+        evaluate_proxy=report.evaluate_proxy,
+        retrain=report.retrain,
+        labelling=dict(sorted(asdict(report.proxy_dataset.labelling).items())),
+        teachers=_teachers(report.proxy_dataset),
         failures=_failures(report),
-        total_seconds=sum(entry["seconds"] for entry in report["costs"]),
+        total_seconds=sum(entry.seconds for entry in report.costs),
         pick=_pick(report),
-        headline=_headline(report["verdict"]),
-        **_ranking(report["validation"]),
+        headline=_headline(report.verdict),
+        **_ranking(report.validation),
     )
 
 
-def _recipe(report: Mapping[str, Any]) -> Mapping[str, Any]:
+def _recipe(report: StudyReport) -> Mapping[str, Any]:
     """What candidates trained on and were ranked by: the recipe that was found, or the sections."""
-    if "score" in report["config"]:
+    if "score" in report.config:
         sections = ("train", "knowledge_distillation", "score")
-        return {"train_on": "proxy", **{key: report["config"].get(key) for key in sections}}
-    found: Mapping[str, Any] = report["search"]["recipe_settings"]
-    return found
+        return {"train_on": "proxy", **{key: report.config.get(key) for key in sections}}
+    return report.search.recipe_settings
 
 
-def _teachers(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _teachers(summary: ProxySummary) -> list[TeacherRecord]:
     """Every network that had a part in the proxy data set, once."""
-    records = [*card["networks"], *card["labelling"]["teachers"]]
-    return list({record["id"]: record for record in records}.values())
+    records = [*summary.networks, *summary.labelling.teachers]
+    return list({record.id: record for record in records}.values())
 
 
-def _ranking(validation: dict[str, Any] | None) -> dict[str, Any]:
-    """The rows in the order of the page, and each comparison beside its outcome."""
+def _ranking(validation: RankReport | None) -> dict[str, Any]:
+    """The rows in the order of the page, each with its outcome, as are the comparisons."""
     if validation is None:
         return {"proxy": None, "controls": [], "signals": [], "comparisons": []}
-    rows = [{**row, "outcome": _outcome(row)} for row in validation["rows"]]
-    controls = [row for row in rows if row["kind"] == "control"]
+    proxy = validation.judged
+    controls = [row for row in validation.rows if row.kind == "control"]
     # `judge` writes one sentence for each control, in the order of the rows.
-    sentences = zip(validation["comparisons"], controls, strict=True)
+    sentences = zip(validation.comparisons, controls, strict=True)
+    signals = [row for row in validation.rows if row.kind == "signal"]
     return {
-        "proxy": rows[0],
+        "proxy": proxy,
         "controls": sorted(controls, key=_by_spearman),
-        "signals": sorted((row for row in rows if row["kind"] == "signal"), key=_by_spearman),
-        "comparisons": [(sentence, row["outcome"]) for sentence, row in sentences],
-        "regret_digits": _regret_digits(rows),
-        "coverage": _coverage(rows[0]),
+        "signals": sorted(signals, key=_by_spearman),
+        "comparisons": [(sentence, _outcome(row)) for sentence, row in sentences],
+        "regret_digits": _regret_digits(validation.all_rows),
+        "coverage": _coverage(proxy),
         "pairs": _pairs(validation),
-        "saving": _saving(rows[0], validation["reference_seconds_per_architecture"]),
+        "saving": _saving(proxy, validation.reference_seconds_per_architecture),
     }
 
 
@@ -103,48 +111,43 @@ def _headline(verdict: str) -> tuple[str, str, str]:
     return verdict[: found.start()], found.group(), verdict[found.end() :]
 
 
-def _pick(report: Mapping[str, Any]) -> dict[str, Any] | None:
+def _pick(report: StudyReport) -> Point | None:
     """The uniformly drawn architecture that the proxy ranks first; the earlier one of a tie."""
-    points = [point for point in ranked_points(report) if point["drawn"] == "uniform"]
-    return max(points, key=lambda point: float(point["score"]), default=None)
+    points = [each for each in ranked_points(report) if each.point.drawn == "uniform"]
+    best = max(points, key=lambda each: each.score, default=None)
+    return None if best is None else best.point
 
 
-def _outcome(row: Mapping[str, Any]) -> str:
+def _outcome(row: RankRow) -> str:
     """Whether the proxy ranks better than this row, as far as the interval tells."""
-    difference = row["difference"]
-    if difference is None or difference["low"] is None or difference["high"] is None:
-        return "unknown"
-    if difference["low"] > 0:
-        return "better"
-    return "worse" if difference["high"] < 0 else "open"
+    return "unknown" if row.difference is None else outcome_of(row.difference)
 
 
-def _pairs(validation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _pairs(validation: RankReport) -> list[Difference]:
     """Every two rankings that are no single signals."""
-    signals = {row["name"] for row in validation["rows"] if row["kind"] == "signal"}
-    return [p for p in validation["differences"] if not signals & {p["first"], p["second"]}]
+    signals = {row.name for row in validation.rows if row.kind == "signal"}
+    return [p for p in validation.differences if not signals & {p.first, p.second}]
 
 
-def _coverage(proxy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = (proxy["uncertainty"] or {"coverage": []})["coverage"]
-    return [entry for entry in found if entry["expected"] in SHOWN_LEVELS]
+def _coverage(proxy: RankRow) -> list[Coverage]:
+    found = proxy.uncertainty.coverage if proxy.uncertainty else ()
+    return [entry for entry in found if entry.expected in SHOWN_LEVELS]
 
 
-def _by_spearman(row: Mapping[str, Any]) -> float:
-    return -row["spearman"]["value"] if row["spearman"] else math.inf
+def _by_spearman(row: RankRow) -> float:
+    return -row.spearman.value if row.spearman else math.inf
 
 
-def _regret_digits(rows: Sequence[Mapping[str, Any]]) -> int:
+def _regret_digits(rows: Sequence[RankRow]) -> int:
     """Regret is in the unit of the reference: accuracies of 0 to 1 need a digit more."""
-    values = [
-        row[name]["value"] for row in rows for name in ("regret_at_k", "regret_at_1") if row[name]
-    ]
-    return 3 if max(values, default=0) < 1 else 2
+    regrets = [regret for row in rows for regret in (row.regret_at_k, row.regret_at_1)]
+    largest = max((regret.value for regret in regrets if regret), default=0)
+    return 3 if largest < 1 else 2
 
 
-def _saving(proxy: Mapping[str, Any], reference_seconds: float) -> str:
+def _saving(proxy: RankRow, reference_seconds: float) -> str:
     """What the proxy saves against the reference, in words."""
-    seconds, one_off = proxy["seconds_per_architecture"], proxy["one_off_seconds"]
+    seconds, one_off = proxy.seconds_per_architecture, proxy.one_off_seconds
     if reference_seconds <= 0:
         return "The reference is a table, so it costs nothing here."
     both = (
@@ -160,18 +163,18 @@ def _saving(proxy: Mapping[str, Any], reference_seconds: float) -> str:
     )
 
 
-def _best(search: Mapping[str, Any]) -> dict[str, Any]:
+def _best(search: SearchResult) -> dict[str, Any]:
     """The best trials with their signals, one column for each, those of the score first."""
-    trials = search["best"]
-    measured = dict.fromkeys(name for trial in trials for name in trial["signals"])
+    trials = search.best
+    measured = dict.fromkeys(name for trial in trials for name in trial.signals)
     names = [
-        *(name for name in search["signals"] if name in measured),
-        *(name for name in measured if name not in (*search["signals"], *_COST_SIGNALS)),
+        *(name for name in search.signals if name in measured),
+        *(name for name in measured if name not in (*search.signals, *_COST_SIGNALS)),
     ]
-    columns = {name: _column([trial["signals"].get(name) for trial in trials]) for name in names}
+    columns = {name: _column([trial.signals.get(name) for trial in trials]) for name in names}
     return {
         "columns": columns,
-        "scores": _column([trial["score"] for trial in trials]),
+        "scores": _column([trial.score for trial in trials]),
         "trials": trials,
     }
 
@@ -187,16 +190,16 @@ def _column(values: Sequence[float | None]) -> list[str]:
     return ["–" if v is None else f"{v / unit:,.{digits}f}{suffix}" for v in values]
 
 
-def _failures(report: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+def _failures(report: StudyReport) -> list[tuple[str, str, int]]:
     """Where evaluations failed, why and how often."""
     found = Counter(
-        ("search", trial["reason"] or "no reason was given")
-        for trial in report["search"]["trials"]
-        if trial["score"] is None
+        ("search", trial.reason or "no reason was given")
+        for trial in report.search.trials
+        if trial.score is None
     )
-    for row in (report["validation"] or {"rows": []})["rows"]:
-        for reason, count in row["failures"].items():
-            found[f"validation: {row['name']}", reason] += count
+    for row in report.validation.all_rows if report.validation else ():
+        for reason, count in row.failures.items():
+            found[f"validation: {row.name}", reason] += count
     return [(where, reason, count) for (where, reason), count in found.most_common()]
 
 
@@ -208,7 +211,7 @@ def _flat(mapping: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _words(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(map(_words, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -26,7 +26,9 @@ from nas_proxy.report.drawing import (
     place_labels,
     write_words,
 )
+from nas_proxy.report.values import StudyReport
 from nas_proxy.search.pareto import SCORE
+from nas_proxy.search.result import SearchResult, TrialRow
 
 _Values = NDArray[np.float64]
 _WORDS = {
@@ -72,32 +74,30 @@ def amount(name: str, value: float) -> str:
     return f"{value / size:.3g}{unit}"
 
 
-def costs_of(search: Mapping[str, Any]) -> list[str]:
+def costs_of(search: SearchResult) -> list[str]:
     """The objectives of a search beside its score."""
-    front = search["pareto_front"]
-    return [name for name in front[0]["objectives"] if name != SCORE] if front else []
+    front = search.pareto_front
+    return [name for name in front[0].objectives if name != SCORE] if front else []
 
 
-def pareto_figure(report: Mapping[str, Any], cost: str) -> Figure:
+def pareto_figure(report: StudyReport, cost: str) -> Figure:
     """The trials of a report, of which some are on the front; `cost` is one of `costs_of`."""
-    search = report["search"]
-    places = {trial["trial"]: number for number, trial in enumerate(search["pareto_front"], 1)}
-    trials = [trial for trial in search["trials"] if trial["objectives"]]
-    scores = np.array([trial["score"] for trial in trials], dtype=np.float64)
+    search = report.search
+    places = {trial.trial: number for number, trial in enumerate(search.pareto_front, 1)}
+    trials = [trial for trial in search.trials if trial.objectives]
+    scores = np.array([trial.score for trial in trials], dtype=np.float64)
     shown = clip_worst(scores, reach=6)
     points = [
         ParetoPoint(
-            cost=trial["objectives"][cost],
+            cost=trial.objectives[cost],
             score=score,
-            number=places.get(trial["trial"]),
-            knee=trial["trial"] == search["knee"],
-            spread=(trial["latency"]["low"], trial["latency"]["high"])
-            if cost == "latency"
-            else None,
+            number=places.get(trial.trial),
+            knee=trial.trial == search.knee,
+            spread=_spread(trial) if cost == "latency" else None,
         )
         for trial, score in zip(trials, shown.tolist(), strict=True)
     ]
-    constraints = report["config"]["search"]["constraints"]
+    constraints = report.config["search"]["constraints"]
     limit = constraints.get("latency_ms" if cost == "latency" else cost)
     return draw_pareto(
         points,
@@ -106,6 +106,10 @@ def pareto_figure(report: Mapping[str, Any], cost: str) -> Figure:
         y=f"score (higher is better{beyond(scores, shown, 'lower')})",
         limit=limit / 1000 if limit is not None and cost == "latency" else limit,
     )
+
+
+def _spread(trial: TrialRow) -> tuple[float, float] | None:
+    return None if trial.latency is None else (trial.latency.low, trial.latency.high)
 
 
 def draw_pareto(

@@ -9,6 +9,7 @@ from typing import Any
 from nas_proxy.evaluate.latency import Latency
 from nas_proxy.export.folder import ExportedFile
 from nas_proxy.export.model_file import ModelOrigin
+from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.statistics.accuracy import SeedMean, percent
 from nas_proxy.statistics.ranks import Estimate
 
@@ -58,7 +59,7 @@ class ModelCard:
     files: Sequence[ExportedFile]
     created: str
     versions: Mapping[str, str]
-    knowledge_distillation: Mapping[str, Any] | None = None
+    knowledge_distillation: DistillationRecord | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values with the attributes' names."""
@@ -70,6 +71,9 @@ class ModelCard:
             "over_seeds_interval": asdict(self.over_seeds_interval),
             "latencies": [each.to_json() for each in self.latencies],
             "files": [file.to_json() for file in self.files],
+            "knowledge_distillation": None
+            if self.knowledge_distillation is None
+            else asdict(self.knowledge_distillation),
         }
 
     def to_markdown(self) -> str:
@@ -112,10 +116,10 @@ class ModelCard:
         """What it learned beside the labels, and what that says of its accuracy."""
         if self.knowledge_distillation is None:
             return {}
-        taught = ", ".join(self.knowledge_distillation["terms"])
-        teachers = [each["description"] for each in self.knowledge_distillation["teachers"]]
+        taught = ", ".join(self.knowledge_distillation.terms)
+        teachers = [each.description for each in self.knowledge_distillation.teachers]
         rows = {"Distillation": f"{taught}, from {'; '.join(teachers)}" if teachers else taught}
-        seen = sum(self.knowledge_distillation["num_leaked_images"])
+        seen = sum(self.knowledge_distillation.num_leaked_images)
         if seen:
             rows["Warning"] = (
                 f"its teachers or its unlabelled images have seen {seen} of the images that judge "
@@ -129,6 +133,7 @@ class ModelCard:
 
 _STRUCTURED = (
     "origin", "test_accuracy", "over_seeds", "over_seeds_interval", "latencies", "files",
+    "knowledge_distillation",
 )  # fmt: skip
 
 

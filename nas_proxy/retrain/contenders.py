@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -12,9 +12,9 @@ from nas_proxy.errors import StudyError
 from nas_proxy.networks.catalogue import FixedNetworks, NetworkSettings, build_network, describe
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.search.pareto import pareto_front, pick
+from nas_proxy.search.result import TrialRow
 from nas_proxy.types import Architecture, DatasetSpec
 
-Trial = Mapping[str, Any]
 Role = Literal["best", "median", "resnet18"]
 
 
@@ -42,42 +42,58 @@ class Contender:
     chosen_from: str = ""
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """An architecture that the validation drew uniformly.
+
+    Attributes:
+        architecture: Which one.
+        description: The same in words.
+        score: What the judged ranking made of it; None if its evaluation failed.
+    """
+
+    architecture: Architecture
+    description: str
+    score: float | None
+
+
+T = TypeVar("T", TrialRow, Drawn)
+
+
 def best_of(
-    trials: Sequence[Trial],
-    validation: Sequence[Trial],
-    settings: RetrainSettings,
-    space: str,
+    trials: Sequence[TrialRow], validation: Sequence[Drawn], settings: RetrainSettings
 ) -> list[Contender]:
     """The trials of the highest score, of equal ones the earlier; or those of the Pareto front.
 
     Args:
-        trials: As `search.json` lists them.
-        validation: The same of the uniformly drawn architectures of the validation; empty if
-            nothing was validated.
+        trials: Those of the search.
+        validation: The uniformly drawn architectures of the validation; empty if nothing was
+            validated.
         settings: How many, or who of the front.
-        space: Name of the search space.
 
     Raises:
         StudyError: If fewer trials have a score.
     """
     scored = _by_score(trials)
-    chosen = _chosen(scored, settings, len(trials))
+    chosen = _chosen([trial for _, trial in scored], settings, len(trials))
     return [
         Contender(
             role="best",
-            architecture=Architecture(space, trial["genotype"]),
-            description=trial["description"],
-            score=trial["score"],
+            architecture=trial.architecture,
+            description=trial.description,
+            score=score,
             search_rank=rank,
-            share_below=_share_below(trial["score"], validation),
+            share_below=_share_below(score, validation),
             chosen_from=f"{len(scored)} trials of the search",
         )
-        for rank, trial in enumerate(scored, start=1)
+        for rank, (score, trial) in enumerate(scored, start=1)
         if trial in chosen
     ]
 
 
-def _chosen(scored: Sequence[Trial], settings: RetrainSettings, num_trials: int) -> Sequence[Trial]:
+def _chosen(
+    scored: Sequence[TrialRow], settings: RetrainSettings, num_trials: int
+) -> Sequence[TrialRow]:
     num = settings.num_architectures or 1
     if len(scored) < num:
         raise StudyError(
@@ -90,31 +106,30 @@ def _chosen(scored: Sequence[Trial], settings: RetrainSettings, num_trials: int)
 
 
 def median_of(
-    trials: Sequence[Trial],
-    validation: Sequence[Trial],
+    trials: Sequence[TrialRow],
+    validation: Sequence[Drawn],
     best: Sequence[Contender],
 ) -> Contender | None:
     """The architecture of median score, of two the worse; None if all are among the best.
 
     Args:
-        trials: As `search.json` lists them.
+        trials: Those of the search.
         validation: As for `best_of`. They say more than trials: the search prefers good ones.
         best: Those that are retrained; they are left out.
     """
     chosen = {contender.architecture for contender in best}
-    space = best[0].architecture.space
     drawn = _by_score(validation)
-    ranked = drawn or _by_score(trials)
-    left = [each for each in ranked if Architecture(space, each["genotype"]) not in chosen]
+    ranked: Sequence[tuple[float, Drawn | TrialRow]] = drawn or _by_score(trials)
+    left = [(score, each) for score, each in ranked if each.architecture not in chosen]
     if not left:
         return None
-    median = left[len(left) // 2]
+    score, median = left[len(left) // 2]
     where = "uniformly drawn architectures of the validation" if drawn else "trials of the search"
     return Contender(
         role="median",
-        architecture=Architecture(space, median["genotype"]),
-        description=median["description"],
-        score=median["score"],
+        architecture=median.architecture,
+        description=median.description,
+        score=score,
         chosen_from=f"{len(ranked)} {where}",
     )
 
@@ -131,14 +146,15 @@ def resnet_of_size(num_params: int, spec: DatasetSpec) -> Contender:
     )
 
 
-def _share_below(score: float, validation: Sequence[Trial]) -> float | None:
-    drawn = [entry["score"] for entry in _by_score(validation)]
+def _share_below(score: float, validation: Sequence[Drawn]) -> float | None:
+    drawn = [each for each, _ in _by_score(validation)]
     return sum(each < score for each in drawn) / len(drawn) if drawn else None
 
 
-def _by_score(entries: Sequence[Trial]) -> list[Trial]:
-    scored = [entry for entry in entries if entry["score"] is not None]
-    return sorted(scored, key=lambda entry: -entry["score"])
+def _by_score(entries: Sequence[T]) -> list[tuple[float, T]]:
+    """Those with a score beside it, the highest first, of equal ones the earlier."""
+    scored = [(entry.score, entry) for entry in entries if entry.score is not None]
+    return sorted(scored, key=lambda each: -each[0])
 
 
 def _resnet(width: int) -> NetworkSettings:

@@ -3,15 +3,164 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from nas_proxy.retrain.contenders import Contender
+import numpy as np
+
+from nas_proxy.compress.result import CompressionResult
+from nas_proxy.core.results import StoredResult
+from nas_proxy.export.folder import ExportedFile
+from nas_proxy.knowledge_distillation.record import DistillationRecord
+from nas_proxy.retrain.contenders import Contender, Role
 from nas_proxy.statistics.accuracy import SeedMean, difference, over_seeds, percent
 from nas_proxy.statistics.ranks import Estimate
-from nas_proxy.types import Evaluation
+from nas_proxy.types import Architecture, Evaluation
 
 Outcome = Literal["better", "worse", "open", "unknown"]
+_NUM_POINTS = 100  # of a loss curve: means over as many pieces of the training
+
+
+@dataclass(frozen=True)
+class SeedAccuracy(SeedMean):
+    """An accuracy over seeds with Student's 95 % interval.
+
+    Attributes:
+        low: Lower end; None with one seed.
+        high: Upper end.
+    """
+
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def around(cls, figure: SeedMean) -> SeedAccuracy:
+        """The mean with its interval."""
+        found = over_seeds(figure)
+        return cls(figure.mean, figure.standard_error, figure.values, found.low, found.high)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Learning curves, means over the complete seeds.
+
+    Attributes:
+        train_loss: Steps, each with the mean loss since the last one.
+        val_accuracy: Steps, each with the search-validation accuracy after it.
+    """
+
+    train_loss: tuple[tuple[int, float], ...]
+    val_accuracy: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The folder of a network that was exported.
+
+    Attributes:
+        folder: Its name.
+        files: What was written, and what is missing.
+        chosen_seed: Position of the exported training among the complete ones.
+        single_test_accuracy: Of this very network, with Wilson's interval over test images.
+    """
+
+    folder: str
+    files: tuple[ExportedFile, ...]
+    chosen_seed: int
+    single_test_accuracy: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainRow:
+    """A network with what full training made of it.
+
+    Attributes:
+        role: See `Contender`, as for the next ones.
+        architecture: What was trained.
+        architecture_id: Its id, for whoever searches the file for it.
+        description: In words.
+        score: See `Contender`.
+        search_rank: See `Contender`.
+        share_below: See `Contender`.
+        chosen_from: See `Contender`.
+        num_params: Parameters.
+        flops: For one image; a multiply-add is two.
+        val_accuracy: On the search-validation images; None if every training failed.
+        test_accuracy: On the test images; None likewise.
+        train_seconds: Of each complete training.
+        failures: Why trainings failed.
+        curves: None if every training failed.
+        phases: Name and steps of each phase of a training, in order; empty if every one failed.
+        model: Its files, if it was exported.
+    """
+
+    role: Role
+    architecture: Architecture
+    architecture_id: str
+    description: str
+    score: float | None
+    search_rank: int | None
+    share_below: float | None
+    chosen_from: str
+    num_params: float
+    flops: float
+    val_accuracy: SeedAccuracy | None
+    test_accuracy: SeedAccuracy | None
+    train_seconds: tuple[float, ...]
+    failures: tuple[str, ...]
+    curves: Curves | None
+    phases: tuple[tuple[str, int], ...]
+    model: ModelFiles | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The best network against another.
+
+    Attributes:
+        role: The other's.
+        description: The other in words.
+        difference: The best one's mean test accuracy minus the other's.
+        outcome: What that says of the best one.
+    """
+
+    role: Role
+    description: str
+    difference: Estimate
+    outcome: Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainResult(StoredResult):
+    """What full training made of everything, as `retrain.json` holds it.
+
+    Attributes:
+        verdict: What came out, in two sentences.
+        num_seeds: Trainings of each network.
+        rows: The search's best, the recommended one first; those of them that failed; what they
+            are compared with.
+        distillation: What all networks learned beside the labels; None: nothing.
+        compressed: Smaller versions of the recommended network; None if nobody asked.
+        comparisons: Of the recommended network.
+        test_images: How many there are.
+        hardware: What everything ran on, in words.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    verdict: str
+    num_seeds: int
+    rows: tuple[RetrainRow, ...]
+    knowledge_distillation: DistillationRecord | None
+    compressed: CompressionResult | None
+    comparisons: tuple[Comparison, ...]
+    test_images: int
+    hardware: str
+
+    @property
+    def champion(self) -> RetrainRow:
+        """The recommended network."""
+        return self.rows[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,19 +204,57 @@ class TrainedContender:
         """Why trainings failed."""
         return [training.reason for training in self.trainings if not training.complete]
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values; accuracies are None where every training failed."""
-        found = bool(self.complete)
-        return {
-            **asdict(self.contender),
-            "architecture": self.contender.architecture.to_json(),
-            "architecture_id": self.contender.architecture.id,
-            **self.sizes,
-            "val_accuracy": _with_interval(self.val_accuracy) if found else None,
-            "test_accuracy": _with_interval(self.test_accuracy) if found else None,
-            "train_seconds": [e.signals["train_seconds"] for e in self.complete],
-            "failures": self.failures,
-        }
+    @property
+    def curves(self) -> Curves:
+        """Loss and accuracy on the way; at least one training is complete."""
+        complete = self.complete
+        losses = np.array([training.train_losses for training in complete]).mean(axis=0)
+        pieces = np.array_split(losses, min(_NUM_POINTS, len(losses)))
+        ends = np.cumsum([len(piece) for piece in pieces])
+        percentages = sorted(
+            int(name.partition("@")[2])
+            for name in complete[0].signals
+            if name.startswith("val_accuracy@")
+        )
+        steps = [max(1, len(losses) * percentage // 100) for percentage in percentages]
+        signals = [f"val_accuracy@{percentage}" for percentage in percentages]
+        points = zip([*steps, len(losses)], [*signals, "val_accuracy"], strict=True)
+        return Curves(
+            train_loss=tuple(
+                (int(end), float(piece.mean())) for end, piece in zip(ends, pieces, strict=True)
+            ),
+            val_accuracy=tuple((step, self._mean(signal)) for step, signal in points),
+        )
+
+    def _mean(self, signal: str) -> float:
+        return float(np.mean([training.signals[signal] for training in self.complete]))
+
+    def row(self, model: ModelFiles | None = None) -> RetrainRow:
+        """All of it for the result; accuracies and curves are None where every training failed.
+
+        Args:
+            model: Its files, if it was exported.
+        """
+        contender, complete = self.contender, self.complete
+        return RetrainRow(
+            role=contender.role,
+            architecture=contender.architecture,
+            architecture_id=contender.architecture.id,
+            description=contender.description,
+            score=contender.score,
+            search_rank=contender.search_rank,
+            share_below=contender.share_below,
+            chosen_from=contender.chosen_from,
+            num_params=self.sizes["num_params"],
+            flops=self.sizes["flops"],
+            val_accuracy=SeedAccuracy.around(self.val_accuracy) if complete else None,
+            test_accuracy=SeedAccuracy.around(self.test_accuracy) if complete else None,
+            train_seconds=tuple(training.signals["train_seconds"] for training in complete),
+            failures=tuple(self.failures),
+            curves=self.curves if complete else None,
+            phases=complete[0].phases if complete else (),
+            model=model,
+        )
 
 
 def best_first(trained: Sequence[TrainedContender]) -> list[TrainedContender]:
@@ -76,15 +263,11 @@ def best_first(trained: Sequence[TrainedContender]) -> list[TrainedContender]:
     return sorted(complete, key=lambda each: -each.val_accuracy.mean)
 
 
-def comparison(best: TrainedContender, other: TrainedContender) -> dict[str, Any]:
+def comparison(best: TrainedContender, other: TrainedContender) -> Comparison:
     """The best network's mean test accuracy minus another's, and what that says."""
     found = difference(best.test_accuracy, other.test_accuracy)
-    return {
-        "role": other.contender.role,
-        "description": other.contender.description,
-        "difference": asdict(found),
-        "outcome": outcome_of(found),
-    }
+    contender = other.contender
+    return Comparison(contender.role, contender.description, found, outcome_of(found))
 
 
 def outcome_of(found: Estimate) -> Outcome:
@@ -140,8 +323,3 @@ def _points(found: Estimate) -> str:
     ends = (found.low or 0.0, found.high or 0.0)
     low, high = ends if found.value >= 0 else (-ends[1], -ends[0])
     return f"{100 * abs(found.value):.1f} [{100 * low:.1f}, {100 * high:.1f}] points"
-
-
-def _with_interval(figure: SeedMean) -> dict[str, Any]:
-    found = over_seeds(figure)
-    return {**asdict(figure), "low": found.low, "high": found.high}

@@ -20,17 +20,16 @@ believed, silence over few candidates proves little.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
-from nas_proxy.core.files import write_atomically
+from nas_proxy.core.results import StoredResult
 from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.executors import Executor, evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
@@ -122,9 +121,47 @@ class GuardCheck:
         """Whether the search ends here."""
         return self.verdict == "fell" and self.action == "stop"
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON mapping."""
-        return {**asdict(self), "sentence": self.sentence}
+
+@dataclass(frozen=True)
+class GuardPoint:
+    """A candidate that was trained on full data.
+
+    Attributes:
+        trial: Optuna's number.
+        architecture_id: Which one.
+        picked_as: One that is among the best and drawn at random too has two points.
+        score: Of the search.
+        val_accuracy: After full-data training, on the search-validation images; None if it failed.
+        reason: Why it failed; empty if it did not.
+    """
+
+    trial: int
+    architecture_id: str
+    picked_as: Literal["best", "random"]
+    score: float
+    val_accuracy: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class GuardResult(StoredResult):
+    """All that a guard has found so far, as `guard.json` holds it.
+
+    Attributes:
+        threshold: What was asked for.
+        action: What follows from `fell`.
+        checks: In order.
+        points: Every candidate that was picked.
+        seconds: What their full-data trainings cost, of one process.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    threshold: float
+    action: Literal["warn", "stop", "recalibrate"]
+    checks: tuple[GuardCheck, ...]
+    points: tuple[GuardPoint, ...]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -200,7 +237,7 @@ class Guard:
         done = self._evaluate(architectures, self._seed, self._log, progress)
         found = self._judge(num_trials, dict(zip(architectures, done, strict=True)))
         self._checks.append(found)
-        self._write()
+        self.result().write(self._file)
         self._on_check(found, len(self._log) > num_known)
         if found.verdict == "fell" and found.action == "recalibrate":
             raise RecalibrationNeeded(found)
@@ -257,29 +294,26 @@ class Guard:
             rng=np.random.default_rng(derive_seed("guard bootstrap", self._seed, num_trials)),
         )
 
-    def _write(self) -> None:
-        write_atomically(self._file, json.dumps(self.to_json(), indent=1))
-
-    def to_json(self) -> dict[str, Any]:
+    def result(self) -> GuardResult:
         """All checks, and a point for each candidate: what the report shows."""
         known = {evaluation.architecture: evaluation for evaluation in self._log}
-        return {
-            "threshold": self._settings.threshold,
-            "action": self._settings.action,
-            "checks": [check.to_json() for check in self._checks],
-            "points": [
-                {
-                    "trial": pick.trial,
-                    "architecture_id": pick.architecture.id,
-                    "picked_as": pick.by,
-                    "score": pick.score,
-                    REFERENCE_SIGNAL: known[pick.architecture].signals.get(REFERENCE_SIGNAL),
-                    "reason": known[pick.architecture].reason,
-                }
+        return GuardResult(
+            threshold=self._settings.threshold,
+            action=self._settings.action,
+            checks=tuple(self._checks),
+            points=tuple(
+                GuardPoint(
+                    trial=pick.trial,
+                    architecture_id=pick.architecture.id,
+                    picked_as=pick.by,
+                    score=pick.score,
+                    val_accuracy=known[pick.architecture].signals.get(REFERENCE_SIGNAL),
+                    reason=known[pick.architecture].reason,
+                )
                 for pick in self._picks.values()
-            ],
-            "seconds": sum(evaluation.seconds for evaluation in known.values()),
-        }
+            ),
+            seconds=sum(evaluation.seconds for evaluation in known.values()),
+        )
 
 
 def _verdict(found: Estimate | None, threshold: float) -> Verdict:

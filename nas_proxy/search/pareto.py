@@ -1,23 +1,32 @@
 """The Pareto front of a search: what no other trial beats in every objective at once.
 
-The score is maximised; every other objective is a cost and minimised. What stands in `search.json`
-is read here: a trial is a mapping whose `objectives` map each name to its value.
+The score is maximised; every other objective is a cost and minimised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 SCORE = "score"
 Pick = Literal["knee", "all", "max_accuracy"]
-Row = Mapping[str, Any]
 
 
-def pareto_front(trials: Sequence[Row]) -> list[Row]:
+class HasObjectives(Protocol):
+    """A trial, as far as a front is concerned."""
+
+    @property
+    def objectives(self) -> Mapping[str, float]:
+        """Value of each objective by its name."""
+
+
+T = TypeVar("T", bound=HasObjectives)
+
+
+def pareto_front(trials: Sequence[T]) -> list[T]:
     """The trials that no other one dominates, the best score first.
 
     One dominates another that is better in no objective and worse in one. Trials with the very
@@ -40,7 +49,7 @@ def pareto_front(trials: Sequence[Row]) -> list[Row]:
     return [trials[index] for index in front]
 
 
-def knee(front: Sequence[Row]) -> Row:
+def knee(front: Sequence[T]) -> T:
     """The member that gives up least of everything: furthest from the chord between the ends.
 
     Each objective is stretched to [0, 1] over the front, costs by their logarithms: twice the size
@@ -55,7 +64,7 @@ def knee(front: Sequence[Row]) -> Row:
         front: As `pareto_front` gives it; at least one.
     """
     losses = _losses(front)
-    for column, name in enumerate(front[0]["objectives"]):
+    for column, name in enumerate(front[0].objectives):
         if name != SCORE:
             losses[:, column] = _logarithms(losses[:, column])
     low = losses.min(axis=0)
@@ -69,7 +78,7 @@ def knee(front: Sequence[Row]) -> Row:
     return max((front[index] for index in least), key=_score)
 
 
-def pick(front: Sequence[Row], how: Pick) -> list[Row]:
+def pick(front: Sequence[T], how: Pick) -> list[T]:
     """The members of a front that go on.
 
     Args:
@@ -82,14 +91,14 @@ def pick(front: Sequence[Row], how: Pick) -> list[Row]:
     return [knee(front) if how == "knee" else max(front, key=_score)]
 
 
-def _score(trial: Row) -> float:
-    return float(trial["objectives"][SCORE])
+def _score(trial: HasObjectives) -> float:
+    return float(trial.objectives[SCORE])
 
 
-def _losses(trials: Sequence[Row]) -> NDArray[np.float64]:
+def _losses(trials: Sequence[HasObjectives]) -> NDArray[np.float64]:
     """Values to be minimised, `(num_trials, num_objectives)`."""
-    names = list(trials[0]["objectives"])
-    values = [[trial["objectives"][name] for name in names] for trial in trials]
+    names = list(trials[0].objectives)
+    values = [[trial.objectives[name] for name in names] for trial in trials]
     return np.array(values, dtype=np.float64) * [-1 if name == SCORE else 1 for name in names]
 
 

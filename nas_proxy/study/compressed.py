@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
+from nas_proxy.compress.result import CompressedVersion, CompressionResult
 from nas_proxy.compress.settings import CompressSettings
-from nas_proxy.core.files import write_atomically
 from nas_proxy.data.transforms import resize_dataset
 from nas_proxy.errors import CompressionError, NasProxyError
 from nas_proxy.reproducibility import derive_seed
@@ -22,7 +20,7 @@ from nas_proxy.train.training_set import TrainingSet
 
 def compressed(
     study: StudyContext, settings: CompressSettings, network: nn.Module, image_size: int, path: Path
-) -> dict[str, Any]:
+) -> CompressionResult:
     """Make the versions of `network` in the folder `path`, and meet the test images with each once.
 
     A variant that cannot be made costs nothing but itself. A finished folder is read, so a study
@@ -35,8 +33,8 @@ def compressed(
         image_size: Of the images it was trained on.
         path: Gets an ONNX file for each version, and `compressed.json`.
 
-    Returns:
-        `versions`, a row of figures for each, and `reason`, why any are missing, else empty.
+    Raises:
+        StudyError: If what was finished earlier was written by another version of nas_proxy.
     """
     # torchao and ONNX take seconds to import, which a study without this section need not wait for.
     from nas_proxy.compress.compressing import compress
@@ -45,8 +43,8 @@ def compressed(
 
     finished = path / "compressed.json"
     if finished.is_file():
-        found: dict[str, Any] = json.loads(finished.read_text())
-        if all((path / version["file"]).is_file() for version in found["versions"]):
+        found = CompressionResult.read(finished)
+        if all((path / version.file).is_file() for version in found.versions):
             return found
     splits = study.splits
     search_train = resize_dataset(splits.search_train, image_size)
@@ -82,15 +80,10 @@ def compressed(
         for model in models:  # made, all of them: nothing is chosen after this
             right = measure(model.runtime, test, EXACT).confusion
             accuracy = over_images(int(right.trace()), int(right.sum()))
-            rows.append(
-                {
-                    **model.row.to_json(),
-                    "test_accuracy": vars(accuracy),
-                    "file": str(model.onnx.relative_to(path)),
-                }
-            )
+            file = str(model.onnx.relative_to(path))
+            rows.append(CompressedVersion(**vars(model.row), test_accuracy=accuracy, file=file))
     for reason in reasons:
         study.display.say(f"compress: {reason}; the model files are complete without it")
-    result = {"versions": rows, "reason": "; ".join(reasons)}
-    write_atomically(finished, json.dumps(result, indent=1))
+    result = CompressionResult(tuple(rows), "; ".join(reasons))
+    result.write(finished)
     return result

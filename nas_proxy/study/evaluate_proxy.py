@@ -5,17 +5,16 @@ Networks are measured on test images here; nothing that is found goes back into 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from nas_proxy.core.costs import CostMeter
 from nas_proxy.core.environment import hardware, versions
-from nas_proxy.core.files import write_atomically
 from nas_proxy.data.proxy_dataset import Labelling, ProxyDataset
+from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.distill.herding import Herding
 from nas_proxy.distill.measured import distill_and_label
@@ -31,6 +30,7 @@ from nas_proxy.evaluate_proxy.accuracy import (
     stability,
 )
 from nas_proxy.evaluate_proxy.replay import ReplayResult, run_replay
+from nas_proxy.evaluate_proxy.result import LearnerMemory, ProxyAccuracy, ProxyReplay
 from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.catalogue import FixedNetworks, describe
 from nas_proxy.report.evaluate_proxy_figures import write_accuracy_figures, write_replay_figure
@@ -54,15 +54,15 @@ Task = Literal["accuracy", "replay"]
 
 def run_evaluate_proxy(
     study: StudyContext, file: Path, task: Task, *, force: bool
-) -> dict[str, Any]:
+) -> ProxyAccuracy | ProxyReplay:
     """Find out what the proxy data set `file` is worth, write it, and return it.
 
     Raises:
         ProxyFileError: If the file is damaged or of other classes or another image shape.
+        StudyError: If an earlier result was written by another version of nas_proxy.
     """
     proxy_dataset = ProxyDataset.load(file)
     proxy_dataset.check_fits(study.splits.spec)
-    settings = study.config.evaluate_proxy
     folder = StageFolder(
         study.layout.evaluate_proxy(proxy_dataset.id) / task,
         VERSION,
@@ -75,24 +75,19 @@ def run_evaluate_proxy(
     )
     result_file = folder.path / f"{task}.json"
     if folder.open(force=force):
-        run = {"accuracy": _accuracy, "replay": _replay}[task]
         evaluation = _ProxyEvaluation(study, file, proxy_dataset, folder.path)
-        found = {
-            "proxy_dataset": proxy_dataset.card(),
-            "classes": list(proxy_dataset.spec.class_names),
-            "settings": study.config.resolved["evaluate_proxy"],
-            "num_seeds": settings.num_seeds,
-            "hardware": hardware(study.device),
-            "versions": versions(),
-            **run(evaluation),
-        }
-        write_atomically(result_file, json.dumps(found, indent=1, allow_nan=False))
+        found = _accuracy(evaluation) if task == "accuracy" else _replay(evaluation)
+        found.write(result_file)
         folder.finish()
-    result: dict[str, Any] = json.loads(result_file.read_text())
-    draw = write_accuracy_figures if task == "accuracy" else write_replay_figure
-    figures = draw(result, folder.path)
-    _log(study.tracker, task, result, [result_file, *figures])
-    return result
+    if task == "accuracy":
+        accuracy = ProxyAccuracy.read(result_file)
+        _log_accuracy(study.tracker, accuracy)
+        _log_files(study.tracker, [result_file, *write_accuracy_figures(accuracy, folder.path)])
+        return accuracy
+    replay = ProxyReplay.read(result_file)
+    _log_replay(study.tracker, replay)
+    _log_files(study.tracker, [result_file, *write_replay_figure(replay, folder.path)])
+    return replay
 
 
 def _settings_of(config: StudyConfig, task: Task) -> dict[str, Any]:
@@ -201,7 +196,30 @@ def with_hard_labels(proxy_dataset: ProxyDataset) -> ProxyDataset:
     return replace(proxy_dataset, labels=proxy_dataset.classes, labelling=Labelling())
 
 
-def _accuracy(evaluation: _ProxyEvaluation) -> dict[str, Any]:
+class _Circumstances(TypedDict):
+    """What every result states; see `ProxyEvaluation`."""
+
+    proxy_dataset: ProxySummary
+    classes: tuple[str, ...]
+    settings: Mapping[str, Any]
+    num_seeds: int
+    hardware: str
+    versions: Mapping[str, str]
+
+
+def _circumstances(evaluation: _ProxyEvaluation) -> _Circumstances:
+    study = evaluation.study
+    return {
+        "proxy_dataset": ProxySummary.of(evaluation.proxy_dataset),
+        "classes": evaluation.proxy_dataset.spec.class_names,
+        "settings": study.config.resolved["evaluate_proxy"],
+        "num_seeds": study.config.evaluate_proxy.num_seeds,
+        "hardware": hardware(study.device),
+        "versions": versions(),
+    }
+
+
+def _accuracy(evaluation: _ProxyEvaluation) -> ProxyAccuracy:
     """Test accuracies of the fixed networks under every condition."""
     settings = evaluation.study.config.evaluate_proxy
     evaluation.teachers  # noqa: B018 - before hours are spent: a leak ends it
@@ -217,21 +235,21 @@ def _accuracy(evaluation: _ProxyEvaluation) -> dict[str, Any]:
         )
         for network in settings.networks
     ]
-    steady = stability(networks)
     train = settings.train_settings(evaluation.proxy_dataset)
-    return {
-        "protocol": "its own settings" if settings.train is not None else settings.protocol,
-        "num_steps": train.steps_for(len(evaluation.proxy_dataset.labels)),
-        "networks": [network.to_json() for network in networks],
-        "stability": None if steady is None else asdict(steady),
-        "seconds": {
+    return ProxyAccuracy(
+        **_circumstances(evaluation),
+        protocol="its own settings" if settings.train is not None else settings.protocol,
+        num_steps=train.steps_for(len(evaluation.proxy_dataset.labels)),
+        networks=tuple(networks),
+        stability=stability(networks),
+        seconds={
             name: sum(e.seconds for each in per_network.values() for e in each)
             for name, per_network in found.items()
         },
-    }
+    )
 
 
-def _replay(evaluation: _ProxyEvaluation) -> dict[str, Any]:
+def _replay(evaluation: _ProxyEvaluation) -> ProxyReplay:
     """The set, herding and random images of the same number as the memory of a learner."""
     study, settings = evaluation.study, evaluation.study.config.evaluate_proxy.replay
     evaluation.teachers  # noqa: B018 - before hours are spent: a leak ends it
@@ -250,19 +268,20 @@ def _replay(evaluation: _ProxyEvaluation) -> dict[str, Any]:
                     run_replay(memory, study.splits, settings, seed=seed, progress=progress)
                 )
         found.append(
-            {
-                "name": name,
-                "after_each_task": [result.after_each_task for result in results],
-                "final_accuracy": asdict(SeedMean.of([r.after_each_task[-1] for r in results])),
-                "forgetting": asdict(SeedMean.of([result.forgetting for result in results])),
-                "seconds": sum(result.seconds for result in results),
-            }
+            LearnerMemory(
+                name=name,
+                after_each_task=tuple(result.after_each_task for result in results),
+                final_accuracy=SeedMean.of([r.after_each_task[-1] for r in results]),
+                forgetting=SeedMean.of([result.forgetting for result in results]),
+                seconds=sum(result.seconds for result in results),
+            )
         )
-    return {
-        "memories": found,
-        "num_tasks": settings.num_tasks,
-        "learner": describe(settings.network),
-    }
+    return ProxyReplay(
+        **_circumstances(evaluation),
+        memories=tuple(found),
+        num_tasks=settings.num_tasks,
+        learner=describe(settings.network),
+    )
 
 
 def _as_seen(evaluation: _ProxyEvaluation) -> ProxyDataset:
@@ -295,21 +314,24 @@ def _herded(evaluation: _ProxyEvaluation) -> ProxyDataset:
         return distill_and_label(herding, task, evaluation.labels)
 
 
-def _log(tracker: Tracker, task: Task, result: Mapping[str, Any], files: Sequence[Path]) -> None:
-    run = tracker.study
-    if task == "accuracy":
-        for network in result["networks"]:
-            for condition, figure in network["accuracies"].items():
-                name = f"evaluate_proxy/{network['network']}/{condition}"
-                run.metrics({f"{name}/test_accuracy": figure["mean"]})
-    else:
-        for memory in result["memories"]:
-            name = f"replay/{memory['name']}"
-            run.metrics(
-                {
-                    f"{name}/final_accuracy": memory["final_accuracy"]["mean"],
-                    f"{name}/forgetting": memory["forgetting"]["mean"],
-                }
-            )
+def _log_accuracy(tracker: Tracker, result: ProxyAccuracy) -> None:
+    for network in result.networks:
+        for condition, figure in network.accuracies.items():
+            name = f"evaluate_proxy/{network.network}/{condition}"
+            tracker.study.metrics({f"{name}/test_accuracy": figure.mean})
+
+
+def _log_replay(tracker: Tracker, result: ProxyReplay) -> None:
+    for memory in result.memories:
+        name = f"replay/{memory.name}"
+        tracker.study.metrics(
+            {
+                f"{name}/final_accuracy": memory.final_accuracy.mean,
+                f"{name}/forgetting": memory.forgetting.mean,
+            }
+        )
+
+
+def _log_files(tracker: Tracker, files: Sequence[Path]) -> None:
     for file in files:
-        run.artifact(file, "evaluate_proxy")
+        tracker.study.artifact(file, "evaluate_proxy")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
+from nas_proxy.compress.result import CompressionResult
 from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.report.values import Cost
+from nas_proxy.retrain.result import RetrainResult
 from nas_proxy.search.resources import LATENCIES
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.layout import StudyLayout
@@ -14,16 +15,16 @@ from nas_proxy.study.logs import StudyLogs
 from nas_proxy.teachers.training import read_teacher
 
 
-def ledger(study: StudyContext) -> list[dict[str, Any]]:
+def ledger(study: StudyContext) -> list[Cost]:
     """Everything that was paid for: what, how often, seconds, and on which hardware."""
     proxy_dataset = study.proxy_dataset
-    entries: list[dict[str, Any]] = [
-        {
-            "what": f"{what} ({proxy_dataset.method})" if what == "distilling" else what,
-            "count": 1,
-            "seconds": seconds,
-            "hardware": proxy_dataset.hardware,
-        }
+    entries = [
+        Cost(
+            f"{what} ({proxy_dataset.method})" if what == "distilling" else what,
+            1,
+            seconds,
+            proxy_dataset.hardware,
+        )
         for what, seconds in proxy_dataset.costs.items()
     ]
     entries += _candidates_teaching(study)
@@ -39,40 +40,37 @@ def ledger(study: StudyContext) -> list[dict[str, Any]]:
             )
         timed = logs.latencies(layout.stage(stage) / LATENCIES)
         if len(timed):
-            what = f"{stage}: latencies"
-            entries.append({"what": what, "count": len(timed), "seconds": timed.seconds})
+            entries.append(Cost(f"{stage}: latencies", len(timed), timed.seconds))
     return [*entries, *_teaching(layout, logs), *_compressing(layout.compressed)]
 
 
-def _candidates_teaching(study: StudyContext) -> list[dict[str, Any]]:
+def _candidates_teaching(study: StudyContext) -> list[Cost]:
     """What the teachers of candidates cost; one that labelled the proxy data set is paid there."""
     paid = study.proxy_dataset.costs
     teachers = map(read_teacher, sorted(study.layout.candidates_teachers.glob("*.safetensors")))
     return [
-        {"what": f"candidates: {teacher.cost_name}", "count": 1, "seconds": teacher.train_seconds}
+        Cost(f"candidates: {teacher.cost_name}", 1, teacher.train_seconds)
         for teacher in teachers
         if teacher.cost_name not in paid
     ]
 
 
-def _compressing(folder: Path) -> list[dict[str, Any]]:
+def _compressing(folder: Path) -> list[Cost]:
     """What fine-tuning the smaller versions of the recommended network cost."""
     made = folder / "compressed.json"
     if not made.is_file():
         return []
-    versions = json.loads(made.read_text())["versions"]
-    # What an earlier release wrote has no `paid_seconds`.
-    paid = [version.get("paid_seconds", version["train_seconds"]) for version in versions]
-    trained = [seconds for seconds in paid if seconds]
+    versions = CompressionResult.read(made).versions
+    trained = [version.paid_seconds for version in versions if version.paid_seconds]
     what = "retrain: fine-tuning smaller versions"
-    return [{"what": what, "count": len(trained), "seconds": sum(trained)}] if trained else []
+    return [Cost(what, len(trained), sum(trained))] if trained else []
 
 
-def _teaching(layout: StudyLayout, logs: StudyLogs) -> list[dict[str, Any]]:
+def _teaching(layout: StudyLayout, logs: StudyLogs) -> list[Cost]:
     """What the teachers of the retrained networks cost, and the choice of what is `auto`."""
     result = layout.retrain_result
     knowledge_distillation = (
-        json.loads(result.read_text())["knowledge_distillation"] if result.is_file() else None
+        RetrainResult.read(result).knowledge_distillation if result.is_file() else None
     )
     if knowledge_distillation is None:
         return []
@@ -80,11 +78,8 @@ def _teaching(layout: StudyLayout, logs: StudyLogs) -> list[dict[str, Any]]:
         _entry("retrain: choosing temperature and weight", logs.evaluations(path))
         for path in sorted((layout.retrain_teachers / "auto").glob("*.jsonl"))
     ]
-    seconds, count = (
-        knowledge_distillation["teaching_seconds"],
-        len(knowledge_distillation["teachers"]),
-    )
-    teaching = {"what": "retrain: teaching", "count": count, "seconds": seconds}
+    count = len(knowledge_distillation.teachers)
+    teaching = Cost("retrain: teaching", count, knowledge_distillation.teaching_seconds)
     return [*([teaching] if count else []), *choosing]
 
 
@@ -93,9 +88,9 @@ def one_off_seconds(study: StudyContext) -> float:
     layout = study.layout
     paths = [*layout.sample_logs(), *layout.stage_logs("calibrate"), layout.score_reference]
     paid = sum(e.seconds for path in paths for e in study.logs.evaluations(path))
-    paid += sum(entry["seconds"] for entry in _candidates_teaching(study))
+    paid += sum(entry.seconds for entry in _candidates_teaching(study))
     return float(study.proxy_dataset.cost_seconds + paid)
 
 
-def _entry(what: str, log: EvaluationLog) -> dict[str, Any]:
-    return {"what": what, "count": len(log), "seconds": sum(e.seconds for e in log)}
+def _entry(what: str, log: EvaluationLog) -> Cost:
+    return Cost(what, len(log), sum(e.seconds for e in log))

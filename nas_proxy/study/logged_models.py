@@ -4,57 +4,58 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
 
+from nas_proxy.compress.result import CompressedVersion
 from nas_proxy.export.folder import ARCHITECTURE_FILE, MODEL_FILE
 from nas_proxy.export.programs import PROGRAMS
 from nas_proxy.retrain.card import ModelCard
+from nas_proxy.retrain.result import RetrainRow
 from nas_proxy.study.context import StudyContext
-from nas_proxy.tracking import Tracker
+from nas_proxy.tracking import RunLog, Tracker
 from nas_proxy.tracking.registry.models import ModelEntry, model_name, write_mlflow_model
 
 logger = logging.getLogger("nas_proxy")
 
-_ACCURACIES = ("val_accuracy", "test_accuracy")
-_CURVES = ("train_loss", "val_accuracy")
 
-
-def log_contender(tracker: Tracker, row: Mapping[str, Any]) -> None:
+def log_contender(tracker: Tracker, row: RetrainRow) -> None:
     """The run of a network that was trained fully; logging it again changes nothing."""
-    run = tracker.trained(row["architecture_id"], f"trained: {row['role']}")
+    run = _run_of(tracker, row)
     run.params(
         {
-            "architecture": row["description"],
-            "architecture_id": row["architecture_id"],
-            "role": row["role"],
+            "architecture": row.description,
+            "architecture_id": row.architecture_id,
+            "role": row.role,
         }
     )
-    run.description(f"{row['description']}, trained fully ({row['role']})")
-    run.metrics({name: row[name] for name in ("num_params", "flops")})
-    for name in _ACCURACIES:
-        if row[name] is None:
+    run.description(f"{row.description}, trained fully ({row.role})")
+    run.metrics({"num_params": row.num_params, "flops": row.flops})
+    accuracies = {"val_accuracy": row.val_accuracy, "test_accuracy": row.test_accuracy}
+    for name, accuracy in accuracies.items():
+        if accuracy is None:
             continue
-        run.metrics({name: row[name]["mean"]})
-        if row[name]["standard_error"] is not None:
-            run.metrics({f"{name}_standard_error": row[name]["standard_error"]})
-        for seed, value in enumerate(row[name]["values"]):
+        run.metrics({name: accuracy.mean})
+        if accuracy.standard_error is not None:
+            run.metrics({f"{name}_standard_error": accuracy.standard_error})
+        for seed, value in enumerate(accuracy.values):
             run.metrics({f"{name}_seed_{seed}": value})
-    for name in _CURVES if "curves" in row else ():
-        points = row["curves"][name]
-        run.curve(f"curve/{name}", [point[1] for point in points], [point[0] for point in points])
-    if row["val_accuracy"] is None:
-        run.finish("FAILED", "; ".join(row["failures"]))
+    if row.curves is not None:
+        curves = {"train_loss": row.curves.train_loss, "val_accuracy": row.curves.val_accuracy}
+        for name, points in curves.items():
+            steps, values = [step for step, _ in points], [value for _, value in points]
+            run.curve(f"curve/{name}", values, steps)
+    if row.val_accuracy is None:
+        run.finish("FAILED", "; ".join(row.failures))
     else:
         run.finish()
 
 
 def log_compressed(
-    tracker: Tracker, row: Mapping[str, Any], versions: Sequence[Mapping[str, Any]], folder: Path
+    tracker: Tracker, row: RetrainRow, versions: Sequence[CompressedVersion], folder: Path
 ) -> None:
     """Files and figures of the smaller versions, in the run of the network they were made from.
 
@@ -64,21 +65,21 @@ def log_compressed(
         versions: A row of figures for each.
         folder: The files are in it.
     """
-    run = tracker.trained(row["architecture_id"], f"trained: {row['role']}")
+    run = _run_of(tracker, row)
     for version in versions:
-        run.artifact(folder / version["file"], "compressed")
+        run.artifact(folder / version.file, "compressed")
         figures = {
-            "test_accuracy": version["test_accuracy"]["value"],
-            "file_kb": version["file_bytes"] / 1000,
-            "latency_ms": 1000 * version["latency"]["median_seconds"],
-            "peak_memory_mib": version["peak_memory_mib"],
+            "test_accuracy": version.test_accuracy.value,
+            "file_kb": version.file_bytes / 1000,
+            "latency_ms": 1000 * version.latency.median_seconds,
+            "peak_memory_mib": version.peak_memory_mib,
         }
         # MLflow's charts group what stands before the slash.
-        run.metrics({f"{name}/{version['name']}": value for name, value in figures.items()})
+        run.metrics({f"{name}/{version.name}": value for name, value in figures.items()})
 
 
 def log_model(
-    study: StudyContext, row: Mapping[str, Any], card: ModelCard, folder: Path, example: Tensor
+    study: StudyContext, row: RetrainRow, card: ModelCard, folder: Path, example: Tensor
 ) -> None:
     """Log and register the model in `folder`, if there is an ONNX file that MLflow can hold."""
     onnx_file = folder / PROGRAMS["onnx"][0]
@@ -106,7 +107,7 @@ def log_model(
         )  # fmt: skip
         return
     name = model_name(study.config.space.name, spec.name)
-    run = study.tracker.trained(row["architecture_id"], f"trained: {row['role']}")
+    run = _run_of(study.tracker, row)
     run.model(
         mlflow_folder,
         ModelEntry(
@@ -119,13 +120,17 @@ def log_model(
             may_be_champion=folder.name == "champion",
             tags={
                 "test_accuracy": f"{card.test_accuracy.value:.4f}",
-                "architecture_id": row["architecture_id"],
+                "architecture_id": row.architecture_id,
                 "study": study.config.study_name,
                 "input": "float32 images in [0, 1]",
             },
         ),
     )
     study.display.say(f"model: logged as {name}")
+
+
+def _run_of(tracker: Tracker, row: RetrainRow) -> RunLog:
+    return tracker.trained(row.architecture_id, f"trained: {row.role}")
 
 
 def _model_id(file: Path) -> str:

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,6 +20,7 @@ from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError
 from nas_proxy.evaluate.executors import open_executor
+from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
 from nas_proxy.interfaces import TransferSpace
 from nas_proxy.search.guard import RecalibrationNeeded
 from nas_proxy.study.config import StudyConfig
@@ -115,7 +115,7 @@ def _fallen_again(request: RecalibrationNeeded) -> StudyError:
 
 def evaluate_proxy(
     config: StudyConfig, display: Display, file: Path, task: Task, *, force: bool = False
-) -> dict[str, Any]:
+) -> ProxyAccuracy | ProxyReplay:
     """Find out what the proxy data set `file` is worth on the data of `config`.
 
     It lies in the study's folder `evaluate_proxy`; what was finished is not done again.
@@ -136,7 +136,7 @@ def evaluate_proxy(
     ProxyDataset.load(file)  # before images are loaded: a wrong path shows at once
     with open_study(config, display) as study:
         result = run_evaluate_proxy(study, file, task, force=force)
-        if _is_reported(study.layout.report, result["proxy_dataset"]["id"]):
+        if _is_reported(study.layout.report, result.proxy_dataset.id):
             run_stage(Report(), study, force=False)
         return result
 

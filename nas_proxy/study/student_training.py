@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.core.files import write_atomically
@@ -16,6 +15,7 @@ from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.tuning import tune_distillation
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation, prepare_distillation
+from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.study.context import StudyContext
@@ -35,7 +35,7 @@ class PreparedDistillation:
     """
 
     knowledge_distillation: KnowledgeDistillation | None = None
-    record: Mapping[str, Any] | None = None
+    record: DistillationRecord | None = None
     licences: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -115,23 +115,23 @@ def retraining_distillation(
             taught = replace(factory, knowledge_distillation=knowledge_distillation)
             tuned = tune_distillation(study.executor, taught, job, folder / "auto", progress)
         knowledge_distillation = replace(knowledge_distillation, settings=tuned.settings)
-        record["auto"] = tuned.to_json()
+        record = replace(record, auto=tuned.record())
     licences = {
-        f"teacher {each['description']}": each["licence"] or "no terms but those of its images"
-        for each in record["teachers"]
+        f"teacher {each.description}": each.licence or "no terms but those of its images"
+        for each in record.teachers
     }
     return PreparedDistillation(knowledge_distillation, record, licences)
 
 
-def distillation_record(knowledge_distillation: KnowledgeDistillation) -> dict[str, Any]:
+def distillation_record(knowledge_distillation: KnowledgeDistillation) -> DistillationRecord:
     """For the report: which terms, whose answers, what the teachers have seen, what they cost."""
-    return {
-        "terms": [term.title for term in knowledge_distillation.settings.terms],
-        "teachers": [vars(read_teacher(path).record()) for path in knowledge_distillation.files],
-        "num_leaked_images": list(knowledge_distillation.num_leaked_images),
-        "num_unlabelled": knowledge_distillation.num_unlabelled,
-        "teaching_seconds": knowledge_distillation.teaching_seconds,
-    }
+    return DistillationRecord(
+        terms=tuple(term.title for term in knowledge_distillation.settings.terms),
+        teachers=tuple(read_teacher(path).record() for path in knowledge_distillation.files),
+        num_leaked_images=knowledge_distillation.num_leaked_images,
+        num_unlabelled=knowledge_distillation.num_unlabelled,
+        teaching_seconds=knowledge_distillation.teaching_seconds,
+    )
 
 
 def _with_teachers(

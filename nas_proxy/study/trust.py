@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
+from nas_proxy.calibrate.result import CalibrationResult
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import StudyError, required
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.study.config import dump_options
 from nas_proxy.study.context import StudyContext
@@ -19,6 +19,7 @@ from nas_proxy.study.recipe import PROXY
 from nas_proxy.teachers.labelling import copy_teachers
 from nas_proxy.tracking.registry.rank_card import RankCard
 from nas_proxy.tracking.registry.recipes import RecipeRegistry
+from nas_proxy.validate.values import RankReport
 
 
 def fetch_trusted(study: StudyContext) -> None:
@@ -60,8 +61,7 @@ def _card(study: StudyContext) -> RankCard:
     """The same card as long as what it says is the same, but for the time."""
     config, spec = study.config, study.splits.spec
     recipe = study.recipe.recipe
-    found, seconds, threshold = _evidence(study.layout)
-    estimate = Estimate(**found["spearman"])
+    found = _evidence(study.layout)
     card = RankCard(
         recipe=dump_options(recipe),
         recipe_name=recipe.name,
@@ -73,12 +73,12 @@ def _card(study: StudyContext) -> RankCard:
         image_shape=spec.image_shape,
         source_hash=spec.source_hash,
         proxy_dataset_id=study.proxy_dataset.id,
-        reference_name=found["reference_name"],
-        spearman=estimate,
-        n=found["n"],
-        threshold=threshold,
-        trusted=estimate.low is not None and estimate.low >= threshold,
-        core_seconds_per_architecture=seconds,
+        reference_name=found.reference_name,
+        spearman=found.spearman,
+        n=found.n,
+        threshold=found.threshold,
+        trusted=found.spearman.low is not None and found.spearman.low >= found.threshold,
+        core_seconds_per_architecture=found.seconds_per_architecture,
         one_off_seconds=one_off_seconds(study),
         hardware=hardware(study.device),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -93,7 +93,26 @@ def _card(study: StudyContext) -> RankCard:
     return card
 
 
-def _evidence(layout: StudyLayout) -> tuple[dict[str, Any], float, float]:
+@dataclass(frozen=True)
+class _Evidence:
+    """What is known of the recipe's ranking.
+
+    Attributes:
+        spearman: Correlation with the reference.
+        n: On how many architectures.
+        reference_name: In words.
+        seconds_per_architecture: What one costs by the calibration.
+        threshold: What the calibration asked for.
+    """
+
+    spearman: Estimate
+    n: int
+    reference_name: str
+    seconds_per_architecture: float
+    threshold: float
+
+
+def _evidence(layout: StudyLayout) -> _Evidence:
     """The figures of the validation, whose architectures had no part in the recipe.
 
     Where nothing was validated: those of the calibration, which chose by them.
@@ -101,12 +120,13 @@ def _evidence(layout: StudyLayout) -> tuple[dict[str, Any], float, float]:
     Raises:
         StudyError: If the recipe ranks nothing.
     """
-    result = json.loads(layout.calibration.read_text())
-    chosen = next(s for s in result["standings"] if s["recipe"] == result["chosen"])
-    found = {**chosen, "reference_name": f"{result['reference_name']} (calibration sample)"}
+    calibration = CalibrationResult.read(layout.calibration)
+    chosen = required(calibration.chosen_standing, "the recipe that the calibration chose")
+    spearman, n = chosen.spearman, chosen.n
+    name = f"{calibration.reference_name} (calibration sample)"
     if layout.rank_report.is_file():
-        validation = json.loads(layout.rank_report.read_text())
-        found = {**validation["rows"][0], "reference_name": validation["reference_name"]}
-    if found["spearman"] is None:
+        report = RankReport.read(layout.rank_report)
+        spearman, n, name = report.judged.spearman, report.judged.n, report.reference_name
+    if spearman is None:
         raise StudyError("the calibrated recipe ranks nothing on the validation's architectures")
-    return found, chosen["seconds_per_architecture"], result["threshold"]
+    return _Evidence(spearman, n, name, chosen.seconds_per_architecture, calibration.threshold)

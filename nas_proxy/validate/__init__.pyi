@@ -1,4 +1,5 @@
-from .rank_report import Ranking, RankReport, Sample, judge
+from .rank_report import judge
 from .settings import ValidateSettings
+from .values import Ranking, RankReport, Sample
 
 __all__ = ["RankReport", "Ranking", "Sample", "ValidateSettings", "judge"]

@@ -10,7 +10,7 @@ from scipy import stats
 
 from nas_proxy.statistics import ranks
 from nas_proxy.types import Architecture
-from nas_proxy.validate.rank_report import Ranking
+from nas_proxy.validate.values import Ranking
 
 
 def best_combination(

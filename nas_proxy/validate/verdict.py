@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from nas_proxy.statistics import ranks
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
-
-if TYPE_CHECKING:
-    from nas_proxy.validate.rank_report import RankRow
+from nas_proxy.validate.values import RankRow
 
 # Lower bounds of the interval, best first, and what each allows to say of a ranking.
 _READINGS = (
@@ -22,14 +19,14 @@ _READINGS = (
 _MOST = 10_000  # architectures beyond which a count means that the figure lies on the border
 
 
-def headline(rows: Sequence[RankRow], size_words: str) -> str:
+def headline(proxy: RankRow, rows: Sequence[RankRow], size_words: str) -> str:
     """What a person reads first.
 
     Args:
-        rows: The proxy first.
+        proxy: Its row.
+        rows: What it is compared with.
         size_words: See the function of that name.
     """
-    proxy = rows[0]
     if proxy.spearman is None:
         return (
             f"The proxy ranks nothing: fewer than {ranks.MIN_ARCHITECTURES} of its evaluations "

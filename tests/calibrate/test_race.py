@@ -295,10 +295,10 @@ def test_rounds_double_and_end_with_the_whole_sample(num, sizes):
 def test_figures_can_be_recomputed_from_the_points():
     ran = run({"a": Fake(0.5, 1), "b": Fake(0.2, 2)}, threshold=0.9, num=30)
     points = ran.race.points()
-    assert [p["architecture_id"] for p in points] == [a.id for a in known(30)]
+    assert [p.architecture_id for p in points] == [a.id for a in known(30)]
     rhos = {}
     for name in ("a", "b"):
-        pairs = [(p["scores"][name], p["reference"]) for p in points]
+        pairs = [(p.scores[name], p.reference) for p in points]
         pairs = [pair for pair in pairs if pair[0] is not None]
         rhos[name] = stats.spearmanr(*zip(*pairs, strict=True)).statistic
         assert ran[name].spearman.value == pytest.approx(rhos[name])
@@ -311,10 +311,10 @@ def test_figures_can_be_recomputed_from_the_points():
 
 def test_a_difference_rests_on_what_both_were_judged_on():
     ran = run({"mute": Fake(None, 0.1), "good": Fake(0.1, 1), "worse": Fake(1.2, 2)}, threshold=0.2)
-    points = [p for p in ran.race.points() if p["scores"]["worse"] is not None]
+    points = [p for p in ran.race.points() if p.scores["worse"] is not None]
     assert len(points) == 12
     good, worse = (
-        stats.spearmanr([p["scores"][n] for p in points], [p["reference"] for p in points])
+        stats.spearmanr([p.scores[n] for p in points], [p.reference for p in points])
         for n in ("good", "worse")
     )
     assert ran["worse"].difference.value == pytest.approx(good.statistic - worse.statistic)

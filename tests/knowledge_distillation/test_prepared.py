@@ -376,5 +376,5 @@ def test_auto_is_chosen_by_short_trainings_of_the_architecture(splits, tmp_path)
     assert len(before) == len(tuning.TEMPERATURES)
     best = max(tuned.trials, key=lambda trial: trial.rank_key)
     assert tuned.settings.terms[0].temperature == best.options["temperature"]
-    assert tuned.to_json()["trials"][0]["options"] == {"temperature": 1.0}
+    assert tuned.record().trials[0].options == {"temperature": 1.0}
     assert all(b'"num_steps":2' in text for text in before.values())

@@ -7,51 +7,70 @@ from html.parser import HTMLParser
 import numpy as np
 import yaml
 
+from nas_proxy.data.proxy_dataset import Labelling, LearningRateRule
+from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.evaluate.latency import Latency
+from nas_proxy.report.values import Cost, DataSummary, Environment, StudyReport
 from nas_proxy.search.pareto import knee, pareto_front
-from nas_proxy.types import Architecture
-from nas_proxy.validate.rank_report import Ranking, Sample, judge
+from nas_proxy.search.result import SearchResult, TrialRow
+from nas_proxy.types import Architecture, DatasetSpec
+from nas_proxy.validate.rank_report import judge, points_of
 from nas_proxy.validate.settings import RepeatedReference, ValidateSettings
+from nas_proxy.validate.values import Ranking, Sample
 
 PROXY = "the proxy (val_loss)"
 CEILING = "the reference with another seed"
 
 
-STATIC = """
-study_name: quickstart
-config:
-  seed: 0
-  data: {name: digits, root: null, image_size: null}
-  distill: {name: distribution_matching, images_per_class: 10, num_steps: 200}
-  space: {name: convnet, widths: [32, 64]}
-  train: {num_steps: 100, num_epochs: null, batch_size: 64, learning_rate: 0.02, nesterov: true}
-  score: {signals: [val_loss], combine: single, num_reference: 32}
-  search: {n_trials: 12, sampler: tpe, constraints: {num_params: null}, executor: processes}
-commands: [nas-proxy run results/quickstart/config.yaml]
-environment:
-  hardware: AMD EPYC 9B45 (2 cores)
-  versions: {python: 3.12.3, nas-proxy: 0.1.0, torch: 2.9.1}
-data: {name: digits, image_shape: [1, 8, 8], search_train: 1078, search_val: 359, test: 360,
-  classes: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"], source_hash: 82c95e54fd24b1aa,
-  licence: CC BY 4.0 (UCI optical recognition of handwritten digits)}
-proxy_dataset:
-  id: 9a0d33c1f2b84a7e
-  images: 100 of shape (1, 8, 8), hard labels
-  method: distribution_matching
-  parameters: {num_steps: 200, network_width: 64, real_batch_size: 64}
-  augmentation: {crop: 0.0, cutout: 0.0, dsa: color_crop_cutout_scale_rotate, flip: false}
-  seed: 12345
-  cost_seconds: 401.0
-  hardware: AMD EPYC 9B45 (2 cores)
-  networks: []
-  labelling: {kind: hard, per: image, temperature: 1.0, teachers: []}
-evaluate_proxy: null
-costs:
-- {what: distilling (distribution_matching), count: 1, seconds: 401.0, hardware: AMD EPYC 9B45}
-- {what: "search: training candidates on the proxy data set", count: 30, seconds: 96.4}
-- {what: "score: its reference sample", count: 1, seconds: 0.0}
-- {what: "validation: num_params", count: 48, seconds: 0.19}
+CONFIG = """
+seed: 0
+data: {name: digits, root: null, image_size: null}
+distill: {name: distribution_matching, images_per_class: 10, num_steps: 200}
+space: {name: convnet, widths: [32, 64]}
+train: {num_steps: 100, num_epochs: null, batch_size: 64, learning_rate: 0.02, nesterov: true}
+score: {signals: [val_loss], combine: single, num_reference: 32}
+search: {n_trials: 12, sampler: tpe, constraints: {num_params: null}, executor: processes}
 """
+HARDWARE = "AMD EPYC 9B45 (2 cores)"
+DATA = DataSummary(
+    name="digits",
+    licence="CC BY 4.0 (UCI optical recognition of handwritten digits)",
+    classes=tuple("0123456789"),
+    image_shape=(1, 8, 8),
+    search_train=1078,
+    search_val=359,
+    test=360,
+    source_hash="82c95e54fd24b1aa",
+)
+PROXY_DATASET = ProxySummary(
+    id="9a0d33c1f2b84a7e",
+    images="100 of shape (1, 8, 8), hard labels",
+    spec=DatasetSpec(
+        DATA.name, DATA.classes, DATA.image_shape, (0.3,), (0.4,), DATA.licence, DATA.source_hash
+    ),
+    method="distribution_matching",
+    parameters={"num_steps": 200, "network_width": 64, "real_batch_size": 64},
+    images_per_class=10,
+    seed=12345,
+    augmentation={"crop": 0.0, "dsa": "color_crop_cutout_scale_rotate", "flip": False},
+    learning_rate_rule=LearningRateRule(),
+    labelling=Labelling(),
+    networks=(),
+    decode_factor=1,
+    batchnorm_policy="running",
+    zca=None,
+    costs={"distilling": 401.0},
+    cost_seconds=401.0,
+    peak_memory_mib=100.0,
+    hardware=HARDWARE,
+    versions={"torch": "2.9.1"},
+)
+COSTS = (
+    Cost("distilling (distribution_matching)", 1, 401.0, "AMD EPYC 9B45"),
+    Cost("search: training candidates on the proxy data set", 30, 96.4),
+    Cost("score: its reference sample", 1, 0.0),
+    Cost("validation: num_params", 48, 0.19),
+)
 CONTROLS = {
     "num_params": (0.08, 0.004),  # noise of its scores, seconds per architecture
     "flops": (0.09, 0.011),
@@ -77,46 +96,69 @@ def make_report(
     costs=(),
 ):
     """A report as `study.stages.report.collect` builds it."""
-    report = yaml.safe_load(STATIC)
     rng = np.random.default_rng(0)
     architectures = [Architecture("convnet", n) for n in range(num_architectures + num_stratified)]
     truth = 0.93 - 0.3 * rng.beta(1.2, 4, len(architectures))
     reference = dict(zip(architectures, truth.tolist(), strict=True))
-    rankings = make_rankings(controls, {} if everything_failed else reference, rng)
+    judged, others = make_rankings(controls, {} if everything_failed else reference, rng)
     if uncertain:
-        deviations = dict.fromkeys(rankings[0].scores, 0.035)
-        rankings[0] = replace(rankings[0], predictions=rankings[0].scores, deviations=deviations)
+        deviations = dict.fromkeys(judged.scores, 0.035)
+        judged = replace(judged, predictions=judged.scores, deviations=deviations)
     if ceiling:
         again = {a: value + 0.01 * rng.normal() for a, value in reference.items()}
-        rankings.append(Ranking(CEILING, "ceiling", again, reference_seconds))
+        others.append(Ranking(CEILING, "ceiling", again, reference_seconds))
     sizes = {
         "parameters": {a: value + 0.09 * rng.normal() for a, value in reference.items()},
         "FLOPs": {a: value + 0.09 * rng.normal() for a, value in reference.items()},
     }
-    judged = judge(
-        rankings,
-        Sample(
-            architectures[:num_architectures], architectures[num_architectures:], reference, sizes
-        ),
+    sample = Sample(
+        architectures[:num_architectures], architectures[num_architectures:], reference, sizes
+    )
+    validation = judge(
+        judged,
+        others,
+        sample,
         ValidateSettings(reference=RepeatedReference(table="t.csv"), num_resamples=100),
         reference_name="test accuracy after full-data training (400 steps)",
         reference_seconds=reference_seconds,
         rng=rng,
     )
-    points = [
-        {
-            "description": describe(number),
-            "drawn": "uniform" if number < num_architectures else "stratified",
-            "reference": reference[architecture],
-            "scores": {ranking.name: ranking.scores.get(architecture) for ranking in rankings},
-        }
-        for number, architecture in enumerate(architectures)
-    ]
-    report["verdict"] = judged.verdict if validated else "The ranking was not judged."
-    report["validation"] = judged.to_json() if validated else None
-    report["points"] = points if validated else None
-    report["search"] = make_search(num_trials, describe, everything_failed, rng, costs)
-    return report
+    return StudyReport(
+        study_name="quickstart",
+        verdict=validation.verdict if validated else "The ranking was not judged.",
+        config=yaml.safe_load(CONFIG),
+        commands=("nas-proxy run results/quickstart/config.yaml",),
+        created="2026-01-01T00:00:00+00:00",
+        environment=Environment(
+            HARDWARE, {"python": "3.12.3", "nas-proxy": "0.1.0", "torch": "2.9.1"}
+        ),
+        data=DATA,
+        proxy_dataset=PROXY_DATASET,
+        search=make_search(num_trials, describe, everything_failed, rng, costs),
+        validation=validation if validated else None,
+        points=points_of(_Described(describe), sample, judged, others).points if validated else (),
+        costs=COSTS,
+    )
+
+
+class _Described:
+    """A space whose architectures are numbers."""
+
+    def __init__(self, words):
+        self._words = words
+
+    def describe(self, architecture):
+        return self._words(architecture.genotype)
+
+
+def with_search(report, **changes):
+    """The same report with another search."""
+    return replace(report, search=replace(report.search, **changes))
+
+
+def with_validation(report, **changes):
+    """The same report with another validation."""
+    return replace(report, validation=replace(report.validation, **changes))
 
 
 def make_rankings(controls, reference, rng):
@@ -125,8 +167,7 @@ def make_rankings(controls, reference, rng):
         return Ranking(name, kind, scores, seconds, one_off)
 
     like = itertools.cycle(CONTROLS.values())
-    return [
-        ranking(PROXY, "proxy", 0.035, 3.2, 421.0),
+    return ranking(PROXY, "proxy", 0.035, 3.2, 421.0), [
         *(ranking(name, "control", *next(like)) for name in controls),
         ranking("val_accuracy on the proxy", "signal", 0.05, 3.2),
         ranking("train_loss_mean on the proxy", "signal", 0.06, 3.2),
@@ -139,34 +180,53 @@ def make_search(num_trials, describe, everything_failed, rng, costs):
         failed = everything_failed or number % 9 == 4
         loss = float(0.4 + 0.6 * rng.random() / (1 + number / 10))
         signals = {"val_loss": loss, "val_accuracy": 1 - loss / 2, "num_params": 45_130.0}
+        architecture = Architecture("convnet", number)
+        objectives = {} if failed else objectives_of(-loss, costs, number)
         trials.append(
-            {"trial": number, "score": None if failed else -loss,
-             "architecture_id": f"{number:012x}", "description": describe(number),
-             "signals": {} if failed else signals, "seconds": float(2 + rng.random()),
-             "reason": "the loss is not finite at step 31" if failed else ""}
-        )  # fmt: skip
-        add_objectives(trials[-1], costs, number)
-    best = sorted((t for t in trials if t["score"] is not None), key=lambda t: -t["score"])
-    counts = {"num_failed": len(trials) - len(best), "num_duplicates": 3, "num_infeasible": 0}
+            TrialRow(
+                trial=number,
+                score=None if failed else -loss,
+                objectives=objectives,
+                latency=latency_of(number) if "latency" in costs else None,
+                architecture=architecture,
+                architecture_id=architecture.id,
+                description=describe(number),
+                signals={} if failed else signals,
+                seconds=float(2 + rng.random()),
+                reason="the loss is not finite at step 31" if failed else "",
+            )
+        )
+    best = sorted((t for t in trials if t.score is not None), key=lambda t: -t.score)
     front = pareto_front(best)
-    counts["knee"] = knee(front)["trial"] if front else None
-    return {
-        "signals": ["val_loss"], "trials": trials, "best": best[:10], "pareto_front": front,
-        **counts,
-    }  # fmt: skip
+    return SearchResult(
+        recipe="configured",
+        recipe_settings={},
+        knowledge_distillation=None,
+        signals=("val_loss",),
+        trials=tuple(trials),
+        best=tuple(best[:10]),
+        best_training=None,
+        pareto_front=tuple(front),
+        knee=knee(front).trial if front else None,
+        num_failed=len(trials) - len(best),
+        num_duplicates=3,
+        num_infeasible=0,
+    )
 
 
-def add_objectives(trial, costs, number):
+def objectives_of(score, costs, number):
     """Trials that score higher tend to cost more."""
+    amounts = {
+        "num_params": 1e4 * 2 ** (number % 10),
+        "flops": 3e6 * number,
+        "latency": latency_of(number).median_seconds,
+    }
+    return {"score": score, **{name: amounts[name] for name in costs}}
+
+
+def latency_of(number):
     seconds = 0.001 * 1.5 ** (number % 10)
-    amounts = {"num_params": 1e4 * 2 ** (number % 10), "flops": 3e6 * number, "latency": seconds}
-    trial["objectives"] = {}
-    if trial["score"] is not None:
-        trial["objectives"] = {"score": trial["score"], **{name: amounts[name] for name in costs}}
-    trial["latency"] = None
-    if "latency" in costs:
-        found = Latency(seconds, 0.9 * seconds, 1.3 * seconds, 50, 1, 1, "AMD EPYC (2 cores)")
-        trial["latency"] = found.to_json()
+    return Latency(seconds, 0.9 * seconds, 1.3 * seconds, 50, 1, 1, "AMD EPYC (2 cores)")
 
 
 class Page(HTMLParser):

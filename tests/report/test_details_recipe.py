@@ -1,9 +1,11 @@
 """What the page says that candidates were trained on and ranked by."""
 
+from dataclasses import replace
+
 import pytest
 
 from nas_proxy.report.html import render_html
-from tests.report.helpers import Page, make_report
+from tests.report.helpers import Page, make_report, with_search
 
 TRAIN = {"num_steps": 90, "num_epochs": None, "batch_size": 128}
 SCORE = {"signals": ["val_loss", "naswot"], "combine": "calibrated", "use_encoding": True}
@@ -13,10 +15,11 @@ def shown(**recipe):
     """The text of a page whose candidates another recipe than the sections ranked."""
     report = make_report(validated=False, num_trials=5)
     if recipe:
-        del report["config"]["score"]
+        config = {name: section for name, section in report.config.items() if name != "score"}
         settings = {"name": "found", "train": TRAIN, "score": SCORE, **recipe}
-        signals = settings["score"]["signals"]
-        report["search"] |= {"signals": signals, "recipe_settings": settings}
+        signals = tuple(settings["score"]["signals"])
+        report = with_search(report, signals=signals, recipe_settings=settings)
+        report = replace(report, config=config)
     return Page(render_html(report, [])).text
 
 

@@ -1,9 +1,9 @@
 """The figures and the page that a report becomes."""
 
 import base64
-import copy
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from PIL import Image
 from nas_proxy.report.figures import rank_outliers, write_figures
 from nas_proxy.report.html import render_html
 from nas_proxy.statistics.words import decimal, duration
-from tests.report.helpers import PROXY, Page, make_report
+from tests.report.helpers import PROXY, Page, make_report, with_search, with_validation
 
 FIGURES = [
     "rank_scatter.png", "rank_comparison.png", "cost.png", "uncertainty.png",
@@ -51,11 +51,11 @@ def test_every_figure_is_a_png_that_can_be_read_at_700_pixels(figures):
 
 
 def test_same_report_gives_the_same_bytes(report, figures, tmp_path):
-    before = copy.deepcopy(report)
+    before = report.to_json()
     again = write_figures(report, tmp_path)
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in figures]
     assert render_html(report, figures) == render_html(report, again)
-    assert report == before
+    assert report.to_json() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FIGURES)
 
 
@@ -89,12 +89,15 @@ def test_empty_search_renders(tmp_path):
                                   "regret_at_1"])  # fmt: skip
 @pytest.mark.parametrize("part", ["all", "interval"])
 def test_figures_that_are_not_defined_are_no_obstacle(report, gone, part, tmp_path):
-    altered = copy.deepcopy(report)
-    for row in altered["validation"]["rows"]:
-        if part == "all" or row[gone] is None:
-            row[gone] = None
-        else:
-            row[gone].update(low=None, high=None)
+    def without(row):
+        figure = getattr(row, gone)
+        left = None if part == "all" or figure is None else replace(figure, low=None, high=None)
+        return replace(row, **{gone: left})
+
+    validation = report.validation
+    altered = with_validation(
+        report, judged=without(validation.judged), rows=tuple(map(without, validation.rows))
+    )
     assert ("–" if part == "all" else "no interval") in Page(render_html(altered, [])).text
     if gone == "spearman":  # no other is drawn
         names = [path.name for path in write_figures(altered, tmp_path)]
@@ -120,20 +123,18 @@ def test_extremes_are_drawn(options, tmp_path):
 
 
 def test_scores_that_are_all_the_same_are_drawn(report, tmp_path):
-    altered = copy.deepcopy(report)
-    altered["validation"]["rows"] = altered["validation"]["rows"][:1]
-    for point in altered["points"]:
-        point.update(scores={PROXY: 1.0}, reference=0.5)
-    for trial in altered["search"]["trials"]:
-        trial["score"] = trial["score"] and -1.0
+    points = tuple(replace(p, scores={PROXY: 1.0}, reference=0.5) for p in report.points)
+    trials = tuple(replace(t, score=t.score and -1.0) for t in report.search.trials)
+    altered = with_search(with_validation(report, rows=()), trials=trials)
+    altered = replace(altered, points=points)
     assert len(write_figures(altered, tmp_path)) == 5
     assert rank_outliers(altered) == []
 
 
 def test_one_hopeless_network_does_not_squash_the_scatter(report, tmp_path):
-    altered = copy.deepcopy(report)
-    altered["points"][0]["scores"][PROXY] = -1e6
-    altered["search"]["trials"] = []
+    first, *others = report.points
+    hopeless = replace(first, scores={**first.scores, PROXY: -1e6})
+    altered = replace(with_search(report, trials=()), points=(hopeless, *others))
     written = write_figures(altered, tmp_path)
     with Image.open(written[0]) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
@@ -143,12 +144,14 @@ def test_one_hopeless_network_does_not_squash_the_scatter(report, tmp_path):
 
 def test_outliers_are_the_largest_differences_of_ranks(report):
     points = [
-        {"description": f"number {n}", "reference": n / 10, "scores": {PROXY: float(n)}}
+        replace(
+            report.points[n], description=f"number {n}", reference=n / 10, scores={PROXY: float(n)}
+        )
         for n in range(10)
     ]
-    points[0]["scores"][PROXY] = 99.0
-    points.append({**points[5], "reference": None})
-    first, *others = rank_outliers({**report, "points": points})
+    points[0] = replace(points[0], scores={PROXY: 99.0})
+    points.append(replace(points[5], reference=None))
+    first, *others = rank_outliers(replace(report, points=tuple(points)))
     assert (first.number, first.description) == (1, "number 0")
     assert (first.score_rank, first.reference_rank, first.num_ranked) == (1, 10, 10)
     assert others == []  # the rest moved by one rank only
@@ -156,26 +159,26 @@ def test_outliers_are_the_largest_differences_of_ranks(report):
 
 def test_page_says_what_it_must(report, pictures):
     page = Page(render_html(report, pictures))
-    assert report["verdict"] in page.text
-    for sentence in report["validation"]["comparisons"]:
+    assert report.verdict in page.text
+    for sentence in report.validation.comparisons:
         assert sentence in page.text
-    for row in report["validation"]["rows"]:
-        assert row["name"] in page.text
+    for row in report.validation.all_rows:
+        assert row.name in page.text
     for text in (
-        report["data"]["licence"],
-        *report["commands"],
-        report["environment"]["hardware"],
-        *report["environment"]["versions"].values(),
-        report["proxy_dataset"]["id"],
-        report["data"]["source_hash"],
-        report["search"]["best"][0]["description"],
+        report.data.licence,
+        *report.commands,
+        report.environment.hardware,
+        *report.environment.versions.values(),
+        report.proxy_dataset.id,
+        report.data.source_hash,
+        report.search.best[0].description,
         rank_outliers(report)[0].description,
         "the loss is not finite at step 31",
         "not a fair comparison",
         "bootstrap interval over architectures",
     ):
         assert text in page.text, text
-    assert page.text.index(report["verdict"]) < 100  # the first thing on the page
+    assert page.text.index(report.verdict) < 100  # the first thing on the page
 
 
 def test_page_carries_its_images(report, pictures):
@@ -202,37 +205,36 @@ def test_page_needs_nothing_beside_itself(report, figures):
 
 
 def test_page_tells_of_size_ceiling_pick_and_uncertainty(report, figures):
-    validation = report["validation"]
+    validation = report.validation
     text = Page(render_html(report, figures)).text
-    proxy = validation["rows"][0]
+    proxy = validation.judged
     pick = max(
-        (point for point in report["points"] if point["drawn"] == "uniform"),
-        key=lambda point: point["scores"][PROXY],
+        (point for point in report.points if point.drawn == "uniform"),
+        key=lambda point: point.scores[PROXY],
     )
-    assert validation["size_words"]
+    assert validation.size_words
     assert "At equal size: what is left of Spearman when parameters and FLOPs can" in text
     for words in (
-        validation["size_words"],
-        validation["ceiling_words"],
-        validation["ceiling"]["name"],
-        f"the proxy would pick {pick['description']}, whose reference is "
-        f"{decimal(pick['reference'], 3)}.",
+        validation.size_words,
+        validation.ceiling_words,
+        validation.ceiling.name,
+        f"the proxy would pick {pick.description}, whose reference is "
+        f"{decimal(pick.reference, 3)}.",
         "best 10\u00a0%",
         "best 20\u00a0%",
-        proxy["uncertainty"]["words"],
+        proxy.uncertainty.words,
         f"It states {decimal(0.035, 3)}",
     ):
         assert " ".join(words.split()) in text, words
-    for found in validation["differences"]:
-        signal = " on the proxy" in found["first"] + found["second"]
-        row = f"{found['first']} {found['second']} {decimal(found['spearman']['value'])}"
+    for found in validation.differences:
+        signal = " on the proxy" in found.first + found.second
+        row = f"{found.first} {found.second} {decimal(found.spearman.value)}"
         assert (row in text) != signal
 
 
 def test_page_without_sizes_ceiling_and_uncertainty_does_not_miss_them(tmp_path):
     report = make_report(ceiling=False, uncertain=False, num_stratified=0)
-    validation = report["validation"]
-    validation.update(sizes=[], size_words="")
+    report = with_validation(report, sizes=(), size_words="")
     written = write_figures(report, tmp_path)
     assert "uncertainty.png" not in [path.name for path in written]
     text = Page(render_html(report, written)).text
@@ -250,7 +252,7 @@ def test_page_without_sizes_ceiling_and_uncertainty_does_not_miss_them(tmp_path)
     ],
 )
 def test_only_the_first_of_the_verdict_stands_in_large_letters(report, verdict, large, joint):
-    html = render_html({**report, "verdict": verdict}, [])
+    html = render_html(replace(report, verdict=verdict), [])
     shown = re.search(r'<p class="verdict">(.*?)<', html)[1]
     assert shown == large
     assert verdict in Page(html).text
@@ -263,25 +265,38 @@ def test_missing_picture_is_left_out(report, tmp_path):
 
 def test_texts_of_the_report_are_escaped(report, figures):
     evil = "<script>alert('&')</script>"
-    altered = copy.deepcopy(report)
-    for entry in (*altered["search"]["trials"], *altered["points"]):
-        entry["description"] = evil
-    altered["search"]["trials"][4]["reason"] = evil
-    altered["search"]["best"][0]["description"] = evil
-    altered["validation"]["rows"][1].update(name=evil, failures={evil: 2})
-    for part in (altered, altered["validation"]):
-        part["verdict"] = evil
-    altered["validation"]["comparisons"][0] = evil
-    altered["study_name"] = altered["data"]["licence"] = altered["commands"][0] = evil
-    altered["costs"][0]["what"] = evil
+    search, validation = report.search, report.validation
+    trials = [replace(trial, description=evil) for trial in search.trials]
+    trials[4] = replace(trials[4], reason=evil)
+    altered = with_search(
+        report,
+        trials=tuple(trials),
+        best=(replace(search.best[0], description=evil), *search.best[1:]),
+        pareto_front=tuple(replace(trial, description=evil) for trial in search.pareto_front),
+    )
+    altered = with_validation(
+        altered,
+        rows=(replace(validation.rows[0], name=evil, failures={evil: 2}), *validation.rows[1:]),
+        comparisons=(evil, *validation.comparisons[1:]),
+        verdict=evil,
+    )
+    altered = replace(
+        altered,
+        points=tuple(replace(point, description=evil) for point in report.points),
+        verdict=evil,
+        study_name=evil,
+        data=replace(report.data, licence=evil),
+        commands=(evil, *report.commands[1:]),
+        costs=(replace(report.costs[0], what=evil), *report.costs[1:]),
+    )
     page = Page(render_html(altered, figures))
     assert "script" not in page.tags
     assert page.text.count(evil) >= 15
 
 
 def test_row_that_beats_the_proxy_is_marked(report):
-    rows = {row["name"]: row for row in report["validation"]["rows"]}
-    assert rows["the same steps on the full data"]["difference"]["high"] < 0
+    rows = {row.name: row for row in report.validation.rows}
+    assert rows["the same steps on the full data"].difference.high < 0
     text = Page(render_html(report, [])).text
     assert "the same steps on the full data beats the proxy" in text
     assert text.count("beats the proxy") == 1

@@ -1,7 +1,5 @@
 """The picture of what the guard of a search saw."""
 
-import copy
-
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -11,23 +9,31 @@ from nas_proxy.report import figures
 from nas_proxy.report.drawing import BLUE, GREY, RED
 from nas_proxy.report.figures import write_figures
 from nas_proxy.report.html import render_html
-from tests.report.helpers import Page, make_report
+from nas_proxy.search.guard import GuardCheck, GuardResult
+from nas_proxy.statistics.ranks import Estimate
+from tests.report.helpers import Page, make_report, with_search
 
 
 def estimate(value, reach=0.2):
-    return {"value": value, "low": value - reach, "high": min(1.0, value + reach)}
+    return Estimate(value, value - reach, min(1.0, value + reach))
 
 
 def check(num_trials, random, everyone):
-    return {
-        "num_trials": num_trials, "random": random, "n_random": 2, "everyone": everyone, "n": 4,
-        "verdict": "holds", "threshold": 0.5,
-    }  # fmt: skip
+    return GuardCheck(
+        num_trials, everyone, 4, random, 2, num_failed=0, basis="random", verdict="holds",
+        threshold=0.5, action="warn",
+    )  # fmt: skip
+
+
+def guarded(*checks):
+    """A report of a search that a guard watched."""
+    report = make_report(num_trials=40, validated=False)
+    return with_search(report, guard=GuardResult(0.5, "warn", checks, (), 0.0))
 
 
 CHECKS = [
     check(10, None, None),
-    check(20, None, {"value": 0.9, "low": None, "high": None}),
+    check(20, None, Estimate(0.9, None, None)),
     check(30, estimate(0.7), estimate(0.8)),
     check(40, estimate(0.6), estimate(0.75, 0.1)),
 ]
@@ -35,9 +41,7 @@ CHECKS = [
 
 @pytest.fixture
 def report():
-    report = make_report(num_trials=40, validated=False)
-    report["search"] |= {"guard": {"threshold": 0.5, "checks": CHECKS}, "stopped": ""}
-    return report
+    return guarded(*CHECKS)
 
 
 def lines_of(figure):
@@ -72,20 +76,17 @@ def test_it_is_in_the_folder_and_on_the_page(report, tmp_path):
 
 
 @pytest.mark.parametrize("checks", [[], CHECKS[:1]])
-def test_without_any_correlation_there_is_none(report, checks, tmp_path):
-    altered = copy.deepcopy(report)
-    altered["search"]["guard"]["checks"] = checks
-    assert "guard.png" not in [path.name for path in write_figures(altered, tmp_path)]
-    del altered["search"]["guard"]
-    assert figures._guard(altered) is None
+def test_without_any_correlation_there_is_none(checks, tmp_path):
+    report = guarded(*checks)
+    assert "guard.png" not in [path.name for path in write_figures(report, tmp_path)]
+    assert figures._guard(with_search(report, guard=None)) is None
 
 
-def test_a_first_interval_is_seen_though_it_spans_no_band(report):
-    report["search"]["guard"]["checks"] = [check(30, estimate(0.7), None)]
+def test_a_first_interval_is_seen_though_it_spans_no_band():
+    report = guarded(check(30, estimate(0.7), None))
     (bar,) = figures._guard(report).axes[0].collections
     assert np.allclose(bar.get_segments()[0], [[30, 0.5], [30, 0.9]])
 
 
-def test_one_correlation_without_an_interval_is_drawn(report):
-    report["search"]["guard"]["checks"] = CHECKS[1:2]
-    assert lines_of(figures._guard(report))[GREY.upper()].tolist() == [[20, 0.9]]
+def test_one_correlation_without_an_interval_is_drawn():
+    assert lines_of(figures._guard(guarded(CHECKS[1])))[GREY.upper()].tolist() == [[20, 0.9]]

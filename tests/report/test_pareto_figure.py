@@ -1,5 +1,7 @@
 """The Pareto front in the report: its figures, its table, and what happens at the edges."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -52,12 +54,12 @@ def words(figure):
 
 @pytest.mark.parametrize("cost", COSTS)
 def test_every_trial_is_a_dot_where_it_belongs(cost, report):
-    search = report["search"]
+    search = report.search
     figure = pareto_figure(report, cost)
-    front = {(t["objectives"][cost], t["score"]) for t in search["pareto_front"]}
-    (knee,) = ((t["objectives"][cost], t["score"]) for t in search["trials"]
-               if t["trial"] == search["knee"])  # fmt: skip
-    rest = {(t["objectives"][cost], t["score"]) for t in search["trials"] if t["objectives"]}
+    front = {(t.objectives[cost], t.score) for t in search.pareto_front}
+    (knee,) = ((t.objectives[cost], t.score) for t in search.trials
+               if t.trial == search.knee)  # fmt: skip
+    rest = {(t.objectives[cost], t.score) for t in search.trials if t.objectives}
     assert {x for x, _ in dots(figure, BLUE)} <= {x for x, _ in front}
     assert dots(figure, RED) == {knee}
     assert len(dots(figure, BLUE)) == len(front) - 1
@@ -91,8 +93,8 @@ def test_limit_is_a_line_in_the_unit_of_the_axis(report):
         return [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
 
     constraints = {"num_params": 2_000_000, "flops": None, "latency_ms": 7.5}
-    search = {**report["config"]["search"], "constraints": constraints}
-    limited = {**report, "config": {**report["config"], "search": search}}
+    search = {**report.config["search"], "constraints": constraints}
+    limited = replace(report, config={**report.config, "search": search})
     assert [limits(limited, cost) for cost in COSTS] == [[2_000_000], [], [0.0075]]
     assert [limits(report, cost) for cost in COSTS] == [[], [], []]
 
@@ -145,7 +147,7 @@ def test_a_figure_for_each_cost(figures):
 def test_page_has_the_front_as_figures_and_as_a_table(report, figures):
     html = render_html(report, figures)
     page = Page(html)
-    front = report["search"]["pareto_front"]
+    front = report.search.pareto_front
     assert f"the {len(front)} that no other beats in score and parameters, FLOPs" in page.text
     assert "median of 50 calls on AMD EPYC (2 cores)" in page.text
     assert html.count("with the Pareto front.") == 3
@@ -153,14 +155,14 @@ def test_page_has_the_front_as_figures_and_as_a_table(report, figures):
     assert table.count("<tr>") == len(front) + 1
     assert table.count("<small>knee</small>") == 1
     for trial in front:
-        latency = trial["objectives"]["latency"]
+        latency = trial.objectives["latency"]
         assert f"{amount('latency', latency)}<small>[{amount('latency', 0.9 * latency)}" in table
 
 
 @pytest.mark.parametrize("options", [{}, {"costs": COSTS, "everything_failed": True}])
 def test_without_a_front_there_is_none_on_the_page(options, tmp_path):
     report = make_report(**options)
-    assert costs_of(report["search"]) == []
+    assert costs_of(report.search) == []
     figures = write_figures(report, tmp_path)
     assert not any("pareto" in path.name for path in figures)
     assert "Pareto" not in render_html(report, figures)

@@ -1,15 +1,15 @@
 """What a user of a model reads first is true, whatever the model learned from."""
 
-from typing import Any
-
+from nas_proxy.data.proxy_dataset import TeacherRecord
 from nas_proxy.export.model_file import ModelOrigin
+from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.retrain.card import ModelCard
 from nas_proxy.statistics.accuracy import SeedMean, over_images, over_seeds
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Architecture
 
 
-def page(knowledge_distillation: dict[str, Any] | None) -> str:
+def page(knowledge_distillation: DistillationRecord | None) -> str:
     accuracy = SeedMean.of([0.9])
     return ModelCard(
         study_name="tiny",
@@ -34,9 +34,9 @@ def page(knowledge_distillation: dict[str, Any] | None) -> str:
     ).to_markdown()
 
 
-def taught(seen: int) -> dict[str, Any]:
-    teachers = [{"description": "ResNet-18, 20 epochs"}]
-    return {"terms": ["response (hinton)"], "teachers": teachers, "num_leaked_images": [seen]}
+def taught(seen: int) -> DistillationRecord:
+    teacher = TeacherRecord("a1", "ResNet-18, 20 epochs")
+    return DistillationRecord(("response (hinton)",), (teacher,), (seen,), 0, 1.0)
 
 
 def test_the_card_says_who_taught_and_what_they_have_seen() -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from nas_proxy.errors import StudyError
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
-from nas_proxy.retrain.contenders import best_of, median_of, resnet_of_size
+from nas_proxy.retrain.contenders import Drawn, best_of, median_of, resnet_of_size
 from nas_proxy.retrain.settings import RetrainSettings
+from nas_proxy.search.result import TrialRow
 from nas_proxy.train.settings import TrainSettings
-from nas_proxy.types import DatasetSpec
+from nas_proxy.types import Architecture, DatasetSpec
 
 SPEC = DatasetSpec("some", ("a", "b", "c"), (3, 8, 8), (0.5,) * 3, (0.2,) * 3, "none", "hash")
 TRAIN = TrainSettings(num_steps=1)
@@ -23,11 +24,27 @@ def retrain(**options: Any) -> RetrainSettings:
     return RetrainSettings(train=TRAIN, **options)
 
 
-def trials(*scores: float | None, prefix: str = "t") -> list[dict[str, Any]]:
-    return [
-        {"genotype": f"{prefix}{n}", "description": f"the {prefix}{n}", "score": score}
-        for n, score in enumerate(scores)
-    ]
+def trial(number: int, genotype: str, score: float | None, **objectives: float) -> TrialRow:
+    architecture = Architecture("space", genotype)
+    return TrialRow(
+        trial=number,
+        score=score,
+        objectives={} if score is None else {"score": score, **objectives},
+        latency=None,
+        architecture=architecture,
+        architecture_id=architecture.id,
+        description=f"the {genotype}",
+        signals={},
+        seconds=1.0,
+    )
+
+
+def trials(*scores: float | None) -> list[TrialRow]:
+    return [trial(n, f"t{n}", score) for n, score in enumerate(scores)]
+
+
+def drawn_with(*scores: float | None) -> list[Drawn]:
+    return [Drawn(Architecture("space", f"v{n}"), f"the v{n}", s) for n, s in enumerate(scores)]
 
 
 def genotypes(contenders: Any) -> list[str]:
@@ -35,45 +52,40 @@ def genotypes(contenders: Any) -> list[str]:
 
 
 def test_the_best_by_score_earlier_ones_first() -> None:
-    found = best_of(trials(0.1, 0.9, None, 0.5, 0.9), [], retrain(num_architectures=3), "space")
+    found = best_of(trials(0.1, 0.9, None, 0.5, 0.9), [], retrain(num_architectures=3))
     assert genotypes(found) == ["t1", "t4", "t3"]
     assert [contender.search_rank for contender in found] == [1, 2, 3]
     assert found[0].architecture.space == "space"
     assert found[0].chosen_from == "4 trials of the search"
     assert found[0].share_below is None
-    assert len(best_of(trials(0.1, 0.9), [], retrain(), "space")) == 1
+    assert len(best_of(trials(0.1, 0.9), [], retrain())) == 1
 
 
 def test_more_than_there_are() -> None:
     with pytest.raises(StudyError, match=r"3 of the search's .* only 1 of its 2 trials have a sc"):
-        best_of(trials(0.1, None), [], retrain(num_architectures=3), "space")
+        best_of(trials(0.1, None), [], retrain(num_architectures=3))
     with pytest.raises(StudyError, match="only 0 of its 1 trials"):
-        best_of(trials(None), [], retrain(pick="knee"), "space")
+        best_of(trials(None), [], retrain(pick="knee"))
 
 
 def test_the_prediction_is_held_against_what_was_drawn_uniformly() -> None:
-    drawn = trials(0.1, 0.2, 0.3, 0.95, None, prefix="v")
-    (found,) = best_of(trials(0.1, 0.9), drawn, retrain(), "space")
+    drawn = drawn_with(0.1, 0.2, 0.3, 0.95, None)
+    (found,) = best_of(trials(0.1, 0.9), drawn, retrain())
     assert found.share_below == 0.75
-
-
-def with_size(score: float, size: float, genotype: str) -> dict[str, Any]:
-    objectives = {"score": score, "num_params": size}
-    return {"genotype": genotype, "description": "", "score": score, "objectives": objectives}
 
 
 def test_the_front_is_picked_from() -> None:
     found = [
-        with_size(0.9, 1e6, "large"),
-        with_size(0.88, 1e4, "knee"),
-        with_size(0.3, 8e3, "small"),
-        with_size(0.2, 2e6, "beaten"),
+        trial(0, "large", 0.9, num_params=1e6),
+        trial(1, "knee", 0.88, num_params=1e4),
+        trial(2, "small", 0.3, num_params=8e3),
+        trial(3, "beaten", 0.2, num_params=2e6),
     ]
-    assert genotypes(best_of(found, [], retrain(pick="all"), "s")) == ["large", "knee", "small"]
-    assert genotypes(best_of(found, [], retrain(pick="knee"), "s")) == ["knee"]
-    (best,) = best_of(found, [], retrain(pick="max_accuracy"), "s")
+    assert genotypes(best_of(found, [], retrain(pick="all"))) == ["large", "knee", "small"]
+    assert genotypes(best_of(found, [], retrain(pick="knee"))) == ["knee"]
+    (best,) = best_of(found, [], retrain(pick="max_accuracy"))
     assert best.architecture.genotype == "large"
-    assert best_of(found, [], retrain(pick="knee"), "s")[0].search_rank == 2
+    assert best_of(found, [], retrain(pick="knee"))[0].search_rank == 2
 
 
 def test_two_answers_to_one_question_are_refused() -> None:
@@ -87,8 +99,8 @@ def test_two_answers_to_one_question_are_refused() -> None:
 
 def test_the_median_is_that_of_the_uniform_sample() -> None:
     searched = trials(0.5, 0.6, 0.7, 0.8, 0.9)
-    best = best_of(searched, [], retrain(), "space")
-    drawn = trials(0.4, 0.1, 0.3, 0.2, None, prefix="v")
+    best = best_of(searched, [], retrain())
+    drawn = drawn_with(0.4, 0.1, 0.3, 0.2, None)
     median = median_of(searched, drawn, best)
     assert median is not None
     assert (median.architecture.genotype, median.score) == ("v3", 0.2)  # of two the worse
@@ -97,7 +109,7 @@ def test_the_median_is_that_of_the_uniform_sample() -> None:
     assert median is not None
     assert median.architecture.genotype == "t1"  # of those that are not retrained anyway
     assert median.chosen_from == "5 trials of the search"
-    assert median_of(trials(0.5), [], best_of(trials(0.5), [], retrain(), "space")) is None
+    assert median_of(trials(0.5), [], best_of(trials(0.5), [], retrain())) is None
 
 
 def num_params(width: int) -> int:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
 from nas_proxy.retrain.contenders import Contender
-from nas_proxy.retrain.result import TrainedContender, best_first, comparison, verdict
+from nas_proxy.retrain.result import (
+    SeedAccuracy,
+    TrainedContender,
+    best_first,
+    comparison,
+    verdict,
+)
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
 
 FIDELITY = Fidelity("d", 1, 1, 8)
@@ -30,12 +35,16 @@ def trained(
             continue
         loss = losses[seed] if losses else 1.0
         signals = {"val_accuracy": value, "val_loss": loss, "train_seconds": 2.0}
-        trainings.append(Evaluation(architecture, FIDELITY, seed, Status.COMPLETE, signals))
+        trainings.append(
+            Evaluation(
+                architecture, FIDELITY, seed, Status.COMPLETE, signals, train_losses=(2.0, 1.0)
+            )
+        )
     for seed, value in enumerate(test or []):
         signals = {"test_accuracy": value}
         tests.append(Evaluation(architecture, FIDELITY, seed, Status.COMPLETE, signals))
     contender = Contender(role, architecture, f"network {name}")
-    return TrainedContender(contender, {"num_params": 5000.0}, trainings, tests)
+    return TrainedContender(contender, {"num_params": 5000.0, "flops": 1e6}, trainings, tests)
 
 
 def test_validation_decides_and_never_the_test_split() -> None:
@@ -50,10 +59,12 @@ def test_what_failed_is_said_and_counts_nowhere() -> None:
     half = trained("a", [None, 0.9], [0.7])
     assert half.failures == ["why"]
     assert half.val_accuracy.values == (0.9,)
-    none = trained("b", [None]).to_json()
-    assert none["test_accuracy"] is None
-    assert none["val_accuracy"] is None
-    assert json.dumps(half.to_json(), allow_nan=False)
+    none = trained("b", [None]).row()
+    assert none.test_accuracy is None
+    assert none.val_accuracy is None
+    assert none.curves is None
+    assert none.failures == ("why",)
+    assert half.row().test_accuracy == SeedAccuracy(0.7, None, (0.7,))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +85,7 @@ def test_the_verdict_is_no_bolder_than_the_interval(
 ) -> None:
     best = trained("a", [0.9, 0.9], [0.95, 0.96])
     compared = trained("b", [0.9] * len(other), other, "resnet18")
-    assert comparison(best, compared)["outcome"] == outcome
+    assert comparison(best, compared).outcome == outcome
     said = verdict(best, [compared])
     assert said.startswith(
         "The retrained network (network a; 5,000 parameters) reaches 95.5 % [89.1, "

@@ -1,6 +1,7 @@
 """Searches for several objectives at once: what Optuna learns, and what stays as it was."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 from optuna.storages import InMemoryStorage
@@ -187,10 +188,10 @@ def operations(architecture):
 def dominated_area(outcome):
     """Under the front, of score over parameters: what some trial reaches at no higher cost."""
     points = [
-        {"objectives": {"score": score, **operations(e.architecture)}}
+        SimpleNamespace(objectives={"score": score, **operations(e.architecture)})
         for _, e, score in outcome.trials
     ]
-    front = [trial["objectives"] for trial in pareto_front(points)][::-1]  # the cheapest first
+    front = [trial.objectives for trial in pareto_front(points)][::-1]  # the cheapest first
     edges = [*(point["num_params"] for point in front), 60]
     return sum(
         (right - left) * point["score"]

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,21 +16,27 @@ COSTS = ("num_params", "flops")
 FEW = st.tuples(st.integers(-3, 3), st.integers(1, 5), st.integers(1, 5))
 
 
+@dataclass(frozen=True)
+class Trial:
+    trial: int
+    objectives: dict[str, float]
+
+
 def trials(rows):
-    """Scores and one or two costs each, as search.json holds them."""
+    """Scores and one or two costs each."""
     return [
-        {"trial": number, "objectives": dict(zip(("score", *COSTS), map(float, row), strict=False))}
+        Trial(number, dict(zip(("score", *COSTS), map(float, row), strict=False)))
         for number, row in enumerate(rows)
     ]
 
 
 def numbers(found):
-    return [trial["trial"] for trial in found]
+    return [trial.trial for trial in found]
 
 
 def dominates(one, other):
     """By the definition, one objective after the other."""
-    one, other = one["objectives"], other["objectives"]
+    one, other = one.objectives, other.objectives
     signs = {name: 1 if name == "score" else -1 for name in one}
     differences = [signs[name] * (one[name] - other[name]) for name in one]
     return all(d >= 0 for d in differences) and any(d > 0 for d in differences)
@@ -46,7 +53,7 @@ def test_front_is_what_nothing_dominates(rows):
     assert sorted(numbers(front)) == numbers(undominated)
     for trial in everyone:  # who is outside is beaten by a member
         assert trial in front or any(dominates(member, trial) for member in front)
-    scores = [trial["objectives"]["score"] for trial in front]
+    scores = [trial.objectives["score"] for trial in front]
     assert scores == sorted(scores, reverse=True)
 
 
@@ -58,12 +65,12 @@ def test_neither_order_nor_monotone_scales_matter(rows, order):
     assert set(numbers(pareto_front(trials(scaled)))) == front
     names = [("score", *COSTS)[index] for index in order]
     shuffled = [
-        {**trial, "objectives": {name: trial["objectives"][name] for name in names}}
+        replace(trial, objectives={name: trial.objectives[name] for name in names})
         for trial in reversed(trials(rows))
     ]
     found = pareto_front(shuffled)
     assert set(numbers(found)) == front
-    scores = [trial["objectives"]["score"] for trial in found]
+    scores = [trial.objectives["score"] for trial in found]
     assert scores == sorted(scores, reverse=True)
 
 
@@ -93,7 +100,7 @@ def test_thousands_of_trials():
 def furthest_from_the_chord(front):
     """Distances to the line between the ends, by geometry in two dimensions."""
     points = np.array(
-        [[math.log(t["objectives"]["num_params"]), t["objectives"]["score"]] for t in front]
+        [[math.log(t.objectives["num_params"]), t.objectives["score"]] for t in front]
     )
     low, high = points.min(axis=0), points.max(axis=0)
     points = (points - low) / (high - low)
@@ -109,7 +116,7 @@ SPREAD = st.lists(
 ).map(lambda rows: pareto_front(trials(rows)))
 
 
-@given(SPREAD.filter(lambda front: len({t["objectives"]["score"] for t in front}) > 1))
+@given(SPREAD.filter(lambda front: len({t.objectives["score"] for t in front}) > 1))
 def test_knee_of_two_objectives_is_furthest_from_the_chord(front):
     away = furthest_from_the_chord(front)
     assert away[front.index(knee(front))] == pytest.approx(max(away), abs=1e-6)
@@ -117,25 +124,25 @@ def test_knee_of_two_objectives_is_furthest_from_the_chord(front):
 
 def test_knee_where_a_person_sees_it():
     rows = [[0.90, 1e4], [0.95, 2e4], [0.955, 1e5], [0.96, 1e6]]
-    assert knee(pareto_front(trials(rows)))["trial"] == 1
+    assert knee(pareto_front(trials(rows))).trial == 1
     three = [[0.90, 1e4, 1], [0.95, 2e4, 1.1], [0.96, 1e6, 9], [0.91, 9e3, 8]]
-    assert knee(pareto_front(trials(three)))["trial"] == 1
+    assert knee(pareto_front(trials(three))).trial == 1
 
 
 @given(SPREAD, st.sampled_from([0.25, 2.0, 8.0]), st.integers(-9, 9))
 def test_units_do_not_matter(front, stretch, shift):
     """Powers of two, so that no rounding decides a draw."""
     scaled = [
-        {
-            "trial": trial["trial"],
-            "objectives": {
-                "score": stretch * trial["objectives"]["score"] + shift,
-                "num_params": 16 * trial["objectives"]["num_params"],
+        Trial(
+            trial.trial,
+            {
+                "score": stretch * trial.objectives["score"] + shift,
+                "num_params": 16 * trial.objectives["num_params"],
             },
-        }
+        )
         for trial in front
     ]
-    assert knee(scaled)["trial"] == knee(front)["trial"]
+    assert knee(scaled).trial == knee(front).trial
 
 
 @pytest.mark.parametrize(
@@ -152,7 +159,7 @@ def test_units_do_not_matter(front, stretch, shift):
     ],
 )
 def test_knee_at_the_edges(rows, expected):
-    assert knee(pareto_front(trials(rows)))["trial"] == expected
+    assert knee(pareto_front(trials(rows))).trial == expected
 
 
 # --- who goes on ------------------------------------------------------------------------------
@@ -179,11 +186,11 @@ def test_an_end_that_learns_nothing_is_no_knee():
         {"score": -0.271, "num_params": 33834.0, "latency": 0.000294},
         {"score": -2.303, "num_params": 28394.0, "latency": 0.000105},
     ]
-    front = [{"trial": number, "objectives": row} for number, row in enumerate(found)]
-    assert knee(front)["trial"] == 0
+    front = [Trial(number, row) for number, row in enumerate(found)]
+    assert knee(front).trial == 0
 
 
 def test_every_permutation_of_the_trials_has_the_same_knee():
     rows = trials([[0.90, 1e4], [0.95, 2e4], [0.955, 1e5], [0.96, 1e6]])
-    found = {knee(pareto_front(list(order)))["trial"] for order in itertools.permutations(rows)}
+    found = {knee(pareto_front(list(order))).trial for order in itertools.permutations(rows)}
     assert found == {1}

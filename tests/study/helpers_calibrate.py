@@ -95,8 +95,8 @@ def logs(folder):
     }
 
 
-def genotypes(entries):
-    return [json.dumps(entry["genotype"], sort_keys=True) for entry in entries]
+def genotypes(architectures):
+    return [json.dumps(each["genotype"], sort_keys=True) for each in architectures]
 
 
 def poison_test_split(monkeypatch):

@@ -110,11 +110,11 @@ def test_the_validation_leaves_out_every_genotype_of_a_calibrated_network(tmp_pa
         calibrate={"num_architectures": 7, "recipes": [ZERO_COST]},
         search={"n_trials": 1, "sampler": "random"},
     )
-    points = json.loads((tmp_path / "tiny" / "validate" / "points.json").read_text())
+    points = json.loads((tmp_path / "tiny" / "validate" / "points.json").read_text())["points"]
     asked = logs(tmp_path)["reference"]
     forms = [
         {form(None, SimpleNamespace(genotype=e["genotype"])) for e in entries}
-        for entries in (asked, points)
+        for entries in (asked, [point["architecture"] for point in points])
     ]
     assert len(points) == 8
     assert not forms[0] & forms[1]
@@ -188,7 +188,7 @@ def test_a_ranking_that_fell_is_calibrated_again_on_more(tmp_path, monkeypatch):
         for line in (before / "guard.jsonl").read_text().splitlines()
     ]
     result = result_of(tmp_path)
-    asked = genotypes(result["points"])
+    asked = genotypes(point["architecture"] for point in result["points"])
     assert set(genotypes(checked)) <= set(asked)
     assert result["num_asked"] == len(set(asked)) > 6
     # What was measured is kept, and only what is new was measured.
@@ -221,7 +221,7 @@ def test_a_kill_after_a_ranking_fell_loses_nothing(tmp_path, monkeypatch, killed
     study = tmp_path / "tiny"
     checked = (study / "search_before_recalibration" / "guard.jsonl").read_text().splitlines()
     result = result_of(tmp_path)
-    asked = genotypes(result["points"])
+    asked = genotypes(point["architecture"] for point in result["points"])
     assert set(genotypes(json.loads(line)["architecture"] for line in checked)) <= set(asked)
     assert result["num_asked"] == len(asked) > 6
     for name, entries in logs(tmp_path).items():

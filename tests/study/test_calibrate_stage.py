@@ -181,7 +181,7 @@ def test_a_table_takes_the_place_of_trainings(tmp_path):
     with open(reference["table"]) as file:
         values = {row["name"]: float(row["accuracy"]) for row in csv.DictReader(file)}
     for point in result["points"]:
-        architecture = SimpleNamespace(genotype=point["genotype"])
+        architecture = SimpleNamespace(genotype=point["architecture"]["genotype"])
         name = SPACE.to_string(architecture)
         assert point["reference"] == values[name]
     assert "zero_cost" in said[-1]

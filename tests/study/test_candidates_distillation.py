@@ -72,7 +72,7 @@ def test_teachers_teach_candidates_and_controls_and_are_paid_for(tmp_path: Path)
     report = read(taught.folder, "report.json")
     (paid,) = (e for e in report["costs"] if e["what"].startswith("candidates: teaching ConvNet"))
     assert paid["seconds"] == record["teaching_seconds"] > 0
-    proxy = read(taught.folder, "validate", "rank_report.json")["rows"][0]
+    proxy = read(taught.folder, "validate", "rank_report.json")["judged"]
     distilling = ProxyDataset.load(taught.folder / "distill" / "proxy.safetensors").cost_seconds
     assert proxy["one_off_seconds"] == pytest.approx(distilling + paid["seconds"])
     html = (taught.folder / "report.html").read_text()

@@ -39,7 +39,7 @@ def essence(found: dict) -> dict:
             for trial in report["search"]["trials"]
         ],
         "rank_report": found["validate/rank_report.json"],
-        "points": found["validate/points.json"],
+        "points": found["validate/points.json"]["points"],
         "retrained": [
             {key: row[key] for key in ("role", "architecture_id", "val_accuracy", "test_accuracy")}
             for row in report["retrain"]["rows"]

@@ -72,7 +72,7 @@ def figures(folder: Path) -> dict:
     found = report(folder)
     rows = [
         {key: value for key, value in row.items() if "seconds" not in key}
-        for row in found["validation"]["rows"]
+        for row in (found["validation"]["judged"], *found["validation"]["rows"])
     ]
     trials = [
         (trial["architecture_id"], trial["score"], trial["trial"])
@@ -95,7 +95,8 @@ def test_a_study_leaves_everything_that_its_reader_needs(uninterrupted: Path) ->
         assert (study / name).stat().st_size > 0
     found = report(uninterrupted)
     assert len(found["search"]["trials"]) == 6
-    names = [row["name"] for row in found["validation"]["rows"]]
+    validation = found["validation"]
+    names = [row["name"] for row in (validation["judged"], *validation["rows"])]
     for control in ("num_params", "naswot", "random subset", "same steps on the full data"):
         assert any(control in name for name in names), f"no row for {control}"
     assert ProxyDataset.load(study / "distill" / "proxy.safetensors").cost_seconds > 0

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from nas_proxy.compress import compressing
+from nas_proxy.compress.result import CompressionRow
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import CompressionError
+from nas_proxy.evaluate.latency import Latency
 from nas_proxy.study.config import check_config
 from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.study.stages import retrain
@@ -102,7 +104,11 @@ def test_a_variant_that_cannot_be_made_is_said_beside_the_others(
         onnx.write_bytes(b"a model")
         on_failure("structured_pruning", CompressionError("no channel can be followed"))
         runtime = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-        row = SimpleNamespace(to_json=lambda: {"name": "float32", "train_seconds": 0.0})
+        latency = Latency(0.001, 0.001, 0.001, 100, 1, 1, "here")
+        row = CompressionRow(
+            "float32", 0.5, 650, 7, 7, latency, 1.0, 1.0, 0.0, 1.0, train_seconds=0.0,
+            paid_seconds=0.0,
+        )  # fmt: skip
         return (SimpleNamespace(runtime=runtime, row=row, onnx=onnx),)
 
     monkeypatch.setattr(compressing, "compress", only_float32)

@@ -76,14 +76,14 @@ def test_the_line_ends_with_models_and_meets_the_test_split_once(
     folder = study.folder / "retrain" / "champion"
     model = nas_proxy.load_model(folder / "model.safetensors")
     for split, found in (
-        (splits.test, rows[0]["test_accuracy"]["values"][rows[0]["chosen_seed"]]),
+        (splits.test, rows[0]["test_accuracy"]["values"][rows[0]["model"]["chosen_seed"]]),
         (splits.search_val, max(rows[0]["val_accuracy"]["values"])),
     ):
         with torch.no_grad():
             taken = model(split.images.float() / 255).argmax(dim=1)
         assert float((taken == split.labels).float().mean()) == pytest.approx(found)
     card = read(folder, "card.json")
-    assert card["test_accuracy"]["value"] == rows[0]["single_test_accuracy"]["value"]
+    assert card["test_accuracy"]["value"] == rows[0]["model"]["single_test_accuracy"]["value"]
     assert card["num_params"] == sum(p.numel() for p in model.network.parameters())
     assert card["latencies"][0]["median_seconds"] > 0
     page = (folder / "card.md").read_text()
@@ -131,9 +131,11 @@ def test_no_choice_depends_on_the_test_split(
     run_pipeline(studies[1], Quiet(), last="retrain")
     real, other = (read(s.folder, "retrain", "retrain.json") for s in studies)
     assert real["rows"][0]["test_accuracy"] != other["rows"][0]["test_accuracy"]
-    kept = ("architecture_id", "val_accuracy", "chosen_seed", "curves", "role")
+    kept = ("architecture_id", "val_accuracy", "curves", "role")
     for row, twin in zip(real["rows"], other["rows"], strict=True):
-        assert {k: row.get(k) for k in kept} == {k: twin.get(k) for k in kept}
+        assert {k: row[k] for k in kept} == {k: twin[k] for k in kept}
+        chosen, also = ((each["model"] or {}).get("chosen_seed") for each in (row, twin))
+        assert chosen == also
     weights = [s.folder / "retrain" / "champion" / "model.safetensors" for s in studies]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
@@ -159,7 +161,7 @@ def test_the_report_and_the_median_of_a_validated_study(
     run_pipeline(study, Quiet())
     report = read(study.folder, "report.json")
     best, median, resnet = report["retrain"]["rows"]
-    points = read(study.folder, "validate", "points.json")
+    points = read(study.folder, "validate", "points.json")["points"]
     (proxy, *_) = points[0]["scores"]
     others = [p for p in points if p["architecture_id"] != best["architecture_id"]]
     ranked = sorted(others, key=lambda point: -point["scores"][proxy])

@@ -16,6 +16,7 @@ from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.study.recipe import PROXY, load_recipe
 from nas_proxy.study.stages import distill
 from nas_proxy.types import Architecture
+from nas_proxy.validate.values import Points
 from tests.helpers.display import Quiet
 from tests.study.helpers_calibrate import CONFIG, SPACE, ZERO_COST, run, table
 
@@ -145,6 +146,6 @@ def test_a_study_that_trusts_it_is_judged_on_none_of_them(learned, monkeypatch):
     for module in (factory_module, pipeline):
         monkeypatch.setattr(module, "load_splits", load_splits)
     run_pipeline(check_config(trusting), Quiet(), last="validate")
-    points = json.loads((folder / "other" / "validate" / "points.json").read_text())
-    judged = {SPACE.to_string(Architecture(SPACE.name, point["genotype"])) for point in points}
+    points = Points.read(folder / "other" / "validate" / "points.json").points
+    judged = {SPACE.to_string(point.architecture) for point in points}
     assert judged == {row[0] for row in others}

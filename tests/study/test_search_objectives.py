@@ -7,6 +7,7 @@ import pytest
 from nas_proxy.errors import StudyError
 from nas_proxy.search import resources
 from nas_proxy.search.pareto import knee, pareto_front, pick
+from nas_proxy.search.result import SearchResult
 from nas_proxy.study.config import check_config
 from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.tracking.runs import RunLog
@@ -47,31 +48,31 @@ def study(config):
 
 @pytest.fixture
 def search(study, config):
-    return json.loads((config.layout.folder / "search" / "search.json").read_text())
+    return SearchResult.read(config.layout.search_result)
 
 
 def test_trials_carry_their_objectives(search):
-    assert len(search["trials"]) == 5
-    for trial in search["trials"]:
-        assert list(trial["objectives"]) == OBJECTIVES
-        assert trial["objectives"]["score"] == trial["score"]
-        assert trial["objectives"]["latency"] == trial["latency"]["median_seconds"] > 0
+    assert len(search.trials) == 5
+    for trial in search.trials:
+        assert list(trial.objectives) == OBJECTIVES
+        assert trial.objectives["score"] == trial.score
+        assert trial.objectives["latency"] == trial.latency.median_seconds > 0
     # Width 8, one or two blocks: the parameters that the space's networks have.
-    assert len({trial["objectives"]["num_params"] for trial in search["trials"]}) > 1
+    assert len({trial.objectives["num_params"] for trial in search.trials}) > 1
 
 
 def test_front_and_knee_are_those_of_the_trials(search):
-    front = search["pareto_front"]
-    assert front == pareto_front(search["trials"])
-    assert search["knee"] == knee(front)["trial"]
-    assert pick(front, "max_accuracy") == search["best"][:1]
+    front = search.pareto_front
+    assert list(front) == pareto_front(search.trials)
+    assert search.knee == knee(front).trial
+    assert pick(front, "max_accuracy") == list(search.best[:1])
 
 
 def test_everything_is_logged_and_said(study, search, config):
     logged, said = study
-    for trial in search["trials"]:
-        assert trial["objectives"] in logged
-    assert {"pareto_front_size": len(search["pareto_front"])} in logged
+    for trial in search.trials:
+        assert trial.objectives in logged
+    assert {"pareto_front_size": len(search.pareto_front)} in logged
     assert any("search: Pareto front of latency, score, num_params: " in s for s in said)
     report = json.loads((config.layout.folder / "report.json").read_text())
     (cost,) = [entry for entry in report["costs"] if entry["what"] == "search: latencies"]
@@ -94,9 +95,9 @@ def test_a_continued_study_measures_only_what_is_new(study, search, results, mon
         {**TINY, "results": str(results), "search": {**TINY["search"], "n_trials": 6}}
     )
     run_pipeline(more, Quiet(), last="search")
-    again = json.loads((more.folder / "search" / "search.json").read_text())
-    assert again["trials"][:5] == search["trials"]
-    assert len(again["trials"]) == 6
+    again = SearchResult.read(more.folder / "search" / "search.json")
+    assert again.trials[:5] == search.trials
+    assert len(again.trials) == 6
     assert measured == [(1, 8, 8)]
 
 

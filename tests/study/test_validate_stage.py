@@ -56,11 +56,11 @@ def test_sizes_are_measured_though_they_are_no_controls(study):
     report = read(folder, "validate", "rank_report.json")
     assert report["sizes"] == ["parameters", "FLOPs"]
     assert {"num_params", "flops"}.isdisjoint(row["name"] for row in report["rows"])
-    assert report["rows"][0]["n_partial"] == report["rows"][0]["n"] == 8
+    assert report["judged"]["n_partial"] == report["judged"]["n"] == 8
     for signal, name in (("num_params", "parameters"), ("flops", "FLOPs")):
         measured = EvaluationLog(folder / "validate" / f"{signal}.jsonl")
         found = {e.architecture.id: e.signals[signal] for e in measured}
-        for point in read(folder, "validate", "points.json"):
+        for point in read(folder, "validate", "points.json")["points"]:
             assert point["sizes"][name] == found[point["architecture_id"]]
 
 
@@ -68,7 +68,7 @@ def test_the_reference_is_trained_again_with_another_seed(study):
     folder, config, _ = study
     first = EvaluationLog(folder / "validate" / "reference.jsonl")
     again = EvaluationLog(folder / "validate" / "reference_second_seed.jsonl")
-    points = read(folder, "validate", "points.json")
+    points = read(folder, "validate", "points.json")["points"]
     uniform = [point["architecture_id"] for point in points if point["drawn"] == "uniform"]
     assert (len(first), len(uniform)) == (9, 8)
     assert [e.architecture.id for e in again] == uniform[:6]
@@ -89,7 +89,7 @@ def test_the_reference_is_trained_again_with_another_seed(study):
 def test_the_proxys_figures_are_logged_with_their_intervals(study):
     folder, _, logged = study
     report = read(folder, "validate", "rank_report.json")
-    proxy = report["rows"][0]
+    proxy = report["judged"]
     for name in ("spearman", "kendall", "ndcg", "regret_at_1", "partial_spearman"):
         for end in ("value", "low", "high"):
             assert logged[name if end == "value" else f"{name}_{end}"] == proxy[name][end]

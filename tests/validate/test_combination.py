@@ -8,7 +8,7 @@ from scipy import stats
 
 from nas_proxy.types import Architecture
 from nas_proxy.validate.combination import best_combination
-from nas_proxy.validate.rank_report import Ranking
+from nas_proxy.validate.values import Ranking
 
 N = 80
 ARCHITECTURES = [Architecture("s", number) for number in range(N)]

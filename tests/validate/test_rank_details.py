@@ -10,9 +10,9 @@ from nas_proxy.errors import ConfigError
 from nas_proxy.statistics.ranks import MIN_FOR_INTERVAL
 from nas_proxy.study.config import read_options
 from nas_proxy.types import Architecture
-from nas_proxy.validate.points import points_of
-from nas_proxy.validate.rank_report import Ranking, Sample, judge
+from nas_proxy.validate.rank_report import judge, points_of
 from nas_proxy.validate.settings import MIN_FOR_CEILING, RepeatedReference, ValidateSettings
+from nas_proxy.validate.values import Points, Ranking, RankReport, Sample
 
 N = 50
 UNIFORM = [Architecture("s", number) for number in range(N)]
@@ -28,7 +28,8 @@ def noisy(noise, seed=0):
 
 def report(*rankings, stratified=EXTRA, **more):
     return judge(
-        rankings,
+        rankings[0],
+        rankings[1:],
         Sample(UNIFORM, stratified, TRUTH, **more),
         ValidateSettings(
             reference=RepeatedReference(table="t.csv"), num_architectures=N, num_resamples=200
@@ -55,7 +56,7 @@ def rho(scores, architectures):
 
 def test_slices_are_the_best_parts_by_reference():
     scores = noisy(0.5)
-    (row,) = report(proxy(scores)).rows
+    row = report(proxy(scores)).judged
     assert [part.fraction for part in row.slices] == [0.1, 0.2]
     for part, num in zip(row.slices, (5, 10), strict=True):
         border = sorted((TRUTH[a] for a in UNIFORM), reverse=True)[num - 1]
@@ -74,11 +75,11 @@ def test_slices_are_the_best_parts_by_reference():
 
 def test_the_pick_and_its_regret():
     scores = noisy(1)
-    (row,) = report(proxy(scores)).rows
+    row = report(proxy(scores)).judged
     lost = max(TRUTH[a] for a in UNIFORM) - TRUTH[max(UNIFORM, key=scores.get)]
     assert row.regret_at_1.value == pytest.approx(lost)
     assert row.regret_at_1.value >= row.regret_at_k.value >= 0
-    (perfect,) = report(proxy(TRUTH)).rows
+    perfect = report(proxy(TRUTH)).judged
     assert perfect.regret_at_1.value == 0
     assert perfect.ndcg.value == pytest.approx(1)
     assert row.ndcg.value < 1
@@ -106,7 +107,7 @@ def test_every_two_rankings_are_compared_in_pairs():
         assert (found.num_to_tell is None) == told
         if not told:
             assert found.num_to_tell > found.n
-    for row, found in zip(made.rows[1:], made.differences, strict=False):
+    for row, found in zip(made.rows, made.differences, strict=False):
         assert row.difference == found.spearman  # one interval for one question
 
 
@@ -120,7 +121,7 @@ def test_what_came_later_leaves_the_older_intervals_alone():
         control(noisy(0.1, 6), "another seed", "ceiling"),
         sizes=sizes,
     )
-    for few, many in zip(plain.rows, more.rows, strict=True):
+    for few, many in zip(plain.all_rows, more.all_rows, strict=True):
         for name in ("spearman", "kendall", "precision_at_k", "regret_at_k", "spearman_best",
                      "kendall_best", "difference"):  # fmt: skip
             assert getattr(few, name) == getattr(many, name), name
@@ -138,13 +139,13 @@ def test_uncertainty_is_judged_on_the_uniform_sample_in_the_scores_unit():
         proxy(predictions, predictions=predictions, deviations=deviations, to_unit=to_unit),
         control(noisy(1)),
     )
-    found = made.rows[0].uncertainty
+    found = made.judged.uncertainty
     errors = np.array([predictions[a] - to_unit(TRUTH[a]) for a in UNIFORM[1:]])
     assert found.n == N - 1
     assert found.error == pytest.approx(np.sqrt((errors**2).mean()))
     half = next(entry.observed for entry in found.coverage if entry.expected == 0.5)
     assert half.value == pytest.approx((np.abs(errors) <= 0.5 * stats.norm.ppf(0.75)).mean())
-    assert made.rows[1].uncertainty is None
+    assert made.rows[0].uncertainty is None
 
 
 def test_every_figure_is_json():
@@ -155,7 +156,8 @@ def test_every_figure_is_json():
         sizes={"parameters": noisy(1, 5)},
     )
     plain = json.loads(json.dumps(made.to_json(), allow_nan=False))
-    row = plain["rows"][0]
+    assert RankReport.from_json(plain) == made
+    row = plain["judged"]
     assert set(row["slices"][0]) == {"fraction", "n", "spearman", "k", "precision"}
     assert set(row["partial_spearman"]) == set(row["ndcg"]) == {"value", "low", "high"}
     assert len(row["uncertainty"]["coverage"]) == 10
@@ -168,13 +170,15 @@ def test_points_hold_what_the_figures_are_computed_from():
     sample = Sample(UNIFORM[:2], EXTRA[:1], {UNIFORM[0]: 0.5}, {"FLOPs": {EXTRA[0]: 7.0}})
     scores = {UNIFORM[1]: 0.1}
     first = proxy(scores, predictions=scores, deviations={UNIFORM[1]: 0.2})
-    points = points_of(_Numbers(), sample, [first, control({EXTRA[0]: 3.0})])
-    assert [point["drawn"] for point in points] == ["uniform", "uniform", "stratified"]
-    assert [point["reference"] for point in points] == [0.5, None, None]
-    assert points[1]["scores"] == {"the proxy": 0.1, "flops": None}
-    assert (points[1]["prediction"], points[1]["deviation"]) == (0.1, 0.2)
-    assert (points[0]["prediction"], points[2]["sizes"]) == (None, {"FLOPs": 7.0})
-    assert points[2]["genotype"] == N
+    found = points_of(_Numbers(), sample, first, [control({EXTRA[0]: 3.0})])
+    points = found.points
+    assert [point.drawn for point in points] == ["uniform", "uniform", "stratified"]
+    assert [point.reference for point in points] == [0.5, None, None]
+    assert points[1].scores == {"the proxy": 0.1, "flops": None}
+    assert (points[1].prediction, points[1].deviation) == (0.1, 0.2)
+    assert (points[0].prediction, points[2].sizes) == (None, {"FLOPs": 7.0})
+    assert points[2].architecture.genotype == N
+    assert Points.from_json(found.to_json()) == found
 
 
 class _Numbers:

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from nas_proxy.types import Architecture
-from nas_proxy.validate.rank_report import Ranking, Sample, judge
+from nas_proxy.validate.rank_report import judge
 from nas_proxy.validate.settings import RepeatedReference, ValidateSettings
+from nas_proxy.validate.values import Ranking, Sample
 
 N = 60
 ARCHITECTURES = [Architecture("s", number) for number in range(N)]
@@ -35,7 +36,8 @@ def control(scores, name="flops", **more):
 def report(*rankings, uniform=ARCHITECTURES, stratified=(), reference=TRUTH, **settings):
     settings = {"num_resamples": 300, "num_architectures": N, **settings}
     return judge(
-        rankings,
+        rankings[0],
+        rankings[1:],
         Sample(uniform, stratified, reference),
         ValidateSettings(reference=RepeatedReference(table="t.csv"), **settings),
         reference_name="test accuracy",
@@ -54,7 +56,7 @@ def rho(scores, architectures, reference=TRUTH):
 
 def test_figures_of_a_row():
     scores = noisy(0.8)
-    (row,) = report(ranking(scores)).rows
+    row = report(ranking(scores)).judged
     values = [scores[a] for a in ARCHITECTURES]
     truth = [TRUTH[a] for a in ARCHITECTURES]
     assert (row.n, row.num_failed, dict(row.failures)) == (N, 0, {})
@@ -77,12 +79,12 @@ def test_names_costs_and_sizes_are_handed_on():
         k=7,
         best_fraction=0.3,
     )
-    assert [(row.name, row.kind) for row in made.rows] == [
+    assert [(row.name, row.kind) for row in made.all_rows] == [
         ("the proxy", "proxy"),
         ("flops", "control"),
     ]
-    assert [row.seconds_per_architecture for row in made.rows] == [2.0, 2.0]
-    assert [row.one_off_seconds for row in made.rows] == [400.0, 0.0]
+    assert [row.seconds_per_architecture for row in made.all_rows] == [2.0, 2.0]
+    assert [row.one_off_seconds for row in made.all_rows] == [400.0, 0.0]
     assert (made.num_architectures, made.num_stratified) == (N, 20)
     assert (made.k, made.best_fraction) == (7, 0.3)
     assert made.reference_name == "test accuracy"
@@ -94,12 +96,12 @@ def test_failed_evaluations_are_counted_and_have_no_value():
     lost = ARCHITECTURES[3:10]
     kept = {a: score for a, score in scores.items() if a not in lost}
     failures = {"diverged": 4, "no memory": 3}
-    (row,) = report(ranking(kept, failures=failures)).rows
+    row = report(ranking(kept, failures=failures)).judged
     assert (row.n, row.num_failed, dict(row.failures)) == (N - 7, 7, failures)
     rest = [a for a in ARCHITECTURES if a not in lost]
     assert row.spearman.value == pytest.approx(rho(scores, rest))
     # As good as never drawn: no rank was made up for them.
-    (small,) = report(ranking(kept), uniform=rest).rows
+    small = report(ranking(kept), uniform=rest).judged
     assert (row.spearman, row.kendall, row.regret_at_k) == (
         small.spearman, small.kendall, small.regret_at_k,
     )  # fmt: skip
@@ -108,9 +110,9 @@ def test_failed_evaluations_are_counted_and_have_no_value():
 def test_architectures_whose_reference_failed_are_left_out():
     reference = {a: value for a, value in TRUTH.items() if a not in ARCHITECTURES[:11]}
     made = report(ranking(noisy(0.5)), control(noisy(0.9, 1)), reference=reference)
-    assert [row.n for row in made.rows] == [N - 11] * 2
-    assert made.rows[1].n_difference == N - 11
-    assert made.rows[0].spearman.value == pytest.approx(rho(noisy(0.5), ARCHITECTURES[11:]))
+    assert [row.n for row in made.all_rows] == [N - 11] * 2
+    assert made.rows[0].n_difference == N - 11
+    assert made.judged.spearman.value == pytest.approx(rho(noisy(0.5), ARCHITECTURES[11:]))
 
 
 # --- the best part ----------------------------------------------------------------------------
@@ -128,7 +130,7 @@ def test_best_part_uses_the_stratified_ones_and_the_headline_does_not(fraction):
     rankings = ranking(scores), control(noisy(0.9, 1))
     without = report(*rankings, best_fraction=fraction)
     beside = report(*rankings, best_fraction=fraction, stratified=EXTRA)
-    for few, many in zip(without.rows, beside.rows, strict=True):
+    for few, many in zip(without.all_rows, beside.all_rows, strict=True):
         assert few.n == many.n == N
         for name in ("spearman", "kendall", "precision_at_k", "regret_at_k"):
             assert getattr(few, name).value == getattr(many, name).value
@@ -137,19 +139,19 @@ def test_best_part_uses_the_stratified_ones_and_the_headline_does_not(fraction):
             assert few.difference.value == many.difference.value
     narrow, wide = best_part(fraction, ARCHITECTURES), best_part(fraction, [*ARCHITECTURES, *EXTRA])
     assert len(narrow) == round(fraction * N) < len(wide)
-    assert without.rows[0].n_best == len(narrow)
-    assert beside.rows[0].n_best == len(wide)
-    assert without.rows[0].spearman_best.value == pytest.approx(rho(scores, narrow))
-    assert beside.rows[0].spearman_best.value == pytest.approx(rho(scores, wide))
+    assert without.judged.n_best == len(narrow)
+    assert beside.judged.n_best == len(wide)
+    assert without.judged.spearman_best.value == pytest.approx(rho(scores, narrow))
+    assert beside.judged.spearman_best.value == pytest.approx(rho(scores, wide))
     kendall = stats.kendalltau([scores[a] for a in wide], [TRUTH[a] for a in wide]).statistic
-    assert beside.rows[0].kendall_best.value == pytest.approx(kendall)
+    assert beside.judged.kendall_best.value == pytest.approx(kendall)
 
 
 def test_best_part_is_chosen_by_the_reference_whatever_the_ranking_lacks():
     scores = noisy(0.5)
     missing = best_part(0.2, ARCHITECTURES)[0]
     kept = {a: score for a, score in scores.items() if a != missing}
-    (row,) = report(ranking(kept)).rows
+    row = report(ranking(kept)).judged
     assert row.n_best == round(0.2 * N) - 1
     rest = [a for a in best_part(0.2, ARCHITECTURES) if a != missing]
     assert row.spearman_best.value == pytest.approx(rho(scores, rest))
@@ -157,7 +159,7 @@ def test_best_part_is_chosen_by_the_reference_whatever_the_ranking_lacks():
 
 def test_architectures_tied_with_the_worst_of_the_best_are_in():
     reference = {a: float(number >= 30) for number, a in enumerate(ARCHITECTURES)}
-    (row,) = report(ranking(noisy(0.5)), reference=reference).rows
+    row = report(ranking(noisy(0.5)), reference=reference).judged
     assert row.n_best == 30
 
 
@@ -169,17 +171,17 @@ def test_clear_win():
     (sentence,) = made.comparisons
     assert sentence.startswith("The proxy ranks better than flops (difference ")
     assert f"n = {N}" in sentence
-    assert made.rows[1].difference.low > 0
+    assert made.rows[0].difference.low > 0
     assert "; it ranks better than flops." in made.verdict
     assert f"at n = {N}" in made.verdict
-    assert str(made.rows[0].spearman) in made.verdict
+    assert str(made.judged.spearman) in made.verdict
 
 
 def test_clear_loss():
     made = report(ranking(noisy(50, 2)), control(noisy(0.3, 1)))
     (sentence,) = made.comparisons
     assert sentence.startswith("The proxy ranks worse than flops (difference -")
-    assert made.rows[1].difference.high < 0
+    assert made.rows[0].difference.high < 0
     assert "; it ranks worse than flops." in made.verdict
     assert "not shown to be better than chance" in made.verdict
 
@@ -187,7 +189,7 @@ def test_clear_loss():
 def test_undecided():
     made = report(ranking(noisy(1, 1)), control(noisy(1, 3)))
     (sentence,) = made.comparisons
-    difference = made.rows[1].difference
+    difference = made.rows[0].difference
     assert difference.low < 0 < difference.high
     assert sentence.startswith(
         f"The proxy cannot be told apart from flops (difference {difference}"
@@ -219,9 +221,9 @@ def test_difference_is_over_the_architectures_that_both_ranked():
     proxy = noisy(0.5, 0, ARCHITECTURES[:50])
     other = noisy(0.9, 1, ARCHITECTURES[20:])
     made = report(ranking(proxy), control(other))
-    row = made.rows[1]
+    row = made.rows[0]
     shared = ARCHITECTURES[20:50]
-    assert (made.rows[0].n, row.n, row.n_difference) == (50, 40, 30)
+    assert (made.judged.n, row.n, row.n_difference) == (50, 40, 30)
     assert row.difference.value == pytest.approx(rho(proxy, shared) - rho(other, shared))
     assert row.spearman.value == pytest.approx(rho(other, ARCHITECTURES[20:]))
     assert "n = 30" in made.comparisons[0]
@@ -232,7 +234,7 @@ def test_difference_is_paired():
     scores = noisy(1.5)
     rng = np.random.default_rng(3)
     copy = {a: score + 1e-4 * rng.normal() for a, score in scores.items()}
-    row = report(ranking(scores), control(copy)).rows[1]
+    row = report(ranking(scores), control(copy)).rows[0]
     own = row.spearman.high - row.spearman.low
     assert row.difference.high - row.difference.low < own / 5
 
@@ -240,7 +242,7 @@ def test_difference_is_paired():
 @pytest.mark.parametrize("scores", [{}, dict.fromkeys(ARCHITECTURES, 1.0)], ids=["none", "equal"])
 def test_control_that_ranks_nothing(scores):
     made = report(ranking(noisy(0.3)), control(scores), control(noisy(50, 1), "naswot"))
-    assert made.rows[1].difference is None
+    assert made.rows[0].difference is None
     assert made.comparisons[0].startswith("The proxy cannot be compared with flops: ")
     assert "missing or all the same" in made.comparisons[0]
     assert "flops" not in made.verdict
@@ -258,7 +260,7 @@ def test_control_that_ranks_nothing(scores):
 )
 def test_reading_goes_by_the_lower_end_of_the_interval(scores, bounds, words):
     made = report(ranking(scores))
-    (row,) = made.rows
+    row = made.judged
     assert bounds[0] < row.spearman.low < bounds[1]
     assert made.verdict.startswith(f"Spearman {row.spearman} at n = {N}: the ranking ")
     assert words in made.verdict
@@ -276,14 +278,14 @@ def test_ranking_upside_down_is_not_better_than_chance():
 @pytest.mark.parametrize("num_known", [5, 4, 3])
 def test_k_of_all_says_nothing(num_known):
     made = report(ranking(noisy(0.5, 0, ARCHITECTURES[:num_known])), k=5)
-    (row,) = made.rows
+    row = made.judged
     assert row.precision_at_k is None
     assert row.regret_at_k is None
     assert row.spearman is not None
 
 
 def test_k_of_one_more_says_something():
-    (row,) = report(ranking(noisy(0.5, 0, ARCHITECTURES[:6])), k=5).rows
+    row = report(ranking(noisy(0.5, 0, ARCHITECTURES[:6])), k=5).judged
     assert row.precision_at_k.value in (0.8, 1.0)
     assert row.regret_at_k.value >= 0
 
@@ -301,7 +303,7 @@ def test_report_of_nothing_is_a_report(scores, reference):
         reference=reference,
         stratified=EXTRA,
     )
-    row = json.loads(json.dumps(made.to_json(), allow_nan=False))["rows"][0]
+    row = json.loads(json.dumps(made.to_json(), allow_nan=False))["judged"]
     for name in ("spearman", "kendall", "spearman_best", "kendall_best", "difference"):
         assert row[name] is None
     assert row["num_failed"] == 58
@@ -314,14 +316,14 @@ def test_json_holds_every_figure():
     value = json.loads(json.dumps(made.to_json(), allow_nan=False))
     assert value["verdict"] == made.verdict
     assert value["comparisons"] == list(made.comparisons)
-    for row, plain in zip(made.rows, value["rows"], strict=True):
+    for row, plain in zip(made.all_rows, [value["judged"], *value["rows"]], strict=True):
         assert plain["n"] == row.n
         assert plain["spearman"] == {
             "value": row.spearman.value, "low": row.spearman.low, "high": row.spearman.high,
         }  # fmt: skip
         assert not any(isinstance(v, float) and math.isnan(v) for v in plain.values())
-    assert value["rows"][0]["failures"] == {"diverged": 1}
-    assert value["rows"][1]["difference"]["value"] == made.rows[1].difference.value
+    assert value["judged"]["failures"] == {"diverged": 1}
+    assert value["rows"][0]["difference"]["value"] == made.rows[0].difference.value
 
 
 def test_the_same_generator_gives_the_same_report():

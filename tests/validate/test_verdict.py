@@ -12,8 +12,9 @@ from nas_proxy.statistics import ranks
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
 from nas_proxy.types import Architecture
-from nas_proxy.validate.rank_report import Ranking, Sample, judge
+from nas_proxy.validate.rank_report import judge
 from nas_proxy.validate.settings import RepeatedReference, ValidateSettings
+from nas_proxy.validate.values import Ranking, Sample
 
 N = 60
 ARCHITECTURES = [Architecture("s", number) for number in range(N)]
@@ -28,7 +29,8 @@ def report(score, reference, sizes=None, ceiling=None, n=N):
     if ceiling is not None:
         rankings.append(Ranking("another seed", "ceiling", values(ceiling), 80.0))
     return judge(
-        rankings,
+        rankings[0],
+        rankings[1:],
         Sample(ARCHITECTURES[:n], [], values(reference), sizes or {}),
         ValidateSettings(
             reference=RepeatedReference(table="t.csv"), num_architectures=N, num_resamples=300
@@ -50,7 +52,7 @@ def world(seed=0):
 def test_knowing_more_than_size_is_said():
     size, skill, noise, _ = world()
     made = report(size + skill + 0.2 * noise, size + skill, {"parameters": values(size)})
-    row = made.rows[0]
+    row = made.judged
     assert row.partial_spearman.low > 0
     assert (row.n_partial, made.sizes) == (N, ("parameters",))
     assert made.size_words == (
@@ -64,7 +66,7 @@ def test_knowing_no_more_than_size_is_said_with_what_would_tell():
     size, skill, noise, other = world()
     sizes = {"parameters": values(size), "FLOPs": values(size + 0.1 * noise)}
     made = report(size + 0.5 * other, size + 0.5 * skill, sizes)
-    row = made.rows[0]
+    row = made.judged
     assert row.spearman.low > 0.4
     assert row.partial_spearman.low < 0 < row.partial_spearman.high
     assert made.size_words.startswith(
@@ -78,35 +80,35 @@ def test_knowing_no_more_than_size_is_said_with_what_would_tell():
 def test_the_wrong_way_round_at_equal_size_is_said():
     size, skill, _, _ = world()
     made = report(3 * size - skill, 3 * size + skill, {"parameters": values(size)})
-    assert made.rows[0].spearman.low > 0.4
+    assert made.judged.spearman.low > 0.4
     assert made.size_words.startswith("At equal size it prefers the worse: ")
 
 
 def test_size_itself_knows_nothing_more():
     size, skill, _, _ = world()
     made = report(size, size + skill, {"parameters": values(size)})
-    assert made.rows[0].partial_spearman is None
+    assert made.judged.partial_spearman is None
     assert "nothing is left to rank" in made.size_words
 
 
 def test_where_there_is_nothing_to_explain_size_is_no_matter():
     size, skill, _, other = world(3)
     made = report(other, skill, {"parameters": values(size)})
-    assert made.rows[0].spearman.low < 0
+    assert made.judged.spearman.low < 0
     assert made.size_words == ""
 
 
 def test_unknown_sizes_are_no_matter():
     size, skill, _, _ = world()
     made = report(size, size + skill)
-    assert (made.size_words, made.rows[0].partial_spearman, made.rows[0].n_partial) == ("", None, 0)
+    assert (made.size_words, made.judged.partial_spearman, made.judged.n_partial) == ("", None, 0)
 
 
 def test_architectures_without_a_size_are_left_out():
     size, skill, _, _ = world()
     known = {a: value for a, value in values(size).items() if a not in ARCHITECTURES[:9]}
     made = report(size + skill, size + skill, {"parameters": known})
-    assert (made.rows[0].n, made.rows[0].n_partial) == (N, N - 9)
+    assert (made.judged.n, made.judged.n_partial) == (N, N - 9)
 
 
 # --- how many more would settle it ------------------------------------------------------------
@@ -152,7 +154,7 @@ def test_nothing_settles_a_figure_that_is_the_threshold():
 def test_an_open_headline_says_how_many_would_settle_it(noise, level, words):
     _, truth, error, _ = world(2)
     made = report(truth + noise * error, truth, n=30)
-    spearman = made.rows[0].spearman
+    spearman = made.judged.spearman
     assert spearman.low < level < spearman.high
     assert made.next_level == level
     reach = spearman.value - spearman.low if spearman.value > level else None
@@ -174,7 +176,7 @@ def test_a_settled_headline_asks_for_nothing(noise):
 
 def test_without_an_interval_nothing_is_promised():
     made = report([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 3.0], n=4)
-    assert made.rows[0].spearman.low is None
+    assert made.judged.spearman.low is None
     assert (made.next_level, made.num_more_architectures) == (None, None)
 
 
@@ -188,9 +190,9 @@ def test_ceiling_is_the_agreement_of_two_seeds():
     expected = float(ranks.spearman(truth + 0.2 * first, truth + 0.2 * second))
     assert spearman.value == pytest.approx(expected)
     assert spearman.low < spearman.value < spearman.high
-    assert [row.kind for row in made.rows] == ["proxy"]
+    assert [row.kind for row in made.all_rows] == ["proxy"]
     assert made.ceiling.difference.value == pytest.approx(
-        made.rows[0].spearman.value - spearman.value
+        made.judged.spearman.value - spearman.value
     )
     assert f"Spearman {spearman} (n = 60)" in made.ceiling_words
     assert "no proxy can be expected above" in made.ceiling_words

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ import numpy as np
 
 from nas_proxy.calibrate.race import Evaluations, Race, Standing, best_standing
 from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.calibrate.result import CalibrationResult, StandingRow
 from nas_proxy.calibrate.settings import CalibrateSettings
-from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import merged
@@ -26,7 +24,7 @@ from nas_proxy.scores.signals import (
     trained_among,
     zero_cost_among,
 )
-from nas_proxy.statistics.ranks import Estimate, num_architectures_to_tell
+from nas_proxy.statistics.ranks import num_architectures_to_tell
 from nas_proxy.statistics.words import decimal
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
@@ -80,11 +78,11 @@ class Calibrate(Stage):
     def run(self, study: StudyContext, folder: Path) -> None:
         """Race the recipes."""
         result = _Calibration(study, _settings(study.config), folder).run()
-        study.display.say(f"calibrate: {result['verdict']}")
+        study.display.say(f"calibrate: {result.verdict}")
 
     def check(self, study: StudyContext) -> None:
         """Refuse a recipe that does not reach the threshold, if `when_none` is `stop`."""
-        result = json.loads(study.layout.calibration.read_text())
+        result = CalibrationResult.read(study.layout.calibration)
         _refuse_untrusted(study.config, result)
 
 
@@ -98,39 +96,41 @@ def _sample(study: StudyContext) -> SampleReferences:
     return required(study.calibration_sample, "the section calibrate")
 
 
-def _refuse_untrusted(config: StudyConfig, result: Mapping[str, Any]) -> None:
-    if not result["trusted"] and _settings(config).when_none == "stop":
+def _refuse_untrusted(config: StudyConfig, result: CalibrationResult) -> None:
+    if not result.trusted and _settings(config).when_none == "stop":
         raise StudyError(
-            f"{result['verdict']} {_more_architectures(config.distiller, result)} Otherwise lower "
+            f"{result.verdict} {_more_architectures(config.distiller, result)} Otherwise lower "
             "calibrate.threshold, offer other recipes, or set calibrate.when_none to best to go on "
             "with it untrusted; the study continues with what is measured. The frontier: "
-            f"{result['frontier']}"
+            f"{result.frontier}"
         )
 
 
-def _more_architectures(distiller: Distiller, result: Mapping[str, Any]) -> str:
+def _more_architectures(distiller: Distiller, result: CalibrationResult) -> str:
     """Whether more of them could help, and how many."""
-    if result["num_architectures"] < result["num_asked"]:
+    if result.num_architectures < result.num_asked:
         way = "Raise calibrate.budget_seconds"
     elif distiller.needs_calibration:
         # The distilled set rests on that sample, so the distill stage refuses another one.
         way = "Raise calibrate.num_architectures under another study_name"
     else:
         way = "Raise calibrate.num_architectures"
-    threshold = result["threshold"]
-    undecided = [s for s in result["standings"] if s["outcome"] == "open"]
-    nearest = max(undecided, key=lambda s: s["spearman"]["value"], default=None)
-    if nearest is not None and nearest["spearman"]["value"] > threshold:
-        found = Estimate(**nearest["spearman"])
-        needed = num_architectures_to_tell(found, nearest["n"], threshold=threshold)
+    undecided = [
+        (standing.spearman, standing)
+        for standing in result.standings
+        if standing.outcome == "open" and standing.spearman is not None
+    ]
+    found, nearest = max(undecided, key=lambda each: each[0].value, default=(None, None))
+    if found is not None and nearest is not None and found.value > result.threshold:
+        needed = num_architectures_to_tell(found, nearest.n, threshold=result.threshold)
         return (
-            f"{way}: the correlation of {nearest['recipe']} itself lies above the threshold, and "
+            f"{way}: the correlation of {nearest.recipe} itself lies above the threshold, and "
             f"{f'about {needed}' if needed else 'more'} architectures would show it if it stays "
             "there."
         )
-    for standing in result["standings"]:
-        if standing["outcome"] == "failed":
-            return f"{way} if too few are why {standing['recipe']} failed ({standing['reason']})."
+    for standing in result.standings:
+        if standing.outcome == "failed":
+            return f"{way} if too few are why {standing.recipe} failed ({standing.reason})."
     would = "would not" if nearest is None else "are not likely to"
     return f"No recipe's correlation itself reaches it: more architectures {would} help."
 
@@ -152,7 +152,7 @@ class _Calibration:
             np.random.default_rng(derive_seed("calibration bootstrap", study.config.seed)),
         )
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> CalibrationResult:
         """Race, and write what was found."""
         num_used, spent, references = 0, 0.0, {}
         for size in self._race.rounds():
@@ -247,35 +247,32 @@ class _Calibration:
         standings: Sequence[Standing],
         best: Standing | None,
         num_used: int,
-    ) -> dict[str, Any]:
+    ) -> CalibrationResult:
         trusted = best is not None and best.outcome == "chosen"
-        return {
-            "verdict": _verdict(self._settings, best, num_used, trusted=trusted),
-            "trusted": trusted,
-            "chosen": best.recipe.name if best else None,
-            "threshold": self._settings.threshold,
-            "reference_name": self._sample.name,
-            "num_architectures": num_used,
-            "num_asked": len(self._sample.architectures),
-            "seconds": self._spent(self._sample.architectures),
-            "frontier": str(self._study.layout.frontier),
-            "standings": [
-                {**asdict(s), "recipe": s.recipe.name, "settings": dump_options(s.recipe)}
-                for s in standings
-            ],
-            "points": self._race.points(),
-        }
+        return CalibrationResult(
+            verdict=_verdict(self._settings, best, num_used, trusted=trusted),
+            trusted=trusted,
+            chosen=best.recipe.name if best else None,
+            threshold=self._settings.threshold,
+            reference_name=self._sample.name,
+            num_architectures=num_used,
+            num_asked=len(self._sample.architectures),
+            seconds=self._spent(self._sample.architectures),
+            frontier=str(self._study.layout.frontier),
+            standings=tuple(map(_row, standings)),
+            points=self._race.points(),
+        )
 
     def _write(
         self,
-        result: dict[str, Any],
+        result: CalibrationResult,
         standings: Sequence[Standing],
         best: Standing | None,
         references: Mapping[Architecture, float],
     ) -> None:
         if best is None:
             raise StudyError("no recipe could be judged: " + "; ".join(s.reason for s in standings))
-        used = self._sample.architectures[: result["num_architectures"]]
+        used = self._sample.architectures[: result.num_architectures]
         evaluations = self._measure(best.recipe, used)
         found = ActiveRecipe(
             spelt_out(best.recipe, self._study.config.train),
@@ -286,7 +283,21 @@ class _Calibration:
         layout = self._study.layout
         found.save(layout.recipe, layout.proxy_dataset)
         write_frontier(result, layout.frontier)
-        write_atomically(layout.calibration, json.dumps(result, indent=1, allow_nan=False))
+        result.write(layout.calibration)
+
+
+def _row(standing: Standing) -> StandingRow:
+    return StandingRow(
+        recipe=standing.recipe.name,
+        settings=dump_options(standing.recipe),
+        outcome=standing.outcome,
+        reason=standing.reason,
+        n=standing.n,
+        spearman=standing.spearman,
+        seconds_per_architecture=standing.seconds_per_architecture,
+        num_failed=standing.num_failed,
+        difference=standing.difference,
+    )
 
 
 def _verdict(

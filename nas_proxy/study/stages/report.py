@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from nas_proxy.calibrate.result import CalibrationResult
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
 from nas_proxy.core.nested import flatten
+from nas_proxy.core.results import StoredResult
+from nas_proxy.data.proxy_summary import ProxySummary
+from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
 from nas_proxy.report.figures import write_figures
 from nas_proxy.report.html import render_html
+from nas_proxy.report.values import DataSummary, Environment, ProxyEvaluations, StudyReport
+from nas_proxy.retrain.result import RetrainResult
+from nas_proxy.search.result import SearchResult
+from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.ledger import ledger
 from nas_proxy.study.stage import Stage
 from nas_proxy.study.trust import register_recipe
 from nas_proxy.types import Splits
 from nas_proxy.validate.coverage import SHOWN_LEVELS
+from nas_proxy.validate.values import Points, RankReport
 
-_RANK_METRICS = (
-    "spearman", "kendall", "precision_at_k", "regret_at_k", "regret_at_1", "spearman_best",
-    "partial_spearman", "ndcg",
-)  # fmt: skip
+T = TypeVar("T", bound=StoredResult)
 
 
 class Report(Stage):
@@ -37,7 +42,7 @@ class Report(Stage):
         """Collect, draw and write."""
         report, layout = collect(study), study.layout
         figures = write_figures(report, layout.figures)
-        write_atomically(layout.report, json.dumps(report, indent=1, allow_nan=False))
+        report.write(layout.report)
         pictures = [
             layout.images_before,
             layout.images_after,
@@ -51,73 +56,78 @@ class Report(Stage):
         study.display.say(f"report: {layout.page.resolve()}")
 
 
-def collect(study: StudyContext) -> dict[str, Any]:
-    """Every figure of the report, as plain JSON values."""
+def collect(study: StudyContext) -> StudyReport:
+    """Every figure of the report.
+
+    Raises:
+        StudyError: If a result is damaged, or was written by another version of nas_proxy.
+    """
     config, layout, proxy_dataset = study.config, study.layout, study.proxy_dataset
-    validation = _read(layout.rank_report)
-    return {
-        "study_name": config.study_name,
-        "verdict": validation["verdict"] if validation else "The ranking was not judged.",
-        "config": dict(config.resolved),
-        "commands": [
+    validation, points = _read(RankReport, layout.rank_report), _read(Points, layout.points)
+    is_calibrated, is_retrained = config.recipe == "calibrated", config.retrain is not None
+    return StudyReport(
+        study_name=config.study_name,
+        verdict=validation.verdict if validation else "The ranking was not judged.",
+        config=config.resolved,
+        commands=(
             f"nas-proxy run {layout.config}",
             f"nas-proxy inspect {layout.proxy_dataset}",
-        ],
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": {"hardware": hardware(study.device), "versions": versions()},
-        "data": _data(study.splits),
-        "proxy_dataset": proxy_dataset.card(),
-        "calibration": _read(layout.calibration) if config.recipe == "calibrated" else None,
-        "search": _read(layout.search_result),
-        "validation": validation,
-        "points": _read(layout.points),
-        "evaluate_proxy": _evaluated(layout.evaluate_proxy(proxy_dataset.id)),
-        "retrain": _read(layout.retrain_result) if config.retrain is not None else None,
-        "costs": ledger(study),
-    }
+        ),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=Environment(hardware(study.device), versions()),
+        data=_data(study.splits),
+        proxy_dataset=ProxySummary.of(proxy_dataset),
+        calibration=_read(CalibrationResult, layout.calibration) if is_calibrated else None,
+        search=SearchResult.read(layout.search_result),
+        validation=validation,
+        points=points.points if points else (),
+        evaluate_proxy=_evaluated(layout.evaluate_proxy(proxy_dataset.id)),
+        retrain=_read(RetrainResult, layout.retrain_result) if is_retrained else None,
+        costs=tuple(ledger(study)),
+    )
 
 
-def _evaluated(folder: Path) -> dict[str, Any] | None:
+def _evaluated(folder: Path) -> ProxyEvaluations | None:
     """What `nas-proxy evaluate-proxy` has found out about the study's proxy data set."""
-    found = {task: _read(folder / task / f"{task}.json") for task in ("accuracy", "replay")}
-    return found if any(found.values()) else None
+    accuracy = _read(ProxyAccuracy, folder / "accuracy" / "accuracy.json")
+    replay = _read(ProxyReplay, folder / "replay" / "replay.json")
+    return ProxyEvaluations(accuracy, replay) if accuracy or replay else None
 
 
-def _data(splits: Splits) -> dict[str, Any]:
-    return {
-        "name": splits.spec.name,
-        "licence": splits.spec.licence,
-        "classes": list(splits.spec.class_names),
-        "image_shape": list(splits.spec.image_shape),
-        "search_train": len(splits.search_train),
-        "search_val": len(splits.search_val),
-        "test": len(splits.test),
-        "source_hash": splits.spec.source_hash,
-    }
+def _data(splits: Splits) -> DataSummary:
+    return DataSummary(
+        name=splits.spec.name,
+        licence=splits.spec.licence,
+        classes=splits.spec.class_names,
+        image_shape=splits.spec.image_shape,
+        search_train=len(splits.search_train),
+        search_val=len(splits.search_val),
+        test=len(splits.test),
+        source_hash=splits.spec.source_hash,
+    )
 
 
-def _log(study: StudyContext, report: dict[str, Any], figures: list[Path]) -> None:
+def _log(study: StudyContext, report: StudyReport, figures: list[Path]) -> None:
     """What a person who opens the study's run in MLflow finds."""
     run = study.tracker.study
-    best = report["search"]["best"][0] if report["search"]["best"] else None
+    best = report.search.best[0] if report.search.best else None
     run.description(
-        f"**{report['verdict']}**\n\n"
-        f"{study.config.space.name} on {report['data']['name']}, "
-        f"{len(report['search']['trials'])} architectures trained on "
-        f"{report['proxy_dataset']['images']} ({report['proxy_dataset']['method']}).\n\n"
-        + (f"Best: {best['description']} (score {best['score']:.4g})" if best else "")
-        + (f"\n\n{report['retrain']['verdict']}" if report["retrain"] else "")
+        f"**{report.verdict}**\n\n"
+        f"{study.config.space.name} on {report.data.name}, "
+        f"{len(report.search.trials)} architectures trained on "
+        f"{report.proxy_dataset.images} ({report.proxy_dataset.method}).\n\n"
+        + (f"Best: {best.description} (score {best.score:.4g})" if best else "")
+        + (f"\n\n{report.retrain.verdict}" if report.retrain else "")
     )
-    run.params(dict(flatten(report["config"])))
-    if report["validation"]:
-        for row in report["validation"]["rows"][1:]:
-            if row["spearman"] is not None:
+    run.params(dict(flatten(report.config)))
+    if report.validation:
+        for row in report.validation.rows:
+            if row.spearman is not None:
                 # MLflow's charts group what stands before the slash.
-                run.metrics({f"{row['kind']} spearman/{row['name']}": row["spearman"]["value"]})
-        run.metrics(_rank_metrics(report["validation"]))
-    if report["retrain"]:
-        champion = report["retrain"]["rows"][0]
-        run.metrics({"retrained_test_accuracy": champion["test_accuracy"]["mean"]})
+                run.metrics({f"{row.kind} spearman/{row.name}": row.spearman.value})
+        run.metrics(_rank_metrics(report.validation))
+    if report.retrain and report.retrain.champion.test_accuracy:
+        run.metrics({"retrained_test_accuracy": report.retrain.champion.test_accuracy.mean})
     for figure in figures:
         run.artifact(figure, "figures")
     for path in (study.layout.page, study.layout.report):
@@ -125,25 +135,36 @@ def _log(study: StudyContext, report: dict[str, Any], figures: list[Path]) -> No
     run.finish()
 
 
-def _rank_metrics(validation: dict[str, Any]) -> dict[str, float]:
+def _rank_metrics(validation: RankReport) -> dict[str, float]:
     """The proxy's figures and the noise ceiling, each with the ends of its interval."""
-    proxy = validation["rows"][0]
-    estimates = {name: proxy[name] for name in _RANK_METRICS}
-    for part in proxy["slices"]:
-        percent = f"{100 * part['fraction']:.0f}_percent"
-        estimates[f"spearman_best_{percent}"] = part["spearman"]
-        estimates[f"precision_best_{percent}"] = part["precision"]
-    for entry in (proxy["uncertainty"] or {"coverage": []})["coverage"]:
-        if entry["expected"] in SHOWN_LEVELS:
-            estimates[f"coverage_{100 * entry['expected']:.0f}_percent"] = entry["observed"]
-    estimates["ceiling_spearman"] = (validation["ceiling"] or {"spearman": None})["spearman"]
+    proxy = validation.judged
+    estimates: dict[str, Estimate | None] = {
+        "spearman": proxy.spearman,
+        "kendall": proxy.kendall,
+        "precision_at_k": proxy.precision_at_k,
+        "regret_at_k": proxy.regret_at_k,
+        "regret_at_1": proxy.regret_at_1,
+        "spearman_best": proxy.spearman_best,
+        "partial_spearman": proxy.partial_spearman,
+        "ndcg": proxy.ndcg,
+        "ceiling_spearman": validation.ceiling.spearman if validation.ceiling else None,
+    }
+    for part in proxy.slices:
+        percent = f"{100 * part.fraction:.0f}_percent"
+        estimates[f"spearman_best_{percent}"] = part.spearman
+        estimates[f"precision_best_{percent}"] = part.precision
+    for entry in proxy.uncertainty.coverage if proxy.uncertainty else ():
+        if entry.expected in SHOWN_LEVELS:
+            estimates[f"coverage_{100 * entry.expected:.0f}_percent"] = entry.observed
     return {
-        name if end == "value" else f"{name}_{end}": estimate[end]
+        name if end == "value" else f"{name}_{end}": value
         for name, estimate in estimates.items()
-        for end in ("value", "low", "high")
-        if estimate is not None and estimate[end] is not None
+        if estimate is not None
+        for end, value in vars(estimate).items()
+        if value is not None
     }
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.is_file() else None
+def _read(kind: type[T], path: Path) -> T | None:
+    """The result in a file; None where the file is not there."""
+    return kind.read(path) if path.is_file() else None

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
+from nas_proxy.compress.result import CompressionResult
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data.transforms import resize
@@ -31,12 +31,21 @@ from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.interfaces import Builder, TransferSpace
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.networks.catalogue import FixedNetworks
-from nas_proxy.report.retrain_figure import curves_of, write_curves
+from nas_proxy.report.retrain_figure import write_curves
 from nas_proxy.reproducibility import derive_seed, isolated_rng
 from nas_proxy.retrain.card import ModelCard
-from nas_proxy.retrain.contenders import Contender, best_of, median_of, resnet_of_size
-from nas_proxy.retrain.result import TrainedContender, best_first, comparison, verdict
+from nas_proxy.retrain.contenders import Contender, Drawn, best_of, median_of, resnet_of_size
+from nas_proxy.retrain.result import (
+    ModelFiles,
+    RetrainResult,
+    RetrainRow,
+    TrainedContender,
+    best_first,
+    comparison,
+    verdict,
+)
 from nas_proxy.retrain.settings import RetrainSettings
+from nas_proxy.search.result import SearchResult
 from nas_proxy.statistics.accuracy import over_images, over_seeds
 from nas_proxy.study.compressed import compressed
 from nas_proxy.study.config import StudyConfig
@@ -49,6 +58,7 @@ from nas_proxy.study.stage_folder import recorded_key
 from nas_proxy.study.student_training import PreparedDistillation, retraining_distillation
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation
+from nas_proxy.validate.values import Points, RankReport
 
 _COMPARES_MEDIAN = Condition(
     "if it compares with the median",
@@ -85,8 +95,8 @@ class Retrain(Stage):
         """Train, choose, test and export."""
         settings = required(study.config.retrain, "the section retrain")
         result = _Retraining(study, settings).run()
-        write_atomically(study.layout.retrain_result, json.dumps(result, indent=1, allow_nan=False))
-        study.display.say(f"retrain: {result['verdict']}")
+        result.write(study.layout.retrain_result)
+        study.display.say(f"retrain: {result.verdict}")
         study.display.say(f"model: {study.layout.model(0).resolve()}")
 
 
@@ -116,7 +126,7 @@ class _Retraining:
         """The weights of every training."""
         return self.study.layout.trained_weights
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> RetrainResult:
         best, others = self._contenders()
         ready = self._knowledge_distillation(best[0].architecture)
         trained = self._train([*best, *others], ready.knowledge_distillation)
@@ -138,27 +148,25 @@ class _Retraining:
         models = [self._model(each, place, ready) for place, each in enumerate(ranked)]
         versions = self._compressed(ranked[0])
         shutil.rmtree(self.keep / "unfinished", ignore_errors=True)
-        rows = [*models, *(each.to_json() for each in failed), *map(self._row, compared)]
+        rows = (*models, *(each.row() for each in (*failed, *compared)))
         for row in rows:
             log_contender(self.study.tracker, row)
-        figures = write_curves(
-            [row for row in rows if "curves" in row], self.study.layout.stage("retrain")
-        )
+        figures = write_curves(rows, self.study.layout.stage("retrain"))
         for figure in figures:
             self.study.tracker.study.artifact(figure, "figures")
         finished = [each for each in compared if each.complete]
-        return {
-            "verdict": verdict(ranked[0], finished),
-            "num_seeds": self.settings.num_seeds,
-            "rows": rows,
-            "knowledge_distillation": ready.record,
-            "compressed": versions,
-            "comparisons": [comparison(ranked[0], each) for each in finished],
-            "test_images": len(self.study.splits.test),
-            "hardware": hardware(self.study.device),
-        }
+        return RetrainResult(
+            verdict=verdict(ranked[0], finished),
+            num_seeds=self.settings.num_seeds,
+            rows=rows,
+            knowledge_distillation=ready.record,
+            compressed=versions,
+            comparisons=tuple(comparison(ranked[0], each) for each in finished),
+            test_images=len(self.study.splits.test),
+            hardware=hardware(self.study.device),
+        )
 
-    def _compressed(self, trained: TrainedContender) -> dict[str, Any] | None:
+    def _compressed(self, trained: TrainedContender) -> CompressionResult | None:
         """Smaller versions of the recommended network, beside its files."""
         if self.settings.compress is None:
             return None
@@ -176,14 +184,13 @@ class _Retraining:
             self.spec.image_shape[1],
             folder,
         )
-        log_compressed(self.study.tracker, trained.to_json(), made["versions"], folder)
+        log_compressed(self.study.tracker, trained.row(), made.versions, folder)
         return made
 
     def _contenders(self) -> tuple[list[Contender], list[Contender]]:
-        space = self.study.config.space
-        trials = json.loads(self.study.layout.search_result.read_text())["trials"]
+        trials = SearchResult.read(self.study.layout.search_result).trials
         drawn = self._uniform_sample()
-        best = best_of(trials, drawn, self.settings, space.name)
+        best = best_of(trials, drawn, self.settings)
         others = []
         if "median" in self.settings.comparisons:
             median = median_of(trials, drawn, best)
@@ -196,17 +203,15 @@ class _Retraining:
             others.append(resnet_of_size(int(num_params), self.spec))
         return best, others
 
-    def _uniform_sample(self) -> list[dict[str, Any]]:
+    def _uniform_sample(self) -> list[Drawn]:
         """The validation's uniformly drawn architectures with the proxy's score of each."""
         layout = self.study.layout
         if self.study.config.validation is None:
             return []
-        proxy = json.loads(layout.rank_report.read_text())["rows"][0]["name"]
-        points = json.loads(layout.points.read_text())
+        judged = RankReport.read(layout.rank_report).judged.name
         return [
-            {**point, "score": point["scores"][proxy]}
-            for point in points
-            if point["drawn"] == "uniform"
+            Drawn(point.architecture, point.description, point.scores[judged])
+            for point in Points.read(layout.points).uniform
         ]
 
     def _knowledge_distillation(self, architecture: Architecture) -> PreparedDistillation:
@@ -272,7 +277,7 @@ class _Retraining:
 
     def _model(
         self, trained: TrainedContender, place: int, ready: PreparedDistillation
-    ) -> dict[str, Any]:
+    ) -> RetrainRow:
         """Export the chosen training, and log it; `place` 0 is the champion's."""
         contender, chosen = trained.contender, trained.chosen
         path = self.study.layout.model(place)
@@ -289,13 +294,8 @@ class _Retraining:
         card = replace(card, licences=licences, knowledge_distillation=ready.record)
         write_atomically(path / "card.json", json.dumps(card.to_json(), indent=1))
         write_atomically(path / "card.md", card.to_markdown())
-        row = {
-            **self._row(trained),
-            "folder": path.name,
-            "files": [file.to_json() for file in files],
-            "chosen_seed": trained.complete.index(chosen),
-            "single_test_accuracy": asdict(card.test_accuracy),
-        }
+        position = trained.complete.index(chosen)
+        row = trained.row(ModelFiles(path.name, files, position, card.test_accuracy))
         log_model(self.study, row, card, path, images[:2])
         return row
 
@@ -349,12 +349,6 @@ class _Retraining:
         ]
         network.cpu()
         return found
-
-    def _row(self, trained: TrainedContender) -> dict[str, Any]:
-        if not trained.complete:
-            return trained.to_json()
-        phases = [list(phase) for phase in trained.complete[0].phases]
-        return {**trained.to_json(), "curves": curves_of(trained), "phases": phases}
 
     def _space(self, architecture: Architecture) -> Builder:
         return FixedNetworks() if _is_fixed(architecture) else self.study.config.space

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from nas_proxy.core.files import write_atomically
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.interfaces import EvaluatorFactory
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
+from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import Score
-from nas_proxy.search.guard import GUARD_FILE, GUARD_LOG, Guard, GuardCheck, TrialRecord
+from nas_proxy.search.guard import (
+    GUARD_FILE,
+    GUARD_LOG,
+    Guard,
+    GuardCheck,
+    GuardResult,
+    TrialRecord,
+)
 from nas_proxy.search.pareto import SCORE, knee, pareto_front
 from nas_proxy.search.resources import LATENCIES, Resources
+from nas_proxy.search.result import BestTraining, SearchResult, TrialRow
 from nas_proxy.search.storage import open_storage
 from nas_proxy.search.study import SearchOutcome, SearchTask, run_search
 from nas_proxy.study.config import StudyConfig, dump_options
@@ -169,22 +175,21 @@ def _log_trial(study: StudyContext, resources: Resources, trial: TrialRecord) ->
     study.tracker.study.metrics(objectives, step=number)
 
 
-def _row(study: StudyContext, resources: Resources, trial: TrialRecord) -> dict[str, Any]:
-    """A trial as `search.json` holds it."""
+def _row(study: StudyContext, resources: Resources, trial: TrialRecord) -> TrialRow:
     number, evaluation, score = trial
-    latency = resources.latency(evaluation.architecture)
-    return {
-        "trial": number,
-        "score": score,
-        "objectives": _objectives(study, resources, trial),
-        "latency": None if latency is None else latency.to_json(),
-        "architecture_id": evaluation.architecture.id,
-        "genotype": evaluation.architecture.genotype,
-        "description": study.config.space.describe(evaluation.architecture),
-        "signals": dict(evaluation.signals),
-        "seconds": evaluation.seconds,
-        "reason": evaluation.reason,
-    }
+    architecture = evaluation.architecture
+    return TrialRow(
+        trial=number,
+        score=score,
+        objectives=_objectives(study, resources, trial),
+        latency=resources.latency(architecture),
+        architecture=architecture,
+        architecture_id=architecture.id,
+        description=study.config.space.describe(architecture),
+        signals=dict(evaluation.signals),
+        seconds=evaluation.seconds,
+        reason=evaluation.reason,
+    )
 
 
 def _finish(
@@ -195,74 +200,83 @@ def _finish(
     resources: Resources,
     knowledge_distillation: KnowledgeDistillation | None,
 ) -> None:
-    recipe = study.recipe.recipe
     for trial in outcome.trials:  # a kill may have come between a trial and its logging
         _log_trial(study, resources, trial)
-    trials = [_row(study, resources, trial) for trial in outcome.trials]
-    best = sorted((t for t in trials if t["score"] is not None), key=lambda t: -t["score"])
-    front = pareto_front(best)
+    rows = [_row(study, resources, trial) for trial in outcome.trials]
     guard = folder / GUARD_FILE
-    result = {
-        "recipe": recipe.name,
-        "recipe_settings": dump_options(recipe),
-        "knowledge_distillation": None
+    result = _result(
+        study,
+        outcome,
+        rows,
+        signals=score.signals,
+        knowledge_distillation=None
         if knowledge_distillation is None
         else distillation_record(knowledge_distillation),
-        "signals": list(score.signals),
-        "trials": trials,
-        "best": best[:10],
-        "best_training": _best_training(outcome, best),
-        "pareto_front": front,
-        "knee": knee(front)["trial"] if front else None,
-        "num_failed": len(trials) - len(best),
-        "num_duplicates": outcome.num_duplicates,
-        "num_infeasible": outcome.num_infeasible,
-        "stopped": outcome.stopped,
-        "guard": json.loads(guard.read_text()) if guard.is_file() else None,
-    }
-    write_atomically(study.layout.search_result, json.dumps(result, indent=1))
+        guard=GuardResult.read(guard) if guard.is_file() else None,
+    )
+    result.write(study.layout.search_result)
     best_so_far = float("-inf")
     for number, _, value in outcome.trials:
         if value is not None and value > best_so_far:
             best_so_far = value
             study.tracker.study.metrics({"best_score": value}, step=number)
-    study.tracker.study.metrics({"pareto_front_size": len(front)})
-    _say(study, outcome, best, front)
+    study.tracker.study.metrics({"pareto_front_size": len(result.pareto_front)})
+    _say(study, result)
 
 
-def _best_training(outcome: SearchOutcome, best: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Losses and phases of the best candidate; None where nothing was trained."""
-    if not best:
-        return None
-    found = next(e for number, e, _ in outcome.trials if number == best[0]["trial"])
-    if not found.train_losses:
-        return None
-    return {
-        "description": best[0]["description"],
-        "train_losses": list(found.train_losses),
-        "phases": [list(phase) for phase in found.phases],
-    }
-
-
-def _say(
+def _result(
     study: StudyContext,
     outcome: SearchOutcome,
-    best: Sequence[Mapping[str, Any]],
-    front: Sequence[Mapping[str, Any]],
-) -> None:
-    num_trials = len(outcome.trials)
-    if outcome.stopped:
+    rows: Sequence[TrialRow],
+    *,
+    signals: Sequence[str],
+    knowledge_distillation: DistillationRecord | None,
+    guard: GuardResult | None,
+) -> SearchResult:
+    recipe = study.recipe.recipe
+    scored = [(row.score, row) for row in rows if row.score is not None]
+    best = [row for _, row in sorted(scored, key=lambda each: -each[0])]
+    front = pareto_front(best)
+    return SearchResult(
+        recipe=recipe.name,
+        recipe_settings=dump_options(recipe),
+        knowledge_distillation=knowledge_distillation,
+        signals=tuple(signals),
+        trials=tuple(rows),
+        best=tuple(best[:10]),
+        best_training=_best_training(outcome, best[0]) if best else None,
+        pareto_front=tuple(front),
+        knee=knee(front).trial if front else None,
+        num_failed=len(rows) - len(best),
+        num_duplicates=outcome.num_duplicates,
+        num_infeasible=outcome.num_infeasible,
+        stopped=outcome.stopped,
+        guard=guard,
+    )
+
+
+def _best_training(outcome: SearchOutcome, best: TrialRow) -> BestTraining | None:
+    """Losses and phases of the best candidate; None where nothing was trained."""
+    found = next(e for number, e, _ in outcome.trials if number == best.trial)
+    if not found.train_losses:
+        return None
+    return BestTraining(best.description, found.train_losses, found.phases)
+
+
+def _say(study: StudyContext, result: SearchResult) -> None:
+    num_trials, front = len(result.trials), result.pareto_front
+    if result.stopped:
         study.display.say(
             f"search: the guard ended it after {num_trials} of {study.config.search.n_trials} "
             "architectures; another score or other training settings may rank better"
         )
-    if best:
+    if result.best:
         study.display.say(
-            f"search: {num_trials} architectures, {num_trials - len(best)} failed; "
-            f"best score {best[0]['score']:.4g}: {best[0]['description']}"
+            f"search: {num_trials} architectures, {result.num_failed} failed; "
+            f"best score {result.best[0].score:.4g}: {result.best[0].description}"
         )
     if study.config.search.costs and front:
         study.display.say(
             f"search: Pareto front of {', '.join(study.config.search.objectives)}: "
-            f"{len(front)} of {num_trials} architectures; its knee: {knee(front)['description']}"
+            f"{len(front)} of {num_trials} architectures; its knee: {knee(front).description}"
         )

@@ -6,17 +6,14 @@ is measured here goes back into the search.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import merged
@@ -37,9 +34,9 @@ from nas_proxy.study.stage import Section, Source, Stage
 from nas_proxy.study.student_training import recipe_factory
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.combination import best_combination
-from nas_proxy.validate.points import points_of
-from nas_proxy.validate.rank_report import Kind, Ranking, RankReport, Sample, judge
+from nas_proxy.validate.rank_report import judge, points_of
 from nas_proxy.validate.settings import ValidateSettings
+from nas_proxy.validate.values import Kind, Points, Ranking, RankReport, Sample
 
 _REFERENCE_SIGNAL = "test_accuracy"
 _SIZES = {"parameters": "num_params", "FLOPs": "flops"}  # what bigger is, and its signals
@@ -85,9 +82,8 @@ class Validate(Stage):
     def run(self, study: StudyContext, folder: Path) -> None:
         """Judge the ranking."""
         report, points = _Validation(study, _settings(study.config)).run()
-        files = {study.layout.points: points, study.layout.rank_report: report.to_json()}
-        for path, content in files.items():
-            write_atomically(path, json.dumps(content, indent=1, allow_nan=False))
+        points.write(study.layout.points)
+        report.write(study.layout.rank_report)
         study.display.say(f"validate: {report.verdict}")
 
 
@@ -134,7 +130,7 @@ class _Validation:
         """The zero-cost signals of the score and of the controls."""
         return zero_cost_among(tuple(dict.fromkeys((*self.score.signals, *self.settings.controls))))
 
-    def run(self) -> tuple[RankReport, list[dict[str, Any]]]:
+    def run(self) -> tuple[RankReport, Points]:
         uniform, pool = draw_validation(
             self.study.config, self.settings, self.tables[0], excluded=self._set_aside()
         )
@@ -145,8 +141,8 @@ class _Validation:
             name: self._evaluate(name, self._zero_cost_factory(name), architectures)
             for name in dict.fromkeys((*self.zero_cost_signals, *_SIZES.values()))
         }
-        rankings = [self._proxy_ranking(proxy, architectures)]
-        rankings += self._zero_cost_rankings(zero_cost)
+        judged = self._proxy_ranking(proxy, architectures)
+        rankings = self._zero_cost_rankings(zero_cost)
         rankings += self._trained_controls(architectures, zero_cost)
         reference, reference_name, reference_seconds = self._reference(architectures)
         sizes = {words: values_of(name, zero_cost[name]) for words, name in _SIZES.items()}
@@ -157,6 +153,7 @@ class _Validation:
         rankings += self._reference_again(uniform, architectures)
         rng = np.random.default_rng(derive_seed("bootstrap", self.study.config.seed))
         report = judge(
+            judged,
             rankings,
             sample,
             self.settings,
@@ -164,7 +161,7 @@ class _Validation:
             reference_seconds=reference_seconds,
             rng=rng,
         )
-        return report, points_of(self.study.config.space, sample, rankings)
+        return report, points_of(self.study.config.space, sample, judged, rankings)
 
     def _set_aside(self) -> list[Architecture]:
         """What is part of the score: it would be judged on what made it."""

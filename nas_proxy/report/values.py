@@ -1,0 +1,124 @@
+"""What the report holds: every figure of the page, as `report.json` keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nas_proxy.calibrate.result import CalibrationResult
+from nas_proxy.core.results import StoredResult
+from nas_proxy.data.proxy_summary import ProxySummary
+from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
+from nas_proxy.retrain.result import RetrainResult
+from nas_proxy.search.result import SearchResult
+from nas_proxy.validate.values import Point, RankReport
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where the report was made.
+
+    Attributes:
+        hardware: In words.
+        versions: Of the libraries.
+    """
+
+    hardware: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSummary:
+    """The real images.
+
+    Attributes:
+        name: Of the data set.
+        licence: The terms under which the images may be used, in words.
+        classes: In label order.
+        image_shape: `(c, h, w)`.
+        search_train: How many images the distiller and the candidates see.
+        search_val: How many measure candidates.
+        test: How many the reference is measured on.
+        source_hash: Of the search-training images.
+    """
+
+    name: str
+    licence: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    search_train: int
+    search_val: int
+    test: int
+    source_hash: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One entry of the ledger.
+
+    Attributes:
+        what: Was paid for, in words.
+        count: How often.
+        seconds: All of them together, of one process.
+        hardware: On what, where that is not the report's own environment.
+    """
+
+    what: str
+    count: int
+    seconds: float
+    hardware: str | None = None
+
+
+@dataclass(frozen=True)
+class ProxyEvaluations:
+    """What `nas-proxy evaluate-proxy` has found out about the study's proxy data set.
+
+    Attributes:
+        accuracy: None if that was not asked.
+        replay: None likewise.
+    """
+
+    accuracy: ProxyAccuracy | None
+    replay: ProxyReplay | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport(StoredResult):
+    """Everything that a person wants to know of a study.
+
+    Attributes:
+        study_name: See `StudyConfig`.
+        verdict: What a person reads first.
+        config: The study's configuration, as YAML spells it.
+        commands: What makes the study and its pictures again.
+        created: When, as ISO 8601 text.
+        environment: Where.
+        data: The real images.
+        proxy_dataset: The distilled ones.
+        calibration: How the recipe was found; None where the configuration's sections are it.
+        search: What was searched.
+        validation: How the ranking was judged; None if it was not.
+        points: Every architecture of the validation, the uniformly drawn ones first.
+        evaluate_proxy: What the proxy data set is worth; None if nobody asked.
+        retrain: What full training made of the best; None where it was not asked for.
+        costs: The ledger.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    study_name: str
+    verdict: str
+    config: Mapping[str, Any]
+    commands: tuple[str, ...]
+    created: str
+    environment: Environment
+    data: DataSummary
+    proxy_dataset: ProxySummary
+    calibration: CalibrationResult | None = None
+    search: SearchResult
+    validation: RankReport | None = None
+    points: tuple[Point, ...] = ()
+    evaluate_proxy: ProxyEvaluations | None = None
+    retrain: RetrainResult | None = None
+    costs: tuple[Cost, ...] = ()

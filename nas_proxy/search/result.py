@@ -1,0 +1,96 @@
+"""What a search found, as `search.json` holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nas_proxy.core.results import StoredResult
+from nas_proxy.evaluate.latency import Latency
+from nas_proxy.knowledge_distillation.record import DistillationRecord
+from nas_proxy.search.guard import GuardResult
+from nas_proxy.types import Architecture
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial.
+
+    Attributes:
+        trial: Optuna's number.
+        score: Higher is better; None if the evaluation failed.
+        objectives: Value of each objective by its name, the score's too; none if it failed.
+        latency: As it was measured; None if nobody asked for it.
+        architecture: What was evaluated.
+        architecture_id: Its id, for whoever searches the file for it.
+        description: The same in words.
+        signals: Name to value; none if it failed.
+        seconds: Of one process.
+        reason: Why it failed; empty if it did not.
+    """
+
+    trial: int
+    score: float | None
+    objectives: Mapping[str, float]
+    latency: Latency | None
+    architecture: Architecture
+    architecture_id: str
+    description: str
+    signals: Mapping[str, float]
+    seconds: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class BestTraining:
+    """How the best candidate was trained.
+
+    Attributes:
+        description: The candidate in words.
+        train_losses: At each step, `(num_steps,)`.
+        phases: Name and steps of each phase, in order.
+    """
+
+    description: str
+    train_losses: tuple[float, ...]
+    phases: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class SearchResult(StoredResult):
+    """Every trial, and what stands out among them.
+
+    Attributes:
+        recipe: Name of the recipe that candidates were trained and ranked by.
+        recipe_settings: The recipe, as a configuration spells it.
+        distillation: What candidates learned beside the labels; None: nothing.
+        signals: Those that the score is made of.
+        trials: In the order of their numbers.
+        best: The ten of the highest score, the best first; fewer if fewer have one.
+        best_training: Of the best one; None where nothing was trained.
+        pareto_front: What no other trial beats in all objectives at once, the best score first.
+        knee: Number of the front's knee; None without a front.
+        num_failed: Trials without a score.
+        num_duplicates: Proposals that were known already and not trained again.
+        num_infeasible: Proposals that a constraint ruled out before training.
+        stopped: Why the guard ended the search early; empty if it did not.
+        guard: What the guard found; None if it never looked.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    recipe: str
+    recipe_settings: Mapping[str, Any]
+    knowledge_distillation: DistillationRecord | None
+    signals: tuple[str, ...]
+    trials: tuple[TrialRow, ...]
+    best: tuple[TrialRow, ...]
+    best_training: BestTraining | None
+    pareto_front: tuple[TrialRow, ...]
+    knee: int | None
+    num_failed: int
+    num_duplicates: int
+    num_infeasible: int
+    stopped: str = ""
+    guard: GuardResult | None = None

@@ -1,0 +1,248 @@
+"""The values of a validation: what is judged, on what, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from nas_proxy.core.results import StoredResult
+from nas_proxy.statistics.ranks import Estimate
+from nas_proxy.types import Architecture
+from nas_proxy.validate.coverage import Uncertainty
+
+Kind = Literal["proxy", "control", "signal", "ceiling"]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One way to rank the validation's architectures.
+
+    Attributes:
+        name: What it is, in words.
+        kind: `proxy` is what is judged; `control` must be beaten; `signal` is for information;
+            `ceiling` is the reference itself, once more.
+        scores: Higher is better; architectures whose evaluation failed are missing.
+        seconds_per_architecture: Mean wall-clock seconds of one process.
+        one_off_seconds: What it costs before the first architecture: distilling, the score's
+            reference sample.
+        failures: Reason and how often.
+        predictions: What it expects of the reference; None if it only ranks.
+        deviations: The standard deviations that it states for its predictions.
+        to_unit: Turns a reference into the unit of predictions and deviations; None if they are in
+            the reference's own.
+    """
+
+    name: str
+    kind: Kind
+    scores: Mapping[Architecture, float]
+    seconds_per_architecture: float
+    one_off_seconds: float = 0.0
+    failures: Mapping[str, int] | None = None
+    predictions: Mapping[Architecture, float] | None = None
+    deviations: Mapping[Architecture, float] | None = None
+    to_unit: Callable[[float], float] | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Agreement in the best part of the architectures.
+
+    Attributes:
+        fraction: How large the part is.
+        n: Architectures in it by reference, the stratified ones included.
+        spearman: Rho within it.
+        k: Uniformly drawn architectures that make up the fraction.
+        precision: Share of the k best by score that are among the k best by reference.
+    """
+
+    fraction: float
+    n: int
+    spearman: Estimate | None
+    k: int
+    precision: Estimate | None
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """The agreement of one ranking with the reference; None where a figure is not defined.
+
+    Attributes:
+        name: See `Ranking`.
+        kind: See `Ranking`.
+        n: Uniformly drawn architectures that both sides have a value for.
+        num_failed: Evaluations that failed, over all architectures.
+        failures: Their reasons.
+        spearman: Rho over the uniform sample.
+        kendall: Tau-b over the same.
+        precision_at_k: See `ranks.precision_at`.
+        regret_at_k: See `ranks.regret_at`; in the unit of the reference.
+        n_best: Architectures in the best part, the stratified ones included.
+        spearman_best: Rho within the best part by reference.
+        kendall_best: Tau-b within the same.
+        difference: Rho of the judged ranking minus rho of this row, on the architectures they
+            share; None for the judged one itself.
+        n_difference: How many these are.
+        seconds_per_architecture: See `Ranking`.
+        one_off_seconds: See `Ranking`.
+        partial_spearman: Rho at equal sizes; see `ranks.partial_spearman`.
+        n_partial: Architectures of the uniform sample whose sizes are known too.
+        ndcg: Of as many as the best part of the uniform sample holds; see `ranks.ndcg_at`.
+        regret_at_1: What the one architecture that it would pick lacks to the best.
+        slices: One for each of `rank_report.SLICES`.
+        uncertainty: Whether its stated deviations are right; None if it states none.
+    """
+
+    name: str
+    kind: Kind
+    n: int
+    num_failed: int
+    failures: Mapping[str, int]
+    spearman: Estimate | None
+    kendall: Estimate | None
+    precision_at_k: Estimate | None
+    regret_at_k: Estimate | None
+    n_best: int
+    spearman_best: Estimate | None
+    kendall_best: Estimate | None
+    difference: Estimate | None
+    n_difference: int
+    seconds_per_architecture: float
+    one_off_seconds: float
+    partial_spearman: Estimate | None
+    n_partial: int
+    ndcg: Estimate | None
+    regret_at_1: Estimate | None
+    slices: tuple[Slice, ...]
+    uncertainty: Uncertainty | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two rankings on the architectures that both of them, and the reference, have.
+
+    Attributes:
+        first: Name of one.
+        second: Name of the other.
+        n: How many architectures these are.
+        spearman: Rho of the first minus rho of the second, resampled in pairs.
+        num_to_tell: How many architectures would tell them apart if these do not; None if they do.
+    """
+
+    first: str
+    second: str
+    n: int
+    spearman: Estimate | None
+    num_to_tell: int | None
+
+
+@dataclass(frozen=True)
+class RankReport(StoredResult):
+    """The validator's result.
+
+    Attributes:
+        judged: The ranking that all this is about, the proxy's.
+        rows: What it is compared with: the controls, then the single signals.
+        reference_name: What the reference is, in words.
+        reference_seconds_per_architecture: 0 for a table.
+        num_architectures: Drawn uniformly.
+        num_stratified: Drawn beside them.
+        best_fraction: The best part.
+        k: Of precision and regret.
+        verdict: The headline, one sentence, and what limits it.
+        comparisons: One sentence for each control.
+        sizes: What `partial_spearman` holds equal, in words.
+        size_words: Whether the proxy knows more than size; empty if sizes are not known.
+        next_level: The next better reading's lower bound, if the interval leaves it open.
+        num_more_architectures: How many more than there are would settle that.
+        differences: Every two rankings, those with the judged one first.
+        ceiling: One seed of the reference against another; None if there is no other.
+        ceiling_words: What follows from it, or that it is not known.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    judged: RankRow
+    rows: tuple[RankRow, ...]
+    reference_name: str
+    reference_seconds_per_architecture: float
+    num_architectures: int
+    num_stratified: int
+    best_fraction: float
+    k: int
+    verdict: str
+    comparisons: tuple[str, ...]
+    sizes: tuple[str, ...]
+    size_words: str
+    next_level: float | None
+    num_more_architectures: int | None
+    differences: tuple[Difference, ...]
+    ceiling: RankRow | None
+    ceiling_words: str
+
+    @property
+    def all_rows(self) -> tuple[RankRow, ...]:
+        """The judged ranking and what it is compared with; not the ceiling."""
+        return (self.judged, *self.rows)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The architectures of a validation and what the reference says of them.
+
+    Attributes:
+        uniform: Drawn uniformly.
+        stratified: Drawn over the strata of the score; may be empty.
+        reference: Higher is better; failed ones are missing.
+        sizes: Sizes of the architectures by their names in words, such as parameters.
+    """
+
+    uniform: Sequence[Architecture]
+    stratified: Sequence[Architecture]
+    reference: Mapping[Architecture, float]
+    sizes: Mapping[str, Mapping[Architecture, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One architecture of a validation with all that was found out about it.
+
+    Attributes:
+        architecture: Which one.
+        architecture_id: Its id, for whoever searches the file for it.
+        description: The same in words.
+        drawn: How it came into the sample.
+        reference: None if it failed.
+        sizes: By their names in words; None where one is not known.
+        scores: By the names of the rankings; None where the evaluation failed.
+        prediction: What the judged ranking expects of the reference; None if it only ranks.
+        deviation: The standard deviation that it states for that.
+    """
+
+    architecture: Architecture
+    architecture_id: str
+    description: str
+    drawn: Literal["uniform", "stratified"]
+    reference: float | None
+    sizes: Mapping[str, float | None]
+    scores: Mapping[str, float | None]
+    prediction: float | None = None
+    deviation: float | None = None
+
+
+@dataclass(frozen=True)
+class Points(StoredResult):
+    """Every architecture of a validation, for the figures and for whoever wants to recompute.
+
+    Attributes:
+        points: The uniformly drawn ones come first.
+    """
+
+    FORMAT: ClassVar[int] = 1
+
+    points: tuple[Point, ...]
+
+    @property
+    def uniform(self) -> list[Point]:
+        """The uniformly drawn ones."""
+        return [point for point in self.points if point.drawn == "uniform"]
