@@ -139,7 +139,7 @@ class RetrainResult(StoredResult):
         num_seeds: Trainings of each network.
         rows: The search's best, the recommended one first; those of them that failed; what they
             are compared with.
-        distillation: What all networks learned beside the labels; None: nothing.
+        knowledge_distillation: What all networks learned beside the labels; None: nothing.
         compressed: Smaller versions of the recommended network; None if nobody asked.
         comparisons: Of the recommended network.
         test_images: How many there are.

@@ -64,7 +64,7 @@ class SearchResult(StoredResult):
     Attributes:
         recipe: Name of the recipe that candidates were trained and ranked by.
         recipe_settings: The recipe, as a configuration spells it.
-        distillation: What candidates learned beside the labels; None: nothing.
+        knowledge_distillation: What candidates learned beside the labels; None: nothing.
         signals: Those that the score is made of.
         trials: In the order of their numbers.
         best: The ten of the highest score, the best first; fewer if fewer have one.

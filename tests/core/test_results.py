@@ -83,7 +83,7 @@ GUARD = GuardResult(
 SEARCH = SearchResult(
     recipe="configured",
     recipe_settings={"train": {"num_steps": 3, "augmentation": None}, "signals": ["val_loss"]},
-    distillation=DISTILLATION,
+    knowledge_distillation=DISTILLATION,
     signals=("val_loss",),
     trials=(TRIAL, FAILED),
     best=(TRIAL,),
@@ -97,7 +97,7 @@ SEARCH = SearchResult(
     guard=GUARD,
 )
 NOTHING_FOUND = replace(
-    SEARCH, distillation=None, trials=(), best=(), best_training=None, pareto_front=(), knee=None,
+    SEARCH, knowledge_distillation=None, trials=(), best=(), best_training=None, pareto_front=(), knee=None,
     guard=None,
 )  # fmt: skip
 CALIBRATION = CalibrationResult(
@@ -165,7 +165,7 @@ RETRAIN = RetrainResult(
     verdict="It is better.",
     num_seeds=2,
     rows=(RETRAINED, ALL_FAILED),
-    distillation=DISTILLATION,
+    knowledge_distillation=DISTILLATION,
     compressed=COMPRESSION,
     comparisons=(Comparison("median", "another", LONE, "unknown"),),
     test_images=100,
@@ -225,7 +225,7 @@ RESULTS = {
     "compression": COMPRESSION,
     "compression of nothing": CompressionResult((), ""),
     "retraining": RETRAIN,
-    "retraining, plain": replace(RETRAIN, distillation=None, compressed=None, comparisons=()),
+    "retraining, plain": replace(RETRAIN, knowledge_distillation=None, compressed=None, comparisons=()),
     "accuracy": ACCURACY,
     "accuracy of one network": replace(ACCURACY, stability=None, networks=ACCURACY.networks[1:]),
     "replay": REPLAY,
