@@ -128,7 +128,7 @@ def test_killed_at_every_stage_and_continued(uninterrupted: Path, tmp_path: Path
     assert len(report(tmp_path)["search"]["trials"]) == 6
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_same_config_and_seed_give_the_same_numbers(
     uninterrupted: Path, tmp_path: Path
 ) -> None:

@@ -124,7 +124,8 @@ def with_other_test_images(settings: Any, **options: Any) -> Splits:
 def test_no_choice_depends_on_the_test_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    studies = [config(tmp_path / name) for name in ("real", "other")]
+    settings = retrain(comparisons=[])
+    studies = [config(tmp_path / name, retrain=settings) for name in ("real", "other")]
     run_pipeline(studies[0], Quiet(), last="retrain")
     for module in (pipeline, factory, final_test):
         monkeypatch.setattr(module, "load_splits", with_other_test_images)

@@ -107,7 +107,7 @@ def answers_elsewhere(uri: str, reference: str, images: torch.Tensor, folder: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["server", "local"])
+@pytest.mark.parametrize("where", [pytest.param("server", marks=pytest.mark.exhaustive), "local"])
 def test_round_trip(
     where: str,
     request: pytest.FixtureRequest,
