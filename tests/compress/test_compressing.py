@@ -70,6 +70,7 @@ def same_state(first, second):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.exhaustive
 def test_every_version_is_written_measured_and_named(tmp_path) -> None:
     network = trained()
     before = copy.deepcopy(network.state_dict())
