@@ -135,7 +135,7 @@ def test_recomputing_equals_unrolling_to_rounding(num_steps, augment):
     # Each adds up the squared distances of all parameters, in an order that a library chooses.
     rounding = len(training.start) * torch.finfo(torch.float64).eps
     assert float(again.detach()) == pytest.approx(float(loss.detach()), rel=rounding, abs=0)
-    assert max(relative_errors(recomputed, exact)) < rounding
+    assert max(relative_errors(recomputed, exact)) < num_steps * rounding  # each step adds up anew
 
 
 def published_formula(training, loss_of, goal):
