@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -159,9 +161,11 @@ class AwkwardSpace(SearchSpace):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def registered() -> None:
-    """Not before all tests are collected: the contracts are for spaces that anyone may search."""
-    SEARCH_SPACES.register("awkward")(AwkwardSpace)
+def registered() -> Iterator[None]:
+    """During these tests alone: the contracts are for spaces that anyone may search."""
+    with patch.dict(SEARCH_SPACES._classes):
+        SEARCH_SPACES.register("awkward")(AwkwardSpace)
+        yield
 
 
 class Awkward(nn.Module):
