@@ -23,11 +23,12 @@ import torch
 from common import parser, publish
 
 from nas_proxy.compress.compressing import compress
-from nas_proxy.compress.figures import EXACT
+from nas_proxy.compress.measurements import EXACT
 from nas_proxy.compress.self_distillation import TEMPERATURE, WEIGHT, DistilFromItself
 from nas_proxy.compress.settings import CompressSettings
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.sources import DataSettings, load_splits
+from nas_proxy.errors import required
 from nas_proxy.networks.catalogue import NetworkSettings, build_network, describe
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.train.loop import train
@@ -99,7 +100,7 @@ def one_seed(
     splits: Splits, training: TrainSettings, settings: CompressSettings, seed: int
 ) -> list[dict[str, Any]]:
     """Train a network and compress it: a row for it, for the control and for each variant."""
-    assert settings.fine_tuning is not None
+    fine_tuning = required(settings.fine_tuning, "fine_tuning")
     training_set = TrainingSet.of(splits.search_train)
     device = training_set.images.device
     with isolated_rng(seed):
@@ -126,7 +127,7 @@ def one_seed(
     ]
     shutil.rmtree(folder)
     control = copy.deepcopy(network)
-    result = train(control, training_set, settings.fine_tuning, make_generator(seed + 1, device))
+    result = train(control, training_set, fine_tuning, make_generator(seed + 1, device))
     control.cpu()
     return [
         rows[0],

@@ -26,17 +26,19 @@ from common import parser, publish
 from pydantic import TypeAdapter
 from recipes import RECIPES, SIZES, Recipe, Size
 
+from nas_proxy.core.costs import CostMeter
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data.pictures import write_image_grid
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import DataSettings, load_splits
+from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.distill.random_subset import random_control
 from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.statistics.accuracy import SeedMean
-from nas_proxy.teachers.labelling import label, labeller_of, save_teachers
+from nas_proxy.teachers.labelling import labeller_of, save_teachers
 from nas_proxy.teachers.settings import LabelSettings
 from nas_proxy.teachers.training import obtain_teachers
 from nas_proxy.train.loop import train
@@ -135,6 +137,7 @@ def _distill(
     context: DistillContext,
     file: Path,
 ) -> None:
+    context = replace(context, costs=CostMeter(file.with_suffix(".costs.json")))
     options = {**recipe.published.get(images_per_class, {}), **recipe.options_at(size)}
     distiller = TypeAdapter(DISTILLERS.get(recipe.distiller)).validate_python(options)
     task = DistillTask(
@@ -143,11 +146,11 @@ def _distill(
         generator=make_generator(derive_seed("benchmark", recipe.distiller)),
         context=context,
     )
-    made = distiller.distill(task)
-    made = label(made, labels, dataset, context)
+    made = distill_and_label(distiller, task, labels)
     if made.labelling.per == "view":
         save_teachers(obtain_teachers(labels.teachers, dataset, context), file)
     made.save(file)
+    context.costs.forget()
 
 
 def _save_control(

@@ -36,8 +36,11 @@ from torch import nn
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.transforms import resize_dataset
-from nas_proxy.knowledge_distillation.prepared import Teaching, taught_training
-from nas_proxy.knowledge_distillation.settings import DistillationOption, DistillationSettings
+from nas_proxy.knowledge_distillation.prepared import LoadedKnowledgeDistillation, train_student
+from nas_proxy.knowledge_distillation.settings import (
+    KnowledgeDistillationOption,
+    KnowledgeDistillationSettings,
+)
 from nas_proxy.knowledge_distillation.teachers import Generation, Teachers
 from nas_proxy.knowledge_distillation.tuning import tune
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
@@ -196,12 +199,14 @@ class _Classroom:
     work: Path
     name: str
 
-    def learn(self, teaching: Teaching | None, index: int) -> float:
+    def learn(self, teaching: LoadedKnowledgeDistillation | None, index: int) -> float:
         """Test accuracy in % of a student of one seed."""
         student = self._student(teaching, index, self.size.learning)
         return 100 * measure(student, self.splits.test, self.size.learning).accuracy
 
-    def _student(self, teaching: Teaching | None, index: int, learning: TrainSettings) -> nn.Module:
+    def _student(
+        self, teaching: LoadedKnowledgeDistillation | None, index: int, learning: TrainSettings
+    ) -> nn.Module:
         seed = derive_seed("student", index)
         phases = (Phase("training", learning),)
         training_set = TrainingSet.of(self.splits.search_train)
@@ -215,36 +220,36 @@ class _Classroom:
             if teaching is not None:
                 teaching, _ = teaching.after_generations(build, training_set, phases, seed)
             generator = make_generator(derive_seed("batches", index), device)
-            taught_training(teaching, student, training_set, phases, generator)
+            train_student(teaching, student, training_set, phases, generator)
         return student
 
-    def teaching(self, name: str, index: int) -> Teaching | None:
+    def teaching(self, name: str, index: int) -> LoadedKnowledgeDistillation | None:
         """What students of one kind and seed learn beside the labels."""
         settings = settings_of(name, self.size)
         if settings is None:
             return None
         number = KINDS[name][1]
-        tutors = [self.teacher(each) for each in list(self.size.teachers)[:number]]
+        networks = [self.teacher(each) for each in list(self.size.teachers)[:number]]
         measured = [self.measured(each) for each in list(self.size.teachers)[:number]]
         teachers = Teachers(
-            tuple(tutors),
+            tuple(networks),
             tuple(each.accuracy for each in measured),
             tuple(each.loss for each in measured),
         )
         if settings.is_auto:
             short = partial(self._short_trainings, teachers, index)
             settings = tune(settings, short).settings
-        return Teaching(settings, teachers)
+        return LoadedKnowledgeDistillation(settings, teachers)
 
     def _short_trainings(
-        self, teachers: Teachers, index: int, candidates: Sequence[DistillationSettings]
+        self, teachers: Teachers, index: int, candidates: Sequence[KnowledgeDistillationSettings]
     ) -> list[tuple[float, float]]:
         """Accuracy and loss on the validation images after a tenth of the steps."""
         num_steps = max(1, self.size.learning.steps_for(len(self.splits.search_train)) // 10)
         short = replace(self.size.learning, num_steps=num_steps, num_epochs=None)
         found = []
         for settings in candidates:
-            student = self._student(Teaching(settings, teachers), index, short)
+            student = self._student(LoadedKnowledgeDistillation(settings, teachers), index, short)
             measured = measure(student, self.splits.search_val, short)
             found.append((measured.accuracy, measured.loss))
         return found
@@ -273,7 +278,7 @@ class _Classroom:
         return Generation(network.eval().requires_grad_(False), spec.class_names, spec.image_shape)
 
 
-def settings_of(name: str, size: Size) -> DistillationSettings | None:
+def settings_of(name: str, size: Size) -> KnowledgeDistillationSettings | None:
     """The settings of a row; None for the student alone."""
     section, number = KINDS[name]
     if section is None:
@@ -281,10 +286,10 @@ def settings_of(name: str, size: Size) -> DistillationSettings | None:
     if number:  # the word stands for the size's own networks, which are trained here
         words = ["resnet18", "vgg11"][:number]
         section = {**section, "teachers": words}
-    return TypeAdapter(DistillationOption).validate_python(section)
+    return TypeAdapter(KnowledgeDistillationOption).validate_python(section)
 
 
-def _chosen(name: str, teaching: Teaching | None) -> list[float]:
+def _chosen(name: str, teaching: LoadedKnowledgeDistillation | None) -> list[float]:
     """The weights of a row whose weights are chosen."""
     if teaching is None or "auto" not in name:
         return []

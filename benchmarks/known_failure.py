@@ -31,7 +31,7 @@ from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.statistics import ranks
 from nas_proxy.study.config import load_config
 from nas_proxy.study.pipeline import open_study, run_pipeline
-from nas_proxy.study.recipe import recipe_factory
+from nas_proxy.study.student_training import recipe_factory
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture
 
@@ -43,9 +43,9 @@ def main() -> None:
     """Distil a small set, train on it, compare with the study, draw."""
     arguments = parse_arguments()
     study = load_config(arguments.config, arguments.overrides)
-    points = json.loads((study.folder / "validate" / "points.json").read_text())
+    points = json.loads((study.layout.points).read_text())
     points = points[: arguments.num_architectures]
-    report = json.loads((study.folder / "validate" / "rank_report.json").read_text())
+    report = json.loads((study.layout.rank_report).read_text())
     recipe_name = report["rows"][0]["name"]
     drawn = [Architecture(study.space.name, p["genotype"]) for p in points]
     naive = f"{arguments.images_per_class} distilled images per class, hard labels, {SIGNAL}"
@@ -96,10 +96,12 @@ def train_naively(
         ),
         score=ScoreSettings(signals=(SIGNAL,)),
     )
-    log = EvaluationLog(config.folder / "naive.jsonl")
+    log = EvaluationLog(config.layout.folder / "naive.jsonl")
     with open_study(config, display) as study, display.progress("training naively") as progress:
         factory = recipe_factory(study, recipe)
-        done = evaluate_all(study.executor, factory, architectures, study.seed, log, progress)
+        done = evaluate_all(
+            study.executor, factory, architectures, study.config.seed, log, progress
+        )
     return {e.architecture.id: e.signals[SIGNAL] for e in done if e.complete}
 
 

@@ -20,10 +20,10 @@ from nas_proxy.scores.combine import SingleSignal
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_storage
 from nas_proxy.search.study import SearchTask, run_search
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.study.stages.search import log_trial
 from nas_proxy.tracking import TrackingSettings, open_tracker
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
-from search_spaces.nasbench201 import NASBench201Space
 
 NUM_STEPS = 300
 

@@ -18,9 +18,9 @@ from common import cifar10_factory, parser, publish
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.reproducibility import make_generator
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.statistics import ranks
 from nas_proxy.train.settings import TrainSettings
-from search_spaces.nasbench201 import NASBench201Space
 
 SIGNALS = ("val_loss", "val_accuracy", "train_loss_tail")
 
@@ -57,7 +57,8 @@ def main() -> None:
     for number, architecture in enumerate(architectures, start=1):
         for name, (evaluator, seed) in runs.items():  # side by side: the machine's noise is shared
             evaluation = evaluator.evaluate(architecture, seed)
-            assert evaluation.complete, evaluation.reason
+            if not evaluation.complete:
+                raise SystemExit(evaluation.reason)
             seconds[name].append(evaluation.signals["train_seconds"])
             for signal in SIGNALS:
                 values[name][signal].append(evaluation.signals[signal])

@@ -23,9 +23,11 @@ import numpy as np
 import torch
 from common import cifar10_factory, parser, publish
 
+from nas_proxy.core.costs import CostMeter
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import DataSettings, load_splits
+from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.distill.random_subset import random_control
 from nas_proxy.distill.rank_aware.distiller import RankAware
 from nas_proxy.evaluate.executors import evaluate_all, open_executor
@@ -35,11 +37,11 @@ from nas_proxy.evaluate.table import read_table
 from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.scores.signals import higher_is_better
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.statistics import ranks
 from nas_proxy.teachers.settings import LabelSettings
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation, ImageDataset
-from search_spaces.nasbench201 import NASBench201Space
 
 SIGNALS = ("val_loss", "val_accuracy", "train_loss_mean", "train_loss_tail")
 RANK_AWARE, RANDOM, STREAM = "rank_aware", "random images", "full stream"
@@ -164,6 +166,7 @@ class Comparison:
             device=torch.device(self.arguments.device),
             progress=lambda done, total, note="": print(f"{done} of {total} {note}", flush=True),
             checkpoint=self.folder / "checkpoint.safetensors",
+            costs=CostMeter(self.folder / "costs.json"),
             num_workers=self.arguments.num_workers,
             calibration=CalibrationSample(
                 space=SPACE,
@@ -183,7 +186,8 @@ class Comparison:
                 generator=make_generator(seed),
                 context=self.context,
             )
-            self.distiller.distill(task).save(file)
+            distill_and_label(self.distiller, task).save(file)
+            task.context.costs.forget()
         return ProxyDataset.load(file)
 
     def train_judged(self, proxy_dataset: ProxyDataset) -> dict[str, list[Evaluation]]:

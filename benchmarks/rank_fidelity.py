@@ -32,7 +32,7 @@ from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.study.config import StudyConfig, load_config
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.pipeline import open_study, run_pipeline
-from nas_proxy.study.recipe import active_recipe, recipe_factory
+from nas_proxy.study.student_training import recipe_factory
 from nas_proxy.types import Architecture, Evaluation
 
 NUM_RESAMPLES = 5000
@@ -47,15 +47,15 @@ def main() -> None:
     config = load_config(arguments.config, arguments.overrides)
     display = ConsoleDisplay(Console(stderr=True))
     run_pipeline(config, display)
-    points = json.loads((config.folder / "validate" / "points.json").read_text())
+    points = json.loads((config.layout.points).read_text())
     rng = np.random.default_rng(derive_seed("rank fidelity", config.seed))
     with open_study(config, display) as study:
         proof = Proof(study, points, rng)
         result = {
             "study": config.study_name,
             "seed": config.seed,
-            "recipe": active_recipe(study).recipe.name,
-            "calibrated_on": len(active_recipe(study).references),
+            "recipe": study.recipe.recipe.name,
+            "calibrated_on": len(study.recipe.references),
             "rows": proof.rows(),
             "distilled_against_stream": proof.distilled_against_stream(arguments.num_distilled),
         }
@@ -124,7 +124,7 @@ class Proof:
         """
         on_stream = self._recipe_evaluations()
         chosen = list(on_stream)[:num_architectures]
-        recipe = active_recipe(self._study).recipe
+        recipe = self._study.recipe.recipe
         trained, zero_cost = (f(recipe.score.signals) for f in (trained_among, zero_cost_among))
         twin = replace(recipe, train_on="proxy")
         on_distilled = dict(zip(chosen, self._train(twin, trained, chosen), strict=True))
@@ -158,7 +158,7 @@ class Proof:
         }
 
     def _recipe_evaluations(self) -> dict[Architecture, Evaluation]:
-        log = EvaluationLog(self._study.config.folder / "validate" / "proxy.jsonl")
+        log = EvaluationLog(self._study.layout.stage_log("validate", "proxy"))
         known = {e.architecture.id: e for e in log}
         return {known[i].architecture: known[i] for i in self._reference if i in known}
 
@@ -166,13 +166,13 @@ class Proof:
         self, recipe: Any, signals: tuple[str, ...], architectures: Sequence[Architecture]
     ) -> list[Evaluation]:
         study = self._study
-        log = EvaluationLog(study.config.folder / "rank_fidelity" / "distilled.jsonl")
+        log = EvaluationLog(study.layout.folder / "rank_fidelity" / "distilled.jsonl")
         with study.display.progress("training on the distilled set") as progress:
             return evaluate_all(
                 study.executor,
                 recipe_factory(study, recipe, signals),
                 architectures,
-                study.seed,
+                study.config.seed,
                 log,
                 progress,
             )
@@ -211,9 +211,7 @@ def _plain(found: Estimate | None, n: int) -> dict[str, Any] | None:
 
 
 def _rank_report(config: StudyConfig) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(
-        (config.folder / "validate" / "rank_report.json").read_text()
-    )
+    report: dict[str, Any] = json.loads((config.layout.rank_report).read_text())
     return report
 
 

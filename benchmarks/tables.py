@@ -1,7 +1,7 @@
 """The tables of README, as Markdown, from the committed results.
 
     python benchmarks/tables.py                                     # writes README's tables anew
-    python benchmarks/tables.py results/benchmarks/worth_cpu.json   # prints the one of a file
+    python benchmarks/tables.py results/benchmarks/evaluate_proxy_cpu.json   # the one of a file
 
 In README a table stands between `<!-- table: results/benchmarks/NAME.json -->` and a closing mark.
 """
@@ -45,7 +45,7 @@ def table_of(file: Path) -> str:
         return knowledge(result)
     if "directions" in result:
         return transfer(result)
-    return distillation(result) if "rows" in result else worth(result)
+    return distillation(result) if "rows" in result else evaluate_proxy(result)
 
 
 def knowledge(result: dict[str, Any]) -> str:
@@ -117,7 +117,7 @@ def compression(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def worth(result: dict[str, Any]) -> str:
+def evaluate_proxy(result: dict[str, Any]) -> str:
     """Cross-architecture and replay tables."""
     networks = [n["network"] for n in next(iter(result["sets"].values()))["accuracy"]["networks"]]
     lines = [f"| set | {' | '.join(networks)} |", f"|---|{'---|' * len(networks)}"]

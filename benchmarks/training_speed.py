@@ -29,11 +29,11 @@ from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.transforms import normalise, resize_dataset
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec, ImageDataset
-from search_spaces.nasbench201 import NASBench201Space
 
 BATCH_SIZE = 64
 CELL = (

@@ -32,13 +32,14 @@ from nas_proxy.core.files import write_atomically
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.splits import draw_per_class
+from nas_proxy.errors import required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.report.learning_curve import Curve, learning_curves
 from nas_proxy.reproducibility import content_hash, make_generator
+from nas_proxy.search_spaces.torchvision_backbones import TorchvisionBackbonesSpace
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation
-from search_spaces.torchvision_backbones import TorchvisionBackbonesSpace
 
 SEED = 0  # of the pre-trainings, of which there is one each
 CHECKPOINTS = (10, 25, 40, 60, 80)
@@ -214,7 +215,8 @@ def _run(
     )
     architecture = Architecture(space.name, {"backbone": arguments.backbone, **choices})
     done = _evaluator(space, target, seed, arguments).evaluate(architecture, seed)
-    assert done.complete, done.reason
+    if not done.complete:
+        raise SystemExit(done.reason)
     return done
 
 
@@ -241,12 +243,12 @@ def _evaluator(
             settings, splits.spec, splits.spec.source_hash, len(splits.search_train)
         ),
     ).build()
-    assert evaluator.judges is not None
-    judge = evaluator.judges.measured_on
+    data = required(evaluator.evaluation_data, "evaluation_data")
+    held_out = data.measured_on
     if target == "cifar10":
         chosen = draw_per_class(splits.test, 200, make_generator(0))
-        judge = splits.test.subset(chosen)
-    return replace(evaluator, judges=replace(evaluator.judges, measured_on=judge))
+        held_out = splits.test.subset(chosen)
+    return replace(evaluator, evaluation_data=replace(data, measured_on=held_out))
 
 
 def _standard_error(values: list[float]) -> float | None:

@@ -17,8 +17,8 @@ from nas_proxy.evaluate.executors import evaluate_all, open_executor
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.reproducibility import make_generator
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.train.settings import TrainSettings
-from search_spaces.nasbench201 import NASBench201Space
 
 
 def main() -> None:

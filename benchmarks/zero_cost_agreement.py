@@ -27,10 +27,11 @@ import numpy as np
 import torch
 from common import cifar10_factory, parser, publish
 
+from nas_proxy.errors import required
 from nas_proxy.registry import SCORES
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.statistics import ranks
 from nas_proxy.train.settings import TrainSettings
-from search_spaces.nasbench201 import NASBench201Space
 
 # Score, and the column that its authors or NASLib's zero-cost suite published.
 PUBLISHED = {
@@ -119,8 +120,8 @@ def agreement(values: np.ndarray, rows: list[dict[str, str]], column: str | None
         estimate = ranks.estimate(
             ranks.spearman, first, reference, num_resamples=2000, rng=np.random.default_rng(0)
         )
-        assert estimate is not None
-        return {k: None if v is None else round(v, 3) for k, v in vars(estimate).items()}
+        found = vars(required(estimate, "the correlation"))
+        return {k: None if v is None else round(v, 3) for k, v in found.items()}
 
     def column_of(name: str) -> np.ndarray:
         return np.array([float(row[name]) for row in rows])[defined]

@@ -1,20 +1,7 @@
 """Neural architecture search on distilled proxy data sets, with proof of their ranking."""
 
-from __future__ import annotations
+from lazy_loader import attach_stub
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from nas_proxy.export.model_file import load_model
-
+# What a name stands for is imported when it is asked for: the command line starts without torch.
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)
 __version__ = "0.1.0"
-__all__ = ["load_model"]
-
-
-def __getattr__(name: str) -> Any:
-    """`load_model`, fetched when it is asked for: the command line starts without torch."""
-    if name == "load_model":
-        from nas_proxy.export.model_file import load_model
-
-        return load_model
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class NasProxyError(Exception):
@@ -80,3 +83,25 @@ def shorten(value: object, width: int = 80) -> str:
     """A value for a message: a tuple without brackets, and at most `width` characters."""
     text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def required(value: T | None, what: str) -> T:
+    """`value`, which is not None unless the calling code has a mistake.
+
+    Raises:
+        ValueError: If it is None; the message names `what`.
+    """
+    if value is None:
+        raise ValueError(f"{what} is missing")
+    return value
+
+
+def instance_of(value: object, kind: type[T]) -> T:
+    """`value`, which is of `kind` unless the calling code has a mistake.
+
+    Raises:
+        TypeError: If it is of another kind.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+    return value

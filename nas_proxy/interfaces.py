@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from nas_proxy.core.costs import CostMeter
 from nas_proxy.errors import UserError
 from nas_proxy.options import Options
 from nas_proxy.reproducibility import content_hash
@@ -59,7 +60,8 @@ class Trial(Protocol):
 class SearchSpace(Options, ABC):
     """A set of architectures. Total: every genotype it can produce builds and trains.
 
-    That holds for images from 8x8 pixels on, with one or three channels.
+    That holds for images from 8x8 pixels on, with one or three channels. Where genotypes hold
+    choices of the training, or networks start from weights, derive from `TransferSpace`.
 
     Attributes:
         name: The registered name; architectures carry it.
@@ -69,8 +71,6 @@ class SearchSpace(Options, ABC):
             is, such as cells per stage. `train.space_fidelity` may reduce these and no others.
         reduced_fidelity: What of these its author recommends for short trainings, such as one
             cell per stage; the default recipes use it.
-        says_length: Whether genotypes hold how many epochs they are trained for, which
-            `train.num_epochs: architecture` then takes.
     """
 
     name: ClassVar[str]
@@ -78,7 +78,6 @@ class SearchSpace(Options, ABC):
     paper: ClassVar[str] = ""
     fidelity_options: ClassVar[tuple[str, ...]] = ()
     reduced_fidelity: ClassVar[Mapping[str, int]] = MappingProxyType({})
-    says_length: ClassVar[bool] = False
 
     @abstractmethod
     def suggest(self, trial: Trial) -> Architecture:
@@ -102,37 +101,6 @@ class SearchSpace(Options, ABC):
 
         Weights come from torch's global generator, which the caller has seeded.
         """
-
-    def training_phases(
-        self, architecture: Architecture, settings: TrainSettings
-    ) -> tuple[Phase, ...]:
-        """How the architecture's network is trained: in one go, unless the space says otherwise.
-
-        A space whose genotypes hold choices of the training, such as what is frozen at first,
-        turns them into phases here.
-
-        Args:
-            architecture: Of this space.
-            settings: What the configuration says of the training.
-        """
-        from nas_proxy.train.phases import Phase
-
-        return (Phase("training", settings),)
-
-    def weights_record(self, architecture: Architecture) -> WeightsRecord:
-        """Where the weights that `build` fills in come from, and under which licence."""
-        return WeightsRecord("random weights")
-
-    def without_weights(self) -> SearchSpace:
-        """The same space with random weights: what trained networks are built from again."""
-        return self
-
-    def notices(self) -> tuple[str, ...]:
-        """What a user should be told before a study starts, such as the terms of weights."""
-        return ()
-
-    def check_images(self, splits: Splits) -> None:
-        """Raise a UserError before a study starts if no candidate could do with its images."""
 
     def encode(self, architecture: Architecture) -> Tensor:
         """The genotype as float32 features, `(d,)`, with the same d for all of the space.
@@ -187,6 +155,51 @@ class SearchSpace(Options, ABC):
         return content_hash(self.name, asdict(self))
 
 
+@dataclass(frozen=True, kw_only=True)
+class TransferSpace(SearchSpace):
+    """A search space that says how its networks are trained, or what weights they start from.
+
+    Everything here may be left as it is; then the space is trained and judged as any other.
+
+    Attributes:
+        says_length: Whether genotypes hold how many epochs they are trained for, which
+            `train.num_epochs: architecture` then takes.
+    """
+
+    says_length: ClassVar[bool] = False
+
+    def training_phases(
+        self, architecture: Architecture, settings: TrainSettings
+    ) -> tuple[Phase, ...]:
+        """How the architecture's network is trained: in one go, unless the space says otherwise.
+
+        A space whose genotypes hold choices of the training, such as what is frozen at first,
+        turns them into phases here.
+
+        Args:
+            architecture: Of this space.
+            settings: What the configuration says of the training.
+        """
+        from nas_proxy.train.phases import Phase
+
+        return (Phase("training", settings),)
+
+    def weights_record(self, architecture: Architecture) -> WeightsRecord:
+        """Where the weights that `build` fills in come from, and under which licence."""
+        return WeightsRecord("random weights")
+
+    def without_weights(self) -> SearchSpace:
+        """The same space with random weights: what trained networks are built from again."""
+        return self
+
+    def notices(self) -> tuple[str, ...]:
+        """What a user should be told before a study starts, such as the terms of weights."""
+        return ()
+
+    def check_images(self, splits: Splits) -> None:
+        """Raise a UserError before a study starts if no candidate could do with its images."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CalibrationSample:
     """Architectures whose full training is known, from which a proxy may be learned.
@@ -222,6 +235,8 @@ class DistillContext:
         calibration: Architectures with known references, for a method that `needs_calibration`.
         fetch_model: From the address of a registered model, `models:/...`, to its file; None where
             there is no registry.
+        costs: Counts what the work costs, of one proxy data set. Teachers that are obtained are
+            entered by themselves; a method may name a part of its work with `costs.measure`.
     """
 
     device: torch.device = torch.device("cpu")
@@ -232,6 +247,7 @@ class DistillContext:
     num_workers: int = 1
     calibration: CalibrationSample | None = None
     fetch_model: Callable[[str], Path] | None = None
+    costs: CostMeter = field(default_factory=CostMeter, compare=False)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -255,6 +271,9 @@ class DistillTask:
 @dataclass(frozen=True, kw_only=True)
 class Distiller(Options, ABC):
     """Condenses real images into a few.
+
+    A distiller need not say what it costs: whoever calls it through
+    `nas_proxy.distill.measured.distill_and_label`, as the stage does, measures seconds and memory.
 
     Attributes:
         name: The registered name; the proxy data set records it.
@@ -299,6 +318,9 @@ class Distiller(Options, ABC):
     @abstractmethod
     def distill(self, task: DistillTask) -> ProxyDataset:
         """Condense `task.dataset` into `task.images_per_class` images for each class.
+
+        Costs, memory, hardware and versions of the result are filled in by the caller. A set that
+        was made earlier by another method, such as one from a file, keeps those that it has.
 
         Raises:
             DataError: If a class has fewer images than that.
@@ -384,6 +406,7 @@ __all__ = [
     "Evaluator",
     "EvaluatorFactory",
     "SearchSpace",
+    "TransferSpace",
     "Trial",
     "ZeroCostScore",
 ]

@@ -1,46 +1,249 @@
-"""What all worker processes have in common: how they are spawned and start, and what they are sent.
+"""Worker processes: how they are spawned and start, what they are sent, and how they end.
 
-The pools are elsewhere: of `map_in_processes`, and of the executor `processes`.
+`WorkerPool` is the one pool. `map_in_processes` works on items with it, in order, and the executor
+`processes` evaluates architectures with it.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
 import signal
-from collections.abc import Iterator
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import resource_tracker
-from typing import Any
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 
-from nas_proxy.registry import import_file
+from nas_proxy.errors import NasProxyError, StudyError
+from nas_proxy.registry import import_file, plugin_files
+from nas_proxy.types import Progress, no_progress
+
+Item = TypeVar("Item")
+ItemOut = TypeVar("ItemOut", covariant=True)
+Result = TypeVar("Result")
+
+
+class Items(Protocol[ItemOut]):
+    """Things to work on, such as a list."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __iter__(self) -> Iterator[ItemOut]:
+        """One after the other."""
+
+
+@dataclass(frozen=True)
+class MadeItems(Generic[Item]):
+    """Items that are made when they are asked for, so that few are in memory at a time.
+
+    Attributes:
+        make: From a number to its item.
+        numbers: Of the items, in order.
+    """
+
+    make: Callable[[int], Item]
+    numbers: range
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Item]:
+        return map(self.make, self.numbers)
+
+
+def map_in_processes(
+    function: Callable[[Item], Result],
+    items: Items[Item],
+    num_workers: int,
+    progress: Progress = no_progress,
+) -> Iterator[Result]:
+    """`function` of each item, in the order of the items, each as soon as it is there.
+
+    One worker is this process. Several are spawned for it, and end with the iterator.
+
+    Args:
+        function: Its result depends on the item alone. With several workers it is sent to each of
+            them, once: it must be of a module's top level, or an object of such a class.
+        items: With several workers at most two for each of them are asked for in advance.
+        num_workers: Processes.
+        progress: Told after each item.
+
+    Raises:
+        StudyError: If the worker dies that has the item whose turn it is.
+        Exception: Whatever `function` raises.
+    """
+    num_workers = min(num_workers, len(items))
+    if num_workers <= 1:
+        results: Iterator[Result] = map(function, items)
+    else:
+        results = _map_in_pool(function, items, num_workers)
+    for done, result in enumerate(results, start=1):
+        progress(done, len(items))
+        yield result
+
+
+def _map_in_pool(
+    function: Callable[[Item], Result], items: Items[Item], num_workers: int
+) -> Iterator[Result]:
+    waiting: deque[Future[Result]] = deque()
+    try:
+        with WorkerPool(function, num_workers) as pool:
+            for item in items:
+                waiting.append(pool.submit(item))
+                if len(waiting) == 2 * num_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    except WorkerLostError as error:
+        raise StudyError(
+            f"one of {num_workers} worker processes died (exit code {error.exit_code}), most "
+            "likely because the memory ran out; lower distill.num_workers or free memory, and "
+            "start again"
+        ) from error
+
+
+class WorkerLostError(NasProxyError):
+    """A worker process ended before its item was done; the message says how.
+
+    Attributes:
+        exit_code: What it ended with; negative is the number of the signal that killed it.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        end = "killed from outside: probably the machine ran out of memory"
+        message = f"the worker process died (exit code {exit_code})"
+        super().__init__(f"{message}, {end}" if exit_code == -9 else message)  # 9 is SIGKILL
+        self.exit_code = exit_code
+
+
+class WorkerPool(Generic[Item, Result]):
+    """Spawned processes that apply one function to items, each with one torch thread.
+
+    They start with the first item and stop with the block, whatever they are doing; they also end
+    when this process does, at once and however it ends. Ctrl-C is for this process alone.
+
+    Args:
+        function: Sent to each worker once. It must be of a module's top level, or an object of
+            such a class; the plug-in files of this process are imported before it is unpacked.
+        num_workers: Processes.
+    """
+
+    def __init__(self, function: Callable[[Item], Result], num_workers: int) -> None:
+        from pebble import ProcessPool  # late: what distils without workers needs none of it
+
+        self._pool = ProcessPool(
+            max_workers=num_workers,
+            context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(plugin_files(), pack(function)),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.stop()
+        self._pool.join()
+
+    def submit(
+        self, item: Item, if_lost: Callable[[WorkerLostError], Result] | None = None
+    ) -> Future[Result]:
+        """Queue an item; it is sent when a worker is free to take it.
+
+        Args:
+            item: What the function is given.
+            if_lost: Gives the result if the worker dies.
+
+        Returns:
+            The result, or what the function raised. If the worker dies, that costs this item alone:
+            a new one takes its place, and without `if_lost` a `WorkerLostError` is raised here.
+            Cancelling ends the work on the item too.
+
+        Raises:
+            Exception: Whatever pickle raises for an item that cannot be sent.
+        """
+        packed = pack(item)
+        with interrupts_held():  # the first call spawns the workers
+            scheduled = self._pool.schedule(_work, args=[packed])
+        outcome: Future[Result] = Future()
+        scheduled.add_done_callback(lambda done: _settle(outcome, done, if_lost))
+        # Weak: in a circle a large result would stay until the garbage is collected.
+        running = weakref.ref(scheduled)
+        outcome.add_done_callback(lambda done: _cancel(running()) if done.cancelled() else None)
+        return outcome
+
+
+def _cancel(scheduled: Future[bytes] | None) -> None:
+    if scheduled is not None:
+        scheduled.cancel()  # pebble's ends the worker too
+
+
+def _settle(
+    outcome: Future[Any],
+    finished: Future[bytes],
+    if_lost: Callable[[WorkerLostError], Any] | None,
+) -> None:
+    """Hand pebble's result on, unpacked."""
+    from pebble import ProcessExpired
+
+    if not outcome.set_running_or_notify_cancel():
+        return
+    try:
+        outcome.set_result(unpack(finished.result()))
+    except ProcessExpired as error:
+        lost = WorkerLostError(error.exitcode)
+        if if_lost is None:
+            outcome.set_exception(lost)
+        else:
+            outcome.set_result(if_lost(lost))
+    except BrokenProcessPool as error:
+        outcome.set_exception(_broken(error))
+    except BaseException as error:  # noqa: BLE001 - handed on to whoever waits
+        outcome.set_exception(error)
+
+
+def _broken(error: BaseException) -> StudyError:
+    """Workers die that were given nothing yet, so that another attempt is no use."""
+    broken = StudyError(
+        "the worker processes die before they begin, most likely because the memory ran out; use "
+        "fewer of them or free memory, and start again"
+    )
+    broken.__cause__ = error
+    return broken
 
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Processes that are spawned inside never see Ctrl-C: their parent does, and stops them."""
+    """Processes that are spawned inside never see Ctrl-C: their parent does, and stops them.
+
+    Without signal masks, as on Windows, they see it until they have started.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     resource_tracker.ensure_running()  # when it starts, it unblocks what is blocked here
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def prepare_worker(files: tuple[str, ...]) -> None:
-    """Call this in a new worker: one torch thread, and the plug-ins of its parent.
-
-    Args:
-        files: The parent's `plugin_files()`. They are imported before anything is unpacked: what
-            is packed of a plug-in is found by its module's name.
-
-    Raises:
-        PluginError: If one of them was deleted or can no longer be imported.
-    """
-    torch.set_num_threads(1)
-    for file in files:
-        import_file(file)
 
 
 def pack(value: Any) -> bytes:
@@ -67,3 +270,36 @@ def unpack(packed: bytes) -> Any:
         Exception: Whatever unpickling raises, such as for a module that is missing here.
     """
     return pickle.loads(packed)  # noqa: S301 - from our own process, see above
+
+
+# What follows runs in a worker process.
+_given: tuple[tuple[str, ...], bytes] = ((), b"")
+
+
+def _start_worker(files: tuple[str, ...], function: bytes) -> None:
+    """Get ready; what can fail is left to the first item, whose sender is told."""
+    global _given
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    _given = files, function
+
+
+def _work(item: bytes) -> bytes:
+    return pack(_function()(unpack(item)))
+
+
+@lru_cache(maxsize=1)
+def _function() -> Callable[[Any], Any]:
+    files, function = _given
+    for file in files:  # before anything is unpacked: what is of a plug-in is found by its module
+        import_file(file)
+    found: Callable[[Any], Any] = unpack(function)
+    return found
+
+
+def _end_with_parent() -> None:
+    """A worker would otherwise finish its item for nobody after its parent was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)

@@ -33,12 +33,16 @@ class Registry(Generic[T]):
         kind: What the classes are, for messages: "distiller".
         base: The class that every entry derives from.
         group: Entry-point group in which distributions announce theirs.
+
+    Attributes:
+        kind: As given.
+        group: As given.
     """
 
     def __init__(self, kind: str, base: type[T], group: str) -> None:
         self.kind = kind
         self._base = base
-        self._group = group
+        self.group = group
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[PluginClass], PluginClass]:
@@ -90,7 +94,7 @@ class Registry(Generic[T]):
 
     def _announced(self) -> dict[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}
-        for entry in entry_points(group=self._group):
+        for entry in entry_points(group=self.group):
             other = found.setdefault(entry.name, entry)
             if other.value != entry.value:
                 raise PluginError(
@@ -158,11 +162,34 @@ def _reason(error: BaseException) -> str:
 
 def _import_module(name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        file = _file_of(name)
+        return importlib.import_module((file and _announced_module(file)) or name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything, or exit
         raise PluginError(
             f"plug-in module {name!r} cannot be imported: {_reason(error)}"
         ) from error
+
+
+def _announced_module(file: Path) -> str | None:
+    """What a file is called as a module, if a distribution announces a plug-in that is in it.
+
+    It is imported under this name alone: as two modules, it would define each class twice.
+    """
+    if not (file.parent / "__init__.py").is_file():
+        return None  # of no package, and looking through all distributions takes long
+    for registry in (DISTILLERS, SEARCH_SPACES, SCORES):
+        for entry in entry_points(group=registry.group):
+            if entry.module.rpartition(".")[2] == file.stem and _file_of(entry.module) == file:
+                return entry.module
+    return None
+
+
+def _file_of(module: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except Exception:  # noqa: BLE001 - it imports the module's package, which may raise anything
+        return None
+    return Path(spec.origin).resolve() if spec is not None and spec.origin else None
 
 
 _PLUGIN_FILES: list[str] = []
@@ -182,6 +209,9 @@ def import_file(location: str) -> ModuleType:
     path = Path(location).expanduser().resolve()
     if not path.is_file():
         raise PluginError(f"plug-in file {location} does not exist (looked at {path})")
+    announced = _announced_module(path)
+    if announced is not None:
+        return _import_module(announced)
     # The content is part of the name, so that an edited file is a new module, and the path, so
     # that two files of one name live side by side.
     source = path.read_bytes()
@@ -190,7 +220,8 @@ def import_file(location: str) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
+    if spec is None or spec.loader is None:
+        raise PluginError(f"plug-in file {location} is not Python code; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up while it is being imported
     try:

@@ -84,7 +84,8 @@ class Splits:
     Attributes:
         search_train: What the distiller sees and candidates train on.
         search_val: What measures candidates during the search.
-        test: Read by the validator's full-data reference and by nothing else.
+        test: What measures networks that nothing is chosen by any more: the validation's full-data
+            reference, retrained networks, those of `evaluate_proxy`. Leaks are looked for in it.
     """
 
     search_train: ImageDataset

@@ -6,7 +6,7 @@ import logging
 
 from nas_proxy.backbones.weights import check_weights, is_file, seen_images
 from nas_proxy.errors import StudyError
-from nas_proxy.teachers.leakage import count_judges_among, num_of_imagenet
+from nas_proxy.teachers.leakage import count_leaked_among, num_of_imagenet
 from nas_proxy.types import Splits
 
 logger = logging.getLogger("nas_proxy")
@@ -30,7 +30,7 @@ def check_weights_on(name: str, weights: str, image_size: int, splits: Splits) -
     """
     check_weights(name, weights, image_size)
     seen = seen_images(weights)
-    num_seen = count_judges_among(seen, splits) if len(seen) else 0
+    num_seen = count_leaked_among(seen, splits) if len(seen) else 0
     if num_seen:
         raise StudyError(
             f"the weights {weights} of {name} were trained on {num_seen} of the "

@@ -244,8 +244,9 @@ def _operation(name: str, channels: int) -> nn.Module:
         return _relu_conv_norm(channels, channels, kernel_size=3)
     if name == "avg_pool_3x3":
         return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
-    assert name in ("none", "skip_connect")
-    return nn.Identity()  # "none" is never computed; it keeps the place
+    if name in ("none", "skip_connect"):
+        return nn.Identity()  # "none" is never computed; it keeps the place
+    raise ValueError(f"there is no operation {name!r} in NAS-Bench-201")
 
 
 def _relu_conv_norm(

@@ -27,7 +27,7 @@ from nas_proxy.backbones.tuning import (
 from nas_proxy.backbones.weights import identify_weights, is_file, record_of
 from nas_proxy.backbones.zoo import accepts, check_backbone, fitting_size, smallest_size
 from nas_proxy.errors import ConfigError, did_you_mean
-from nas_proxy.interfaces import SearchSpace, Trial
+from nas_proxy.interfaces import TransferSpace, Trial
 from nas_proxy.options import (
     Bound,
     Fraction,
@@ -42,7 +42,8 @@ from nas_proxy.reproducibility import content_hash
 from nas_proxy.train.phases import Phase
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Splits, WeightsRecord
-from search_spaces._transfer_genotype import (
+
+from ._transfer_genotype import (
     CHOICES,
     FEATURE_EXTRACTION,
     FINE_TUNING,
@@ -53,7 +54,7 @@ from search_spaces._transfer_genotype import (
     tunes,
     without_idle,
 )
-from search_spaces._transfer_weights import check_weights_on
+from ._transfer_weights import check_weights_on
 
 _NO_WEIGHTS = "none"
 
@@ -70,7 +71,7 @@ def _known_word(word: str) -> str:
 
 @SEARCH_SPACES.register("torchvision_backbones")
 @dataclass(frozen=True, kw_only=True)
-class TorchvisionBackbonesSpace(SearchSpace):
+class TorchvisionBackbonesSpace(TransferSpace):
     """Backbones of torchvision and ways to adapt them.
 
     A genotype is a mapping of one value for each of the lists below. Its epochs, rates, weight

@@ -1,6 +1,7 @@
 """Imports go one way, and the heavy libraries stay where they belong."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,16 @@ def test_packages_do_not_import_in_a_circle() -> None:
     assert not circle_in(edges), f"these imports close a circle:\n{circle_in(edges)}"
 
 
+def test_modules_do_not_import_in_a_circle() -> None:
+    edges = {
+        (own, imported): f"{path}:{line} imports {imported}"
+        for path, line, own, imported in IMPORTS
+        # A package that shows what its modules define is not above them.
+        if imported in MODULES and own != imported and path.name != "__init__.py"
+    }
+    assert not circle_in(edges), f"these imports close a circle:\n{circle_in(edges)}"
+
+
 def test_a_circle_is_found_and_named() -> None:
     edges = {
         ("data", "train"): "data/a.py:3 imports train.loop",
@@ -94,7 +105,53 @@ def test_one_package_alone_imports(library: str, packages: set[str]) -> None:
 
 
 def test_search_spaces_are_above_everything() -> None:
-    assert not importers_of("search_spaces")
+    below = [
+        f"{path}:{line} imports {imported}"
+        for path, line, _, imported in IMPORTS
+        if imported.removeprefix("nas_proxy.").split(".")[0] == "search_spaces"
+    ]
+    assert not below
+
+
+def test_search_spaces_are_imported_by_the_name_they_have_in_a_wheel() -> None:
+    """By their folder's name they would be other modules, with other classes in them."""
+    folder_name = re.compile(r"^\s*(from|import) search_spaces\b", re.MULTILINE)
+    files = [path for part in ("tests", "benchmarks") for path in (ROOT / part).rglob("*.py")]
+    assert [str(path) for path in files if folder_name.search(path.read_text())] == []
+
+
+def is_foreign(own: str, imported: str) -> bool:
+    """Whether what is imported is private to a package that the importing module is not in."""
+    private = re.search(r"\._[a-z]", imported)
+    return private is not None and not f"{own}.".startswith(f"{imported[: private.start()]}.")
+
+
+def test_private_modules_are_imported_by_their_own_package_alone() -> None:
+    folders = ("nas_proxy", "search_spaces", "benchmarks")
+    foreign = [
+        f"{path.relative_to(ROOT)}:{line} imports {imported}"
+        for folder in folders
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, imported in imports(path)
+        if is_foreign(module_of(path), imported)
+    ]
+    assert not foreign
+
+
+@pytest.mark.parametrize(
+    ("own", "imported", "foreign"),
+    [
+        ("nas_proxy.train.loop", "nas_proxy.train._steps", False),
+        ("nas_proxy.train.deep.loop", "nas_proxy.train._steps", False),
+        ("nas_proxy.train", "nas_proxy.train._steps", False),
+        ("nas_proxy.trained", "nas_proxy.train._steps", True),
+        ("nas_proxy.data.sources", "nas_proxy.train._steps.inner", True),
+        ("nas_proxy.data.sources", "nas_proxy.train.__init__", False),
+        ("benchmarks.speed", "nas_proxy.train.loop", False),
+    ],
+)
+def test_what_is_private_to_another_package_is_seen(own: str, imported: str, foreign: bool) -> None:
+    assert is_foreign(own, imported) == foreign
 
 
 def test_stages_do_not_import_one_another() -> None:
@@ -115,6 +172,18 @@ def modules_of(*parts: str) -> list[str]:
     ]
 
 
+def test_nothing_rests_on_a_statement_that_python_may_leave_out() -> None:
+    """`python -O` skips every assert statement."""
+    others = [
+        path for name in ("search_spaces", "benchmarks") for path in (ROOT / name).glob("*.py")
+    ]
+    for path in [*SOURCES, *others]:
+        lines = [
+            n.lineno for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Assert)
+        ]
+        assert not lines, f"{path.relative_to(ROOT)}:{lines[0]} has an assert; raise an error"
+
+
 def test_training_and_distilling_import_without_the_heavy_libraries() -> None:
     blocked = ["optuna", "mlflow", "pydantic", "yaml", "click", "rich", "pebble", "sklearn"]
     blocked_for_scores = ["torchvision", "safetensors"]
@@ -125,9 +194,9 @@ def test_training_and_distilling_import_without_the_heavy_libraries() -> None:
         "nas_proxy.evaluate.network",
         "nas_proxy.evaluate.factory",
         "nas_proxy.statistics.ranks",
-        "search_spaces.convnet",
-        "search_spaces.nasbench201",
-        "search_spaces.torchvision_backbones",
+        "nas_proxy.search_spaces.convnet",
+        "nas_proxy.search_spaces.nasbench201",
+        "nas_proxy.search_spaces.torchvision_backbones",
         *modules_of("networks", "backbones", "teachers", "knowledge_distillation", "distill"),
     ]
     code = (

@@ -2,6 +2,7 @@ import os
 import sys
 import textwrap
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_an_announced_plugin_that_cannot_be_imported_says_why(registry, monkeypa
 
 
 def test_an_announced_plugin_of_another_kind_is_refused(registry, monkeypatch):
-    announce(monkeypatch, convnet="search_spaces.convnet:ConvNetSpace")
+    announce(monkeypatch, convnet="nas_proxy.search_spaces.convnet:ConvNetSpace")
     with pytest.raises(PluginError, match="is not a score: derive the class from .*ZeroCostScore"):
         registry.get("convnet")
 
@@ -145,6 +146,23 @@ def test_the_built_in_plugins_are_announced_and_load(known, names):
     assert names <= set(known.names())
     for name in names:
         assert known.get(name).name == name
+
+
+@pytest.mark.parametrize("location", ["search_spaces/{}.py", "search_spaces.{}"])
+@pytest.mark.parametrize(
+    ("name", "class_name"),
+    [
+        ("nasbench201", "NASBench201Space"),
+        ("torchvision_backbones", "TorchvisionBackbonesSpace"),  # has files beside it
+    ],
+)
+def test_an_announced_plugin_is_one_class_however_its_file_is_named(
+    name, class_name, location, monkeypatch
+):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    announced = SEARCH_SPACES.get(name)
+    assert SEARCH_SPACES.get(f"{location.format(name)}:{class_name}") is announced
+    assert SEARCH_SPACES.get(name) is announced
 
 
 # --- files and modules ----------------------------------------------------------------------

@@ -18,8 +18,8 @@ from nas_proxy.backbones.structure import input_width
 from nas_proxy.backbones.weights import save_weights, saved_key
 from nas_proxy.backbones.zoo import fitting_size
 from nas_proxy.core.checkpoint import Checkpointer
-from nas_proxy.data.content import image_hashes
 from nas_proxy.data.folder import IMAGE_ENDINGS, decode, images_below
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import DataError, DivergedError, StudyError
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import TrainResult, train
@@ -192,8 +192,8 @@ def _images(splits: Splits, settings: PretrainSettings) -> ImageDataset:
             f"pretrain.images are read in colour, but {spec.name} is grey; leave images out"
         )
     images = torch.from_numpy(np.stack(list(decode(root, files, spec.image_shape[1]))))
-    judges = torch.cat([splits.search_val.images, splits.test.images])
-    known = torch.isin(image_hashes(images), image_hashes(judges))
+    held_out = torch.cat([splits.search_val.images, splits.test.images])
+    known = torch.isin(image_hashes(images), image_hashes(held_out))
     if known.any():
         raise DataError(
             f"pretrain.images: {int(known.sum())} of the images in {root} judge candidates or "

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_proxy.errors import required
 from nas_proxy.train.objective import Batch, Objective
 
 
@@ -57,8 +58,7 @@ class SimCLR(Objective):
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of the batch's two views of each image."""
-        assert self._given is not None
-        given, self._given = self._given, None
+        given, self._given = required(self._given, "the head's input"), None
         if given.ndim == 4:  # the head is a convolution, before the mean over the positions
             given = given.mean(dim=(2, 3))
         return nt_xent(self.projection(given.float()), self._temperature)

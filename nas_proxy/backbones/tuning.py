@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from nas_proxy.backbones.backbone import Backbone
+from nas_proxy.errors import instance_of
 from nas_proxy.train.objective import ParameterGroup
 from nas_proxy.train.settings import TrainSettings
 
@@ -16,8 +17,7 @@ RateDecay = Literal["none", "linear", "exponential"]
 
 def head_group(network: nn.Module) -> list[ParameterGroup]:
     """The head alone learns; the body is a fixed function."""
-    assert isinstance(network, Backbone)
-    return [ParameterGroup(network.head_parameters())]
+    return [ParameterGroup(instance_of(network, Backbone).head_parameters())]
 
 
 def fine_tuning_groups(
@@ -42,10 +42,10 @@ def fine_tuning_groups(
             images: not at all; by equal steps; by equal ratios.
         factor: Of the rate of the group next to the images, also where that is frozen.
     """
-    assert isinstance(network, Backbone)
-    body = network.body_parameters(num_groups)
+    backbone = instance_of(network, Backbone)
+    body = backbone.body_parameters(num_groups)
     num_tuned = max(1, len(body) - round(frozen_share * len(body)))
-    groups = [ParameterGroup(network.head_parameters())]
+    groups = [ParameterGroup(backbone.head_parameters())]
     for depth, parameters in enumerate(body[:num_tuned], start=1):
         rate = rate_factor(decay, factor, depth / len(body))
         groups.append(ParameterGroup(parameters, rate))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from nas_proxy.interfaces import SearchSpace
-from nas_proxy.knowledge_distillation.settings import DistillationOption
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationOption
 from nas_proxy.options import Options
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.scores.signals import higher_is_better, trained_among
@@ -30,14 +30,14 @@ class Recipe(Options):
         train_on: `proxy`: the study's distilled set, with its labels. `full_data`: all
             search-training images. `nothing`: zero-cost signals alone.
         train: How candidates are trained on it, and at which fidelity; None: the section `train`.
-        distillation: What candidates learn beside the labels; None: nothing.
+        knowledge_distillation: What candidates learn beside the labels; None: nothing.
         score: What is measured, and how it becomes one number.
     """
 
     name: str
     train_on: Literal["proxy", "full_data", "nothing"] = "proxy"
     train: TrainSettings | None = None
-    distillation: DistillationOption | None = None
+    knowledge_distillation: KnowledgeDistillationOption | None = None
     score: ScoreSettings = field(default_factory=ScoreSettings)
 
     def __post_init__(self) -> None:
@@ -54,17 +54,8 @@ class Recipe(Options):
             raise ValueError(
                 f"recipe {self.name!r} has no signal of a training; set train_on: nothing"
             )
-        if self.distillation is not None:
-            self.distillation.check_for_candidates(self.train_on)
-
-    @property
-    def uses_proxy(self) -> bool:
-        """Whether it looks at the distilled set or at its teachers."""
-        return (
-            self.train_on == "proxy"
-            or self.score.score_images == "distilled"
-            or any(signal.startswith("teacher_agreement") for signal in self.score.signals)
-        )
+        if self.knowledge_distillation is not None:
+            self.knowledge_distillation.check_for_candidates(self.train_on)
 
 
 def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, ...]:

@@ -21,12 +21,14 @@ def _count(context: click.Context, parameter: click.Parameter, text: str | None)
     """A number such as `10M`, `500k` or `1.5e6`."""
     if text is None:
         return None
+    fault = f"{text!r} is no number such as 10M or 500k"
     match = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)([kmgb]?)", text.strip().lower())
+    if match is None:
+        raise click.BadParameter(fault)
     try:
-        assert match is not None
         return int(float(match[1]) * _UNITS[match[2]])
-    except (AssertionError, ValueError, OverflowError) as error:
-        raise click.BadParameter(f"{text!r} is no number such as 10M or 500k") from error
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(fault) from error
 
 
 @click.command(name="backbones")

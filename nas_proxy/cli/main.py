@@ -110,7 +110,7 @@ def evaluate_proxy_command(
     loaded = load_config(config, overrides)
     result = evaluate_proxy(loaded, ConsoleDisplay(_console), file, task, force=force)
     Console().print(_accuracy_table(result) if task == "accuracy" else _replay_table(result))
-    folder = loaded.folder / "worth" / result["proxy_dataset"]["id"] / task
+    folder = loaded.layout.evaluate_proxy(result["proxy_dataset"]["id"]) / task
     click.echo(f"figures and all numbers: {folder.resolve()}")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.compress.figures import CompressionRow, compare, measure_file
+from nas_proxy.compress.measurements import CompressionRow, compare, measure_file
 from nas_proxy.compress.onnx_file import OnnxNetwork, write_onnx
 from nas_proxy.compress.pruning import holding_zeros, num_parameters, prune_channels, prune_weights
 from nas_proxy.compress.quantisation import (
@@ -23,7 +23,7 @@ from nas_proxy.compress.quantisation import (
 )
 from nas_proxy.compress.settings import CompressSettings, in_order, variant_name
 from nas_proxy.core.checkpoint import Checkpointer
-from nas_proxy.errors import CompressionError, DivergedError, NasProxyError
+from nas_proxy.errors import CompressionError, DivergedError, NasProxyError, required
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import train
 from nas_proxy.train.measuring import num_parts, recalibrate_norms
@@ -105,14 +105,16 @@ def compress(
         DivergedError: If the loss of a fine-tuning is not finite; never with `on_failure`.
         StudyError: If a saved state is damaged or belongs to other work.
         OSError: If the folder cannot be written or the disk is full.
+        ValueError: If `settings` lack `fine_tuning`, or distil and there is no `make_objective`.
     """
-    assert settings.fine_tuning is not None
-    assert make_objective is not None or not settings.distils
+    fine_tuning = required(settings.fine_tuning, "settings.fine_tuning")
+    if settings.distils:
+        required(make_objective, "make_objective, for a variant with distillation,")
     state = network.state_dict()
     key = content_hash(
         asdict(settings), training_set.spec.source_hash, seed, sorted(state), *_ordered(state)
     )
-    maker = _Maker(training_set, settings, settings.fine_tuning, folder, seed, key, make_objective)
+    maker = _Maker(training_set, settings, fine_tuning, folder, seed, key, make_objective)
     models = [_finished(UNCOMPRESSED, maker.unchanged(network), search_val, maker)]
     for variant in settings.variants:
         name = variant_name(variant)
@@ -231,8 +233,7 @@ class _Maker:
     ) -> AbstractContextManager[Objective | None]:
         if not distils:
             return nullcontext()
-        assert self.make_objective is not None
-        return self.make_objective(student, settings)
+        return required(self.make_objective, "make_objective")(student, settings)
 
     def _calibration(self) -> list[Tensor]:
         """Normalised training images, always the same, in batches of two at least."""

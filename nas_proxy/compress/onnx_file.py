@@ -15,7 +15,7 @@ from onnxscript import opset18
 from torch import Tensor, nn
 
 from nas_proxy.core.files import write_atomically
-from nas_proxy.errors import CompressionError
+from nas_proxy.errors import CompressionError, required
 from nas_proxy.export.tracing import traced, why
 from nas_proxy.types import DatasetSpec
 
@@ -97,7 +97,7 @@ def write_onnx(network: nn.Module, spec: DatasetSpec, path: Path) -> None:
         raise CompressionError(
             f"the network cannot be written as ONNX ({why(error)}); take the variant out"
         ) from error
-    assert exported is not None
+    exported = required(exported, "the exported program")
     # What each node was in torch, with its line of source: more bytes than a small network has.
     ClearMetadataAndDocStringPass()(exported.model)
     write_atomically(path, exported.model_proto.SerializeToString())

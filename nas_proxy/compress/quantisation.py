@@ -29,7 +29,7 @@ from torchao.quantization.pt2e.quantizer import (
     Quantizer,
 )
 
-from nas_proxy.errors import CompressionError
+from nas_proxy.errors import CompressionError, instance_of
 from nas_proxy.export.tracing import traced, why
 
 _ATEN = torch.ops.aten
@@ -236,10 +236,9 @@ def _is_activation(term: object) -> bool:
 
 
 def _replace_norm(model: GraphModule, node: Node) -> None:
-    images, weight, bias, mean, variance, _, _, epsilon, _ = node.args
-    assert isinstance(images, Node)
-    assert isinstance(epsilon, float)
-    scale = (_value(model, variance) + epsilon).rsqrt()
+    given, weight, bias, mean, variance, _, _, epsilon, _ = node.args
+    images = instance_of(given, Node)
+    scale = (_value(model, variance) + instance_of(epsilon, float)).rsqrt()
     if weight is not None:
         scale = scale * _value(model, weight)
     shift = -_value(model, mean) * scale
@@ -259,12 +258,10 @@ def _replace_norm(model: GraphModule, node: Node) -> None:
 
 def _value(model: GraphModule, node: object) -> Tensor:
     """A parameter or buffer that a node stands for."""
-    assert isinstance(node, Node)
     found: object = model
-    for part in str(node.target).split("."):
+    for part in str(instance_of(node, Node).target).split("."):
         found = getattr(found, part)
-    assert isinstance(found, Tensor)
-    return found
+    return instance_of(found, Tensor)
 
 
 def _prepared(network: nn.Module, images: Tensor, *, trained: bool) -> GraphModule:

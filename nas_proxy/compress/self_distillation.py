@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from nas_proxy.knowledge_distillation.objective import make_objective
-from nas_proxy.knowledge_distillation.settings import DistillationSettings, TermSettings
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings, TermSettings
 from nas_proxy.knowledge_distillation.teachers import Generation, Teachers
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.train.objective import Objective
@@ -18,7 +18,7 @@ from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 
 TEMPERATURE, WEIGHT = 4.0, 0.9  # of the soft labels (Hinton et al. 2015)
-_FROM_ITSELF = DistillationSettings(
+_FROM_ITSELF = KnowledgeDistillationSettings(
     terms=(
         TermSettings(kind="self", variant="generations", temperature=TEMPERATURE, weight=WEIGHT),
     )

@@ -23,7 +23,7 @@ class State:
 
     Attributes:
         step: Steps done.
-        seconds: Wall-clock seconds they took, over all processes.
+        seconds: Wall-clock seconds they took, over all runs; 0 where others count them.
         tensors: Images or weights, optimiser buffers and the state of the generator.
     """
 
@@ -94,21 +94,21 @@ class Checkpointer:
             )
         return State(step, seconds, tensors)
 
-    def save_if_due(self, step: int, seconds: float, tensors: dict[str, Tensor]) -> None:
+    def save_if_due(self, step: int, tensors: dict[str, Tensor], seconds: float = 0.0) -> None:
         """Save, unless that would take more than about two per cent of the time.
 
         Raises:
             OSError: If the disk is full or the folder cannot be written.
         """
         if self.is_due:
-            self.save(step, seconds, tensors)
+            self.save(step, tensors, seconds)
 
     @property
     def is_due(self) -> bool:
         """Whether saving now keeps it to about two per cent of the time."""
         return time.monotonic() - self._saved_at >= max(1.0, 50 * self._save_seconds)
 
-    def save(self, step: int, seconds: float, tensors: dict[str, Tensor]) -> None:
+    def save(self, step: int, tensors: dict[str, Tensor], seconds: float = 0.0) -> None:
         """Save now.
 
         Raises:

@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 import re
-import resource
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -91,6 +91,8 @@ def available_memory(device: torch.device) -> int:
 
 def _return_freed_memory() -> None:
     """Give back what earlier work has freed: used again, it would not show as growth."""
+    if os.name != "posix":
+        return
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
     if trim is not None:
         trim(0)
@@ -105,18 +107,28 @@ def _reset_peak() -> None:
 
 
 def _status_bytes(name: str) -> int:
-    """A line of /proc/self/status, or the peak since the process began where there is none."""
+    """A line of /proc/self/status, or the peak since the process began where there is none.
+
+    Where POSIX's `resource` is not either, it is 0, and no growth shows.
+    """
     found = _kib_line(Path("/proc/self/status"), name)
-    if found is None:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return found
+    if found is not None:
+        return found
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _meminfo_bytes(name: str) -> int:
+    """A line of /proc/meminfo, all memory where there is none, and no limit where none is known."""
     found = _kib_line(Path("/proc/meminfo"), name)
-    if found is None:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return found
+    if found is not None:
+        return found
+    if not hasattr(os, "sysconf"):
+        return sys.maxsize
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _kib_line(file: Path, name: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from nas_proxy.types import DatasetSpec
 FORMAT = "nas_proxy.proxy_dataset/2"
 _METADATA_KEY = "nas_proxy"  # the one entry of the file's header
 _NOT_IN_ID = ("costs", "peak_memory_mib", "hardware", "versions")
+_LEAKED_KEY = "has_seen_judges"  # in files and their ids, for `TeacherRecord.num_leaked_images`
 _MAX_SUM_ERROR = 1e-3  # of a soft label: half precision rounds a hundred classes to less
 
 LabelKind = Literal["hard", "soft", "learned"]
@@ -60,14 +62,14 @@ class TeacherRecord:
         id: Content hash of the teacher; its file is `teachers/<id>.safetensors` beside the set's.
         description: What network it is and how it was trained, in words.
         licence: The terms of its weights, in words; empty for one that was trained here.
-        has_seen_judges: Images that judge students and that it was trained on, which its user
-            allowed; 0 is the only honest number.
+        num_leaked_images: Held-out images of the study (search_val, test) that it was trained on,
+            which its user allowed; 0 is the only honest number. Files call it `has_seen_judges`.
     """
 
     id: str
     description: str
     licence: str = ""
-    has_seen_judges: int = 0
+    num_leaked_images: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ class ProxyDataset:
         zca: Regularisation of the whitening that the images went through after normalising; None
             if they did not. Real images must go through the same before a network that trained on
             these sees them; see `nas_proxy.data.whitening`.
-        costs: Wall-clock seconds by what they were spent on: distilling, each teacher, labelling.
+        costs: Seconds of one process by what they were spent on: distilling, each teacher,
+            labelling; measured by whoever has the set made.
         peak_memory_mib: Memory that distilling needed beside what was in use before.
         hardware: What the costs were measured on.
         versions: Libraries that made it.
@@ -150,7 +153,7 @@ class ProxyDataset:
 
     __hash__ = None  # type: ignore[assignment]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of all that shapes training on it; not of what it cost or where it was made."""
         metadata = self._metadata()
@@ -160,7 +163,7 @@ class ProxyDataset:
 
     @property
     def cost_seconds(self) -> float:
-        """Wall-clock seconds of all that was needed: distilling, teaching and labelling."""
+        """Seconds of one process of all that was needed: distilling, teaching and labelling."""
         return sum(self.costs.values())
 
     @property
@@ -290,11 +293,21 @@ class ProxyDataset:
     def load(cls, path: Path) -> ProxyDataset:
         """Read a file that `save` wrote, and verify it.
 
+        The same file is read and hashed once in a process: whoever asks again is given the same
+        tensors, which nobody may alter in place.
+
         Raises:
             ProxyFileError: If the file is missing, truncated, altered, or of another kind.
         """
         if not path.is_file():
             raise ProxyFileError(f"the proxy data set file {path} does not exist")
+        status = path.stat()
+        return cls._read(path, (status.st_mtime_ns, status.st_size, status.st_ino))
+
+    @classmethod
+    @lru_cache(maxsize=8)
+    def _read(cls, path: Path, version: tuple[int, int, int]) -> ProxyDataset:
+        """Read a file of which `version` tells one writing from the next."""
         try:
             with safe_open(str(path), framework="pt") as file:
                 header = (file.metadata() or {}).get(_METADATA_KEY)
@@ -327,6 +340,8 @@ class ProxyDataset:
         plain = replace(self, images=torch.empty(0), labels=torch.empty(0))
         metadata = asdict(plain)
         del metadata["images"], metadata["labels"]
+        for record in (*metadata["networks"], *metadata["labelling"]["teachers"]):
+            record[_LEAKED_KEY] = record.pop("num_leaked_images")
         # Left out where they do nothing, so that files keep the id that was written into them.
         for name in LATER_FIELDS:
             if not metadata["augmentation"][name]:
@@ -348,4 +363,9 @@ def _revive(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _records(mappings: list[dict[str, Any]]) -> tuple[TeacherRecord, ...]:
-    return tuple(TeacherRecord(**mapping) for mapping in mappings)
+    return tuple(
+        TeacherRecord(
+            **{("num_leaked_images" if k == _LEAKED_KEY else k): v for k, v in mapping.items()}
+        )
+        for mapping in mappings
+    )

@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from nas_proxy.data.augment import DSA_STRATEGY
-from nas_proxy.distill.common.parts import cache_sized_parts, in_full_precision
 from nas_proxy.distill.common.pixels import RandomNetworkDistiller
-from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
+from nas_proxy.distill.common.synthetic import (
+    RealImages,
+    SyntheticImages,
+    cache_sized_parts,
+    in_full_precision,
+)
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.options import PositiveFloat, PositiveInt
 from nas_proxy.registry import DISTILLERS

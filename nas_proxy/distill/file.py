@@ -34,7 +34,7 @@ class ProxyDatasetFile(Distiller):
 
     @property
     def teachers(self) -> tuple[TeacherSettings, ...]:
-        """Those that labelled the set and lie beside its file: they may have seen the judges."""
+        """Those that labelled the set and lie beside its file: they may leak held-out images."""
         file = Path(self.path).expanduser()
         return teachers_beside(ProxyDataset.load(file), file) if file.is_file() else ()
 

@@ -13,9 +13,8 @@ from torch import Tensor
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import LearningRateRule
 from nas_proxy.data.transforms import normalise
-from nas_proxy.distill.common.parts import cache_sized_parts
 from nas_proxy.distill.common.pixels import RandomNetworkDistiller
-from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
+from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages, cache_sized_parts
 from nas_proxy.errors import ConfigError
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.options import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt

@@ -12,15 +12,14 @@ from torch import Tensor
 from nas_proxy.data.augment import DSA_STRATEGY
 from nas_proxy.data.proxy_dataset import LearningRateRule
 from nas_proxy.distill.common.network_pool import NetworkPool
-from nas_proxy.distill.common.parts import cache_sized_parts
 from nas_proxy.distill.common.pixels import (
     Objective,
     PixelDistiller,
     initial_label_logits,
     random_convnet,
 )
-from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
-from nas_proxy.errors import ConfigError
+from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages, cache_sized_parts
+from nas_proxy.errors import ConfigError, required
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.options import PositiveFloat, PositiveInt
@@ -258,12 +257,12 @@ class _LabelSolve(Objective):
         self._num_done = 0
 
     def step(self, synthetic: SyntheticImages, seed: int) -> float:
-        assert synthetic.label_logits is not None
+        logits = required(synthetic.label_logits, "label_logits")
         network = self._trained_network(synthetic, seed)
         equations = self._extended(network, synthetic)
         labels = project_to_simplex(equations.solve(self._distiller.regularisation))
         with torch.no_grad():
-            synthetic.label_logits.copy_(labels.log())  # of zero too: its exponential is zero again
+            logits.copy_(labels.log())  # of zero too: its exponential is zero again
         self._equations = equations
         self._num_done += 1
         return equations.loss(labels)

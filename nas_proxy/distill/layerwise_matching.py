@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_proxy.data.augment import DSA_STRATEGY
-from nas_proxy.distill.common.parts import in_full_precision
 from nas_proxy.distill.common.pixels import RandomNetworkDistiller
-from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
+from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages, in_full_precision
 from nas_proxy.errors import ConfigError
+from nas_proxy.networks.base import Norm, has_batchnorm
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.networks.convnet import ConvNet
-from nas_proxy.networks.norms import Norm, has_batchnorm
 from nas_proxy.options import NonNegativeFloat, PositiveFloat, PositiveInt
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator

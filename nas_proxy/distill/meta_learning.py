@@ -26,7 +26,7 @@ from nas_proxy.distill.common.pixels import (
     random_convnet,
 )
 from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
-from nas_proxy.errors import ConfigError, DivergedError
+from nas_proxy.errors import ConfigError, DivergedError, required
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.options import PositiveFloat, PositiveInt
 from nas_proxy.registry import DISTILLERS
@@ -232,8 +232,7 @@ class _EndOfTraining(Objective):
 
     def _clip(self, images: Tensor) -> Tensor:
         """Shorten the gradient of the images if it is unusually long; returns the new mean norm."""
-        assert images.grad is not None
-        norm = images.grad.norm()
+        norm = required(images.grad, "the gradient of the images").norm()
         mean = norm if self._mean_norm is None else torch.lerp(norm, self._mean_norm, _NORM_DECAY)
         torch.nn.utils.clip_grad_norm_([images], max_norm=float(self._distiller.clip * mean))
         return mean

@@ -15,12 +15,12 @@ from nas_proxy.data.proxy_dataset import LearningRateRule, ProxyDataset
 from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import denormalise, normalise
 from nas_proxy.distill.common.finished import as_normalised, finished_images
-from nas_proxy.distill.common.recording import Recording
-from nas_proxy.distill.parallel import MadeItems, map_in_processes
+from nas_proxy.distill.common.recording import map_in_workers, recorded
 from nas_proxy.errors import ConfigError, DataError
 from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.options import PositiveInt
+from nas_proxy.processes import MadeItems
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.teachers.teacher import Teacher
@@ -90,15 +90,16 @@ class PatchSelection(Distiller):
             seed=int(torch.randint(2**62, (1,), generator=task.generator)),
         )
         (teacher,) = obtain_teachers(self.teachers, dataset, context)
-        recording = Recording(self, task)
-        finished = finished_images(self, task, recording, [teacher])
+        finished = finished_images(self, task, [teacher])
         num_classes = dataset.spec.num_classes
         selector = Selector(teacher, dataset.spec, images_per_class, self.num_crops, factor)
         classes = MadeItems(source.candidates, range(finished.num_parts, num_classes))
-        for images in map_in_processes(selector, classes, context.num_workers):
+        for images in map_in_workers(selector, classes, context):
             finished.add(images)
             context.progress(finished.num_parts, num_classes, "classes")
-        made = recording.proxy_dataset(
+        made = recorded(
+            self,
+            task,
             as_normalised(finished.all(), dataset.spec, context.device),
             torch.arange(num_classes, device=context.device).repeat_interleave(images_per_class),
             augmentation=self.augmentation or _augmentation(factor),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from nas_proxy.core.costs import CostMeter
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.splits import draw_per_class
 from nas_proxy.distill.common.coreset import CoresetDistiller
+from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import make_generator
-from nas_proxy.teachers.labelling import label
 from nas_proxy.teachers.settings import LabelSettings
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.types import ImageDataset
@@ -55,7 +56,7 @@ def random_control(
         dataset=dataset,
         images_per_class=proxy_dataset.images_per_class,
         generator=make_generator(seed),
-        context=context,
+        context=replace(context, costs=CostMeter()),
     )
-    subset = RandomSubset(augmentation=proxy_dataset.augmentation).distill(task)
-    return label(subset, labels, dataset, context)
+    subset = RandomSubset(augmentation=proxy_dataset.augmentation)
+    return distill_and_label(subset, task, labels)

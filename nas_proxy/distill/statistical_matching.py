@@ -22,7 +22,7 @@ from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import normalise
 from nas_proxy.distill.common.finished import FinishedImages, as_normalised, finished_images
 from nas_proxy.distill.common.memory import BatchMemory
-from nas_proxy.distill.common.recording import Recording
+from nas_proxy.distill.common.recording import map_in_workers, recorded
 from nas_proxy.distill.common.recovery import (
     Batch,
     Recovery,
@@ -30,12 +30,12 @@ from nas_proxy.distill.common.recovery import (
     layers_with_statistics,
 )
 from nas_proxy.distill.common.synthetic import SyntheticImages
-from nas_proxy.distill.parallel import MadeItems, map_in_processes
-from nas_proxy.errors import ConfigError, DivergedError
+from nas_proxy.errors import ConfigError, DivergedError, required
 from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
+from nas_proxy.networks.base import has_batchnorm
 from nas_proxy.networks.catalogue import NETWORKS, NetworkSettings, describe
-from nas_proxy.networks.norms import has_batchnorm
 from nas_proxy.options import Bound, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from nas_proxy.processes import MadeItems
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
 from nas_proxy.teachers.pretrained import build_pretrained
@@ -160,13 +160,14 @@ class StatisticalMatching(Distiller):
         recovery = Recovery(self._settings(dataset.spec), teachers, dataset.spec)
         memory = BatchMemory.measure(recovery.attempt, context.device)
         memory.check(plan.largest_batch, context.device, context.num_workers)
-        recording = Recording(self, task)
-        finished = finished_images(self, task, recording, teachers)
+        finished = finished_images(self, task, teachers)
         try:
             self._recover(plan, recovery, finished, context)
         except torch.OutOfMemoryError as error:
             raise memory.refusal(plan.largest_batch, context.device, context.num_workers) from error
-        made = recording.proxy_dataset(
+        made = recorded(
+            self,
+            task,
             as_normalised(plan.by_class(finished.all()), dataset.spec, context.device),
             plan.labels().to(context.device).repeat_interleave(self.decode_factor**2),
             augmentation=self.augmentation or _augmentation(dataset.spec),
@@ -191,11 +192,11 @@ class StatisticalMatching(Distiller):
         total = plan.num_batches * self.num_steps
         in_this_process = min(context.num_workers, len(numbers)) <= 1
         if in_this_process:
-            watcher = _Keeper(finished, context, self.num_steps, total)
-            recovery = replace(recovery, watcher=watcher)
+            observer = _Keeper(finished, context, self.num_steps, total)
+            recovery = replace(recovery, observer=observer)
         batches = MadeItems(plan.batch, numbers)
         try:
-            for images in map_in_processes(recovery, batches, context.num_workers):
+            for images in map_in_workers(recovery, batches, context):
                 finished.add(images)
                 context.progress(finished.num_parts * self.num_steps, total)
         except DivergedError as error:
@@ -336,9 +337,8 @@ def _will_have_batchnorm(settings: TeacherSettings) -> bool:
     with isolated_rng(0):
         if settings.pretrained is not None:
             return has_batchnorm(build_pretrained(settings.pretrained, _ANY_IMAGES))
-        assert settings.architecture is not None
         space = SEARCH_SPACES.get(settings.space)()
-        architecture = space.from_string(settings.architecture)
+        architecture = space.from_string(required(settings.architecture, "architecture"))
         return has_batchnorm(space.build(architecture, _ANY_IMAGES))
 
 

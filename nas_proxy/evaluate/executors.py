@@ -1,33 +1,51 @@
-"""Where evaluations run: in this process, or in several spawned ones."""
+"""Where evaluations run: in this process, in several spawned ones, or where a third executor is.
+
+Callers know the protocol `Executor` alone and open one by its name, under which it is registered.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, Protocol
+from typing import Protocol
 
-from pebble import ProcessExpired, ProcessPool
-
+from nas_proxy.errors import ConfigError, PluginError, did_you_mean
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.interfaces import Evaluator, EvaluatorFactory
-from nas_proxy.processes import interrupts_held, pack, prepare_worker, unpack
-from nas_proxy.registry import plugin_files
+from nas_proxy.processes import WorkerPool
 from nas_proxy.types import Architecture, Evaluation, Progress, Status, no_progress
 
-ExecutorName = Literal["serial", "processes"]
+Job = tuple[EvaluatorFactory, Architecture, int]
 
 
 class Executor(Protocol):
-    """Evaluates architectures, several at a time.
+    """Evaluates architectures, several at a time. This is all that its callers know of it.
+
+    For whoever implements another one:
+
+    - Only the driver, the process that runs the study, writes its files and its tracking. A worker
+      is sent a factory, an architecture and a seed, and answers with an `Evaluation`; all four can
+      be pickled, once the worker has imported the driver's `plugin_files()`.
+    - A process evaluates one architecture at a time, for training seeds torch's global generators
+      meanwhile; others may evaluate at the same time. One torch thread each keeps the figures equal
+      to those of the other executors. `factory.build()` loads the images: a worker keeps the
+      evaluator while the factories that it is sent are equal.
+    - Results may come in any order, and no evaluation may depend on what its worker did before:
+      callers bring them into order, and the same job gives the same figures everywhere.
+    - An architecture that cannot be evaluated is an answer, which the evaluator gives itself. A
+      worker that is lost, be it killed, out of memory or with its machine, costs its own
+      evaluation alone: the answer is `lost_evaluation`, and it is not tried again, for it may be
+      the architecture that kills its workers. Whatever else is raised, such as by `build`, goes to
+      the future and ends the study.
+    - When the block that opened the executor ends, whatever it still does ends too.
 
     Attributes:
-        num_workers: How many.
+        num_workers: How many architectures are evaluated at the same time. With 1, `submit` may
+            wait for the evaluation, and the next one is asked for when the last is known. With
+            more, callers keep twice as many waiting, and choose without knowing their results.
     """
 
     num_workers: int
@@ -38,30 +56,64 @@ class Executor(Protocol):
         """Start an evaluation, or queue it."""
 
 
-@contextmanager
-def open_executor(name: ExecutorName, num_workers: int) -> Iterator[Executor]:
+@dataclass(frozen=True)
+class ExecutorKind:
+    """What is known of an executor before it is opened.
+
+    Attributes:
+        open: From the number of workers to the executor, which stops with the block.
+        beside_driver: Whether its workers share the driver's machine, and so disturb what the
+            driver times there meanwhile.
+    """
+
+    open: Callable[[int], AbstractContextManager[Executor]]
+    beside_driver: bool
+
+
+_KINDS: dict[str, ExecutorKind] = {}
+
+
+def register_executor(name: str, kind: ExecutorKind) -> None:
+    """Make an executor known as `name`, which is what `search.executor` says.
+
+    Raises:
+        PluginError: If another has the name already.
+    """
+    if _KINDS.setdefault(name, kind) != kind:
+        raise PluginError(f"two executors are called {name!r}; rename one of them")
+
+
+def executor_kind(name: str) -> ExecutorKind:
+    """The executor that a configuration names.
+
+    Raises:
+        ConfigError: If there is none of this name; the message names the nearest.
+    """
+    if name not in _KINDS:
+        raise ConfigError(f"unknown executor {name!r}; {did_you_mean(name, _KINDS)}")
+    return _KINDS[name]
+
+
+def open_executor(name: str, num_workers: int) -> AbstractContextManager[Executor]:
     """An executor that stops with the block.
 
     Args:
         name: `serial` evaluates in this process when `submit` is called. `processes` spawns
             workers, each with one torch thread; one that dies costs its own evaluation alone.
-        num_workers: Processes to spawn.
+            Others are known once they are registered.
+        num_workers: Evaluations at the same time, such as processes to spawn; `serial` has one.
+
+    Raises:
+        ConfigError: If there is no executor of this name.
     """
-    if name == "serial":
-        yield _SerialExecutor()
-        return
-    pool = ProcessPool(
-        max_workers=num_workers,
-        context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(plugin_files(), os.getpid()),
-    )
-    try:
-        yield _ProcessExecutor(pool, num_workers)
-        pool.close()
-    finally:
-        pool.stop()
-        pool.join()
+    return executor_kind(name).open(num_workers)
+
+
+def lost_evaluation(
+    factory: EvaluatorFactory, architecture: Architecture, seed: int, reason: str
+) -> Evaluation:
+    """The answer for an evaluation whose worker was lost; `reason` says how."""
+    return Evaluation(architecture, factory.fidelity, seed, Status.FAILED, reason=reason)
 
 
 def evaluate_all(
@@ -120,55 +172,6 @@ def evaluate_jobs(
     return [evaluation for evaluation in found if evaluation is not None]
 
 
-class _SerialExecutor:
-    num_workers = 1
-
-    def __init__(self) -> None:
-        self._evaluators = _EvaluatorCache()
-
-    def submit(
-        self, factory: EvaluatorFactory, architecture: Architecture, seed: int
-    ) -> Future[Evaluation]:
-        future: Future[Evaluation] = Future()
-        future.set_result(self._evaluators.get(factory).evaluate(architecture, seed))
-        return future
-
-
-class _ProcessExecutor:
-    def __init__(self, pool: ProcessPool, num_workers: int) -> None:
-        self.num_workers = num_workers
-        self._pool = pool
-
-    def submit(
-        self, factory: EvaluatorFactory, architecture: Architecture, seed: int
-    ) -> Future[Evaluation]:
-        outcome: Future[Evaluation] = Future()
-        # Packed: a worker dies of a task that it cannot read, and its future never ends.
-        task = pack((factory, architecture, seed))
-        with interrupts_held():  # the first call spawns the workers
-            scheduled = self._pool.schedule(_evaluate, args=[task])
-
-        def settle(finished: Future[Evaluation]) -> None:
-            try:
-                outcome.set_result(finished.result())
-            except ProcessExpired as error:
-                outcome.set_result(_lost(factory, architecture, seed, error.exitcode))
-            except BaseException as error:  # noqa: BLE001 - handed on to whoever waits
-                outcome.set_exception(error)
-
-        scheduled.add_done_callback(settle)
-        return outcome
-
-
-def _lost(
-    factory: EvaluatorFactory, architecture: Architecture, seed: int, exit_code: int
-) -> Evaluation:
-    reason = f"the worker process died (exit code {exit_code})"
-    if exit_code == -9:
-        reason += ", killed from outside: probably the machine ran out of memory"
-    return Evaluation(architecture, factory.fidelity, seed, Status.FAILED, reason=reason)
-
-
 class _EvaluatorCache:
     """The evaluator of the factory that was used last: phases of a study follow one another."""
 
@@ -183,22 +186,50 @@ class _EvaluatorCache:
         return self._evaluator
 
 
+class _SerialExecutor:
+    num_workers = 1
+
+    def __init__(self) -> None:
+        self._evaluators = _EvaluatorCache()
+
+    def submit(
+        self, factory: EvaluatorFactory, architecture: Architecture, seed: int
+    ) -> Future[Evaluation]:
+        future: Future[Evaluation] = Future()
+        future.set_result(self._evaluators.get(factory).evaluate(architecture, seed))
+        return future
+
+
+@contextmanager
+def _open_serial(num_workers: int) -> Iterator[Executor]:
+    yield _SerialExecutor()
+
+
+class _ProcessExecutor:
+    def __init__(self, pool: WorkerPool[Job, Evaluation], num_workers: int) -> None:
+        self.num_workers = num_workers
+        self._pool = pool
+
+    def submit(
+        self, factory: EvaluatorFactory, architecture: Architecture, seed: int
+    ) -> Future[Evaluation]:
+        job = factory, architecture, seed
+        return self._pool.submit(job, if_lost=lambda error: lost_evaluation(*job, str(error)))
+
+
+@contextmanager
+def _open_processes(num_workers: int) -> Iterator[Executor]:
+    with WorkerPool(_evaluate, num_workers) as pool:
+        yield _ProcessExecutor(pool, num_workers)
+
+
+register_executor("serial", ExecutorKind(_open_serial, beside_driver=False))
+register_executor("processes", ExecutorKind(_open_processes, beside_driver=True))
+
 # What follows runs in a worker process.
 _worker_evaluators = _EvaluatorCache()
 
 
-def _start_worker(files: tuple[str, ...], parent: int) -> None:
-    threading.Thread(target=_exit_without_parent, args=(parent,), daemon=True).start()
-    prepare_worker(files)
-
-
-def _evaluate(task: bytes) -> Evaluation:
-    factory, architecture, seed = unpack(task)
+def _evaluate(job: Job) -> Evaluation:
+    factory, architecture, seed = job
     return _worker_evaluators.get(factory).evaluate(architecture, seed)
-
-
-def _exit_without_parent(parent: int) -> None:
-    """A worker whose parent was killed would otherwise finish its evaluation for nobody."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)

@@ -16,9 +16,9 @@ from nas_proxy.data.splits import draw_per_class
 from nas_proxy.data.transforms import chunk_length, normalise, resize, resize_dataset
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.evaluate.network import NetworkEvaluator
-from nas_proxy.evaluate.trained_signals import Judges, some_of
+from nas_proxy.evaluate.trained_signals import EvaluationData, some_of
 from nas_proxy.interfaces import Builder, ZeroCostScore
-from nas_proxy.knowledge_distillation.prepared import Lesson
+from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.knowledge_distillation.unlabelled import read_unlabelled, with_unlabelled
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.signals import MAX_FIT_IMAGES
@@ -52,7 +52,7 @@ class NetworkEvaluatorFactory:
         teachers: Files of the trained networks with which `teacher_agreement` is measured.
         score_on: A proxy data set's file whose images zero-cost scores look at; None: real ones.
         keep: Folder in which trained weights stay; see `NetworkEvaluator`.
-        lesson: What networks learn beside the labels; None: nothing.
+        knowledge_distillation: What networks learn beside the labels; None: nothing.
     """
 
     data: DataSettings
@@ -68,7 +68,7 @@ class NetworkEvaluatorFactory:
     teachers: tuple[Path, ...] = ()
     score_on: Path | None = None
     keep: Path | None = None
-    lesson: Lesson | None = None
+    knowledge_distillation: KnowledgeDistillation | None = None
 
     def build(self) -> NetworkEvaluator:
         """Load the images and put them on the device, every one at the size of the training."""
@@ -82,10 +82,14 @@ class NetworkEvaluatorFactory:
             spec=splits.spec,
             settings=self.settings,
             fidelity=self.fidelity,
-            judges=None if self.train_on is None else self._judges(splits, search_train),
+            evaluation_data=None
+            if self.train_on is None
+            else self._evaluation_data(splits, search_train),
             keep_confusion=self.keep_confusion,
             keep=self.keep,
-            teaching=None if self.lesson is None else self.lesson.open(splits.spec, device),
+            knowledge_distillation=None
+            if self.knowledge_distillation is None
+            else self.knowledge_distillation.load(splits.spec, device),
         )
 
     def _score_images(self, search_train: ImageDataset) -> tuple[Tensor, Tensor]:
@@ -100,36 +104,41 @@ class NetworkEvaluatorFactory:
         images, labels = source.batch(chosen.to(source.images.device))
         return images, labels if labels.ndim == 1 else labels.argmax(dim=1)
 
-    def _judges(self, splits: Splits, search_train: ImageDataset) -> Judges:
+    def _evaluation_data(self, splits: Splits, search_train: ImageDataset) -> EvaluationData:
         size = self.settings.image_size or splits.spec.image_shape[1]
-        judge = splits.test if self.judged_by == "test" else splits.search_val
+        held_out = splits.test if self.judged_by == "test" else splits.search_val
         if self.judged_by == "search_val" and self.settings.num_val_images is not None:
-            judge = _balanced(judge, self.settings.num_val_images)
-        judge = _on(judge, search_train.images.device)
+            held_out = _balanced(held_out, self.settings.num_val_images)
+        held_out = _on(held_out, search_train.images.device)
         proxy_dataset = self._proxy_dataset(search_train)
         zca = None if proxy_dataset is None else proxy_dataset.zca
         whitening = None if zca is None else Whitening.fit(search_train, zca)
         training_set = self._training_set(search_train, proxy_dataset, size)
         own_images = training_set
-        if self.lesson is not None and self.lesson.settings.unlabelled is not None:
-            unlabelled = read_unlabelled(Path(self.lesson.settings.unlabelled), splits.spec)
+        if (
+            self.knowledge_distillation is not None
+            and self.knowledge_distillation.settings.unlabelled is not None
+        ):
+            unlabelled = read_unlabelled(
+                Path(self.knowledge_distillation.settings.unlabelled), splits.spec
+            )
             training_set = with_unlabelled(training_set, resize(unlabelled, size))
         wants_fit = {"fit_loss", "fit_accuracy", "generalisation_gap"} & set(self.requested)
-        return Judges(
-            measured_on=_prepared(judge, whitening, size),
+        return EvaluationData(
+            measured_on=_prepared(held_out, whitening, size),
             split="test" if self.judged_by == "test" else "val",
             training_set=training_set,
             fit_on=some_of(own_images, MAX_FIT_IMAGES) if wants_fit else None,
-            teacher_probabilities=self._teacher_probabilities(judge),
+            teacher_probabilities=self._teacher_probabilities(held_out),
         )
 
-    def _teacher_probabilities(self, judge: ImageDataset) -> Tensor | None:
-        """What the teachers say of the judging images at full size; None if nobody asks."""
+    def _teacher_probabilities(self, held_out: ImageDataset) -> Tensor | None:
+        """What the teachers say of the held-out images at full size; None if nobody asks."""
         if "teacher_agreement" not in self.requested:
             return None
-        device = judge.images.device
-        teachers = [read_teacher(p).for_images_of(judge.spec).to(device) for p in self.teachers]
-        return over_dataset(Ensemble(teachers), judge)
+        device = held_out.images.device
+        teachers = [read_teacher(p).for_images_of(held_out.spec).to(device) for p in self.teachers]
+        return over_dataset(Ensemble(teachers), held_out)
 
     def _proxy_dataset(self, search_train: ImageDataset) -> ProxyDataset | None:
         """The proxy data set to train on, if it is one."""
@@ -172,20 +181,21 @@ def training_fidelity(
 
 
 def _prepared(
-    judge: ImageDataset, whitening: Whitening | None, size: int
+    held_out: ImageDataset, whitening: Whitening | None, size: int
 ) -> ImageDataset | TrainingSet:
-    """The real images that judge, as networks that train on a proxy data set need them.
+    """The held-out images, as networks that train on a proxy data set need them.
 
     A network that trained on whitened images is asked about whitened ones; like those it is
     trained on, they are whitened at full size and resized then.
     """
     if whitening is None:
-        return resize_dataset(judge, size)
-    spec, length = judge.spec, chunk_length(judge.images)
+        return resize_dataset(held_out, size)
+    spec, length = held_out.spec, chunk_length(held_out.images)
     parts = [
-        resize(whitening.apply(normalise(part, spec)), size) for part in judge.images.split(length)
+        resize(whitening.apply(normalise(part, spec)), size)
+        for part in held_out.images.split(length)
     ]
-    return TrainingSet(torch.cat(parts), judge.labels, spec.with_image_size(size))
+    return TrainingSet(torch.cat(parts), held_out.labels, spec.with_image_size(size))
 
 
 def _on(dataset: ImageDataset, device: torch.device) -> ImageDataset:

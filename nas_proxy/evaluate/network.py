@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nas_proxy.errors import EvaluationError, StudyError, UserError
+from nas_proxy.errors import EvaluationError, StudyError, UserError, required
 from nas_proxy.evaluate.kept import KeptTraining
-from nas_proxy.evaluate.trained_signals import Judges, Watch
-from nas_proxy.interfaces import Builder, SearchSpace, ZeroCostScore
-from nas_proxy.knowledge_distillation.prepared import Teaching, taught_training
+from nas_proxy.evaluate.trained_signals import EvaluationData, SignalObserver
+from nas_proxy.interfaces import Builder, TransferSpace, ZeroCostScore
+from nas_proxy.knowledge_distillation.prepared import LoadedKnowledgeDistillation, train_student
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import TrainResult
 from nas_proxy.train.phases import Phase, num_steps_of
@@ -36,12 +36,12 @@ class NetworkEvaluator:
         spec: The real data set's, at full image size.
         settings: How networks are trained.
         fidelity: What one evaluation costs.
-        judges: What networks are trained on and measured with; None measures zero-cost signals
-            alone.
+        evaluation_data: What networks are trained on and measured with; None measures zero-cost
+            signals alone.
         keep_confusion: Whether evaluations carry the confusion matrix.
         keep: Folder in which the weights of each training stay, and from which a training that was
             killed continues; None keeps nothing.
-        teaching: What networks learn beside the labels; None: nothing.
+        knowledge_distillation: What networks learn beside the labels; None: nothing.
     """
 
     space: Builder
@@ -50,10 +50,10 @@ class NetworkEvaluator:
     spec: DatasetSpec
     settings: TrainSettings
     fidelity: Fidelity
-    judges: Judges | None = None
+    evaluation_data: EvaluationData | None = None
     keep_confusion: bool = False
     keep: Path | None = None
-    teaching: Teaching | None = None
+    knowledge_distillation: LoadedKnowledgeDistillation | None = None
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Measure all signals; whatever goes wrong makes a failed evaluation with its reason.
@@ -66,7 +66,7 @@ class NetworkEvaluator:
         started, worked = time.perf_counter(), time.process_time()
         try:
             signals, costs = self._zero_cost(architecture, seed)
-            if self.judges is not None:
+            if self.evaluation_data is not None:
                 evaluation = self._trained(evaluation)
             evaluation = replace(
                 evaluation,
@@ -130,32 +130,38 @@ class NetworkEvaluator:
     def _train_once(
         self, architecture: Architecture, seed: int
     ) -> tuple[Mapping[str, float], TrainResult, Tensor]:
-        assert self.judges is not None
+        data = required(self.evaluation_data, "evaluation_data")
         space = at_fidelity(self.space, self.settings)
         kept = None if self.keep is None else KeptTraining.of(self.keep, architecture, seed)
         generator = make_generator(seed, self.device)
         # Everything inside: a candidate's own dropout draws from the global generator too.
         with isolated_rng(seed):
-            spec, training_set = self.judges.measured_on.spec, self.judges.training_set
+            spec, training_set = data.measured_on.spec, data.training_set
             network = space.build(architecture, spec).to(self.device)
             phases = _phases(space, architecture, self.settings)
             num_steps = num_steps_of(phases, len(training_set))
             measurements = None if kept is None else kept.measurements_file
-            watch = Watch(network, self.judges, self.settings, num_steps, seed, measurements)
+            observer = SignalObserver(network, data, self.settings, num_steps, seed, measurements)
             checkpoint = None if kept is None else kept.checkpoint(self._identity(phases))
-            teaching, seconds = self.teaching, 0.0
-            if teaching is not None:
-                teaching, seconds = teaching.after_generations(
+            knowledge_distillation, seconds = self.knowledge_distillation, 0.0
+            if knowledge_distillation is not None:
+                knowledge_distillation, seconds = knowledge_distillation.after_generations(
                     lambda: space.build(architecture, spec).to(self.device),
                     training_set,
                     phases,
                     seed,
                     checkpoint,
                 )
-            result = taught_training(
-                teaching, network, training_set, phases, generator, watch, checkpoint=checkpoint
+            result = train_student(
+                knowledge_distillation,
+                network,
+                training_set,
+                phases,
+                generator,
+                observer,
+                checkpoint=checkpoint,
             )
-            signals, measured = watch.finish(result)
+            signals, measured = observer.finish(result)
         if kept is not None:
             kept.save(network)
             with isolated_rng(derive_seed("restored", seed)):
@@ -168,9 +174,11 @@ class NetworkEvaluator:
 
     def _identity(self, phases: Sequence[Phase]) -> str:
         """What the weights after a training depend on, beside architecture and seed."""
-        spoken = [[phase.name, asdict(phase.settings)] for phase in phases]
-        taught = [] if self.teaching is None else [self.teaching.identity]
-        return content_hash(self.fidelity.to_json(), spoken, *taught)
+        recorded = [[phase.name, asdict(phase.settings)] for phase in phases]
+        taught = (
+            [] if self.knowledge_distillation is None else [self.knowledge_distillation.identity]
+        )
+        return content_hash(self.fidelity.to_json(), recorded, *taught)
 
 
 def training_seed(seed: int, index: int = 0) -> int:
@@ -189,7 +197,7 @@ def _phases(
     space: Builder, architecture: Architecture, settings: TrainSettings
 ) -> tuple[Phase, ...]:
     """How the network of an architecture is trained."""
-    if isinstance(space, SearchSpace):
+    if isinstance(space, TransferSpace):
         return space.training_phases(architecture, settings)
     return (Phase("training", settings),)
 

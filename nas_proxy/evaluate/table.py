@@ -100,6 +100,28 @@ def read_table(
     return TruthTable(values, value)
 
 
+def read_references(
+    path: Path, space: SearchSpace, architecture: str, value: str, second_value: str | None
+) -> tuple[TruthTable, TruthTable | None]:
+    """A truth table, and what it says of another seed if that is asked for; see `read_table`.
+
+    Raises:
+        DataError: If the file, a column, or every architecture is missing or unreadable.
+    """
+    first = read_table(path, space, architecture, value)
+    if second_value is None:
+        return first, None
+    option = "second_value"
+    return first, read_table(path, space, architecture, second_value, value_option=option)
+
+
+def values_of(
+    signal: str, evaluations: Mapping[Architecture, Evaluation]
+) -> dict[Architecture, float]:
+    """The signal of every evaluation that is complete."""
+    return {a: e.signals[signal] for a, e in evaluations.items() if e.complete}
+
+
 def _number(text: str, path: Path, line: int, column: str) -> float:
     try:
         number = float(text)

@@ -22,7 +22,7 @@ from nas_proxy.types import ImageDataset
 
 
 @dataclass(frozen=True, eq=False)
-class Judges:
+class EvaluationData:
     """What a network is measured on during and after its training.
 
     Attributes:
@@ -41,12 +41,12 @@ class Judges:
     teacher_probabilities: Tensor | None = None
 
 
-class Watch:
+class SignalObserver:
     """Measures a network at checkpoints and at the end; an `Observer` of the training loop.
 
     Args:
         network: The one that trains.
-        judges: What it is measured on.
+        evaluation_data: What it is measured on.
         settings: Its checkpoints, the policy of its norms, its precision.
         num_steps: Steps of the whole training.
         seed: Of the images on which norms are recalibrated; the training's own draws are apart.
@@ -60,14 +60,14 @@ class Watch:
     def __init__(
         self,
         network: nn.Module,
-        judges: Judges,
+        evaluation_data: EvaluationData,
         settings: TrainSettings,
         num_steps: int,
         seed: int,
         file: Path | None = None,
     ) -> None:
         self._network = network
-        self._judges = judges
+        self._evaluation_data = evaluation_data
         self._settings = settings
         self._seed = derive_seed("norm images", seed)
         # In a short training several percentages may be the same step.
@@ -87,7 +87,7 @@ class Watch:
 
     def finish(self, result: TrainResult) -> tuple[dict[str, float], Measurement]:
         """All signals of the training that gave `result`, and the last measurement."""
-        split = self._judges.split
+        split = self._evaluation_data.split
         signals, last = self._measure()
         signals.update(_of_losses(result))
         signals["train_loss_slope"] = result.loss_slope
@@ -100,16 +100,19 @@ class Watch:
         return signals, last
 
     def _measure(self) -> tuple[dict[str, float], Measurement]:
-        judges, settings, network = self._judges, self._settings, self._network
+        evaluation_data, settings, network = self._evaluation_data, self._settings, self._network
         if settings.norm_statistics == "recalibrated":
             # The same images each time: the end does not depend on the checkpoints before it.
-            generator = make_generator(self._seed, judges.training_set.images.device)
-            recalibrate_norms(network, judges.training_set, settings, generator)
-        expected = judges.teacher_probabilities
-        real = measure(network, judges.measured_on, settings, expected=expected)
-        signals = {f"{judges.split}_loss": real.loss, f"{judges.split}_accuracy": real.accuracy}
-        if judges.fit_on is not None:
-            fit = measure(network, judges.fit_on, settings)
+            generator = make_generator(self._seed, evaluation_data.training_set.images.device)
+            recalibrate_norms(network, evaluation_data.training_set, settings, generator)
+        expected = evaluation_data.teacher_probabilities
+        real = measure(network, evaluation_data.measured_on, settings, expected=expected)
+        signals = {
+            f"{evaluation_data.split}_loss": real.loss,
+            f"{evaluation_data.split}_accuracy": real.accuracy,
+        }
+        if evaluation_data.fit_on is not None:
+            fit = measure(network, evaluation_data.fit_on, settings)
             signals["fit_loss"], signals["fit_accuracy"] = fit.loss, fit.accuracy
             signals["generalisation_gap"] = real.loss - fit.loss
         if real.divergence is not None:

@@ -6,39 +6,44 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nas_proxy.errors import required
 from nas_proxy.evaluate.executors import Executor, evaluate_jobs
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.knowledge_distillation.settings import DistillationSettings
-from nas_proxy.knowledge_distillation.tuning import Figures, Tuned, num_trials, tune
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
+from nas_proxy.knowledge_distillation.tuning import Measured, Tuned, num_trials, tune
 from nas_proxy.types import Architecture, Progress, no_progress
 
 _PART = 10  # a short training has this part of the steps unless the settings say how many
 
 
-def tune_lesson(
+def tune_distillation(
     executor: Executor,
     factory: NetworkEvaluatorFactory,
     job: tuple[Architecture, int],
     folder: Path,
     progress: Progress = no_progress,
 ) -> Tuned:
-    """Choose what is `auto` in a factory's lesson, on the search-validation images.
+    """Choose what is `auto` in a factory's knowledge distillation, on the search-validation images.
 
     Args:
         executor: Where the short trainings run.
-        factory: Of the trainings that are to come; it has a lesson and is judged by `search_val`.
+        factory: Of the trainings that are to come; networks
+            learn from teachers in them, and `search_val` measures them.
         job: The architecture whose trainings choose, and the seed of all of them.
         folder: Where finished trainings are kept, for a choice that continues after a kill.
         progress: Told of each of a term's trainings.
 
     Raises:
         StudyError: If every training with a term failed.
+        ValueError: If `search_val` is not what measures the networks.
     """
-    lesson = factory.lesson
-    assert lesson is not None
-    assert factory.judged_by == "search_val", "the test images choose nothing"
-    num_steps = lesson.settings.auto_num_steps or max(1, factory.fidelity.num_steps // _PART)
+    knowledge_distillation = required(factory.knowledge_distillation, "knowledge_distillation")
+    if factory.judged_by != "search_val":
+        raise ValueError(f"judged_by is {factory.judged_by}, but the test images choose nothing")
+    num_steps = knowledge_distillation.settings.auto_num_steps or max(
+        1, factory.fidelity.num_steps // _PART
+    )
     short = replace(
         factory,
         settings=replace(
@@ -48,17 +53,23 @@ def tune_lesson(
         keep=None,
     )
 
-    def measure(candidates: Sequence[DistillationSettings]) -> list[Figures]:
-        found: list[Figures] = []
+    def measure(candidates: Sequence[KnowledgeDistillationSettings]) -> list[Measured]:
+        found: list[Measured] = []
         for number, settings in enumerate(candidates):
-            progress(number, len(candidates), f"choosing among {num_trials(lesson.settings)}")
-            tried = replace(lesson, settings=settings)
+            progress(
+                number,
+                len(candidates),
+                f"choosing among {num_trials(knowledge_distillation.settings)}",
+            )
+            tried = replace(knowledge_distillation, settings=settings)
             log = EvaluationLog(folder / f"{tried.identity}.jsonl")
-            (done,) = evaluate_jobs(executor, replace(short, lesson=tried), [job], log)
+            (done,) = evaluate_jobs(
+                executor, replace(short, knowledge_distillation=tried), [job], log
+            )
             signals = done.signals
             found.append(
                 (signals["val_accuracy"], signals["val_loss"]) if done.complete else done.reason
             )
         return found
 
-    return tune(lesson.settings, measure)
+    return tune(knowledge_distillation.settings, measure)

@@ -21,7 +21,7 @@ images with the same kind of labels; all search-training images with their class
 
 
 @dataclass(frozen=True)
-class NetworkWorth:
+class NetworkAccuracies:
     """What one network made of the set.
 
     Attributes:
@@ -52,12 +52,12 @@ class NetworkWorth:
         return {**asdict(self), "class_accuracies": self.class_accuracies}
 
 
-def network_worth(
+def network_accuracies(
     settings: NetworkSettings,
     evaluations: Mapping[Condition, Sequence[Evaluation]],
     *,
     hard_label_weight: float,
-) -> NetworkWorth:
+) -> NetworkAccuracies:
     """Put the evaluations of one network together.
 
     Args:
@@ -80,7 +80,7 @@ def network_worth(
         score = label_robust_score(recovery.mean, improvement.mean, hard_label_weight)
     matrices = [e.confusion for e in evaluations[AS_IS] if e.complete]
     total = np.sum(matrices, axis=0).tolist() if matrices else []
-    return NetworkWorth(
+    return NetworkAccuracies(
         network=describe(settings),
         accuracies=accuracies,
         hard_label_recovery=recovery,
@@ -125,14 +125,14 @@ class Stability:
     rank_agreement: float | None
 
 
-def stability(worths: Sequence[NetworkWorth]) -> Stability | None:
+def stability(networks: Sequence[NetworkAccuracies]) -> Stability | None:
     """Over all networks that were trained on the set; None if there are fewer than two."""
     from scipy.stats import spearmanr
 
-    used = [worth for worth in worths if AS_IS in worth.accuracies]
+    used = [each for each in networks if AS_IS in each.accuracies]
     if len(used) < 2:
         return None
-    figures = [worth.accuracies[AS_IS] for worth in used]
+    figures = [each.accuracies[AS_IS] for each in used]
     means = np.array([figure.mean for figure in figures])
     full = [w.accuracies[FULL].mean for w in used if FULL in w.accuracies]
     comparable = len(full) == len(used) and len(used) >= 4

@@ -46,7 +46,7 @@ class ReplaySettings(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorthSettings(Options):
+class EvaluateProxySettings(Options):
     """How it is found out what a proxy data set is worth.
 
     Attributes:

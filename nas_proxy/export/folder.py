@@ -43,11 +43,6 @@ class ExportedFile:
     num_images: int
     reason: str = ""
 
-    @property
-    def is_there(self) -> bool:
-        """Whether the file was written."""
-        return not self.reason
-
     def to_json(self) -> dict[str, Any]:
         """JSON values with the attributes' names."""
         return asdict(self)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import ModelFileError, PluginError
-from nas_proxy.interfaces import SearchSpace
+from nas_proxy.interfaces import SearchSpace, TransferSpace
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import canonical_json, content_hash, isolated_rng
 from nas_proxy.types import Architecture, DatasetSpec
@@ -46,7 +46,8 @@ class ModelOrigin:
     def of(cls, space: SearchSpace, architecture: Architecture, spec: DatasetSpec) -> ModelOrigin:
         """The origin of the network that `space.build(architecture, spec)` makes."""
         # Its weights replace those that a training started from, whose file may be elsewhere.
-        options = asdict(space.without_weights())
+        untrained = space.without_weights() if isinstance(space, TransferSpace) else space
+        options = asdict(untrained)
         return cls(architecture, json.loads(canonical_json(options)), spec)
 
     def build(self, space: str | None = None) -> nn.Module:

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nas_proxy.errors import ExportError
+from nas_proxy.errors import ExportError, required
 from nas_proxy.export.model_file import DeployedModel
 from nas_proxy.export.tracing import traced, why
 
@@ -50,8 +50,7 @@ def onnx_program(model: DeployedModel, images: Tensor) -> tuple[bytes, float]:
             external_data=False,
             verbose=False,
         )
-        assert program is not None
-        content: bytes = program.model_proto.SerializeToString()
+        content: bytes = required(program, "the exported program").model_proto.SerializeToString()
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Tensor:

@@ -21,7 +21,6 @@ from nas_proxy.interchange.safe_load import load_safely, plain_tensor
 from nas_proxy.types import DatasetSpec
 
 FormatName = Literal["dc", "mtt", "idc", "folder", "tensors"]
-FORMATS: tuple[FormatName, ...] = ("tensors", "mtt", "idc", "dc", "folder")
 
 LABELS_TABLE = "labels.csv"
 IMAGES = "images.pt"
@@ -70,7 +69,7 @@ class Source:
 
     Attributes:
         path: A file or a folder.
-        format: One of `FORMATS`; None finds out.
+        format: A `FormatName`; None finds out.
         index: Which set of a file that holds several.
         labels: File with the labels; None looks beside the images.
     """

@@ -1,1 +1,5 @@
 """Knowledge distillation: what a network learns from teachers beside the labels."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -12,37 +12,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_proxy.knowledge_distillation.feature_maps import Stage
-from nas_proxy.knowledge_distillation.term import Evidence, Term
+from nas_proxy.knowledge_distillation.feature_maps import FeatureMap
+from nas_proxy.knowledge_distillation.term import Term, TermInputs
 
 
 class Attention(Term):
-    """The squared difference of the attention maps, mean over pixels and images, sum over stages.
+    """The squared difference of the attention maps, mean over pixels and images, sum over pairs.
 
     Args:
-        pairs: Matched stages, the student's first. Where their sizes differ, the larger map is
-            pooled to the smaller, height and width each.
+        pairs: Matched feature maps, the student's first. Where their sizes differ, the larger map
+            is pooled to the smaller, height and width each.
     """
 
-    def __init__(self, pairs: Sequence[tuple[Stage, Stage]]) -> None:
+    def __init__(self, pairs: Sequence[tuple[FeatureMap, FeatureMap]]) -> None:
         super().__init__()
         self._pairs = tuple(pairs)
-        self.student_stages = tuple(ours for ours, _ in pairs)
-        self.teacher_stages = tuple(theirs for _, theirs in pairs)
+        self.student_maps = tuple(ours for ours, _ in pairs)
+        self.teacher_maps = tuple(theirs for _, theirs in pairs)
 
-    def forward(self, evidence: Evidence) -> Tensor:
+    def forward(self, inputs: TermInputs) -> Tensor:
         """See the class."""
-        (teacher,) = evidence.teachers
+        (teacher,) = inputs.teachers
         return torch.stack(
             [
-                attention_loss(evidence.student.record.maps[ours], teacher.record.maps[theirs])
+                attention_loss(inputs.student.record.maps[ours], teacher.record.maps[theirs])
                 for ours, theirs in self._pairs
             ]
         ).sum()
 
 
 def attention_loss(maps: Tensor, teacher_maps: Tensor) -> Tensor:
-    """The loss of one pair of stages.
+    """The loss of one pair of feature maps.
 
     Args:
         maps: The student's, `(n, c, h, w)`.

@@ -1,8 +1,8 @@
 """What a network computes on the way to its answer, read through hooks from any network.
 
-A *stage* is the last feature map of each resolution. Resolutions count in octaves below the images
-that the network is given: 0 is their own, 1 half of it, 2 a quarter. So networks for images of
-other sizes, and networks that enlarge their images themselves, have stages that match.
+Of each resolution the last feature map counts. Resolutions count in octaves below the images that
+the network is given: 0 is their own, 1 half of it, 2 a quarter. So networks for images of other
+sizes, and networks that enlarge their images themselves, have feature maps that match.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Stage:
+class FeatureMap:
     """The last feature map of a resolution.
 
     Attributes:
@@ -59,24 +59,24 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """Where a network's stages and its embedding are.
+class FeatureLayout:
+    """Where a network's feature maps and its embedding are.
 
     Attributes:
         name: Of the network, for messages.
-        stages: From the finest to the coarsest; those of a single pixel are none.
+        feature_maps: From the finest to the coarsest; those of a single pixel are none.
         embedding: The layer whose input is the embedding: the linear layer or the convolution
             that gives the answer. None if there is no such layer.
     """
 
     name: str
-    stages: tuple[Stage, ...]
+    feature_maps: tuple[FeatureMap, ...]
     embedding: Place | None
 
     @property
     def listed(self) -> str:
-        """The stages in words."""
-        return ", ".join(map(str, self.stages)) or "none"
+        """The feature maps in words."""
+        return ", ".join(map(str, self.feature_maps)) or "none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,17 +84,17 @@ class Record:
     """What a network computed in one pass.
 
     Attributes:
-        maps: `(n, c, h, w)` in float32, of each stage that was asked for.
+        maps: `(n, c, h, w)` in float32, of each feature map that was asked for.
         embedding: `(n, d)` in float32; None if it was not asked for.
     """
 
-    maps: dict[Stage, Tensor]
+    maps: dict[FeatureMap, Tensor]
     embedding: Tensor | None
 
 
 @torch.no_grad()
-def examine(network: nn.Module, image_shape: tuple[int, int, int], name: str) -> Anatomy:
-    """Find the stages and the embedding by asking the network about two black images.
+def examine(network: nn.Module, image_shape: tuple[int, int, int], name: str) -> FeatureLayout:
+    """Find the feature maps and the embedding by asking the network about two black images.
 
     The network is left as it was.
 
@@ -118,28 +118,34 @@ def examine(network: nn.Module, image_shape: tuple[int, int, int], name: str) ->
         for hook in hooks:
             hook.remove()
     places = _places(network, [module for module, _ in passes])
-    stages: dict[int, Stage] = {}
+    feature_maps: dict[int, FeatureMap] = {}
     for place, (_, output) in zip(places, passes, strict=True):
         octave = _octave(output, image_shape)
         # What is enlarged again after the last reduction holds nothing new.
-        if octave is not None and octave >= max(stages, default=octave):
+        if octave is not None and octave >= max(feature_maps, default=octave):
             shape = (output.shape[1], output.shape[2], output.shape[3])
-            stages[octave] = Stage(place, shape, octave)
-    return Anatomy(name, tuple(stages.values()), _embedding(places, passes, logits))
+            feature_maps[octave] = FeatureMap(place, shape, octave)
+    return FeatureLayout(name, tuple(feature_maps.values()), _embedding(places, passes, logits))
 
 
-def match_stages(student: Anatomy, teacher: Anatomy) -> tuple[tuple[Stage, Stage], ...]:
-    """The stages of equal resolution in both, the student's first.
+def match_feature_maps(
+    student: FeatureLayout, teacher: FeatureLayout
+) -> tuple[tuple[FeatureMap, FeatureMap], ...]:
+    """The feature maps of equal resolution in both, the student's first.
 
     Raises:
         ConfigError: If there are none.
     """
-    theirs = {stage.octave: stage for stage in teacher.stages}
-    pairs = [(stage, theirs[stage.octave]) for stage in student.stages if stage.octave in theirs]
+    theirs = {feature_map.octave: feature_map for feature_map in teacher.feature_maps}
+    pairs = [
+        (feature_map, theirs[feature_map.octave])
+        for feature_map in student.feature_maps
+        if feature_map.octave in theirs
+    ]
     if not pairs:
         raise ConfigError(
-            f"no feature maps of {student.name} and {teacher.name} have the same resolution: the "
-            f"stages of the first are {student.listed}, those of the second {teacher.listed}; "
+            f"no feature maps of {student.name} and {teacher.name} have the same resolution: "
+            f"those of the first are {student.listed}, those of the second {teacher.listed}; "
             "choose another teacher, or a kind that looks at answers or embeddings alone"
         )
     return tuple(pairs)
@@ -150,7 +156,7 @@ class Recorder:
 
     Args:
         network: To be watched.
-        stages: Whose maps are kept.
+        feature_maps: Which are kept.
         embedding: Where the embedding is the input; None: it is not kept.
         training: Passes in training mode are kept, those in evaluation mode are not; the other
             way round if False.
@@ -159,21 +165,21 @@ class Recorder:
     def __init__(
         self,
         network: nn.Module,
-        stages: Sequence[Stage],
+        feature_maps: Sequence[FeatureMap],
         embedding: Place | None,
         *,
         training: bool,
     ) -> None:
         self._network = network
-        self._stages = {stage.place: stage for stage in stages}
+        self._feature_maps = {feature_map.place: feature_map for feature_map in feature_maps}
         self._embedding_place = embedding
         self._training = training
         self._num_images = 0
         self._uses = Counter[str]()
-        # Maps by their stage, the embedding by its place: one layer may give both.
-        self._kept: dict[Stage | Place, list[Tensor]] = {}
+        # Maps by where they come from, the embedding by its place: one layer may give both.
+        self._kept: dict[FeatureMap | Place, list[Tensor]] = {}
         self._hooks = [network.register_forward_pre_hook(self._begin)]
-        places = [*self._stages, *filter(None, [embedding])]
+        places = [*self._feature_maps, *filter(None, [embedding])]
         watched = {place.layer: place.num_uses for place in places}
         for name, module in network.named_modules():
             if name in watched:
@@ -186,7 +192,9 @@ class Recorder:
         Raises:
             ConfigError: If a layer was not used in it.
         """
-        wanted: dict[Stage | Place, str] = {s: s.place.layer for s in self._stages.values()}
+        wanted: dict[FeatureMap | Place, str] = {
+            s: s.place.layer for s in self._feature_maps.values()
+        }
         if self._embedding_place is not None:
             wanted[self._embedding_place] = self._embedding_place.layer
         missing = [layer for what, layer in wanted.items() if self._num_left(what)]
@@ -198,7 +206,10 @@ class Recorder:
         found = {what: _joined(self._kept[what]) for what in wanted}
         self._forget()
         embedding = None if self._embedding_place is None else found.pop(self._embedding_place)
-        return Record({stage: found[stage] for stage in self._stages.values()}, embedding)
+        return Record(
+            {feature_map: found[feature_map] for feature_map in self._feature_maps.values()},
+            embedding,
+        )
 
     def close(self) -> None:
         """Remove the hooks, and forget what they kept."""
@@ -213,11 +224,11 @@ class Recorder:
     def _forget(self) -> None:
         self._uses, self._kept = Counter(), {}
 
-    def _num_left(self, what: Stage | Place) -> int:
+    def _num_left(self, what: FeatureMap | Place) -> int:
         """Of how many images it has not been seen in this pass."""
         return self._num_images - sum(map(len, self._kept.get(what, [])))
 
-    def _keep(self, what: Stage | Place, part: Tensor) -> None:
+    def _keep(self, what: FeatureMap | Place, part: Tensor) -> None:
         if self._num_left(what) > 0:
             self._kept.setdefault(what, []).append(part)
 
@@ -230,8 +241,8 @@ class Recorder:
             # A network that takes a large batch in parts begins again with each of them.
             place = Place(name, self._uses[name] % num_uses, num_uses)
             self._uses[name] += 1
-            if place in self._stages:
-                self._keep(self._stages[place], output.float())
+            if place in self._feature_maps:
+                self._keep(self._feature_maps[place], output.float())
             if place == self._embedding_place:
                 self._keep(place, as_embedding([*inputs, *named.values()][0]))
 

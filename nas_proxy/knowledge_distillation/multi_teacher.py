@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nas_proxy.errors import StudyError
-from nas_proxy.knowledge_distillation.term import Evidence, Term, class_losses, divergence
+from nas_proxy.knowledge_distillation.term import Term, TermInputs, class_losses, divergence
 
 
 class MultiTeacher(Term):
@@ -31,16 +31,16 @@ class MultiTeacher(Term):
         self._temperature = temperature
         self._weights = weights
 
-    def forward(self, evidence: Evidence) -> Tensor:
+    def forward(self, inputs: TermInputs) -> Tensor:
         """See the class."""
-        logits = torch.stack([teacher.logits for teacher in evidence.teachers])
+        logits = torch.stack([teacher.logits for teacher in inputs.teachers])
         if self._weights is None:
-            weights = confidence_weights(logits, evidence.batch.labels)
+            weights = confidence_weights(logits, inputs.batch.labels)
         else:
             weights = logits.new_tensor(self._weights)[:, None]
         said = (logits / self._temperature).softmax(dim=2)
         target = (weights[:, :, None] * said).sum(dim=0)
-        loss = divergence(evidence.student.logits, target, self._temperature)
+        loss = divergence(inputs.student.logits, target, self._temperature)
         return loss * self._temperature**2
 
 

@@ -9,14 +9,14 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.errors import ConfigError
+from nas_proxy.errors import ConfigError, required
 from nas_proxy.knowledge_distillation.attention import Attention
 from nas_proxy.knowledge_distillation.feature_maps import (
-    Anatomy,
+    FeatureLayout,
+    FeatureMap,
     Recorder,
-    Stage,
     examine,
-    match_stages,
+    match_feature_maps,
 )
 from nas_proxy.knowledge_distillation.multi_teacher import (
     MultiTeacher,
@@ -26,9 +26,15 @@ from nas_proxy.knowledge_distillation.multi_teacher import (
 from nas_proxy.knowledge_distillation.relational import Relational
 from nas_proxy.knowledge_distillation.response import DecoupledResponse, Response
 from nas_proxy.knowledge_distillation.self_distillation import Exits
-from nas_proxy.knowledge_distillation.settings import DistillationSettings, TermSettings
-from nas_proxy.knowledge_distillation.teachers import Teachers, Tutor, ask
-from nas_proxy.knowledge_distillation.term import UNLABELLED, Answer, Evidence, Term, labels_loss
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings, TermSettings
+from nas_proxy.knowledge_distillation.teachers import TeacherNetwork, Teachers, ask
+from nas_proxy.knowledge_distillation.term import (
+    UNLABELLED,
+    NetworkOutput,
+    Term,
+    TermInputs,
+    labels_loss,
+)
 from nas_proxy.reproducibility import isolated_rng
 from nas_proxy.train.objective import Batch, Objective
 from nas_proxy.train.phases import Phase, num_steps_of
@@ -43,13 +49,13 @@ class WeightedTerm:
         term: The loss.
         weight: It is multiplied by it.
         num_warm_up_steps: Over which the weight rises from zero.
-        tutors: Positions of its teachers among the objective's.
+        teachers: Positions of its teachers among the objective's.
     """
 
     term: Term
     weight: float
     num_warm_up_steps: float
-    tutors: tuple[int, ...]
+    teachers: tuple[int, ...]
 
 
 class KnowledgeObjective(Objective):
@@ -60,11 +66,11 @@ class KnowledgeObjective(Objective):
 
     Args:
         student: In training.
-        tutors: Whom the terms ask.
+        teachers: Whose answers the terms use.
         labels_weight: Of the cross-entropy.
         terms: The others.
-        anatomies: Of the student first, then of the tutors.
-        phases: Of the training: their precision is the tutors' too.
+        layouts: Of the student first, then of the teachers.
+        phases: Of the training: their precision is the teachers' too.
         partly_labelled: Whether there are images without a label.
 
     Raises:
@@ -76,9 +82,9 @@ class KnowledgeObjective(Objective):
     def __init__(
         self,
         student: nn.Module,
-        tutors: Sequence[Tutor],
+        teachers: Sequence[TeacherNetwork],
         terms: Sequence[WeightedTerm],
-        anatomies: Sequence[Anatomy],
+        layouts: Sequence[FeatureLayout],
         phases: Sequence[Phase],
         *,
         labels_weight: float,
@@ -89,37 +95,39 @@ class KnowledgeObjective(Objective):
         # For the warm-up; a buffer, so that a training that continues knows it.
         self.register_buffer("num_steps_done", torch.zeros((), dtype=torch.int64))
         self._weighted = tuple(terms)
-        self._tutors = tuple(tutors)
+        self._teachers = tuple(teachers)
         self._labels_weight = labels_weight
         self._partly_labelled = partly_labelled
         self._settings = phases[0].settings
-        ours, *theirs = anatomies
-        stages = [stage for weighted in terms for stage in weighted.term.student_stages]
+        ours, *theirs = layouts
+        feature_maps = [
+            feature_map for weighted in terms for feature_map in weighted.term.student_maps
+        ]
         needed = any(weighted.term.needs_embedding for weighted in terms)
-        recorders = [_recorder(student, ours, stages, embedding=needed, training=True)]
-        for position, (tutor, anatomy) in enumerate(zip(tutors, theirs, strict=True)):
-            asking = [weighted.term for weighted in terms if position in weighted.tutors]
-            stages = [stage for term in asking for stage in term.teacher_stages]
+        recorders = [_recorder(student, ours, feature_maps, embedding=needed, training=True)]
+        for position, (teacher, layout) in enumerate(zip(teachers, theirs, strict=True)):
+            asking = [weighted.term for weighted in terms if position in weighted.teachers]
+            feature_maps = [feature_map for term in asking for feature_map in term.teacher_maps]
             needed = any(term.needs_embedding for term in asking)
             recorders.append(
-                _recorder(tutor.network, anatomy, stages, embedding=needed, training=False)
+                _recorder(teacher.network, layout, feature_maps, embedding=needed, training=False)
             )
         self._recorders = tuple(recorders)
 
     def forward(self, batch: Batch) -> Tensor:
         """The weighted sum; the student has just answered `batch`."""
-        student = Answer(batch.logits, self._recorders[0].take())
+        student = NetworkOutput(batch.logits, self._recorders[0].take())
         answers = [
-            Answer(ask(tutor, batch.images, self._settings), recorder.take())
-            for tutor, recorder in zip(self._tutors, self._recorders[1:], strict=True)
+            NetworkOutput(ask(teacher, batch.images, self._settings), recorder.take())
+            for teacher, recorder in zip(self._teachers, self._recorders[1:], strict=True)
         ]
         loss = batch.logits.new_zeros(())
         if self._labels_weight:
             hard = labels_loss(batch, partly_labelled=self._partly_labelled)
             loss = loss + self._labels_weight * hard
         for weighted in self._weighted:
-            evidence = Evidence(batch, student, tuple(answers[each] for each in weighted.tutors))
-            loss = loss + self._weight_now(weighted) * weighted.term(evidence)
+            inputs = TermInputs(batch, student, tuple(answers[each] for each in weighted.teachers))
+            loss = loss + self._weight_now(weighted) * weighted.term(inputs)
         self.num_steps_done += 1
         return loss
 
@@ -146,7 +154,7 @@ class KnowledgeObjective(Objective):
 
 
 def make_objective(
-    settings: DistillationSettings,
+    settings: KnowledgeDistillationSettings,
     student: nn.Module,
     teachers: Teachers,
     training_set: TrainingSet,
@@ -159,7 +167,7 @@ def make_objective(
     (of exits) are trained along, and are no part of the student.
 
     Args:
-        settings: Which terms; nothing is `auto` any more (`knowledge.tuning` chooses).
+        settings: Which terms; nothing is `auto` any more (`knowledge_distillation.tuning` chooses).
         student: Any network, on the device of the images.
         teachers: Those of `settings`, on the same device.
         training_set: What it trains on.
@@ -168,7 +176,7 @@ def make_objective(
 
     Raises:
         ConfigError: If a term cannot be had with this student, teacher or kind of labels; the
-            message says which, and lists the stages where it is about these.
+            message says which, and lists the feature maps where it is about these.
         DataError: If a teacher knows other classes.
     """
     teachers.check_classes(training_set.spec.class_names)
@@ -181,9 +189,9 @@ def make_objective(
         ]
     objective = KnowledgeObjective(
         student,
-        maker.tutors,
+        maker.networks,
         terms,
-        [maker.student, *maker.anatomies],
+        [maker.student, *maker.layouts],
         phases,
         labels_weight=settings.labels_weight,
         partly_labelled=maker.partly_labelled,
@@ -196,7 +204,7 @@ class _TermMaker:
 
     def __init__(
         self,
-        settings: DistillationSettings,
+        settings: KnowledgeDistillationSettings,
         student: nn.Module,
         teachers: Teachers,
         training_set: TrainingSet,
@@ -209,9 +217,9 @@ class _TermMaker:
         shape = (training_set.images.shape[1], height, width)
         self.student = examine(student, shape, "the student")
         earlier = [] if teachers.earlier is None else [teachers.earlier]
-        self.tutors: tuple[Tutor, ...] = (*teachers.tutors, *earlier)
-        self.anatomies = [
-            examine(t.network, t.input_shape, f"the teacher {t.description}") for t in self.tutors
+        self.networks: tuple[TeacherNetwork, ...] = (*teachers.trained, *earlier)
+        self.layouts = [
+            examine(t.network, t.input_shape, f"the teacher {t.description}") for t in self.networks
         ]
 
     def make(self, term: TermSettings, num_steps: int) -> WeightedTerm:
@@ -223,21 +231,21 @@ class _TermMaker:
             "attention": self._attention,
             "relational": self._relational,
         }
-        tutors = self._positions(term)
-        made = makers[term.kind](term, tutors)
+        positions = self._positions(term)
+        made = makers[term.kind](term, positions)
         warm_up = term.number("warm_up") * num_steps
-        return WeightedTerm(made, term.number("weight"), warm_up, tutors)
+        return WeightedTerm(made, term.number("weight"), warm_up, positions)
 
     def _positions(self, term: TermSettings) -> tuple[int, ...]:
         if term.variant == "generations":
-            assert self._teachers.earlier is not None, "train the earlier generation first"
-            return (len(self.tutors) - 1,)
+            required(self._teachers.earlier, "the earlier generation")
+            return (len(self.networks) - 1,)
         if term.kind == "self":
             return ()
         known = self._settings.all_teachers
         return tuple(known.index(teacher) for teacher in self._settings.teachers_of(term))
 
-    def _response(self, term: TermSettings, tutors: Sequence[int]) -> Term:
+    def _response(self, term: TermSettings, positions: Sequence[int]) -> Term:
         temperature = term.number("temperature")
         if term.variant == "hinton":
             return Response(temperature)
@@ -245,7 +253,7 @@ class _TermMaker:
             temperature, term.number("target_weight"), term.number("non_target_weight")
         )
 
-    def _self(self, term: TermSettings, tutors: Sequence[int]) -> Term:
+    def _self(self, term: TermSettings, positions: Sequence[int]) -> Term:
         if term.variant == "generations":
             return Response(term.number("temperature"))
         return Exits(
@@ -257,20 +265,20 @@ class _TermMaker:
             partly_labelled=self.partly_labelled,
         )
 
-    def _multi_teacher(self, term: TermSettings, tutors: Sequence[int]) -> Term:
-        weights: list[float] | None = [1 / len(tutors)] * len(tutors)
+    def _multi_teacher(self, term: TermSettings, positions: Sequence[int]) -> Term:
+        weights: list[float] | None = [1 / len(positions)] * len(positions)
         if term.variant == "confidence":
             weights = None
         elif term.variant == "val_accuracy":
-            weights = accuracy_weights([self._teachers.val_accuracies[each] for each in tutors])
+            weights = accuracy_weights([self._teachers.val_accuracies[each] for each in positions])
         elif term.variant == "val_loss":
-            weights = loss_weights([self._teachers.val_losses[each] for each in tutors])
+            weights = loss_weights([self._teachers.val_losses[each] for each in positions])
         return MultiTeacher(term.number("temperature"), weights)
 
-    def _attention(self, term: TermSettings, tutors: Sequence[int]) -> Term:
-        return Attention(match_stages(self.student, self.anatomies[tutors[0]]))
+    def _attention(self, term: TermSettings, positions: Sequence[int]) -> Term:
+        return Attention(match_feature_maps(self.student, self.layouts[positions[0]]))
 
-    def _relational(self, term: TermSettings, tutors: Sequence[int]) -> Term:
+    def _relational(self, term: TermSettings, positions: Sequence[int]) -> Term:
         return Relational(term.number("distance_weight"), term.number("angle_weight"))
 
 
@@ -281,22 +289,24 @@ def is_partly_labelled(training_set: TrainingSet) -> bool:
 
 def _recorder(
     network: nn.Module,
-    anatomy: Anatomy,
-    stages: Sequence[Stage],
+    layout: FeatureLayout,
+    feature_maps: Sequence[FeatureMap],
     *,
     embedding: bool,
     training: bool,
 ) -> Recorder:
-    if embedding and anatomy.embedding is None:
+    if embedding and layout.embedding is None:
         raise ConfigError(
-            f"{anatomy.name} does not end in a linear layer or a convolution, so it has no "
+            f"{layout.name} does not end in a linear layer or a convolution, so it has no "
             "embedding; choose another kind of distillation, or another network"
         )
-    return Recorder(network, stages, anatomy.embedding if embedding else None, training=training)
+    return Recorder(
+        network, feature_maps, layout.embedding if embedding else None, training=training
+    )
 
 
 def _check_labels(
-    settings: DistillationSettings, training_set: TrainingSet, phases: Sequence[Phase]
+    settings: KnowledgeDistillationSettings, training_set: TrainingSet, phases: Sequence[Phase]
 ) -> None:
     """Refuse labels that a term cannot use, or that would be used wrongly."""
     augmentations = [p.settings.augmentation or training_set.augmentation for p in phases]
@@ -311,5 +321,5 @@ def _check_labels(
     if mixes and is_partly_labelled(training_set):
         raise ConfigError(
             "mixup and cutmix mix labels, which unlabelled images do not have; set them to 0 in "
-            "train.augmentation, or leave distillation.unlabelled out"
+            "train.augmentation, or leave knowledge_distillation.unlabelled out"
         )

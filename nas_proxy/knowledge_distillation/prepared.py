@@ -1,4 +1,4 @@
-"""A distillation as worker processes receive it, and as they use it."""
+"""A knowledge distillation as worker processes receive it, and as they use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nas_proxy.data.transforms import resize_dataset
 from nas_proxy.errors import DivergedError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.knowledge_distillation.objective import KnowledgeObjective, make_objective
-from nas_proxy.knowledge_distillation.settings import DistillationSettings
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
 from nas_proxy.knowledge_distillation.teachers import Generation, Teachers
 from nas_proxy.knowledge_distillation.unlabelled import check_unlabelled, read_unlabelled
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
@@ -33,13 +33,14 @@ _VALIDATED = ("val_accuracy", "val_loss")  # variants that need the teachers' ow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class KnowledgeDistillation:
     """What students learn beside the labels: settings and the files of the teachers.
 
     Attributes:
         settings: Which terms.
         files: Of the teachers, in the order of `settings.all_teachers`; they are named by content.
-        seen_judges: How many judging images each of them has seen, and the unlabelled images are.
+        num_leaked_images: Held-out images (search_val, test) that each of them was trained on,
+            and how many of them the unlabelled images are.
         val_accuracies: Of the teachers on the search-validation images; empty if nobody asks.
         val_losses: The same for their cross-entropy.
         num_unlabelled: Images without a label that are trained on.
@@ -47,9 +48,9 @@ class Lesson:
         teaching_seconds: What the training of the teachers cost.
     """
 
-    settings: DistillationSettings
+    settings: KnowledgeDistillationSettings
     files: tuple[Path, ...] = ()
-    seen_judges: tuple[int, ...] = ()
+    num_leaked_images: tuple[int, ...] = ()
     val_accuracies: tuple[float, ...] = ()
     val_losses: tuple[float, ...] = ()
     num_unlabelled: int = 0
@@ -69,7 +70,7 @@ class Lesson:
         teachers = [path.stem for path in self.files]
         return {"teachers": teachers, "unlabelled": self.unlabelled_id}
 
-    def open(self, spec: DatasetSpec, device: torch.device) -> Teaching:
+    def load(self, spec: DatasetSpec, device: torch.device) -> LoadedKnowledgeDistillation:
         """With the teachers on a device, for images that are normalised for `spec`.
 
         Raises:
@@ -78,17 +79,17 @@ class Lesson:
         """
         teachers = [read_teacher(path).for_images_of(spec).to(device) for path in self.files]
         found = Teachers(tuple(teachers), self.val_accuracies, self.val_losses)
-        return Teaching(self.settings, found, self.identity)
+        return LoadedKnowledgeDistillation(self.settings, found, self.identity)
 
 
-def prepare_lesson(
-    settings: DistillationSettings,
+def prepare_distillation(
+    settings: KnowledgeDistillationSettings,
     splits: Splits,
     context: DistillContext,
     folder: Path,
     *,
-    section: str = "distillation",
-) -> Lesson:
+    section: str = "knowledge_distillation",
+) -> KnowledgeDistillation:
     """Train or fetch the teachers, make sure that nothing leaks, and leave their files in a folder.
 
     Args:
@@ -125,10 +126,10 @@ def prepare_lesson(
             teacher.save(path)
     validated = any(term.variant in _VALIDATED for term in settings.terms)
     measured = [_measured(each, splits, context) for each in teachers] if validated else []
-    return Lesson(
+    return KnowledgeDistillation(
         settings=settings,
         files=files,
-        seen_judges=tuple(seen),
+        num_leaked_images=tuple(seen),
         val_accuracies=tuple(each.accuracy for each in measured),
         val_losses=tuple(each.loss for each in measured),
         num_unlabelled=num_unlabelled,
@@ -157,16 +158,16 @@ def _measured(teacher: Teacher, splits: Splits, context: DistillContext) -> Meas
 
 
 @dataclass(frozen=True, eq=False)
-class Teaching:
-    """A lesson in the process where students train.
+class LoadedKnowledgeDistillation:
+    """A knowledge distillation in the process where students train: its teachers are loaded.
 
     Attributes:
         settings: Which terms.
         teachers: On the device of the training.
-        identity: Of the lesson.
+        identity: As `KnowledgeDistillation.identity`.
     """
 
-    settings: DistillationSettings
+    settings: KnowledgeDistillationSettings
     teachers: Teachers
     identity: str = ""
 
@@ -189,20 +190,20 @@ class Teaching:
         phases: Sequence[Phase],
         seed: int,
         checkpoint: Checkpointer | None = None,
-    ) -> tuple[Teaching, float]:
+    ) -> tuple[LoadedKnowledgeDistillation, float]:
         """Train the generations that come before the one that counts, each taught by the last.
 
         Args:
             build: A fresh network of the student's architecture on the device of the images;
                 weights from torch's global generator.
-            training_set: What they train on, as their heir will.
+            training_set: What they train on, as the last one will.
             phases: How, in the same way.
-            seed: Of their weights, batches and augmentation; theirs are apart from their heir's.
+            seed: Of their weights, batches and augmentation; theirs are apart from the last one's.
             checkpoint: Where a killed training continues, in whichever generation it was.
 
         Returns:
-            The teaching of the generation that counts, and the seconds that it took; the teaching
-            itself if nothing is learned from generations.
+            What the generation that counts learns, and the seconds that it took; `self`
+            if nothing is learned from generations.
         """
         now, seconds = self, 0.0
         learned = self.settings.first_generation()
@@ -213,7 +214,7 @@ class Teaching:
             with isolated_rng(own_seed):
                 network = build()
                 taught = None if learned is None else replace(now, settings=learned)
-                result = taught_training(
+                result = train_student(
                     taught, network, training_set, phases, generator, checkpoint=part
                 )
             now = replace(self, teachers=self.teachers.after(_generation(network, training_set)))
@@ -221,8 +222,8 @@ class Teaching:
         return now, seconds
 
 
-def taught_training(
-    teaching: Teaching | None,
+def train_student(
+    knowledge_distillation: LoadedKnowledgeDistillation | None,
     network: nn.Module,
     training_set: TrainingSet,
     phases: Sequence[Phase],
@@ -232,11 +233,11 @@ def taught_training(
     checkpoint: Checkpointer | None = None,
 ) -> TrainResult:
     """`train_phases` of a student; None teaches nothing but the labels."""
-    if teaching is None:
+    if knowledge_distillation is None:
         return train_phases(
             network, training_set, phases, generator, observer, checkpoint=checkpoint
         )
-    with teaching.objective(network, training_set, phases, generator) as objective:
+    with knowledge_distillation.objective(network, training_set, phases, generator) as objective:
         return train_phases(
             network,
             training_set,

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_proxy.knowledge_distillation.term import Evidence, Term
+from nas_proxy.errors import required
+from nas_proxy.knowledge_distillation.term import Term, TermInputs
 
 _SMALLEST = 1e-12  # square of a distance: the root has no gradient at zero
 
@@ -32,12 +33,11 @@ class Relational(Term):
         self._distance_weight = distance_weight
         self._angle_weight = angle_weight
 
-    def forward(self, evidence: Evidence) -> Tensor:
+    def forward(self, inputs: TermInputs) -> Tensor:
         """See the class."""
-        (teacher,) = evidence.teachers
-        ours, theirs = evidence.student.record.embedding, teacher.record.embedding
-        assert ours is not None
-        assert theirs is not None
+        (teacher,) = inputs.teachers
+        ours = required(inputs.student.record.embedding, "the student's embedding")
+        theirs = required(teacher.record.embedding, "the teacher's embedding")
         between, between_theirs = (each[None] - each[:, None] for each in (ours, theirs))
         distances = F.smooth_l1_loss(_distances(between), _distances(between_theirs))
         angles = F.smooth_l1_loss(_cosines(between), _cosines(between_theirs))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nas_proxy.knowledge_distillation.term import Evidence, Term, divergence
+from nas_proxy.knowledge_distillation.term import Term, TermInputs, divergence
 
 
 class Response(Term):
@@ -23,10 +23,10 @@ class Response(Term):
         super().__init__()
         self._temperature = temperature
 
-    def forward(self, evidence: Evidence) -> Tensor:
+    def forward(self, inputs: TermInputs) -> Tensor:
         """See the class."""
-        (teacher,) = evidence.teachers
-        return soft_label_loss(evidence.student.logits, teacher.logits, self._temperature)
+        (teacher,) = inputs.teachers
+        return soft_label_loss(inputs.student.logits, teacher.logits, self._temperature)
 
 
 class DecoupledResponse(Term):
@@ -45,11 +45,11 @@ class DecoupledResponse(Term):
         self._temperature = temperature
         self._weights = (target_weight, non_target_weight)
 
-    def forward(self, evidence: Evidence) -> Tensor:
+    def forward(self, inputs: TermInputs) -> Tensor:
         """See the class; labels are classes, `(n,)`."""
-        (teacher,) = evidence.teachers
+        (teacher,) = inputs.teachers
         parts = decoupled_losses(
-            evidence.student.logits, teacher.logits, evidence.batch.labels, self._temperature
+            inputs.student.logits, teacher.logits, inputs.batch.labels, self._temperature
         )
         target, non_target = self._weights
         return target * parts[0] + non_target * parts[1]

@@ -13,21 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_proxy.errors import ConfigError
-from nas_proxy.knowledge_distillation.feature_maps import Anatomy, Stage
-from nas_proxy.knowledge_distillation.term import Evidence, Term, divergence, labels_loss
+from nas_proxy.knowledge_distillation.feature_maps import FeatureLayout, FeatureMap
+from nas_proxy.knowledge_distillation.term import Term, TermInputs, divergence, labels_loss
 
 
 class Exits(Term):
-    """Shallow stages answer too, learn from labels and the last answer, and imitate the last stage.
+    """Shallow maps answer too, learn from labels and the last answer, and imitate the last map.
 
     The exits are trained along and used by nobody afterwards. For each: `soft_share` times the
     divergence from the network's softened answer, the rest times the labels' loss, and
-    `feature_weight` times the distance of the batch's pooled features from those of the last stage.
+    `feature_weight` times the distance of the batch's pooled features from those of the last map.
     What teaches gets no gradient. As the authors do it, there is no square of the temperature, and
     the distance is of the whole batch.
 
     Args:
-        anatomy: Of the student.
+        layout: Of the student's feature maps.
         num_classes: Answers of an exit.
         temperature: Divides the logits of exits and network.
         soft_share: The paper's alpha.
@@ -35,12 +35,12 @@ class Exits(Term):
         partly_labelled: Whether there are images without a label.
 
     Raises:
-        ConfigError: If the student has fewer than two stages.
+        ConfigError: If the student has feature maps of fewer than two resolutions.
     """
 
     def __init__(
         self,
-        anatomy: Anatomy,
+        layout: FeatureLayout,
         num_classes: int,
         *,
         temperature: float,
@@ -49,36 +49,36 @@ class Exits(Term):
         partly_labelled: bool = False,
     ) -> None:
         super().__init__()
-        if len(anatomy.stages) < 2:
+        if len(layout.feature_maps) < 2:
             raise ConfigError(
-                f"self (exits) needs feature maps of two resolutions or more, but the stages of "
-                f"{anatomy.name} are: {anatomy.listed}; choose self (generations), or another kind"
+                f"self (exits) needs feature maps of two resolutions or more, but those of "
+                f"{layout.name} are: {layout.listed}; choose self (generations), or another kind"
             )
-        self.student_stages = anatomy.stages
-        last = anatomy.stages[-1]
-        self.exits = nn.ModuleList(_Exit(s, last, num_classes) for s in anatomy.stages[:-1])
+        self.student_maps = layout.feature_maps
+        last = layout.feature_maps[-1]
+        self.exits = nn.ModuleList(_Exit(s, last, num_classes) for s in layout.feature_maps[:-1])
         self._temperature = temperature
         self._soft_share = soft_share
         self._feature_weight = feature_weight
         self._partly_labelled = partly_labelled
 
-    def forward(self, evidence: Evidence) -> Tensor:
+    def forward(self, inputs: TermInputs) -> Tensor:
         """See the class."""
-        maps = evidence.student.record.maps
-        *shallow, last = (maps[stage] for stage in self.student_stages)
+        maps = inputs.student.record.maps
+        *shallow, last = (maps[feature_map] for feature_map in self.student_maps)
         goal = last.mean(dim=(2, 3)).detach()
-        said = (evidence.student.logits.detach() / self._temperature).softmax(dim=1)
+        said = (inputs.student.logits.detach() / self._temperature).softmax(dim=1)
         losses = [
-            self._loss(exit_(each), said, goal, evidence)
+            self._loss(exit_(each), said, goal, inputs)
             for exit_, each in zip(self.exits, shallow, strict=True)
         ]
         return torch.stack(losses).sum()
 
     def _loss(
-        self, answer: tuple[Tensor, Tensor], said: Tensor, goal: Tensor, evidence: Evidence
+        self, answer: tuple[Tensor, Tensor], said: Tensor, goal: Tensor, inputs: TermInputs
     ) -> Tensor:
         features, logits = answer
-        batch = replace(evidence.batch, logits=logits)
+        batch = replace(inputs.batch, logits=logits)
         hard = labels_loss(batch, partly_labelled=self._partly_labelled)
         soft = divergence(logits, said, self._temperature)
         share = self._soft_share
@@ -87,13 +87,13 @@ class Exits(Term):
 
 
 class _Exit(nn.Module):
-    """From a shallow feature map to features like those of the last stage, and to logits."""
+    """From a shallow feature map to features like those of the last one, and to logits."""
 
-    def __init__(self, stage: Stage, last: Stage, num_classes: int) -> None:
+    def __init__(self, feature_map: FeatureMap, last: FeatureMap, num_classes: int) -> None:
         super().__init__()
         self._size = last.shape[1:]
         self.bottleneck = nn.Sequential(
-            nn.Conv2d(stage.shape[0], last.shape[0], 1, bias=False),
+            nn.Conv2d(feature_map.shape[0], last.shape[0], 1, bias=False),
             nn.BatchNorm2d(last.shape[0]),
             nn.ReLU(),
         )

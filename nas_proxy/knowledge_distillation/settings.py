@@ -1,4 +1,4 @@
-"""The configuration section `distillation`: which kinds, from which teachers, how strongly."""
+"""The configuration section `knowledge_distillation`: which kinds, whose answers, weights."""
 
 from __future__ import annotations
 
@@ -175,10 +175,14 @@ class TermSettings(Options):
         return self.weight == 0 or parts == (0, 0) or relations == (0, 0)
 
     def number(self, option: str) -> float:
-        """An option that is a number by now."""
+        """An option that is a number by now.
+
+        Raises:
+            ValueError: If it is not: `auto` has not been chosen, or the kind lacks the option.
+        """
         value = getattr(self, option)
-        assert not isinstance(value, str)
-        assert value is not None
+        if value is None or isinstance(value, str):
+            raise ValueError(f"{option} of {self.title} is {value}, and not a number yet")
         return float(value)
 
 
@@ -188,7 +192,7 @@ def _numbers() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillationSettings(Options):
+class KnowledgeDistillationSettings(Options):
     """What a network learns beside the labels: a weighted sum of terms.
 
     Attributes:
@@ -338,8 +342,8 @@ class DistillationSettings(Options):
         """
         if train_on == "nothing":
             raise ConfigError(
-                "nothing is trained here, so nothing can be distilled; leave distillation out, or "
-                "rank by a signal of a training"
+                "nothing is trained here, so nothing can be distilled; leave "
+                "knowledge_distillation out, or rank by a signal of a training"
             )
         if self.is_auto:
             raise ConfigError(
@@ -352,13 +356,13 @@ class DistillationSettings(Options):
                 "distilled ones; leave unlabelled out"
             )
 
-    def first_generation(self) -> DistillationSettings | None:
+    def first_generation(self) -> KnowledgeDistillationSettings | None:
         """What the first generation learns, which has no earlier one; None: the labels alone."""
         terms = tuple(term for term in self.terms if term.variant != "generations")
         return replace(self, terms=terms, auto_num_steps=None) if terms else None
 
 
-_OF_THE_WHOLE = tuple(f.name for f in fields(DistillationSettings))
+_OF_THE_WHOLE = tuple(f.name for f in fields(KnowledgeDistillationSettings))
 
 
 def distillation_from(value: Any) -> Any:
@@ -377,7 +381,7 @@ def distillation_from(value: Any) -> Any:
     return {"terms": [{k: v for k, v in value.items() if k not in whole}], **whole}
 
 
-DistillationOption = Annotated[
-    DistillationSettings, Shorthand(distillation_from, of=(str, list, dict))
+KnowledgeDistillationOption = Annotated[
+    KnowledgeDistillationSettings, Shorthand(distillation_from, of=(str, list, dict))
 ]
 """The section, one of its terms with the section's other keys, or a list of terms."""

@@ -14,8 +14,8 @@ from nas_proxy.train.measuring import forward
 from nas_proxy.train.settings import TrainSettings
 
 
-class Tutor(Protocol):
-    """One trained network, in evaluation mode and frozen; `teach.teacher.Teacher` is one."""
+class TeacherNetwork(Protocol):
+    """One trained network, in evaluation mode and frozen; `teachers.teacher.Teacher` is one."""
 
     @property
     def network(self) -> nn.Module:
@@ -66,19 +66,20 @@ class Teachers:
     """All that teach one student.
 
     Attributes:
-        tutors: In the order of `DistillationSettings.all_teachers`, on the student's device.
+        trained: Networks in the order of `KnowledgeDistillationSettings.all_teachers`, on the
+            student's device.
         val_accuracies: Theirs on the search-validation images, where teachers are weighted by it;
             else empty.
         val_losses: The same for the cross-entropy.
         earlier: The student's earlier generation; None in the first.
     """
 
-    tutors: tuple[Tutor, ...] = ()
+    trained: tuple[TeacherNetwork, ...] = ()
     val_accuracies: tuple[float, ...] = ()
     val_losses: tuple[float, ...] = ()
-    earlier: Tutor | None = None
+    earlier: TeacherNetwork | None = None
 
-    def after(self, generation: Tutor) -> Teachers:
+    def after(self, generation: TeacherNetwork) -> Teachers:
         """The same with a generation of the student behind them."""
         return replace(self, earlier=generation)
 
@@ -88,26 +89,28 @@ class Teachers:
         Raises:
             DataError: If one does not; the message names the classes of both.
         """
-        for tutor in self.tutors:
-            if tutor.class_names != class_names:
+        for teacher in self.trained:
+            if teacher.class_names != class_names:
                 raise DataError(
-                    f"the teacher {tutor.description} tells the classes "
-                    f"{_listed(tutor.class_names)}, but the student has to tell "
+                    f"the teacher {teacher.description} tells the classes "
+                    f"{_listed(teacher.class_names)}, but the student has to tell "
                     f"{_listed(class_names)}; name a teacher of these classes"
                 )
 
 
 @torch.no_grad()
-def ask(tutor: Tutor, images: Tensor, settings: TrainSettings) -> Tensor:
-    """A tutor's logits for a student's images, in the precision of the student's training.
+def ask(teacher: TeacherNetwork, images: Tensor, settings: TrainSettings) -> Tensor:
+    """A teacher's logits for a student's images, in the precision of the student's training.
 
     Args:
-        tutor: On the device of the images.
+        teacher: On the device of the images.
         images: As the student is given them, `(n, c, h, w)`.
         settings: Of the student's training.
     """
-    channels_last = settings.uses_channels_last(tutor.network, images.device)
-    return forward(tutor.network, tutor.as_trained(images), settings, channels_last=channels_last)
+    channels_last = settings.uses_channels_last(teacher.network, images.device)
+    return forward(
+        teacher.network, teacher.as_trained(images), settings, channels_last=channels_last
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_proxy.knowledge_distillation.feature_maps import Record, Stage
+from nas_proxy.knowledge_distillation.feature_maps import FeatureMap, Record
 from nas_proxy.train.objective import Batch
 
 UNLABELLED = -100
@@ -17,7 +17,7 @@ UNLABELLED = -100
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class NetworkOutput:
     """What a network said of a batch.
 
     Attributes:
@@ -30,7 +30,7 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class TermInputs:
     """What a term looks at.
 
     Attributes:
@@ -40,25 +40,25 @@ class Evidence:
     """
 
     batch: Batch
-    student: Answer
-    teachers: tuple[Answer, ...]
+    student: NetworkOutput
+    teachers: tuple[NetworkOutput, ...]
 
 
 class Term(nn.Module, ABC):
     """One term of the loss. Its parameters are trained with the student's.
 
     Attributes:
-        student_stages: Whose maps it needs.
-        teacher_stages: The same of its teacher, if it has one.
+        student_maps: Whose maps it needs.
+        teacher_maps: The same of its teacher, if it has one.
         needs_embedding: Whether it looks at embeddings.
     """
 
-    student_stages: tuple[Stage, ...] = ()
-    teacher_stages: tuple[Stage, ...] = ()
+    student_maps: tuple[FeatureMap, ...] = ()
+    teacher_maps: tuple[FeatureMap, ...] = ()
     needs_embedding: bool = False
 
     @abstractmethod
-    def forward(self, evidence: Evidence) -> Tensor:
+    def forward(self, inputs: TermInputs) -> Tensor:
         """The loss before its weight, a scalar in float32: mean over the images."""
 
 

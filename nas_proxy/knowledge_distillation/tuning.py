@@ -11,7 +11,7 @@ from nas_proxy.errors import StudyError
 from nas_proxy.knowledge_distillation.settings import (
     AUTO,
     PUBLISHED,
-    DistillationSettings,
+    KnowledgeDistillationSettings,
     TermSettings,
 )
 
@@ -60,7 +60,7 @@ class Tuned:
         trials: All short trainings, in order.
     """
 
-    settings: DistillationSettings
+    settings: KnowledgeDistillationSettings
     trials: tuple[Trial, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -72,13 +72,13 @@ class Tuned:
         return {"chosen": chosen, "trials": [vars(trial) for trial in self.trials]}
 
 
-Figures = tuple[float, float] | str
+Measured = tuple[float, float] | str
 """Accuracy and cross-entropy on the search-validation images, or why the training failed."""
 
 
 def tune(
-    settings: DistillationSettings,
-    measure: Callable[[Sequence[DistillationSettings]], Sequence[Figures]],
+    settings: KnowledgeDistillationSettings,
+    measure: Callable[[Sequence[KnowledgeDistillationSettings]], Sequence[Measured]],
 ) -> Tuned:
     """Choose what is `auto`, term by term; a term not yet chosen has its published values.
 
@@ -96,10 +96,10 @@ def tune(
         grid = _grid(term)
         found = measure([without_auto(_with(settings, position, each)) for each in grid])
         tried = [
-            Trial(position, options, reason=figures)
-            if isinstance(figures, str)
-            else Trial(position, options, *figures)
-            for options, figures in zip(grid, found, strict=True)
+            Trial(position, options, reason=measured)
+            if isinstance(measured, str)
+            else Trial(position, options, *measured)
+            for options, measured in zip(grid, found, strict=True)
         ]
         best = max(tried, key=lambda trial: trial.rank_key)
         if best.val_accuracy is None:
@@ -112,12 +112,12 @@ def tune(
     return Tuned(without_auto(settings), tuple(trials))
 
 
-def num_trials(settings: DistillationSettings) -> int:
+def num_trials(settings: KnowledgeDistillationSettings) -> int:
     """How many short trainings `tune` asks for."""
     return sum(len(_grid(term)) for term in settings.terms if term.autos)
 
 
-def without_auto(settings: DistillationSettings) -> DistillationSettings:
+def without_auto(settings: KnowledgeDistillationSettings) -> KnowledgeDistillationSettings:
     """The same with published values for what is `auto`."""
     terms = tuple(
         replace(term, **{name: _published(term)[name] for name in term.autos})
@@ -143,8 +143,8 @@ def _grid(term: TermSettings) -> list[dict[str, Any]]:
 
 
 def _with(
-    settings: DistillationSettings, position: int, options: dict[str, Any]
-) -> DistillationSettings:
+    settings: KnowledgeDistillationSettings, position: int, options: dict[str, Any]
+) -> KnowledgeDistillationSettings:
     """The same with options of one term set; the number of steps goes when nothing needs it."""
     terms = list(settings.terms)
     terms[position] = replace(terms[position], **options)

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nas_proxy.data.content import image_hashes
 from nas_proxy.data.folder import FolderListing, images_below, read_images
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.knowledge_distillation.term import UNLABELLED
 from nas_proxy.train.training_set import TrainingSet
@@ -31,7 +31,7 @@ def read_unlabelled(folder: Path, spec: DatasetSpec) -> Tensor:
     if not files:
         raise DataError(
             f"there is no image in the folder {root} of unlabelled images; name another in "
-            "distillation.unlabelled, or leave it out"
+            "knowledge_distillation.unlabelled, or leave it out"
         )
     everything = torch.arange(len(files))
     listing = FolderListing(root, files, torch.zeros(len(files)), None, ())
@@ -41,7 +41,7 @@ def read_unlabelled(folder: Path, spec: DatasetSpec) -> Tensor:
 
 def _grey(images: Tensor) -> Tensor:
     """RGB to one channel, by luminance; a grey image keeps its values to the last bit."""
-    # Not torchvision's: it rounds down, and an image that judges would not be recognised.
+    # Not torchvision's: it rounds down, and a held-out image would not be recognised.
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     return (images * weights).sum(dim=1, keepdim=True).round().to(torch.uint8)
 
@@ -59,7 +59,7 @@ def with_unlabelled(training_set: TrainingSet, images: Tensor) -> TrainingSet:
     if training_set.images.dtype != torch.uint8 or not training_set.has_hard_labels:
         raise ConfigError(
             "unlabelled images can be mixed among real ones with classes alone; leave "
-            "distillation.unlabelled out where a proxy data set or soft labels are trained on"
+            "knowledge_distillation.unlabelled out where proxy images or soft labels are trained on"
         )
     device = training_set.images.device
     labels = training_set.labels.new_full((len(images),), UNLABELLED)
@@ -71,7 +71,7 @@ def with_unlabelled(training_set: TrainingSet, images: Tensor) -> TrainingSet:
 
 
 def check_unlabelled(images: Tensor, splits: Splits, *, allow: bool, option: str) -> int:
-    """How many of the images are among those that judge, compared by content.
+    """How many of the images are among the held-out ones that judge a student, compared by content.
 
     Args:
         images: At the size of the splits.
@@ -82,8 +82,8 @@ def check_unlabelled(images: Tensor, splits: Splits, *, allow: bool, option: str
     Raises:
         StudyError: If any is, unless that is allowed.
     """
-    judges = torch.cat([image_hashes(part.images) for part in (splits.search_val, splits.test)])
-    seen = int(torch.isin(image_hashes(images), judges).sum())
+    held_out = torch.cat([image_hashes(part.images) for part in (splits.search_val, splits.test)])
+    seen = int(torch.isin(image_hashes(images), held_out).sum())
     if seen and not allow:
         raise StudyError(
             f"{seen} of the {len(images)} unlabelled images are among those that judge the "

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Annotated, Literal
 
+from torch import nn
+
 from nas_proxy.errors import ConfigError
 from nas_proxy.networks.alexnet import AlexNet
-from nas_proxy.networks.base import Network
+from nas_proxy.networks.base import NORMS, NUM_GROUPS, Network, Norm
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.networks.mlp import MLP
 from nas_proxy.networks.mobile import MobileNetV2, ShuffleNetV2
-from nas_proxy.networks.norms import NORMS, NUM_GROUPS, Norm
 from nas_proxy.networks.resnet import ResNet18
 from nas_proxy.networks.vgg import VGG11
 from nas_proxy.networks.wide_resnet import WideResNet16
 from nas_proxy.options import Options, PositiveInt, Shorthand
-from nas_proxy.types import DatasetSpec
+from nas_proxy.types import Architecture, DatasetSpec
 
 NetworkName = Literal[
     "convnet",
@@ -219,3 +220,18 @@ def describe(settings: NetworkSettings) -> str:
 
 def _in_words(norm: Norm) -> str:
     return "no norm" if norm == "none" else f"{norm} norm"
+
+
+@dataclass(frozen=True)
+class FixedNetworks:
+    """Builds the networks of the catalogue as a search space builds its own; none is searched."""
+
+    name = "networks"
+
+    def architecture(self, settings: NetworkSettings) -> Architecture:
+        """The value that stands for a network."""
+        return Architecture(self.name, asdict(settings))
+
+    def build(self, architecture: Architecture, spec: DatasetSpec) -> nn.Module:
+        """A fresh network; weights come from torch's global generator."""
+        return build_network(NetworkSettings(**architecture.genotype), spec)

@@ -10,10 +10,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.networks.base import Network
-from nas_proxy.networks.norms import NORMS as NORMS  # re-exported beside the other choices
-from nas_proxy.networks.norms import Norm as Norm
-from nas_proxy.networks.norms import make_norm
+from nas_proxy.networks.base import NORMS as NORMS  # re-exported beside the other choices
+from nas_proxy.networks.base import Network, make_norm
+from nas_proxy.networks.base import Norm as Norm
 
 Activation = Literal["sigmoid", "relu", "leaky_relu"]
 Pooling = Literal["none", "max", "avg"]
@@ -52,7 +51,6 @@ class ConvNet(Network):
         channels, height, image_width = image_shape
         size = (height, image_width)
         layers: list[nn.Module] = []
-        block_ends = []
         for _ in range(depth):
             layers.append(nn.Conv2d(channels, width, kernel_size=3, padding=1))
             layers.extend(make_norm(norm, (width, *size)))
@@ -61,27 +59,12 @@ class ConvNet(Network):
                 layers.append(nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2))
                 size = (size[0] // 2, size[1] // 2)
             channels = width
-            block_ends.append(len(layers))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(width * size[0] * size[1], num_classes)
-        self._block_ends = tuple(block_ends)
 
     def embed(self, images: Tensor) -> Tensor:
         """The input of the linear layer: `(n, c, h, w)` to `(n, width * h' * w')`."""
         return torch.flatten(self.features(images), start_dim=1)
-
-    def block_outputs(self, images: Tensor) -> list[Tensor]:
-        """What each block hands on, after its pooling: `(n, width, h_i, w_i)`, first block first.
-
-        The last one, flattened, is what `embed` returns.
-        """
-        outputs = []
-        start = 0
-        for end in self._block_ends:
-            images = self.features[start:end](images)
-            outputs.append(images)
-            start = end
-        return outputs
 
 
 def _activation(activation: Activation) -> nn.Module:

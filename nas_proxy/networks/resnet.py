@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.networks.base import Network, strided
-from nas_proxy.networks.norms import Norm, make_norm
+from nas_proxy.networks.base import Network, Norm, make_norm, strided
 
 _BLOCKS_PER_STAGE = 2
 _IMAGENET_STEM_SIZE = 128

@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.networks.base import Network, with_margin
-from nas_proxy.networks.norms import Norm, make_norm
+from nas_proxy.networks.base import Network, Norm, make_norm, with_margin
 
 # Channels of each stage's convolutions, in units of the width; every stage ends in a 2x2 pooling.
 _STAGES = ((1,), (2,), (4, 4), (8, 8), (8, 8))

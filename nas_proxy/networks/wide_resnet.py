@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nas_proxy.networks.base import Network, strided
-from nas_proxy.networks.norms import Norm, make_norm
+from nas_proxy.networks.base import Network, Norm, make_norm, strided
 
 _STEM_WIDTH = 16
 _BLOCKS_PER_STAGE = 2  # of two convolutions each: 16 = 6 * 2 + 4 layers

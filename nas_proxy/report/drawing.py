@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
+from nas_proxy.errors import required
 from nas_proxy.statistics.ranks import Estimate
 
 DPI = 150
@@ -106,8 +107,7 @@ def place_labels(
         dots: Boxes in data coordinates.
         lines: Likewise.
     """
-    figure = axes.get_figure(root=True)
-    assert figure is not None
+    figure = required(axes.get_figure(root=True), "the figure of the axes")
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     taken = [axes.transData.transform_bbox(box).padded(6) for box in dots]

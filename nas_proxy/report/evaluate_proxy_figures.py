@@ -27,20 +27,20 @@ _MEMORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _MAX_NAMED = 20  # classes whose names still fit beside a confusion matrix
 
 
-def write_accuracy_figures(worth: dict[str, Any], folder: Path) -> list[Path]:
+def write_accuracy_figures(result: dict[str, Any], folder: Path) -> list[Path]:
     """Accuracies by network and condition, and the confusion matrix of the first network.
 
     Args:
-        worth: As `stages.worth` writes it.
+        result: As `study.evaluate_proxy` writes it.
         folder: Where to; made if it does not exist.
 
     Raises:
         OSError: If the folder cannot be written or the disk is full.
     """
-    written = [_write(_accuracies(worth), folder / "accuracies.png")]
-    first = next((n for n in worth["networks"] if n["confusion"]), None)
+    written = [_write(_accuracies(result), folder / "accuracies.png")]
+    first = next((n for n in result["networks"] if n["confusion"]), None)
     if first is not None:
-        written.append(_write(_confusion(first, worth["classes"]), folder / "confusion.png"))
+        written.append(_write(_confusion(first, result["classes"]), folder / "confusion.png"))
     return written
 
 
@@ -62,9 +62,9 @@ def _figure(height: float) -> Figure:
     return figure
 
 
-def _accuracies(worth: dict[str, Any]) -> Figure:
+def _accuracies(result: dict[str, Any]) -> Figure:
     """Every seed as a dot, means as bars across: stability over seeds and across networks."""
-    networks = worth["networks"]
+    networks = result["networks"]
     figure = _figure(1.2 + 0.75 * len(networks))
     axes = figure.subplots()
     conditions = [c for c in CONDITIONS if any(c in n["accuracies"] for n in networks)]
@@ -83,7 +83,7 @@ def _accuracies(worth: dict[str, Any]) -> Figure:
             axes.plot([values.mean()] * 2, [y - 0.08, y + 0.08], color=_COLOURS[condition], lw=2.4)
     axes.set_yticks(range(len(networks)), [n["network"] for n in networks])
     axes.invert_yaxis()
-    axes.set_xlabel(f"test accuracy in %, one dot for each of {worth['num_seeds']} seeds")
+    axes.set_xlabel(f"test accuracy in %, one dot for each of {result['num_seeds']} seeds")
     axes.grid(axis="x", color="#d5dae0", lw=0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)

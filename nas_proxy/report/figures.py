@@ -72,7 +72,7 @@ def write_figures(report: dict[str, Any], folder: Path) -> list[Path]:
     """Draw what the report has data for.
 
     Args:
-        report: As `stages.report.collect` builds it.
+        report: As `study.stages.report.collect` builds it.
         folder: Where to; made if it does not exist.
 
     Returns:

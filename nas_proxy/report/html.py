@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from nas_proxy.core.nested import flatten
 from nas_proxy.report.figures import rank_outliers, ranked_points
 from nas_proxy.report.pareto_figure import amount, cost_in_words, costs_of
 from nas_proxy.statistics.words import decimal, duration
@@ -24,7 +25,7 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
     """The page.
 
     Args:
-        report: As `stages.report.collect` builds it; its texts are escaped.
+        report: As `study.stages.report.collect` builds it; its texts are escaped.
         pictures: PNG files, recognised by their names; one that does not exist is left out.
     """
     # Jinja would not know from the template's name, which ends in .j2, that it is HTML.
@@ -48,7 +49,7 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
         outliers=rank_outliers(report),
         best=_best(report["search"]),
         costs=costs_of(report["search"]),
-        worth=report["worth"],
+        evaluate_proxy=report["evaluate_proxy"],
         retrain=report.get("retrain"),
         teachers=_teachers(report["proxy_dataset"]),
         failures=_failures(report),
@@ -62,7 +63,7 @@ def render_html(report: dict[str, Any], pictures: Sequence[Path]) -> str:
 def _recipe(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """What candidates trained on and were ranked by: the recipe that was found, or the sections."""
     if "score" in report["config"]:
-        sections = ("train", "distillation", "score")
+        sections = ("train", "knowledge_distillation", "score")
         return {"train_on": "proxy", **{key: report["config"].get(key) for key in sections}}
     found: Mapping[str, Any] = report["search"]["recipe_settings"]
     return found
@@ -199,13 +200,11 @@ def _failures(report: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     return [(where, reason, count) for (where, reason), count in found.most_common()]
 
 
-def _flat(mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+def _flat(mapping: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Settings as dotted keys and words; what is not set is left out."""
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{key}.")
-        elif value is not None and value != []:
-            yield f"{path}{key}", _words(value)
+    for name, value in flatten(mapping):
+        if value not in (None, [], (), {}):
+            yield name, _words(value)
 
 
 def _words(value: Any) -> str:

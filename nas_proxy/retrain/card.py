@@ -36,7 +36,8 @@ class ModelCard:
         files: What was written, and what is missing.
         created: When.
         versions: Of the libraries.
-        distillation: What it learned beside the labels, as the report has it; None: nothing.
+        knowledge_distillation: What it learned beside the labels, as the report has it; None:
+            nothing.
     """
 
     study_name: str
@@ -57,7 +58,7 @@ class ModelCard:
     files: Sequence[ExportedFile]
     created: str
     versions: Mapping[str, str]
-    distillation: Mapping[str, Any] | None = None
+    knowledge_distillation: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values with the attributes' names."""
@@ -82,7 +83,7 @@ class ModelCard:
             "All its trainings": self._seeds(),
             "Search-validation accuracy": f"{100 * self.val_accuracy:.1f} %; these images chose "
             "what is exported, so it flatters",
-            **self._lesson(),
+            **self._knowledge_distillation(),
             "Parameters": f"{self.num_params:,}",
             "FLOPs": f"{self.flops:,} for one image",
             **{f"Latency on {each.device}": _latency(each) for each in self.latencies},
@@ -107,14 +108,14 @@ class ModelCard:
             f"{error}: {values}"
         )
 
-    def _lesson(self) -> dict[str, str]:
+    def _knowledge_distillation(self) -> dict[str, str]:
         """What it learned beside the labels, and what that says of its accuracy."""
-        if self.distillation is None:
+        if self.knowledge_distillation is None:
             return {}
-        taught = ", ".join(self.distillation["terms"])
-        teachers = [each["description"] for each in self.distillation["teachers"]]
+        taught = ", ".join(self.knowledge_distillation["terms"])
+        teachers = [each["description"] for each in self.knowledge_distillation["teachers"]]
         rows = {"Distillation": f"{taught}, from {'; '.join(teachers)}" if teachers else taught}
-        seen = sum(self.distillation["seen_judges"])
+        seen = sum(self.knowledge_distillation["num_leaked_images"])
         if seen:
             rows["Warning"] = (
                 f"its teachers or its unlabelled images have seen {seen} of the images that judge "

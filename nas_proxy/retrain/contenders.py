@@ -9,8 +9,7 @@ from typing import Any, Literal
 import torch
 
 from nas_proxy.errors import StudyError
-from nas_proxy.networks.catalogue import NetworkSettings, build_network, describe
-from nas_proxy.networks.fixed import FixedNetworks
+from nas_proxy.networks.catalogue import FixedNetworks, NetworkSettings, build_network, describe
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.search.pareto import pareto_front, pick
 from nas_proxy.types import Architecture, DatasetSpec

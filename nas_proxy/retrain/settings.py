@@ -7,7 +7,7 @@ from typing import Literal
 
 from nas_proxy.compress.settings import CompressSettings
 from nas_proxy.export.programs import PROGRAMS, ProgramFormat
-from nas_proxy.knowledge_distillation.settings import DistillationOption
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationOption
 from nas_proxy.options import Options, PositiveInt
 from nas_proxy.search.pareto import Pick
 from nas_proxy.train.settings import TrainSettings
@@ -27,7 +27,7 @@ class RetrainSettings(Options):
             best by score.
         num_seeds: Trainings of each. The one that the search-validation images like best is
             exported, the mean over all is reported.
-        distillation: What all of these networks learn beside the labels; None: nothing.
+        knowledge_distillation: What all of these networks learn beside the labels; None: nothing.
         comparisons: What is trained in the same way to compare with. `median`: the architecture of
             median score among the uniformly drawn ones of the validation, or among the search's
             trials where nothing was validated. `resnet18`: ResNet-18 with batch norm, of the
@@ -40,7 +40,7 @@ class RetrainSettings(Options):
     num_architectures: PositiveInt | None = None
     pick: Pick | None = None
     num_seeds: PositiveInt = 3
-    distillation: DistillationOption | None = None
+    knowledge_distillation: KnowledgeDistillationOption | None = None
     comparisons: tuple[Comparison, ...] = ("median", "resnet18")
     formats: tuple[ProgramFormat, ...] = tuple(PROGRAMS)
     compress: CompressSettings | None = None

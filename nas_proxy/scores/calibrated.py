@@ -38,13 +38,6 @@ class Prediction:
     mean: float
     deviation: float
 
-    def percentile_of(self, normal_score: float) -> float:
-        """Probability that the prediction gives to anything below what was observed, in [0, 1].
-
-        Uniform over architectures if the uncertainty is stated rightly.
-        """
-        return float(stats.norm.cdf(normal_score, self.mean, self.deviation))
-
 
 class CalibratedScore:
     """The mean rank of the signals, corrected by what the calibration sample teaches.

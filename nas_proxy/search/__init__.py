@@ -1,1 +1,5 @@
 """The search: an Optuna study over a search space."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

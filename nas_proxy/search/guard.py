@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from nas_proxy.core.files import write_atomically
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.executors import Executor, evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.interfaces import EvaluatorFactory
@@ -147,7 +147,8 @@ class Guard:
         settings: When to check, and what follows.
         factory: Trains on full data and measures on the search-validation images.
         executor: Where.
-        folder: Keeps `guard.jsonl`, the full-data evaluations, and `guard.json`, the checks.
+        log: Keeps the full-data evaluations.
+        file: Keeps the checks.
         seed: Of the draws and of the trainings.
         on_check: Told each check, and whether it cost any training just now.
     """
@@ -157,15 +158,16 @@ class Guard:
         settings: GuardSettings,
         factory: EvaluatorFactory,
         executor: Executor,
-        folder: Path,
+        log: EvaluationLog,
+        file: Path,
         *,
         seed: int,
         on_check: Callable[[GuardCheck, bool], None],
     ) -> None:
         self._settings = settings
         self._evaluate = partial(evaluate_all, executor, factory)
-        self._folder = folder
-        self._log = EvaluationLog(folder / GUARD_LOG)
+        self._log = log
+        self._file = file
         self._seed = seed
         self._on_check = on_check
         self._picks: dict[tuple[Architecture, str], _Pick] = {}
@@ -178,8 +180,7 @@ class Guard:
     @property
     def _next(self) -> int:
         """The number of trials at which the next check looks."""
-        assert self._settings.every is not None
-        return (len(self._checks) + 1) * self._settings.every
+        return (len(self._checks) + 1) * required(self._settings.every, "search.guard.every")
 
     def check(self, trials: Sequence[TrialRecord], progress: Progress) -> GuardCheck:
         """Make the check that is due.
@@ -257,7 +258,7 @@ class Guard:
         )
 
     def _write(self) -> None:
-        write_atomically(self._folder / GUARD_FILE, json.dumps(self.to_json(), indent=1))
+        write_atomically(self._file, json.dumps(self.to_json(), indent=1))
 
     def to_json(self) -> dict[str, Any]:
         """All checks, and a point for each candidate: what the report shows."""

@@ -16,8 +16,14 @@ from optuna.trial import FrozenTrial, TrialState
 from nas_proxy.search.settings import SearchSettings
 
 
-def make_sampler(settings: SearchSettings, seed: int) -> BaseSampler:
-    """The sampler that the settings name, starting from `seed`."""
+def make_sampler(settings: SearchSettings, seed: int, num_workers: int) -> BaseSampler:
+    """The sampler that the settings name.
+
+    Args:
+        settings: Its name and options.
+        seed: Where it starts from.
+        num_workers: Of the executor: with several, it proposes while others are not known yet.
+    """
     if settings.sampler == "random":
         return RandomSampler(seed=seed)
     if settings.sampler == "nsga2":
@@ -29,7 +35,7 @@ def make_sampler(settings: SearchSettings, seed: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # The constant liar keeps parallel workers from all trying the same promising corner.
-        return TPESampler(seed=seed, constant_liar=settings.executor == "processes")
+        return TPESampler(seed=seed, constant_liar=num_workers > 1)
 
 
 class RegularizedEvolutionSampler(BaseSampler):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from nas_proxy.errors import did_you_mean
-from nas_proxy.evaluate.executors import ExecutorName
+from nas_proxy.evaluate.executors import executor_kind
 from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveFloat, PositiveInt
 from nas_proxy.search.pareto import SCORE
 from nas_proxy.train.settings import TrainSettings
@@ -90,8 +90,10 @@ class SearchSettings(Options):
         tournament_size: Members of the population among which `regularized_evolution` picks the
             parent.
         constraints: What candidates must not exceed; those that do are not trained.
-        executor: `serial`: in this process. `processes`: spawned workers.
-        num_workers: Processes; on a CPU one per core is best.
+        executor: Where candidates are trained. `serial`: in this process. `processes`: spawned
+            workers.
+        num_workers: Candidates that are trained at the same time, unless the executor is `serial`;
+            on a CPU one process per core is best.
         storage: `journal`: a file in the study's folder. Otherwise a database URL for Optuna.
         guard: Watches the ranking by training a few candidates on full data; off by default.
     """
@@ -102,13 +104,14 @@ class SearchSettings(Options):
     population_size: PositiveInt = 20
     tournament_size: PositiveInt = 5
     constraints: Constraints = field(default_factory=Constraints)
-    executor: ExecutorName = "serial"
+    executor: str = "serial"
     num_workers: PositiveInt = 2
     storage: str = "journal"
     guard: GuardSettings = field(default_factory=GuardSettings)
 
     def __post_init__(self) -> None:
-        """Refuse objectives that do not exist, and what the sampler cannot do."""
+        """Refuse objectives and executors that do not exist, and what the sampler cannot do."""
+        executor_kind(self.executor)
         for index, name in enumerate(self.objectives):
             if name not in (SCORE, *COSTS):
                 raise ValueError(

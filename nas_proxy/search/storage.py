@@ -42,8 +42,16 @@ def open_study(
     study_name: str,
     seed: int,
     storage: optuna.storages.BaseStorage | str,
+    num_workers: int,
 ) -> optuna.Study:
     """A new study or the one that is there, with a sampler that goes on from it.
+
+    Args:
+        settings: The sampler and the objectives.
+        study_name: Optuna's.
+        seed: Of the sampler.
+        storage: Where the study is kept.
+        num_workers: Of the executor.
 
     Raises:
         StudyError: If the storage cannot be opened, or holds a study with other objectives.
@@ -70,7 +78,7 @@ def open_study(
             f"search.storage {storage!r} holds a study {study_name!r} with other objectives "
             f"({known} -> {objectives}); choose another study_name"
         )
-    study.sampler = make_sampler(settings, sampler_seed("sampler", seed, study))
+    study.sampler = make_sampler(settings, sampler_seed("sampler", seed, study), num_workers)
     return study
 
 

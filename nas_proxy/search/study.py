@@ -102,7 +102,7 @@ def run_search(
         PluginError: If the space suggests architectures of another.
         RecalibrationNeeded: If the guard asks for it.
     """
-    study = open_study(task.settings, task.study_name, task.seed, storage)
+    study = open_study(task.settings, task.study_name, task.seed, storage, executor.num_workers)
     return _Search(task, executor, log, study).run()
 
 

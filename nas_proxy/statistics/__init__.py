@@ -1,1 +1,5 @@
 """Statistics that everything which judges shares: ranks and accuracies, with intervals."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

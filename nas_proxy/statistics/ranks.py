@@ -6,8 +6,7 @@ on stacks of resamples at once.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,9 +48,25 @@ class Estimate:
 
 def spearman(scores: Values, reference: Values) -> Values:
     """Spearman's rho; ties get their mean rank; NaN where one side is constant."""
-    x, y = _centred_ranks(scores), _centred_ranks(reference)
-    norm = np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
-    return _divide((x * y).sum(axis=-1), norm)
+    return _correlation(_centred_ranks(scores), _centred_ranks(reference))
+
+
+def spearman_within(strata: Sequence[int]) -> Statistic:
+    """Correlation of ranks that are taken within each stratum; of a single one Spearman's rho.
+
+    Strata may have been measured on different scales: an architecture is compared with those of
+    its own stratum alone. NaN where one side is constant within each of them.
+
+    Args:
+        strata: Their lengths, at least 1, in the order of the last axis.
+    """
+    starts = np.cumsum(strata)[:-1]
+
+    def ranked(values: Values) -> Values:
+        parts = np.split(values, starts, axis=-1)
+        return np.concatenate([_centred_ranks(part) for part in parts], axis=-1)
+
+    return lambda scores, reference: _correlation(ranked(scores), ranked(reference))
 
 
 def kendall(scores: Values, reference: Values) -> Values:
@@ -140,6 +155,16 @@ def partial_spearman(values: Values, reference: Values) -> Values:
     return _divide(rests.prod(axis=-1).sum(axis=-1), np.sqrt(left.prod(axis=-1)))
 
 
+def difference_of(statistic: Statistic) -> Statistic:
+    """The statistic of the first of two scores minus that of the second; they are `(2, ..., n)`."""
+    return lambda scores, reference: (
+        statistic(scores[0], reference) - statistic(scores[1], reference)
+    )
+
+
+spearman_difference = difference_of(spearman)
+
+
 def estimate(
     statistic: Statistic,
     scores: Values,
@@ -147,6 +172,7 @@ def estimate(
     *,
     num_resamples: int,
     rng: np.random.Generator,
+    strata: Sequence[int] = (),
 ) -> Estimate | None:
     """A statistic with its percentile bootstrap interval over architectures.
 
@@ -156,6 +182,7 @@ def estimate(
         reference: `(n,)`, of the same architectures.
         num_resamples: Of the architectures, not of seeds.
         rng: The only source of randomness.
+        strata: As in `resampled`.
 
     Returns:
         None if there are fewer than three architectures or the statistic is not defined on them
@@ -168,21 +195,9 @@ def estimate(
         return None
     if reference.shape[-1] < MIN_FOR_INTERVAL:
         return Estimate(value, None, None)
-
-    def resampled(indices: Values, axis: int = -1) -> Values:
-        chosen = indices.astype(np.intp)
-        return statistic(scores[..., chosen], reference[chosen])
-
-    with warnings.catch_warnings():  # a constant distribution is an answer here, not a fault
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        distribution = stats.bootstrap(
-            (np.arange(reference.shape[-1]),),
-            resampled,
-            n_resamples=num_resamples,
-            batch=max(1, 4_000_000 // reference.shape[-1] ** 2),  # tau needs n x n numbers each
-            method="percentile",
-            rng=rng,
-        ).bootstrap_distribution
+    distribution = resampled(
+        statistic, scores, reference, num_resamples=num_resamples, rng=rng, strata=strata
+    )
     defined = distribution[np.isfinite(distribution)]  # a resample may repeat one architecture
     if len(defined) < num_resamples / 2:
         return Estimate(value, None, None)
@@ -191,9 +206,40 @@ def estimate(
     return Estimate(value, float(low), float(high))
 
 
-def spearman_difference(scores: Values, reference: Values) -> Values:
-    """Rho of the first score minus rho of the second; `scores` is `(2, ..., n)`."""
-    return spearman(scores[0], reference) - spearman(scores[1], reference)
+def resampled(
+    statistic: Statistic,
+    scores: Values,
+    reference: Values,
+    *,
+    num_resamples: int,
+    rng: np.random.Generator,
+    strata: Sequence[int] = (),
+) -> Values:
+    """A statistic on architectures that are drawn with replacement, as many as there are.
+
+    Args:
+        statistic: One of this module's.
+        scores: `(n,)`, or `(m, n)` for a statistic of several.
+        reference: `(n,)`, of the same architectures.
+        num_resamples: How often they are drawn.
+        rng: The only source of randomness; equal states draw the same architectures.
+        strata: Lengths of parts in the order of the last axis, each of which is drawn from by
+            itself; empty for one that holds all.
+
+    Returns:
+        `(num_resamples,)`, NaN where the statistic is not defined on what was drawn.
+    """
+    n = reference.shape[-1]
+    lengths = strata or (n,)
+    batch = max(1, 4_000_000 // n**2)  # tau needs n x n numbers each
+    found = []
+    for start in range(0, num_resamples, batch):
+        size = min(batch, num_resamples - start)
+        drawn = [rng.integers(0, length, (size, length)) for length in lengths]
+        firsts = np.cumsum([0, *lengths[:-1]])
+        chosen = np.concatenate([i + first for i, first in zip(drawn, firsts, strict=True)], axis=1)
+        found.append(statistic(scores[..., chosen], reference[chosen]))
+    return np.concatenate(found)
 
 
 def num_architectures_to_tell(figure: Estimate, n: int, *, threshold: float = 0.0) -> int | None:
@@ -223,6 +269,12 @@ def _centred_ranks(values: Values) -> Values:
     ranks = stats.rankdata(values, axis=-1)
     centred: Values = ranks - ranks.mean(axis=-1, keepdims=True)
     return centred
+
+
+def _correlation(x: Values, y: Values) -> Values:
+    """Of values whose mean is zero; NaN where one side is constant."""
+    norm = np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
+    return _divide((x * y).sum(axis=-1), norm)
 
 
 def _divide(numerator: Values, denominator: Values) -> Values:

@@ -40,7 +40,7 @@ def compressed(
     """
     # torchao and ONNX take seconds to import, which a study without this section need not wait for.
     from nas_proxy.compress.compressing import compress
-    from nas_proxy.compress.figures import EXACT
+    from nas_proxy.compress.measurements import EXACT
     from nas_proxy.compress.self_distillation import DistilFromItself
 
     finished = path / "compressed.json"
@@ -72,7 +72,7 @@ def compressed(
             resize_dataset(splits.search_val, image_size),
             settings,
             folder=path,
-            seed=derive_seed("compress", study.seed) % 2**31,
+            seed=derive_seed("compress", study.config.seed) % 2**31,
             make_objective=DistilFromItself(network, training_set),
             on_failure=leave_out,
         )

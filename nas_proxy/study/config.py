@@ -22,21 +22,27 @@ from nas_proxy.backbones.pretrain_settings import PretrainSettings
 from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean
-from nas_proxy.evaluate_proxy.settings import WorthSettings
+from nas_proxy.evaluate_proxy.settings import EvaluateProxySettings
 from nas_proxy.interfaces import Distiller, SearchSpace
-from nas_proxy.knowledge_distillation.settings import DistillationOption, DistillationSettings
+from nas_proxy.knowledge_distillation.settings import (
+    KnowledgeDistillationOption,
+    KnowledgeDistillationSettings,
+)
 from nas_proxy.options import NonNegativeInt, PositiveInt
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.study.consistency import RecipeOrigin, contradictions
+from nas_proxy.study.layout import StudyLayout
 from nas_proxy.teachers.settings import LabelOption, LabelSettings
 from nas_proxy.tracking import TrackingSettings
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.validate.settings import ValidateSettings
 
 T = TypeVar("T")
+# What keys were called before, at any level.
+_RENAMED_KEYS = {"distillation": "knowledge_distillation"}
 # How pydantic names one of the kinds that a value may be of.
 _KIND = re.compile(r"(?:function-\w+|literal|dict|list|tuple)\[.*\]|str|int|float|bool")
 
@@ -59,14 +65,14 @@ class StudyConfig:
         distill_workers: Processes that work on classes side by side where the method allows it.
         space: Where architectures come from.
         train: How candidates are trained.
-        distillation: What they learn beside the labels; None: nothing.
-        score: How they are ranked; neither this nor `distillation` is read unless the recipe is
-            `configured`.
+        knowledge_distillation: What they learn beside the labels; None: nothing.
+        score: How they are ranked; neither this nor `knowledge_distillation` is read unless the
+            recipe is `configured`.
         search: How the space is searched.
         calibration: How a recipe is found that can be trusted; None if none is looked for.
         recipe: Which recipe candidates are ranked by. `configured`: the sections `train` and
-            `score`, with `distillation`, on the distilled set. `calibrated`: what the stage
-            `calibrate` finds.
+            `score`, with `knowledge_distillation`, on the distilled set. `calibrated`: what the
+            stage `calibrate` finds.
             `trusted`: what an earlier study registered for this space and these images.
         validation: How the ranking is judged; None if it is not.
         retrain: How the best architectures are trained for use; None if they are not.
@@ -89,22 +95,22 @@ class StudyConfig:
     distill_workers: int
     space: SearchSpace
     train: TrainSettings
-    distillation: DistillationSettings | None
+    knowledge_distillation: KnowledgeDistillationSettings | None
     score: ScoreSettings
     search: SearchSettings
     calibration: CalibrateSettings | None
     recipe: RecipeOrigin
     validation: ValidateSettings | None
     retrain: RetrainSettings | None
-    evaluate_proxy: WorthSettings
+    evaluate_proxy: EvaluateProxySettings
     tracking: TrackingSettings
     pretrain: PretrainSettings | None
     resolved: Mapping[str, Any]
 
     @property
-    def folder(self) -> Path:
-        """The study's folder."""
-        return self.results / self.study_name
+    def layout(self) -> StudyLayout:
+        """Where the study's files lie."""
+        return StudyLayout(self.results, self.study_name)
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML."""
@@ -125,14 +131,14 @@ class _Sections(BaseModel):
     distill: dict[str, Any]
     space: dict[str, Any]
     train: TrainSettings
-    distillation: DistillationOption | None = None
+    knowledge_distillation: KnowledgeDistillationOption | None = None
     score: ScoreSettings = ScoreSettings()
     search: SearchSettings = SearchSettings()
     calibration: Annotated[CalibrateSettings | None, Field(alias="calibrate")] = None
     recipe: RecipeOrigin | None = None
     validation: Annotated[ValidateSettings | None, Field(alias="validate")] = None
     retrain: RetrainSettings | None = None
-    evaluate_proxy: WorthSettings = WorthSettings()
+    evaluate_proxy: EvaluateProxySettings = EvaluateProxySettings()
     tracking: TrackingSettings = TrackingSettings()
     pretrain: PretrainSettings | None = None
 
@@ -279,8 +285,10 @@ def _one_for_each_place(faults: Sequence[Any]) -> list[dict[str, Any]]:
 def _in_words(fault: Any, kind: Any, path: tuple[str, ...]) -> str:
     location = ".".join(str(part) for part in (*path, *fault["loc"]))
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _keys_at(kind, fault["loc"][:-1])
-        return f"{location}: unknown key; {did_you_mean(str(fault['loc'][-1]), known)}"
+        known, key = _keys_at(kind, fault["loc"][:-1]), str(fault["loc"][-1])
+        if _RENAMED_KEYS.get(key) in known:
+            return f"{location}: this key is called {_RENAMED_KEYS[key]} now; rename it"
+        return f"{location}: unknown key; {did_you_mean(key, known)}"
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{location}: missing"
     message = fault["msg"].removeprefix("Value error, ").replace("Input", "the value")

@@ -7,8 +7,9 @@ from typing import Literal, Protocol
 
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import ConfigError, UserError, did_you_mean
-from nas_proxy.interfaces import Distiller, SearchSpace
-from nas_proxy.knowledge_distillation.settings import DistillationSettings
+from nas_proxy.evaluate.executors import executor_kind
+from nas_proxy.interfaces import Distiller, SearchSpace, TransferSpace
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.scores.signals import checkpoint_of, higher_is_better, trained_among
@@ -31,7 +32,7 @@ class Checked(Protocol):
         """How candidates are trained."""
 
     @property
-    def distillation(self) -> DistillationSettings | None:
+    def knowledge_distillation(self) -> KnowledgeDistillationSettings | None:
         """What they learn beside the labels."""
 
     @property
@@ -99,7 +100,7 @@ def contradictions(
 def _latency_faults(sections: Checked) -> list[str]:
     """On a GPU there is no clock that leaves out what other processes do there."""
     search = sections.search
-    parallel = search.executor == "processes" and search.num_workers > 1
+    parallel = executor_kind(search.executor).beside_driver and search.num_workers > 1
     if sections.device == "cpu" or not search.needs_latency or not parallel:
         return []
     return [
@@ -183,21 +184,21 @@ def _score_unused(sections: Checked) -> list[str]:
 
 
 def _distillation_faults(sections: Checked) -> list[str]:
-    """A section `distillation` that nobody would read, or that candidates cannot be taught."""
-    settings = sections.distillation
+    """A section `knowledge_distillation` that nobody would read, or that candidates cannot use."""
+    settings = sections.knowledge_distillation
     if settings is None:
         return []
     if sections.recipe != "configured":
         return [
-            f"distillation: recipe is {sections.recipe}, so candidates are trained as that recipe "
-            "says and not by this section; give it to recipes of calibrate, or set recipe: "
-            "configured"
+            f"knowledge_distillation: recipe is {sections.recipe}, so candidates are trained as "
+            "that recipe says and not by this section; give it to recipes of calibrate, or set "
+            "recipe: configured"
         ]
     try:
         is_trained = bool(trained_among(sections.score.signals))
         settings.check_for_candidates("proxy" if is_trained else "nothing")
     except ConfigError as error:
-        return [f"distillation: {error}"]
+        return [f"knowledge_distillation: {error}"]
     return []
 
 
@@ -235,7 +236,8 @@ def _fidelity_faults(train: TrainSettings, space: SearchSpace | None, path: str)
     if space is None:
         return []
     faults = []
-    if train.num_epochs == "architecture" and not space.says_length:
+    says_length = isinstance(space, TransferSpace) and space.says_length
+    if train.num_epochs == "architecture" and not says_length:
         faults.append(
             f"{path}.num_epochs: architecture takes the epochs that a genotype says, but those of "
             f"the space {space.name!r} say none; give a number"

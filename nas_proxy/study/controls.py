@@ -9,20 +9,20 @@ from pathlib import Path
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.distill.random_subset import random_control
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
-from nas_proxy.interfaces import DistillContext
+from nas_proxy.interfaces import DistillContext, SearchSpace
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.scores.calibrated import MIN_CALIBRATION
-from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSignal, make_score
+from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSignal
 from nas_proxy.scores.signals import trained_among
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.recipe import ActiveRecipe
-from nas_proxy.study.student_training import candidates_lesson
+from nas_proxy.study.student_training import candidates_distillation
 from nas_proxy.teachers.labelling import copy_teachers, labels_like
 from nas_proxy.types import Evaluation
 
 
 def trained_controls(
-    study: StudyContext, active: ActiveRecipe, signals: tuple[str, ...], subset_file: Path
+    study: StudyContext, signals: tuple[str, ...]
 ) -> list[tuple[str, str, NetworkEvaluatorFactory]]:
     """The same steps at the same fidelity on the full data, and on random images.
 
@@ -30,18 +30,16 @@ def trained_controls(
     recipe's candidates teach these too.
 
     Args:
-        study: The study.
-        active: What it ranks by.
-        signals: Of its trainings.
-        subset_file: Where the random images are written.
+        study: The study; the random images are written in the folder of its validation.
+        signals: Of its recipe's trainings.
 
     Returns:
         For each its name in words, a name for its log, and what measures it.
     """
-    proxy_dataset = study.load_proxy_dataset()
-    train = active.recipe.train or study.config.train
-    if active.recipe.train_on != "proxy":
+    recipe, subset_file = study.recipe.recipe, study.layout.random_subset
+    if recipe.train_on != "proxy":
         return []
+    proxy_dataset, train = study.proxy_dataset, recipe.train or study.config.train
     num_images = len(proxy_dataset.labels)
     settings = replace(
         train,
@@ -51,15 +49,15 @@ def trained_controls(
         augmentation=train.augmentation or proxy_dataset.augmentation,
     )
     full_data = replace(
-        study.factory(train_on="full_data", settings=settings, signals=signals),
-        lesson=candidates_lesson(study, active.recipe),
+        study.factories.measuring(signals, train_on="full_data", settings=settings),
+        knowledge_distillation=candidates_distillation(study, recipe),
     )
-    subset = _random_subset(study, proxy_dataset, subset_file)
+    subset = _random_subset(study, subset_file)
     random = replace(
-        study.proxy_factory(subset_file, subset, train),
+        study.factories.on_proxy_dataset(subset_file, train),
         requested=full_data.requested,
         teachers=full_data.teachers,
-        lesson=full_data.lesson,
+        knowledge_distillation=full_data.knowledge_distillation,
     )
     name = f"a random subset of the same size, {subset.labelling.kind} labels"
     return [
@@ -69,8 +67,8 @@ def trained_controls(
 
 
 def control_score(
-    study: StudyContext,
     active: ActiveRecipe,
+    space: SearchSpace,
     signals: tuple[str, ...],
     evaluations: Sequence[Evaluation],
 ) -> tuple[str, Score]:
@@ -85,11 +83,11 @@ def control_score(
         return "", SingleSignal(signals[0])
     if active.recipe.score.combine == "calibrated" and not trained_among(signals):
         settings = replace(active.recipe.score, signals=signals)
-        return ", calibrated alike", _fitted(study, active, settings)
+        return ", calibrated alike", _fitted(active, space, settings)
     return "", RankMean(signals, complete)
 
 
-def other_scores(study: StudyContext, active: ActiveRecipe) -> dict[str, Score]:
+def other_scores(active: ActiveRecipe, space: SearchSpace) -> dict[str, Score]:
     """Ways to combine a calibrated recipe's signals that it does not use, by their names."""
     settings, known = active.recipe.score, active.calibrated_on
     if len(settings.signals) == 1 or not known:
@@ -98,26 +96,25 @@ def other_scores(study: StudyContext, active: ActiveRecipe) -> dict[str, Score]:
     if sum(e.complete for e in known) >= MIN_CALIBRATION:
         others["the same signals, calibrated"] = replace(settings, combine="calibrated")
     return {
-        name: _fitted(study, active, other) for name, other in others.items() if other != settings
+        name: _fitted(active, space, other) for name, other in others.items() if other != settings
     }
 
 
-def _fitted(study: StudyContext, active: ActiveRecipe, settings: ScoreSettings) -> Score:
-    space = study.config.space
-    encode = space.encode if space.can_encode else None
-    return make_score(settings, active.calibrated_on, active.references, encode)
+def _fitted(active: ActiveRecipe, space: SearchSpace, settings: ScoreSettings) -> Score:
+    return replace(active, recipe=replace(active.recipe, score=settings)).score(space)
 
 
-def _random_subset(study: StudyContext, proxy_dataset: ProxyDataset, file: Path) -> ProxyDataset:
+def _random_subset(study: StudyContext, file: Path) -> ProxyDataset:
     """As many random images as the proxy has for training, labelled as the proxy is."""
+    proxy_dataset, proxy_file = study.proxy_dataset, study.layout.proxy_dataset
     subset = random_control(
         proxy_dataset,
-        labels_like(proxy_dataset, study.proxy_file, study.config.labels),
+        labels_like(proxy_dataset, proxy_file, study.config.labels),
         study.splits.search_train,
-        seed=derive_seed("random subset control", study.seed),
-        context=DistillContext(cache=study.cache_folder),
+        seed=derive_seed("random subset control", study.config.seed),
+        context=DistillContext(cache=study.layout.cache),
     )
     if subset.labelling.per == "view":
-        copy_teachers(study.proxy_file, file)
+        copy_teachers(proxy_file, file)
     subset.save(file)
     return subset

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.search.resources import LATENCIES, LatencyLog
-from nas_proxy.study.calibration_sample import BEFORE_RECALIBRATION, sample_logs
+from nas_proxy.search.resources import LATENCIES
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.layout import StudyLayout
+from nas_proxy.study.logs import StudyLogs
 from nas_proxy.teachers.training import read_teacher
-
-_STAGES = ("calibrate", BEFORE_RECALIBRATION, "search", "validate", "retrain")
 
 
 def ledger(study: StudyContext) -> list[dict[str, Any]]:
     """Everything that was paid for: what, how often, seconds, and on which hardware."""
-    proxy_dataset = study.load_proxy_dataset()
+    proxy_dataset = study.proxy_dataset
     entries: list[dict[str, Any]] = [
         {
             "what": f"{what} ({proxy_dataset.method})" if what == "distilling" else what,
@@ -28,23 +27,27 @@ def ledger(study: StudyContext) -> list[dict[str, Any]]:
         for what, seconds in proxy_dataset.costs.items()
     ]
     entries += _candidates_teaching(study)
-    logs = sample_logs(study.config.folder)
-    entries += [_entry("calibration sample: full training", path) for path in logs]
-    for stage in _STAGES:
+    layout, logs = study.layout, study.logs
+    for path in layout.sample_logs():
+        entries.append(_entry("calibration sample: full training", logs.evaluations(path)))
+    set_aside = layout.before_recalibration.name
+    for stage in ("calibrate", set_aside, "search", "validate", "retrain"):
         # Every evaluation of the study stands in one of these logs, failed ones too.
-        for path in sorted((study.config.folder / stage).glob("*.jsonl")):
-            entries.append(_entry(f"{stage}: {path.stem.replace('_', ' ')}", path))
-        timed = LatencyLog(study.config.folder / stage / LATENCIES)
+        for path in layout.stage_logs(stage):
+            entries.append(
+                _entry(f"{stage}: {path.stem.replace('_', ' ')}", logs.evaluations(path))
+            )
+        timed = logs.latencies(layout.stage(stage) / LATENCIES)
         if len(timed):
             what = f"{stage}: latencies"
             entries.append({"what": what, "count": len(timed), "seconds": timed.seconds})
-    return [*entries, *_teaching(study), *_compressing(study)]
+    return [*entries, *_teaching(layout, logs), *_compressing(layout.compressed)]
 
 
 def _candidates_teaching(study: StudyContext) -> list[dict[str, Any]]:
     """What the teachers of candidates cost; one that labelled the proxy data set is paid there."""
-    paid = study.load_proxy_dataset().costs
-    teachers = map(read_teacher, sorted(study.teachers_folder.glob("*.safetensors")))
+    paid = study.proxy_dataset.costs
+    teachers = map(read_teacher, sorted(study.layout.candidates_teachers.glob("*.safetensors")))
     return [
         {"what": f"candidates: {teacher.cost_name}", "count": 1, "seconds": teacher.train_seconds}
         for teacher in teachers
@@ -52,9 +55,9 @@ def _candidates_teaching(study: StudyContext) -> list[dict[str, Any]]:
     ]
 
 
-def _compressing(study: StudyContext) -> list[dict[str, Any]]:
+def _compressing(folder: Path) -> list[dict[str, Any]]:
     """What fine-tuning the smaller versions of the recommended network cost."""
-    made = study.config.folder / "retrain" / "compressed" / "compressed.json"
+    made = folder / "compressed.json"
     if not made.is_file():
         return []
     versions = json.loads(made.read_text())["versions"]
@@ -65,33 +68,34 @@ def _compressing(study: StudyContext) -> list[dict[str, Any]]:
     return [{"what": what, "count": len(trained), "seconds": sum(trained)}] if trained else []
 
 
-def _teaching(study: StudyContext) -> list[dict[str, Any]]:
+def _teaching(layout: StudyLayout, logs: StudyLogs) -> list[dict[str, Any]]:
     """What the teachers of the retrained networks cost, and the choice of what is `auto`."""
-    folder = study.config.folder / "retrain"
-    result = folder / "retrain.json"
-    distillation = json.loads(result.read_text())["distillation"] if result.is_file() else None
-    if distillation is None:
+    result = layout.retrain_result
+    knowledge_distillation = (
+        json.loads(result.read_text())["knowledge_distillation"] if result.is_file() else None
+    )
+    if knowledge_distillation is None:
         return []
     choosing = [
-        _entry("retrain: choosing temperature and weight", path)
-        for path in sorted((folder / "teachers" / "auto").glob("*.jsonl"))
+        _entry("retrain: choosing temperature and weight", logs.evaluations(path))
+        for path in sorted((layout.retrain_teachers / "auto").glob("*.jsonl"))
     ]
-    seconds, count = distillation["teaching_seconds"], len(distillation["teachers"])
+    seconds, count = (
+        knowledge_distillation["teaching_seconds"],
+        len(knowledge_distillation["teachers"]),
+    )
     teaching = {"what": "retrain: teaching", "count": count, "seconds": seconds}
     return [*([teaching] if count else []), *choosing]
 
 
 def one_off_seconds(study: StudyContext) -> float:
     """What is paid before the first candidate: distilling, teaching, labelling, calibrating."""
-    folder = study.config.folder
-    logs = [*sample_logs(folder), *sorted((folder / "calibrate").glob("*.jsonl"))]
-    reference = folder / "search" / "score_reference.jsonl"
-    logs += [reference] if reference.is_file() else []
-    paid = sum(_entry("", path)["seconds"] for path in logs)
+    layout = study.layout
+    paths = [*layout.sample_logs(), *layout.stage_logs("calibrate"), layout.score_reference]
+    paid = sum(e.seconds for path in paths for e in study.logs.evaluations(path))
     paid += sum(entry["seconds"] for entry in _candidates_teaching(study))
-    return float(study.load_proxy_dataset().cost_seconds + paid)
+    return float(study.proxy_dataset.cost_seconds + paid)
 
 
-def _entry(what: str, path: Path) -> dict[str, Any]:
-    log = EvaluationLog(path)
+def _entry(what: str, log: EvaluationLog) -> dict[str, Any]:
     return {"what": what, "count": len(log), "seconds": sum(e.seconds for e in log)}

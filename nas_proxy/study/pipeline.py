@@ -7,45 +7,45 @@ config -> distill -> ProxyDataset -> calibrate -> Recipe -> search -> evaluation
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
-import yaml
 
 from nas_proxy.core.environment import check_device
 from nas_proxy.core.files import write_atomically
+from nas_proxy.core.locks import sole_user
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError
 from nas_proxy.evaluate.executors import open_executor
+from nas_proxy.interfaces import TransferSpace
 from nas_proxy.search.guard import RecalibrationNeeded
-from nas_proxy.study.calibration_sample import BEFORE_RECALIBRATION
 from nas_proxy.study.config import StudyConfig
-from nas_proxy.study.context import Display, StudyContext
+from nas_proxy.study.context import StudyContext
+from nas_proxy.study.display import Display
+from nas_proxy.study.evaluate_proxy import Task, run_evaluate_proxy
+from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.samples import check_samples
-from nas_proxy.study.stage import differences, given_back, sole_user
-from nas_proxy.study.stages.calibrate import run_calibrate
-from nas_proxy.study.stages.distill import run_distill
-from nas_proxy.study.stages.evaluate_proxy import Task, run_worth
-from nas_proxy.study.stages.report import run_report
-from nas_proxy.study.stages.retrain import run_retrain
-from nas_proxy.study.stages.search import run_search_stage
-from nas_proxy.study.stages.validate import run_validate
+from nas_proxy.study.stage import Stage, StageName, refuse_other_configuration, run_stage
+from nas_proxy.study.stages.calibrate import Calibrate
+from nas_proxy.study.stages.distill import Distill
+from nas_proxy.study.stages.report import Report
+from nas_proxy.study.stages.retrain import Retrain
+from nas_proxy.study.stages.search import Search
+from nas_proxy.study.stages.validate import Validate
 from nas_proxy.tracking import open_tracker
 
-StageName = Literal["distill", "calibrate", "search", "validate", "retrain", "report"]
-STAGES: dict[StageName, Callable[..., None]] = {
-    "distill": run_distill,
-    "calibrate": run_calibrate,
-    "search": run_search_stage,
-    "validate": run_validate,
-    "retrain": run_retrain,
-    "report": run_report,
-}
-assert tuple(STAGES) == get_args(StageName)
+STAGES: tuple[Stage, ...] = (
+    Distill(),
+    Calibrate(),
+    Search(),
+    Validate(),
+    Retrain(),
+    Report(),
+)
 
 
 def run_pipeline(
@@ -65,22 +65,24 @@ def run_pipeline(
     """
     if last == "calibrate":
         _refuse_nothing_to_calibrate(config)
-    check_samples(config)
-    _refuse_foreign_folder(config, repeated=_repeated(last) if force else ())
-    with open_study(config, display) as study:
-        config.space.check_images(study.splits)
-        write_atomically(config.folder / "config.yaml", config.to_yaml())
-        for notice in config.space.notices():
-            display.say(f"{config.space.name}: {notice}")
-        for name, stage in STAGES.items():
-            repeat = force and name in _repeated(last)
+    logs = StudyLogs()
+    check_samples(config, logs)
+    repeated = {s.name for s in STAGES if force and last in (s.name, "report")}
+    kept = [stage for stage in STAGES if stage.name not in repeated]
+    refuse_other_configuration(kept, config, config.layout)
+    with open_study(config, display, logs) as study:
+        if isinstance(config.space, TransferSpace):
+            config.space.check_images(study.splits)
+            for notice in config.space.notices():
+                display.say(f"{config.space.name}: {notice}")
+        write_atomically(config.layout.config, config.to_yaml())
+        for stage in STAGES:
             try:
-                with given_back(config.folder / name):
-                    stage(study, force=repeat)
+                run_stage(stage, study, force=stage.name in repeated)
             except RecalibrationNeeded as request:
-                study.display.say(f"search: {request}")
+                display.say(f"search: {request}")
                 _calibrate_again(study, request)
-            if name == last:
+            if stage.name == last:
                 return
 
 
@@ -90,14 +92,16 @@ def _calibrate_again(study: StudyContext, request: RecalibrationNeeded) -> None:
     Raises:
         StudyError: If that was done before.
     """
-    folder = study.config.folder
-    if (folder / BEFORE_RECALIBRATION).exists():
+    search, set_aside = study.layout.stage("search"), study.layout.before_recalibration
+    if set_aside.exists():
         raise _fallen_again(request)
     # What the guard checked is part of the calibration sample from here on, killed or not.
-    (folder / "search").rename(folder / BEFORE_RECALIBRATION)
-    run_calibrate(study, force=False)
+    search.rename(set_aside)
+    study.forget(search, set_aside)
     try:
-        run_search_stage(study, force=False)
+        for stage in STAGES:
+            if stage.name in ("calibrate", "search"):
+                run_stage(stage, study, force=False)
     except RecalibrationNeeded as again:
         raise _fallen_again(again) from again
 
@@ -114,7 +118,7 @@ def evaluate_proxy(
 ) -> dict[str, Any]:
     """Find out what the proxy data set `file` is worth on the data of `config`.
 
-    What is written lies in the study's folder `worth`; what was finished is not done again.
+    It lies in the study's folder `evaluate_proxy`; what was finished is not done again.
 
     Args:
         config: Its sections data, evaluate_proxy, search (the executor) and tracking count.
@@ -131,21 +135,27 @@ def evaluate_proxy(
     """
     ProxyDataset.load(file)  # before images are loaded: a wrong path shows at once
     with open_study(config, display) as study:
-        result = run_worth(study, file, task, force=force)
-        if _is_reported(study, result["proxy_dataset"]["id"]):
-            run_report(study, force=False)
+        result = run_evaluate_proxy(study, file, task, force=force)
+        if _is_reported(study.layout.report, result["proxy_dataset"]["id"]):
+            run_stage(Report(), study, force=False)
         return result
 
 
-def _is_reported(study: StudyContext, proxy_id: str) -> bool:
+def _is_reported(report: Path, proxy_id: str) -> bool:
     """Whether the study has a report, on this very proxy data set."""
-    report = study.config.folder / "report.json"
     return report.is_file() and json.loads(report.read_text())["proxy_dataset"]["id"] == proxy_id
 
 
 @contextmanager
-def open_study(config: StudyConfig, display: Display) -> Iterator[StudyContext]:
+def open_study(
+    config: StudyConfig, display: Display, logs: StudyLogs | None = None
+) -> Iterator[StudyContext]:
     """A study with its images, executor and tracker, which end with the block.
+
+    Args:
+        config: The study.
+        display: Shows progress.
+        logs: What was read of its logs before; None: nothing.
 
     Raises:
         UserError: If something is wrong that the user can mend.
@@ -153,16 +163,13 @@ def open_study(config: StudyConfig, display: Display) -> Iterator[StudyContext]:
     _prepare_device(config)
     with display.progress("loading images") as progress:
         splits = load_splits(config.data, progress=progress, say=display.say)
-    with sole_user(config.folder):
-        tracker = open_tracker(config.tracking, config.results, config.folder, config.study_name)
+    with sole_user(config.layout.folder):
+        tracker = open_tracker(
+            config.tracking, config.results, config.layout.folder, config.study_name
+        )
         executor = open_executor(config.search.executor, config.search.num_workers)
         with tracker, executor as running:
-            yield StudyContext(config, splits, running, tracker, display)
-
-
-def _repeated(last: StageName) -> tuple[StageName, ...]:
-    """The stages that `--force` repeats: the one that is asked for, or all of them."""
-    return tuple(STAGES) if last == "report" else (last,)
+            yield StudyContext(config, splits, running, tracker, display, logs or StudyLogs())
 
 
 def _refuse_nothing_to_calibrate(config: StudyConfig) -> None:
@@ -175,55 +182,6 @@ def _refuse_nothing_to_calibrate(config: StudyConfig) -> None:
         raise ConfigError(
             f"there is nothing to calibrate, for recipe is {config.recipe}; set recipe: calibrated"
         )
-
-
-def _refuse_foreign_folder(config: StudyConfig, *, repeated: tuple[StageName, ...]) -> None:
-    """Compare with the configuration that wrote the folder, before anything is touched."""
-    stored_file = config.folder / "config.yaml"
-    if not stored_file.is_file():
-        return
-    try:
-        stored = yaml.safe_load(stored_file.read_text())
-    except yaml.YAMLError as error:
-        raise StudyError(
-            f"{stored_file} is damaged; delete it, or choose another study_name"
-        ) from error
-    sections: set[str] = set()
-    for name, read in _READ_SECTIONS.items():
-        if name not in repeated and (config.folder / name / "stage.json").is_file():
-            sections.update(read)
-    before, now = (
-        {name: _comparable(name, mapping.get(name)) for name in sections}
-        for mapping in (stored, config.resolved)
-    )
-    found = differences(before, now)
-    if found:
-        raise StudyError(
-            f"{config.folder} was written by a different config ({'; '.join(found)}); choose "
-            "another study_name, or pass --force to discard that work and repeat it"
-        )
-
-
-_READ_SECTIONS: dict[str, tuple[str, ...]] = {
-    "distill": ("seed", "data", "distill"),
-    "calibrate": ("space", "train", "calibrate", "recipe"),
-    "search": ("space", "train", "distillation", "score", "search", "recipe"),
-    "validate": ("validate",),
-    "retrain": ("space", "train", "distillation", "score", "search", "recipe", "retrain"),
-}
-# Where things are and how fast they go, not what comes out; and what the same evaluations answer.
-_FREE_TO_CHANGE = {
-    "data": ("root", "download"),
-    "distill": ("num_workers",),
-    "calibrate": ("threshold", "num_architectures", "budget_seconds", "when_none", "recipes"),
-    "search": ("n_trials", "executor", "num_workers"),
-}
-
-
-def _comparable(name: str, section: Any) -> Any:
-    if not isinstance(section, dict):
-        return section
-    return {key: v for key, v in section.items() if key not in _FREE_TO_CHANGE.get(name, ())}
 
 
 def _prepare_device(config: StudyConfig) -> None:

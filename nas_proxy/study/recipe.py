@@ -6,19 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import StudyError
-from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.interfaces import SearchSpace
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.scores.combine import Score, make_score
-from nas_proxy.study.config import dump_options, read_options
-from nas_proxy.study.context import StudyContext
-from nas_proxy.study.student_training import candidates_lesson
+from nas_proxy.study.config import StudyConfig, dump_options, read_options
 from nas_proxy.teachers.labelling import copy_teachers
+from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation
 
 _RECIPE = "recipe.json"
@@ -55,26 +53,26 @@ class ActiveRecipe:
         references = {a.id: value for a, value in self.references.items()}
         return content_hash(dump_options(self.recipe), evaluations, references)
 
-    def score(self, study: StudyContext, reference: Sequence[Evaluation] = ()) -> Score:
+    def score(self, space: SearchSpace, reference: Sequence[Evaluation] = ()) -> Score:
         """What ranks candidates.
 
         Args:
-            study: Its space encodes architectures.
+            space: Encodes architectures if it can.
             reference: Among which a `rank_mean` without calibration ranks.
 
         Raises:
             StudyError: If the sample is too small for the combination, or tells nothing apart.
         """
-        space = study.config.space
-        return make_score(
-            self.recipe.score,
-            self.calibrated_on or reference,
-            self.references,
-            space.encode if space.can_encode else None,
-        )
+        encode = space.encode if space.can_encode else None
+        sample = self.calibrated_on or reference
+        return make_score(self.recipe.score, sample, self.references, encode)
 
-    def save(self, folder: Path, study: StudyContext) -> None:
+    def save(self, folder: Path, proxy_file: Path) -> None:
         """Write everything that another study needs to rank as this one does.
+
+        Args:
+            folder: Where to; made if it does not exist.
+            proxy_file: The proxy data set that the recipe was found with, its teachers beside it.
 
         Raises:
             OSError: If the folder cannot be written.
@@ -89,8 +87,8 @@ class ActiveRecipe:
         learned = [architecture.to_json() for architecture in self.learned_from]
         write_atomically(folder / _LEARNED_FROM, json.dumps(learned, indent=1))
         write_atomically(folder / _RECIPE, json.dumps(dump_options(self.recipe), indent=1))
-        write_atomically(folder / PROXY, study.proxy_file.read_bytes())
-        copy_teachers(study.proxy_file, folder / PROXY)
+        write_atomically(folder / PROXY, proxy_file.read_bytes())
+        copy_teachers(proxy_file, folder / PROXY)
 
 
 def load_recipe(folder: Path) -> ActiveRecipe:
@@ -115,80 +113,26 @@ def load_recipe(folder: Path) -> ActiveRecipe:
     return ActiveRecipe(recipe, evaluations, references, learned_from)
 
 
-def active_recipe(study: StudyContext) -> ActiveRecipe:
-    """What the study ranks by, as its configuration says.
+def active_recipe(config: StudyConfig) -> ActiveRecipe:
+    """What a study ranks by, as its configuration says.
 
     Raises:
         StudyError: If the recipe is to be calibrated and was not, or is damaged.
     """
-    config = study.config
     if config.recipe == "calibrated":
-        return load_recipe(study.recipe_folder)
+        return load_recipe(config.layout.recipe)
     if config.recipe == "trusted":
-        return load_recipe(study.trusted_folder)
+        return load_recipe(config.layout.trusted_recipe)
     recipe = Recipe(
         name="configured",
         train_on="proxy",
         train=config.train,
-        distillation=config.distillation,
+        knowledge_distillation=config.knowledge_distillation,
         score=config.score,
     )
     return ActiveRecipe(recipe)
 
 
-def recipe_factory(
-    study: StudyContext, recipe: Recipe, signals: Sequence[str] | None = None
-) -> NetworkEvaluatorFactory:
-    """Measures the recipe's signals on candidates, which learn from its teachers if it has any.
-
-    Args:
-        study: The study.
-        recipe: Its own training, else the study's section `train`, is used.
-        signals: Some of the recipe's signals; None: all. Where none of them needs a training,
-            nothing is trained.
-
-    Raises:
-        UserError: If a teacher cannot be had, does not fit, or has seen what judges its students.
-    """
-    wanted = recipe.score.signals if signals is None else tuple(signals)
-    factory = study.factory(
-        train_on=recipe.train_on,
-        settings=recipe.train or study.config.train,
-        signals=wanted,
-        score_images=recipe.score.score_images,
-    )
-    is_trained = factory.train_on is not None
-    return replace(factory, lesson=candidates_lesson(study, recipe) if is_trained else None)
-
-
-def spelt_out(recipe: Recipe, study: StudyContext) -> Recipe:
+def spelt_out(recipe: Recipe, train: TrainSettings) -> Recipe:
     """The recipe with the training that it leaves to the study's section `train`."""
-    return replace(recipe, train=recipe.train or study.config.train)
-
-
-def ranked_by(study: StudyContext, active: ActiveRecipe) -> dict[str, Any]:
-    """What a stage that ranks depends on, for its key: the sections, or the recipe that was found.
-
-    The sections keep their names, so that a changed value is reported where it stands.
-    """
-    resolved = study.config.resolved
-    if study.config.recipe == "configured":
-        taught = () if resolved["distillation"] is None else ("distillation",)
-        return {name: resolved[name] for name in ("train", *taught, "score")}
-    return {"recipe": active.id}
-
-
-def searched_by(study: StudyContext, active: ActiveRecipe) -> dict[str, Any]:
-    """What the trials of a search depend on, for the keys of its stage and of those that go on."""
-    config = study.config
-    return {
-        "proxy_dataset": study.load_proxy_dataset().id,
-        "space": config.space.fingerprint(),
-        **ranked_by(study, active),
-        "search": {
-            name: value
-            for name, value in config.resolved["search"].items()
-            if name not in ("n_trials", "executor", "num_workers")  # not what is searched
-        },
-        "seed": config.seed,
-    }
+    return replace(recipe, train=recipe.train or train)

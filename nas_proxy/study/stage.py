@@ -1,177 +1,220 @@
-"""A stage's folder: whether its result is there already, and whose it is."""
+"""What a stage is: it declares what it reads and writes, and one function runs any of them."""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from nas_proxy.core.files import write_atomically
-from nas_proxy.errors import StudyError, UserError
-from nas_proxy.reproducibility import canonical_json, content_hash
+from nas_proxy.errors import StudyError
+from nas_proxy.study.config import StudyConfig
+from nas_proxy.study.context import StudyContext
+from nas_proxy.study.layout import StudyLayout
+from nas_proxy.study.stage_folder import (
+    StageFolder,
+    differences,
+    recorded_inputs,
+    released_on_user_error,
+)
 
-_RECORD = "stage.json"
-_MISSING = "(absent)"
+StageName = Literal["distill", "calibrate", "search", "validate", "retrain", "report"]
 
 
-class StageFolder:
-    """The folder of one stage, and `stage.json` in it, which says what the stage was given.
+@dataclass(frozen=True)
+class Condition:
+    """In which studies something is read.
 
-    Args:
-        path: The folder.
-        version: Of the stage's code; raised by hand when its results change.
-        inputs: Configuration and hashes of everything that the stage reads, as JSON values.
-        goal: How much is asked for; a finished stage whose goal was smaller goes on.
-        terms: What is asked of the stage's material, as JSON values; a stage of which it changed
-            goes on with what is there.
+    Attributes:
+        words: For people, such as "if the recipe is configured"; empty for every study.
+        holds: Whether it is read.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        version: int,
-        inputs: Mapping[str, Any],
-        *,
-        goal: int | None = None,
-        terms: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.path = path
-        self._goal = goal
-        # Through JSON and back, so that what is compared is what is stored.
-        self._inputs = json.loads(canonical_json({"stage version": version, **inputs}))
-        self._terms = json.loads(canonical_json(terms or {}))
+    words: str
+    holds: Callable[[StudyConfig], bool]
 
-    @property
-    def key(self) -> str:
-        """Hash of the inputs; downstream stages take it into theirs."""
-        return content_hash(self._inputs, self._goal, self._terms)
 
-    def open(self, *, force: bool) -> bool:
-        """Get the folder ready; True if the stage has to run, False if its result is there.
+ALWAYS = Condition("", lambda _: True)
 
-        Args:
-            force: Delete what is there, whoever wrote it.
 
-        Raises:
-            StudyError: If the folder holds the work of another configuration; the message names
-                what differs. Nothing is changed then.
-            OSError: If the folder cannot be written.
-        """
-        if force and self.path.exists():
-            shutil.rmtree(self.path)
-        record = self._record()
-        if record is None:
-            self._write(finished=False)
-            return True
-        changed = differences(record["inputs"], self._inputs)
-        if changed:
-            raise StudyError(
-                f"{self.path} was written by a different config ({'; '.join(changed)}); "
-                "choose another study_name, or pass --force to discard it and repeat the stage"
-            )
-        enough = (self._goal or 0) <= (record["goal"] or 0)
-        whole = all((self.path / name).is_file() for name in record.get("results", ()))
-        if record["finished"] and enough and whole and record.get("terms", {}) == self._terms:
-            return False
-        self._write(finished=False)
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What a stage reads of one section of the configuration, and what of that may change.
+
+    Attributes:
+        name: Of the section, as the file spells it.
+        keys: What is read of it; None: all.
+        free: Keys of these that change no result: where things are and how fast they go.
+        continued: Keys after whose change the stage goes on with what it has.
+        growing: A number; the stage goes on when it grows, and is done when it falls.
+        when: Studies in which the section is read.
+    """
+
+    name: str
+    keys: tuple[str, ...] | None = None
+    free: tuple[str, ...] = ()
+    continued: tuple[str, ...] = ()
+    growing: str | None = None
+    when: Condition = ALWAYS
+
+    def decisive(self, resolved: Mapping[str, Any]) -> Any:
+        """What the stage's result depends on, of a resolved configuration; None if it is absent."""
+        section = resolved.get(self.name)
+        if not isinstance(section, Mapping):
+            return section
+        set_aside = {*self.free, *self.continued, self.growing}
+        keys = section if self.keys is None else self.keys
+        return {key: section.get(key) for key in keys if key not in set_aside}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Something that a stage reads beside the configuration.
+
+    Attributes:
+        name: In messages and in the stage's record.
+        identity: What tells one from another, such as the hash of its content; a JSON value.
+        stage: Whose result it is; None for what comes from outside.
+        when: Studies in which it is read.
+    """
+
+    name: str
+    identity: Callable[[StudyContext], Any]
+    stage: StageName | None = None
+    when: Condition = ALWAYS
+
+
+class Stage(ABC):
+    """One step of a study. It reads what earlier ones wrote and writes its own folder.
+
+    A finished stage is skipped while all that it reads is the same; one that was given something
+    else refuses, before anything is touched, unless it is to be repeated. All of that follows from
+    the declaration here; nothing else says it again.
+
+    Attributes:
+        name: Of the stage, of its folder, and of its command.
+        version: Of its code; raised by hand when its results change.
+        reads: Sections of the configuration.
+        sources: What it reads beside them: results of earlier stages, the images, tables.
+        writes: Patterns of the files in its folder that are its result: where one that was there
+            is missing, the stage runs again with what is left. Empty for a stage that is cheap
+            and writes beside the stages' folders: it always runs.
+        not_wanted: What is said of a study that does not ask for the stage; empty: nothing.
+    """
+
+    name: ClassVar[StageName]
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[Section, ...]] = ()
+    sources: ClassVar[tuple[Source, ...]] = ()
+    writes: ClassVar[tuple[str, ...]] = ()
+    not_wanted: ClassVar[str] = ""
+
+    def is_wanted(self, config: StudyConfig) -> bool:
+        """Whether a study asks for the stage."""
         return True
 
-    def finish(self, *results: Path) -> None:
-        """Record that the result is complete.
+    def asked(self, study: StudyContext) -> Mapping[str, Any]:
+        """What is asked of it beside the configuration; a change makes it go on, as `continued`."""
+        return {}
 
-        Args:
-            results: Files of the folder that it consists of: where one is missing later, the stage
-                runs again, with what is left.
+    @abstractmethod
+    def run(self, study: StudyContext, folder: Path) -> None:
+        """Do the work that is missing in `folder`, and say what came out.
+
+        Raises:
+            UserError: If something is wrong that the user can mend.
         """
-        names = sorted(path.relative_to(self.path).as_posix() for path in results)
-        self._write(finished=True, results=names)
 
-    def _record(self) -> dict[str, Any] | None:
-        path = self.path / _RECORD
-        if not path.is_file():
-            return None
-        try:
-            record: dict[str, Any] = json.loads(path.read_text())
-            record["inputs"], record["finished"], record["goal"]  # noqa: B018 - are they there?
-        except (ValueError, KeyError, TypeError) as error:
-            raise StudyError(
-                f"{path} is damaged ({error}); pass --force to discard the stage and repeat it"
-            ) from error
-        return record
+    def check(self, study: StudyContext) -> None:  # noqa: B027 - most stages refuse nothing
+        """Refuse to go on with a result, new or old, that the next stages must not use."""
 
-    def _write(self, *, finished: bool, results: Sequence[str] = ()) -> None:
-        record = {
-            "finished": finished,
-            "goal": self._goal,
-            "terms": self._terms,
-            "inputs": self._inputs,
-            **({"results": list(results)} if results else {}),
+    def sections(self, config: StudyConfig) -> dict[str, Any]:
+        """What the result depends on of each section that is read in this study."""
+        read = [section for section in self.reads if section.when.holds(config)]
+        return {section.name: section.decisive(config.resolved) for section in read}
+
+    def folder(self, study: StudyContext) -> StageFolder:
+        """Its folder, with all that decides whether what lies there is its result."""
+        config, resolved = study.config, study.config.resolved
+        read = [section for section in self.reads if section.when.holds(config)]
+        growing = [resolved[s.name][s.growing] for s in read if s.growing is not None]
+        continued = {
+            f"{section.name}.{key}": (resolved.get(section.name) or {}).get(key)
+            for section in read
+            for key in section.continued
         }
-        write_atomically(self.path / _RECORD, json.dumps(record, indent=1))
+        return StageFolder(
+            study.layout.stage(self.name),
+            self.version,
+            {
+                **self.sections(config),
+                **{s.name: s.identity(study) for s in self.sources if s.when.holds(config)},
+            },
+            goal=growing[0] if growing else None,
+            terms={**continued, **self.asked(study)},
+        )
 
 
-@contextmanager
-def given_back(path: Path) -> Iterator[None]:
-    """A stage's folder is nobody's again if a user's mistake ends the block before any work.
+def run_stage(stage: Stage, study: StudyContext, *, force: bool) -> None:
+    """Run a stage unless its result is there already, and check the result.
 
-    Whoever mends the mistake changes the configuration, and nothing is lost by that.
-    """
-    try:
-        yield
-    except UserError:
-        if path.is_dir() and [file.name for file in path.iterdir()] == [_RECORD]:
-            (path / _RECORD).unlink()
-        raise
-
-
-@contextmanager
-def sole_user(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a study's folder during the block; a kill lets them in again.
+    Args:
+        stage: Which one.
+        study: Whose.
+        force: Discard what the stage has written, and repeat it.
 
     Raises:
-        StudyError: If another process is at work there, or the folder cannot be written.
+        StudyError: If its folder was written by another configuration; nothing is changed.
+        UserError: If something is wrong that the user can mend.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    except OSError as error:
+    if not stage.is_wanted(study.config):
+        if stage.not_wanted:
+            study.display.say(f"{stage.name}: {stage.not_wanted}")
+        return
+    path = study.layout.stage(stage.name)
+    if not stage.writes:
+        stage.run(study, path)
+        return
+    if force:
+        study.forget(path)
+    with released_on_user_error(path):
+        folder = stage.folder(study)
+        if folder.open(force=force):
+            stage.run(study, path)
+            made = (each for pattern in stage.writes for each in path.glob(pattern))
+            folder.finish(*filter(Path.is_file, made))
+        else:
+            study.display.say(f"{stage.name}: finished already")
+        stage.check(study)
+
+
+def refuse_other_configuration(
+    stages: Iterable[Stage], config: StudyConfig, layout: StudyLayout
+) -> None:
+    """Compare a configuration with the one that stages were run with, before anything is touched.
+
+    Args:
+        stages: Those that are not to be repeated.
+        config: What is asked for now.
+        layout: Of the study.
+
+    Raises:
+        StudyError: If a stage that was run read something else, or its record is damaged.
+    """
+    before: dict[str, Any] = {}
+    now: dict[str, Any] = {}
+    for stage in stages:
+        recorded = recorded_inputs(layout.stage(stage.name))
+        if recorded is None:
+            continue
+        asked = stage.sections(config)
+        names = {section.name for section in stage.reads} & {*recorded, *asked}
+        before.update({name: recorded[name] for name in names if name in recorded})
+        now.update({name: asked[name] for name in names if name in asked})
+    found = differences(before, now)
+    if found:
         raise StudyError(
-            f"the folder {folder} cannot be written ({error.strerror}); set results to another "
-            "folder"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StudyError(
-                f"another process is running the study in {folder}; wait for it, or choose another "
-                "study_name"
-            ) from error
-        yield
-
-
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """What changed between two JSON values, as `path: old -> new`; at most five entries."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        found: list[str] = []
-        for key in dict.fromkeys([*old, *new]):
-            inner = f"{path}.{key}" if path else key
-            found += differences(old.get(key, _MISSING), new.get(key, _MISSING), inner)
-        return found[:5]
-    if _are_sections(old) and _are_sections(new) and len(old) == len(new):
-        pairs = enumerate(zip(old, new, strict=True))
-        return [each for at, pair in pairs for each in differences(*pair, f"{path}[{at}]")][:5]
-    return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
-
-
-def _are_sections(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+            f"{layout.folder} was written by a different config ({'; '.join(found)}); choose "
+            "another study_name, or pass --force to discard that work and repeat it"
+        )

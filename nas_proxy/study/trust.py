@@ -13,13 +13,12 @@ from nas_proxy.errors import StudyError
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.study.config import dump_options
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import one_off_seconds
-from nas_proxy.study.recipe import PROXY, active_recipe
+from nas_proxy.study.recipe import PROXY
 from nas_proxy.teachers.labelling import copy_teachers
 from nas_proxy.tracking.registry.rank_card import RankCard
 from nas_proxy.tracking.registry.recipes import RecipeRegistry
-
-CARD = "rank_card.json"
 
 
 def fetch_trusted(study: StudyContext) -> None:
@@ -31,12 +30,10 @@ def fetch_trusted(study: StudyContext) -> None:
     """
     config = study.config
     registry = RecipeRegistry(config.tracking, config.results)
-    found = registry.load(
-        "trusted", study.trusted_folder, space=config.space, spec=study.splits.spec
-    )
-    study.proxy_file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(study.proxy_file, (study.trusted_folder / PROXY).read_bytes())
-    copy_teachers(study.trusted_folder / PROXY, study.proxy_file)
+    folder, proxy_file = study.layout.trusted_recipe, study.layout.proxy_dataset
+    found = registry.load("trusted", folder, space=config.space, spec=study.splits.spec)
+    write_atomically(proxy_file, (folder / PROXY).read_bytes())
+    copy_teachers(folder / PROXY, proxy_file)
     card = found.card
     study.display.say(
         f"recipe: {card.recipe_name}, version {found.version} of {found.model}, calibrated on "
@@ -49,7 +46,7 @@ def register_recipe(study: StudyContext) -> None:
     if study.config.recipe != "calibrated":
         return
     card = _card(study)
-    folder = study.recipe_folder
+    folder = study.layout.recipe
     files = {path.name: path for path in folder.iterdir() if path.is_file()}
     del files[PROXY]
     registry = RecipeRegistry(study.config.tracking, study.config.results)
@@ -62,8 +59,8 @@ def register_recipe(study: StudyContext) -> None:
 def _card(study: StudyContext) -> RankCard:
     """The same card as long as what it says is the same, but for the time."""
     config, spec = study.config, study.splits.spec
-    recipe = active_recipe(study).recipe
-    found, seconds, threshold = _evidence(study)
+    recipe = study.recipe.recipe
+    found, seconds, threshold = _evidence(study.layout)
     estimate = Estimate(**found["spearman"])
     card = RankCard(
         recipe=dump_options(recipe),
@@ -75,7 +72,7 @@ def _card(study: StudyContext) -> RankCard:
         class_names=spec.class_names,
         image_shape=spec.image_shape,
         source_hash=spec.source_hash,
-        proxy_dataset_id=study.load_proxy_dataset().id,
+        proxy_dataset_id=study.proxy_dataset.id,
         reference_name=found["reference_name"],
         spearman=estimate,
         n=found["n"],
@@ -87,7 +84,7 @@ def _card(study: StudyContext) -> RankCard:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
     )
-    path = config.folder / CARD
+    path = study.layout.rank_card
     if path.is_file():
         before = RankCard.from_json(json.loads(path.read_text()))
         if {**before.to_json(), "created": ""} == {**card.to_json(), "created": ""}:
@@ -96,7 +93,7 @@ def _card(study: StudyContext) -> RankCard:
     return card
 
 
-def _evidence(study: StudyContext) -> tuple[dict[str, Any], float, float]:
+def _evidence(layout: StudyLayout) -> tuple[dict[str, Any], float, float]:
     """The figures of the validation, whose architectures had no part in the recipe.
 
     Where nothing was validated: those of the calibration, which chose by them.
@@ -104,13 +101,11 @@ def _evidence(study: StudyContext) -> tuple[dict[str, Any], float, float]:
     Raises:
         StudyError: If the recipe ranks nothing.
     """
-    config = study.config
-    result = json.loads((config.folder / "calibrate" / "calibration.json").read_text())
+    result = json.loads(layout.calibration.read_text())
     chosen = next(s for s in result["standings"] if s["recipe"] == result["chosen"])
     found = {**chosen, "reference_name": f"{result['reference_name']} (calibration sample)"}
-    report = config.folder / "validate" / "rank_report.json"
-    if report.is_file():
-        validation = json.loads(report.read_text())
+    if layout.rank_report.is_file():
+        validation = json.loads(layout.rank_report.read_text())
         found = {**validation["rows"][0], "reference_name": validation["reference_name"]}
     if found["spearman"] is None:
         raise StudyError("the calibrated recipe ranks nothing on the validation's architectures")

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_proxy.errors import DivergedError
+from nas_proxy.errors import DivergedError, required
 
 
 def ridge_predictor(support: Tensor, regularisation: float) -> Tensor:
@@ -158,8 +158,7 @@ def solve_labels(
         if equations is None:
             equations = LabelEquations(len(support), labels.shape[1], support.device)
         equations.add(embeddings.double() @ predictor, labels)
-    assert equations is not None
-    return equations.solve(regularisation).float()
+    return required(equations, "a batch of the target").solve(regularisation).float()
 
 
 def project_to_simplex(labels: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,7 @@ def label(
     dataset: ImageDataset,
     context: DistillContext,
 ) -> ProxyDataset:
-    """The same images with the labels that are asked for; costs of teachers are added.
+    """The same images with the labels that are asked for; the context's `costs` count that.
 
     Labels that the method has learned itself stay where learned ones are asked for; where hard
     ones are, the set is left as it is.
@@ -52,15 +51,15 @@ def label(
     if settings.kind == "hard" or proxy_dataset.labelling.kind == settings.kind == "learned":
         return proxy_dataset
     teachers = obtain_teachers(settings.teachers, dataset, context)
-    started = time.perf_counter()
-    before = _unwhiten(proxy_dataset, dataset)
-    images = proxy_dataset.training_images()
-    if before is not None:
-        images = in_batches(before, images)
-    if settings.kind == "soft":
-        labels = in_batches(Ensemble(teachers, settings.temperature), images)
-    else:
-        labels = _solved(images, teachers, dataset)
+    with context.costs.measure("labelling"):
+        before = _unwhiten(proxy_dataset, dataset)
+        images = proxy_dataset.training_images()
+        if before is not None:
+            images = in_batches(before, images)
+        if settings.kind == "soft":
+            labels = in_batches(Ensemble(teachers, settings.temperature), images)
+        else:
+            labels = _solved(images, teachers, dataset)
     return replace(
         proxy_dataset,
         labels=labels,
@@ -70,11 +69,6 @@ def label(
             per=settings.per,
             teachers=tuple(teacher.record() for teacher in teachers),
         ),
-        costs={
-            **proxy_dataset.costs,
-            **{teacher.cost_name: teacher.train_seconds for teacher in teachers},
-            "labelling": time.perf_counter() - started,
-        },
     )
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nas_proxy.data.content import image_hashes
 from nas_proxy.data.proxy_dataset import ProxyDataset, TeacherRecord
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import StudyError
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.types import Splits
@@ -18,7 +18,7 @@ from nas_proxy.types import Splits
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
-def count_seen_judges(teacher: Teacher, splits: Splits) -> int:
+def count_leaked_images(teacher: Teacher, splits: Splits) -> int:
     """How many images of search_val and test the teacher was trained on.
 
     Images are compared by content. One that search_train holds too, as some data sets have
@@ -28,10 +28,10 @@ def count_seen_judges(teacher: Teacher, splits: Splits) -> int:
     num_published = num_of_imagenet(splits) if teacher.knows_imagenet else 0
     if teacher.spec.source_hash == splits.spec.source_hash:
         return num_published
-    return max(num_published, count_judges_among(teacher.seen, splits))
+    return max(num_published, count_leaked_among(teacher.seen, splits))
 
 
-def count_judges_among(seen: Tensor, splits: Splits) -> int:
+def count_leaked_among(seen: Tensor, splits: Splits) -> int:
     """How many images of search_val and test, and not of search_train, have one of the hashes.
 
     Args:
@@ -39,8 +39,8 @@ def count_judges_among(seen: Tensor, splits: Splits) -> int:
         splits: The study's.
     """
     own = image_hashes(splits.search_train.images)
-    judges = torch.cat([image_hashes(part.images) for part in (splits.search_val, splits.test)])
-    return int((torch.isin(judges, seen) & ~torch.isin(judges, own)).sum())
+    held_out = torch.cat([image_hashes(part.images) for part in (splits.search_val, splits.test)])
+    return int((torch.isin(held_out, seen) & ~torch.isin(held_out, own)).sum())
 
 
 def check_leakage(
@@ -50,7 +50,7 @@ def check_leakage(
     allow: bool,
     option: str = "distill.labels.allow_leakage",
 ) -> dict[str, int]:
-    """How many judging images each teacher has seen, by the teacher's id.
+    """How many held-out images each teacher has seen, by the teacher's id.
 
     Args:
         teachers: Those of the students.
@@ -61,27 +61,29 @@ def check_leakage(
     Raises:
         StudyError: If any has seen one, unless that is allowed.
     """
-    found = {teacher.id: count_seen_judges(teacher, splits) for teacher in teachers}
+    found = {teacher.id: count_leaked_images(teacher, splits) for teacher in teachers}
     for teacher in teachers:
         if found[teacher.id] and not allow:
-            num_judges = len(splits.search_val) + len(splits.test)
+            num_held_out = len(splits.search_val) + len(splits.test)
             raise StudyError(
                 f"the teacher {teacher.description} was trained on {found[teacher.id]} of the "
-                f"{num_judges} images that judge its students, so their figures would mean "
+                f"{num_held_out} images that judge its students, so their figures would mean "
                 "nothing; train one on this study's own split, or set "
                 f"{option}=true to go on, and the report will say so"
             )
     return found
 
 
-def with_seen_judges(proxy_dataset: ProxyDataset, seen: Mapping[str, int]) -> ProxyDataset:
-    """The set whose records say how many judging images each teacher has seen.
+def with_leaked_images(proxy_dataset: ProxyDataset, seen: Mapping[str, int]) -> ProxyDataset:
+    """The set whose records say how many held-out images each teacher has seen.
 
     Of a teacher that is not among `seen`, as of a set that was made elsewhere, the record stays.
     """
 
     def marked(records: tuple[TeacherRecord, ...]) -> tuple[TeacherRecord, ...]:
-        return tuple(replace(r, has_seen_judges=seen.get(r.id, r.has_seen_judges)) for r in records)
+        return tuple(
+            replace(r, num_leaked_images=seen.get(r.id, r.num_leaked_images)) for r in records
+        )
 
     labelling = proxy_dataset.labelling
     return replace(
@@ -92,7 +94,7 @@ def with_seen_judges(proxy_dataset: ProxyDataset, seen: Mapping[str, int]) -> Pr
 
 
 def num_of_imagenet(splits: Splits) -> int:
-    """How many judging images may be training images of ImageNet."""
+    """How many held-out images may be training images of ImageNet."""
     if splits.spec.name == "imagenette":
         # Its 3,925 test images are drawn from both of ImageNet's splits, which hold some 1,290 and
         # 50 images of each of its ten classes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -11,9 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from nas_proxy.data.content import image_hashes
+from nas_proxy.core.locks import exclusive
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.data.transforms import resize_dataset
-from nas_proxy.errors import ConfigError, DivergedError, ProxyFileError, did_you_mean
+from nas_proxy.errors import ConfigError, DivergedError, ProxyFileError, did_you_mean, required
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.base import Network
@@ -59,7 +59,14 @@ def obtain_teachers(
 def obtain_teacher(
     settings: TeacherSettings, dataset: ImageDataset, context: DistillContext
 ) -> Teacher:
-    """One teacher; see `obtain_teachers`."""
+    """One teacher; see `obtain_teachers`. The context's `costs` learn what its training took."""
+    with context.costs.obtain() as paid:
+        teacher = _obtained(settings, dataset, context)
+        paid[teacher.cost_name] = teacher.train_seconds
+    return teacher
+
+
+def _obtained(settings: TeacherSettings, dataset: ImageDataset, context: DistillContext) -> Teacher:
     if settings.checkpoint is not None:
         return _read(settings.checkpoint, dataset, context).to(context.device)
     recipe = _recipe(settings)
@@ -107,12 +114,8 @@ def read_teacher(path: Path) -> Teacher:
 def _alone(path: Path, context: DistillContext) -> Iterator[None]:
     """Keep other processes from training the same teacher; a kill lets them in again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            context.progress(0, 1, "waiting for another process, which trains the same teacher")
-            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+    note = "waiting for another process, which trains the same teacher"
+    with exclusive(path.with_suffix(".lock"), on_wait=lambda: context.progress(0, 1, note)):
         yield
 
 
@@ -165,8 +168,8 @@ def _train_teacher(
         network = _build(recipe, reduced.spec)
         pretrained = network if isinstance(network, PretrainedNetwork) else None
         if pretrained is not None:
-            assert settings.pretrained is not None
-            pretrained.load_published_weights(settings.pretrained.weights)
+            published = required(settings.pretrained, "pretrained")
+            pretrained.load_published_weights(published.weights)
         network.to(context.device)
         seconds = _train(network, reduced, settings, description, context)
     network.zero_grad()  # the last step's gradients need as much memory as the weights

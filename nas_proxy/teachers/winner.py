@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from nas_proxy.data.content import image_hashes
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import DataError
 from nas_proxy.export.model_file import FORMAT, load_model
 from nas_proxy.networks.wrapped import WrappedNetwork

@@ -12,8 +12,8 @@ from nas_proxy.errors import ConfigError
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.knowledge_distillation.feature_maps import examine
 from nas_proxy.knowledge_distillation.objective import make_objective
-from nas_proxy.knowledge_distillation.prepared import Teaching, taught_training
-from nas_proxy.knowledge_distillation.settings import DistillationSettings, TermSettings
+from nas_proxy.knowledge_distillation.prepared import LoadedKnowledgeDistillation, train_student
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings, TermSettings
 from nas_proxy.knowledge_distillation.teachers import Generation, Teachers
 from nas_proxy.networks.catalogue import NetworkName, NetworkSettings, build_network
 from nas_proxy.reproducibility import isolated_rng, make_generator
@@ -31,12 +31,14 @@ _TEACHERS = tuple(
 )
 
 
-def _one(kind: str, variant: str | None = None, num_teachers: int = 1) -> DistillationSettings:
+def _one(
+    kind: str, variant: str | None = None, num_teachers: int = 1
+) -> KnowledgeDistillationSettings:
     term = TermSettings(kind=kind, variant=variant)
-    return DistillationSettings(terms=(term,), teachers=_TEACHERS[:num_teachers])
+    return KnowledgeDistillationSettings(terms=(term,), teachers=_TEACHERS[:num_teachers])
 
 
-DISTILLATIONS: Mapping[str, DistillationSettings] = MappingProxyType(
+DISTILLATIONS: Mapping[str, KnowledgeDistillationSettings] = MappingProxyType(
     {
         "response": _one("response"),
         "decoupled": _one("response", "decoupled"),
@@ -48,7 +50,7 @@ DISTILLATIONS: Mapping[str, DistillationSettings] = MappingProxyType(
         "confidence": _one("multi_teacher", "confidence", 2),
         "attention": _one("attention"),
         "relational": _one("relational"),
-        "all together": DistillationSettings(
+        "all together": KnowledgeDistillationSettings(
             teachers=_TEACHERS[:1],
             terms=(
                 TermSettings(kind="response"),
@@ -79,7 +81,10 @@ def check_distillation(space: SearchSpace, kind: str, num_samples: int) -> None:
 
 
 def _check_student(
-    space: SearchSpace, architecture: Architecture, settings: DistillationSettings, kind: str
+    space: SearchSpace,
+    architecture: Architecture,
+    settings: KnowledgeDistillationSettings,
+    kind: str,
 ) -> None:
     dataset = tiny_dataset()
     where = f"{space.name}: {architecture.genotype_json}, taught by {kind},"
@@ -91,8 +96,9 @@ def _check_student(
 
     with isolated_rng(0):
         student = build()
-        tutors = [_tutor(name, dataset.spec) for name in _NETWORKS[: len(settings.all_teachers)]]
-        teachers = Teachers(tuple(tutors), (0.6, 0.5)[: len(tutors)], (0.9, 1.2)[: len(tutors)])
+        number = len(settings.all_teachers)
+        trained = tuple(_teacher(name, dataset.spec) for name in _NETWORKS[:number])
+        teachers = Teachers(trained, (0.6, 0.5)[:number], (0.9, 1.2)[:number])
         if _has_no_maps_for(student, dataset.spec, settings):
             try:
                 make_objective(settings, student, teachers, training_set, phases, make_generator(0))
@@ -100,12 +106,14 @@ def _check_student(
                 return
             raise AssertionError(f"{where} has too few feature maps, and nobody says so")
         before = _weights(student)
-        taught = [_weights(tutor.network) for tutor in tutors]
+        weights_before = [_weights(teacher.network) for teacher in trained]
         with blame(f"{where} cannot be trained"):
-            teaching, _ = Teaching(settings, teachers).after_generations(
-                build, training_set, phases, seed=1
+            knowledge_distillation, _ = LoadedKnowledgeDistillation(
+                settings, teachers
+            ).after_generations(build, training_set, phases, seed=1)
+            result = train_student(
+                knowledge_distillation, student, training_set, phases, make_generator(0)
             )
-            result = taught_training(teaching, student, training_set, phases, make_generator(0))
     after = _weights(student)
     require(len(result.losses) == _NUM_STEPS, f"{where} does not train for as long as it is told")
     require(after.keys() == before.keys(), f"{where} has other weights afterwards than before")
@@ -113,22 +121,24 @@ def _check_student(
     require(changed, f"{where} learns nothing")
     finite = all(bool(value.isfinite().all()) for value in after.values())
     require(finite, f"{where} has weights that are not finite")
-    for tutor, weights in zip(tutors, taught, strict=True):
-        same = all(torch.equal(weights[k], v) for k, v in tutor.network.state_dict().items())
+    for teacher, weights in zip(trained, weights_before, strict=True):
+        same = all(torch.equal(weights[k], v) for k, v in teacher.network.state_dict().items())
         require(same, f"{where} changes its teacher")
-    for network in (student, *(tutor.network for tutor in tutors)):
+    for network in (student, *(teacher.network for teacher in trained)):
         hooked = any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
         require(not hooked, f"{where} leaves hooks behind")
 
 
-def _has_no_maps_for(student: nn.Module, spec: DatasetSpec, settings: DistillationSettings) -> bool:
+def _has_no_maps_for(
+    student: nn.Module, spec: DatasetSpec, settings: KnowledgeDistillationSettings
+) -> bool:
     """Whether a term needs feature maps that the student's images are too small for."""
-    num_stages = len(examine(student, spec.image_shape, "the student").stages)
+    num_maps = len(examine(student, spec.image_shape, "the student").feature_maps)
     needed = {"attention": 1, "exits": 2}
-    return any(num_stages < needed.get(t.variant or t.kind, 0) for t in settings.terms)
+    return any(num_maps < needed.get(t.variant or t.kind, 0) for t in settings.terms)
 
 
-def _tutor(name: NetworkName, spec: DatasetSpec) -> Generation:
+def _teacher(name: NetworkName, spec: DatasetSpec) -> Generation:
     network = build_network(NetworkSettings(name=name, width=4), spec)
     return Generation(network.eval().requires_grad_(False), spec.class_names, spec.image_shape)
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_proxy.errors import UserError
-from nas_proxy.interfaces import SearchSpace
+from nas_proxy.interfaces import SearchSpace, TransferSpace
 from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.scores.flops import Flops
@@ -22,14 +22,25 @@ from nas_proxy.testing.common import (
     require,
     tiny_dataset,
 )
-from nas_proxy.types import Architecture, DatasetSpec
+from nas_proxy.train.phases import num_steps_of
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.types import Architecture, DatasetSpec, WeightsRecord
 
 _BATCH_SIZE = 4
 
 
 def check_space_class(space: SearchSpace, num_samples: int) -> None:
-    """The class is named, and everything it declares as an option is one."""
+    """The class is named, everything it declares as an option is one, and its base fits."""
     check_class(space)
+    if isinstance(space, TransferSpace):
+        return
+    members = set(vars(TransferSpace)) - set(vars(SearchSpace))
+    unread = sorted(name for name in members if hasattr(space, name))
+    require(
+        not unread,
+        f"{space.name}: nothing reads {', '.join(unread)} of a SearchSpace: derive from "
+        "TransferSpace",
+    )
 
 
 def check_sampling(space: SearchSpace, num_samples: int) -> None:
@@ -267,6 +278,37 @@ def check_description(space: SearchSpace, num_samples: int) -> None:
         )
 
 
+def check_transfer(space: SearchSpace, num_samples: int) -> None:
+    """Of a `TransferSpace`: it says how it is trained, and builds the same without weights."""
+    if not isinstance(space, TransferSpace):
+        return
+    settings = TrainSettings(
+        num_steps=None if space.says_length else 4,
+        num_epochs="architecture" if space.says_length else None,
+    )
+    bare = space.without_weights()
+    for architecture in _samples(space, min(2, num_samples)):
+        where = f"{space.name}: {architecture.genotype_json}"
+        with blame(f"{where}: training_phases() fails"):
+            phases = space.training_phases(architecture, settings)
+            num_steps = num_steps_of(phases, _BATCH_SIZE)
+        require(num_steps > 0, f"{where}: training_phases() gives no step of training")
+        record = space.weights_record(architecture)
+        require(
+            isinstance(record, WeightsRecord) and bool(record.source),
+            f"{where}: weights_record() must say where weights come from, not {record!r}",
+        )
+        own, other = (_build(each, architecture, _small_spec(), seed=0) for each in (space, bare))
+        require(
+            _shapes(own) == _shapes(other),
+            f"{where}: without_weights() gives a space whose networks have other weights",
+        )
+    require(
+        all(isinstance(notice, str) for notice in space.notices()),
+        f"{space.name}: notices() must give texts, not {space.notices()!r}",
+    )
+
+
 SPACE_CHECKS: tuple[Callable[[SearchSpace, int], None], ...] = (
     check_space_class,
     check_sampling,
@@ -283,7 +325,12 @@ SPACE_CHECKS: tuple[Callable[[SearchSpace, int], None], ...] = (
     check_fidelity_options,
     check_string_form,
     check_description,
+    check_transfer,
 )
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
 def _small_spec() -> DatasetSpec:

@@ -9,7 +9,6 @@ keeps its value, step and time.
 `runs` is what the stages see, `outbox` the file, `uploader` the thread, `store` the MLflow side.
 """
 
-from nas_proxy.tracking.runs import RunLog, Tracker, TrackingSettings, open_tracker
-from nas_proxy.tracking.ui import launch_ui
+from lazy_loader import attach_stub
 
-__all__ = ["RunLog", "Tracker", "TrackingSettings", "launch_ui", "open_tracker"]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

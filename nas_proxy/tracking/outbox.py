@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from nas_proxy.core.files import drop_partial_line
-from nas_proxy.tracking.store import Fact, accepted_name
+from nas_proxy.tracking.mlflow_border import accepted_name
+from nas_proxy.tracking.store import Fact
 from nas_proxy.tracking.uploader import Uploader, parse_line
 
 logger = logging.getLogger("nas_proxy")

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Literal
 
 from nas_proxy.options import Options
-from nas_proxy.tracking.outbox import Journal
-from nas_proxy.tracking.registry.models import ModelEntry
-from nas_proxy.tracking.store import (
+from nas_proxy.tracking.mlflow_border import (
     MAX_NAME,
     MAX_REASON,
-    Fact,
     accepted_name,
     accepted_text,
     default_uri,
     prepare_environment,
     results_beside,
 )
+from nas_proxy.tracking.outbox import Journal
+from nas_proxy.tracking.registry.models import ModelEntry
+from nas_proxy.tracking.store import Fact
 from nas_proxy.tracking.uploader import STUDY, Uploader
 
 logger = logging.getLogger("nas_proxy")

@@ -1,20 +1,15 @@
-"""An MLflow store: how it is reached, and how facts are put into it."""
+"""An experiment of an MLflow store, and how facts are put into it."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import posixpath
-import re
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 from nas_proxy.errors import UserError
+from nas_proxy.tracking.mlflow_border import artifact_root
+from nas_proxy.tracking.registry.models import ModelEntry, register_model
 
 # One thing logged about a run: ("param", name), ("metric", name, step), ("tag", name),
 # ("artifact", path, folder), ("model", path), ("note",), ("start",) or ("status",), and its value.
@@ -22,19 +17,6 @@ Fact = tuple[tuple[Any, ...], Any]
 TimedFact = tuple[tuple[Any, ...], Any, int]
 
 RUN_KEY_TAG = "nas_proxy.run_key"
-MAX_NAME, MAX_TEXT, MAX_REASON = 250, 6000, 1500  # characters; MLflow refuses longer ones
-
-# Only where the user has set nothing: we retry ourselves, and MLflow's own retries take minutes
-# and talk to the terminal.
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 class UnknownRunError(Exception):
@@ -88,8 +70,6 @@ class Store:
 
     def register(self, run: str, path: str, entry: Mapping[str, Any], runs: dict[str, str]) -> None:
         """Upload a model's folder and register it; `entry` holds a `ModelEntry`'s attributes."""
-        from nas_proxy.tracking.registry.models import ModelEntry, register_model
-
         run_id = known_run(run, runs)
         register_model(self._client, self.experiment_id, run_id, Path(path), ModelEntry(**entry))
 
@@ -150,81 +130,3 @@ def _groups(pairs: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]
             group = []
     if group:
         yield group
-
-
-def accepted_name(text: str) -> str:
-    """The nearest name that MLflow accepts for a metric, a param or a tag."""
-    path = posixpath.normpath(re.sub(r"[^/\w.\- :]", "_", text)).lstrip("/")[:MAX_NAME]
-    return path.replace("..", "__") if path.strip("./ ") else "unnamed"
-
-
-def accepted_text(value: object, limit: int = MAX_TEXT) -> str:
-    """The value as text that databases store: no longer than `limit`, no half characters."""
-    text = str(value).replace("\0", "").encode(errors="replace").decode()
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def default_uri(results: Path) -> str:
-    """The SQLite store in the results folder.
-
-    Raises:
-        UserError: If an SQLite address cannot hold the path.
-    """
-    path = results.resolve() / "mlflow.db"
-    if re.search(r"\?|%[0-9a-fA-F]{2}", str(path)):
-        raise UserError(
-            f"an SQLite address cannot hold the '?' or '%' in {path}: choose another results "
-            "folder, or set tracking.uri or tracking.enabled=false"
-        )
-    return f"sqlite:///{path}"
-
-
-def results_beside(uri: str, results: Path) -> Path | None:
-    """The results folder if artifacts are kept in it; None where they are a server's business."""
-    return None if re.match(r"https?:|databricks", uri) else results.resolve()
-
-
-def prepare_environment() -> None:
-    """Let MLflow give up early and print nothing, in all that the user has not set."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-
-
-def make_database(path: Path) -> None:
-    """Make the SQLite store aside: MLflow can never use one whose making was interrupted."""
-    from mlflow.tracking import MlflowClient
-
-    for draft in path.parent.glob(".mlflow-*.db*"):
-        draft.unlink()
-    if not path.exists():
-        draft = path.with_name(f".mlflow-{uuid.uuid4().hex}.db")
-        MlflowClient(tracking_uri=f"sqlite:///{draft}")
-        draft.replace(path)
-
-
-def artifact_root(results: Path) -> str:
-    """Where the default store keeps artifacts, as a URI."""
-    return (results.resolve() / "mlartifacts").as_uri()
-
-
-@contextmanager
-def exclusive(results: Path | None) -> Iterator[None]:
-    """Open a store in one process at a time: two that make or upgrade a database break it."""
-    if results is None:
-        yield
-        return
-    with (results / ".mlflow.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
-        yield
-
-
-def masked(text: str) -> str:
-    """The text without the user names and passwords of its addresses."""
-    return re.sub(r"://[^/@\s]*@", "://***@", text)  # a user name and password
-
-
-def reason_of(error: BaseException) -> str:
-    """The innermost cause on one line: MLflow wraps a refused connection five times."""
-    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
-        error = inner
-    return shorten(masked(str(error)), 200, placeholder="…") or type(error).__name__

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from nas_proxy.errors import UserError
-from nas_proxy.tracking.store import artifact_root, default_uri, masked
+from nas_proxy.tracking.mlflow_border import artifact_root, default_uri, masked
 
 # The job runner serves features of MLflow that a study does not use, with processes of its own.
 UI_ENVIRONMENT = {
@@ -20,7 +20,10 @@ UI_ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
 }
 
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Of which Windows lacks the last.
+_STOPS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 def launch_ui(results: Path, uri: str | None = None, port: int = 5000) -> None:

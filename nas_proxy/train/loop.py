@@ -114,9 +114,9 @@ def train(
         if loop.step % _CHECK_EVERY == 0 or loop.step == loop.num_steps:
             loop.check_finite()
         if checkpoint is not None and checkpoint.is_due:
-            checkpoint.save(loop.step, loop.seconds, loop.state())
+            checkpoint.save(loop.step, loop.state(), loop.seconds)
     if checkpoint is not None and (saved is None or saved.step < loop.num_steps):
-        checkpoint.save(loop.step, loop.seconds, loop.state())
+        checkpoint.save(loop.step, loop.state(), loop.seconds)
     return loop.result()
 
 

@@ -108,7 +108,8 @@ class TrainSettings(Options):
         """
         if self.num_steps is not None:
             return self.num_steps
-        assert self.num_epochs is not None
+        if self.num_epochs is None:
+            raise ConfigError("there is no length of the training; give num_steps or num_epochs")
         if self.num_epochs == "architecture":
             raise ConfigError(
                 "num_epochs: architecture is for candidates of a space whose genotypes say how "

@@ -9,6 +9,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from nas_proxy.errors import required
 from nas_proxy.statistics.ranks import CONFIDENCE, MIN_ARCHITECTURES, Estimate, Values
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -97,9 +98,8 @@ def _share(count: int, n: int) -> Estimate:
 
 def _in_words(coverage: Sequence[Coverage], n: int) -> str:
     judged = next(entry for entry in coverage if entry.expected == _JUDGED_LEVEL)
-    low, high = judged.observed.low, judged.observed.high
-    assert low is not None
-    assert high is not None
+    low = required(judged.observed.low, "the lower limit")
+    high = required(judged.observed.high, "the upper limit")
     verdict = "The stated uncertainty is borne out"
     if high < judged.expected:
         verdict = "The score is surer of itself than it may be"

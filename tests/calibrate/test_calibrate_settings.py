@@ -89,20 +89,6 @@ def test_a_recipe_that_trains_for_nothing_is_refused():
         Recipe(name="a", train_on="full_data", score=ScoreSettings(signals=("naswot",)))
 
 
-@pytest.mark.parametrize(
-    ("train_on", "score", "uses"),
-    [
-        ("proxy", {}, True),
-        ("full_data", {}, False),
-        ("full_data", {"signals": ("teacher_agreement@50",)}, True),
-        ("nothing", {"signals": ("naswot",)}, False),
-        ("nothing", {"signals": ("naswot",), "score_images": "distilled"}, True),
-    ],
-)
-def test_it_is_known_which_recipes_need_the_distilled_set(train_on, score, uses):
-    assert Recipe(name="a", train_on=train_on, score=ScoreSettings(**score)).uses_proxy is uses
-
-
 TRAININGS = [
     TrainSettings(num_steps=7, image_size=8, num_seeds=2),
     TrainSettings(num_epochs=3, checkpoints=(50,), num_val_images=30),

@@ -6,11 +6,11 @@ from dataclasses import asdict, replace
 import pytest
 
 from nas_proxy.errors import StudyError
+from nas_proxy.search_spaces.convnet import ConvNetSpace
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.tracking.registry.rank_card import RankCard
 from nas_proxy.types import DatasetSpec
-from search_spaces.convnet import ConvNetSpace
-from search_spaces.nasbench201 import NASBench201Space
 
 SPACE = NASBench201Space()
 SPEC = DatasetSpec("made_up", ("cat", "dög"), (3, 8, 8), (0.5,) * 3, (0.2,) * 3, "none", "01ab")

@@ -13,8 +13,8 @@ import yaml
 from PIL import Image
 
 from nas_proxy.core import files
+from nas_proxy.core.locks import sole_user
 from nas_proxy.data.proxy_dataset import ProxyDataset
-from nas_proxy.study.stage import sole_user
 from tests.helpers.cli import Outcome, command_line
 
 TINY: dict[str, Any] = {
@@ -56,7 +56,7 @@ def test_a_study_runs_and_runs_again(nas_proxy, tmp_path: Path) -> None:
     assert found["verdict"] == "The ranking was not judged."
     again = nas_proxy("run", "tiny.yaml")
     assert again.status == 0
-    assert "there already" in again.errors
+    assert "distill: finished already" in again.errors
 
 
 def test_stages_can_be_asked_for_one_by_one(nas_proxy, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from nas_proxy.compress import compressing, figures
 from nas_proxy.compress.compressing import UNCOMPRESSED, compress
-from nas_proxy.compress.figures import EXACT, compare
+from nas_proxy.compress.measurements import EXACT, compare
 from nas_proxy.compress.quantisation import quantise
 from nas_proxy.compress.settings import CompressSettings, variant_name
 from nas_proxy.core.checkpoint import Checkpointer

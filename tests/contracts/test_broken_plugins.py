@@ -11,12 +11,12 @@ from torch import nn
 
 from nas_proxy.distill.random_subset import RandomSubset
 from nas_proxy.errors import EvaluationError
-from nas_proxy.interfaces import DistillContext, ZeroCostScore
+from nas_proxy.interfaces import DistillContext, TransferSpace, ZeroCostScore
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.scores.num_params import NumParams
+from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.testing import DISTILLER_CHECKS, SCORE_CHECKS, SPACE_CHECKS, tiny_dataset
 from nas_proxy.types import Architecture
-from search_spaces.convnet import ConvNetSpace
 
 CHECKS = {check.__name__: check for check in (*SPACE_CHECKS, *DISTILLER_CHECKS, *SCORE_CHECKS)}
 FIXED = ConvNetSpace().sample(make_generator(99))
@@ -29,6 +29,10 @@ def subclass(base, **members):
 
 def foreign(*_):
     return Architecture("elsewhere", FIXED.genotype)
+
+
+class Tuned(ConvNetSpace, TransferSpace):
+    """Says how it is trained."""
 
 
 class BuildWith(ConvNetSpace):
@@ -66,6 +70,7 @@ SPACES = {
     "check_space_class": [
         (subclass(ConvNetSpace, name=""), "has no name"),
         (subclass(ConvNetSpace, __annotations__={"extra": int}, extra=3), "extra of Broken cannot"),
+        (subclass(ConvNetSpace, notices=lambda s: ("terms",)), "nothing reads notices"),
     ],
     "check_sampling": [
         (
@@ -167,6 +172,21 @@ SPACES = {
     ],
     "check_fidelity_options": [
         (subclass(ConvNetSpace, fidelity_options=("widths",)), "must be an option with an integer"),
+    ],
+    "check_transfer": [
+        (subclass(Tuned, training_phases=lambda s, a, settings: ()), "no step of training"),
+        (subclass(Tuned, training_phases=lambda s, a, settings: 1 / 0), "training_phases.. fails"),
+        (subclass(Tuned, weights_record=lambda s, a: "mine"), "must say where weights come from"),
+        (subclass(Tuned, notices=lambda s: (1,)), "must give texts"),
+        (
+            subclass(
+                Tuned,
+                without_weights=lambda s: subclass(
+                    BuildWith, alter=lambda s, n: nn.Sequential(n)
+                )(),
+            ),
+            "networks have other weights",
+        ),
     ],
     "check_string_form": [
         (subclass(ConvNetSpace, from_string=lambda s, text: FIXED), "reads back as"),

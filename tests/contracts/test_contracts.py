@@ -9,6 +9,7 @@ from nas_proxy.testing import DISTILLER_CHECKS, SCORE_CHECKS, SPACE_CHECKS
 from nas_proxy.testing.distillation import DISTILLATIONS, check_distillation
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.teacher_settings import TeacherSettings
+from tests.contracts.silent import Silent
 
 # Options that make the built-in methods cheap; others run with their defaults.
 SMALL_NETWORK = {"num_steps": 7, "network_width": 8, "network_depth": 2}
@@ -82,6 +83,11 @@ def test_students_of_a_search_space(name, kind):
 @pytest.mark.parametrize("name", [n for n in DISTILLERS.names() if n not in MADE_ELSEWHERE])
 def test_distiller(name, check):
     check(DISTILLERS.get(name)(**SMALL_OPTIONS.get(name, {})))
+
+
+@pytest.mark.parametrize("check", DISTILLER_CHECKS, ids=check_name)
+def test_a_distiller_that_states_no_costs(check):
+    check(Silent())
 
 
 @pytest.mark.parametrize("check", SCORE_CHECKS, ids=check_name)

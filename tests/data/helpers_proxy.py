@@ -34,7 +34,7 @@ def make_proxy(**changes):
         seed=2**62 + 1,
         augmentation=Augmentation(crop=0.125, flip=True, dsa="color_crop"),
         learning_rate_rule=LearningRateRule(learning_rate=0.02),
-        networks=(TeacherRecord("a1", "ConvNet", has_seen_judges=3),),
+        networks=(TeacherRecord("a1", "ConvNet", num_leaked_images=3),),
         costs={"distilling": 1.25, "teaching ConvNet [a1]": 0.25},
         peak_memory_mib=2.5,
         hardware="a processor",

@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_proxy.data.splits import draw_per_class, stratified_split
+from nas_proxy.data.splits import draw_per_class, shared_images, stratified_split
 from nas_proxy.errors import DataError
 from nas_proxy.reproducibility import make_generator
-from nas_proxy.types import DatasetSpec, ImageDataset
+from nas_proxy.testing import tiny_dataset
+from nas_proxy.types import DatasetSpec, ImageDataset, Splits
 
 
 @st.composite
@@ -88,3 +89,22 @@ def test_drawing_takes_different_images_of_each_class_class_by_class(counts, wan
 def test_drawing_more_than_a_class_has_names_it_and_both_numbers():
     with pytest.raises(DataError, match=r"'class_1' of made_up has 2 images.*asks for 3"):
         draw_per_class(dataset([5, 2]), 3, make_generator(0))
+
+
+# The same image in two parts is found, whatever it is called.
+
+
+def with_more(part, images):
+    """A part of a data set and images of another one, as of the first class."""
+    labels = torch.cat([part.labels, part.labels.new_zeros(len(images))])
+    return ImageDataset(torch.cat([part.images, images]), labels, part.spec)
+
+
+def test_images_that_several_parts_hold_are_counted():
+    whole = tiny_dataset()
+    train, val, test = map(whole.subset, torch.arange(len(whole)).tensor_split(3))
+    assert shared_images(Splits(train, val, test)) == []
+    val, test = with_more(val, train.images[:2]), with_more(test, val.images[:3])
+    of_val, of_test = shared_images(Splits(train, val, test))
+    assert "2 of the 10 validation images of tiny are among its training images" in of_val
+    assert "3 of the 11 test images of tiny are among its training or validation" in of_test

@@ -4,6 +4,7 @@ import torch
 
 from nas_proxy.data.transforms import normalise
 from nas_proxy.distill.common import pixels
+from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import isolated_rng, make_generator
@@ -23,7 +24,8 @@ def make_task(images_per_class=2, seed=0, dataset=None, context=None):
 
 
 def distill(distiller, images_per_class=2, seed=0, dataset=None, **context):
-    return distiller.distill(make_task(images_per_class, seed, dataset, DistillContext(**context)))
+    task = make_task(images_per_class, seed, dataset, DistillContext(**context))
+    return distill_and_label(distiller, task)
 
 
 class Log:

@@ -2,6 +2,7 @@
 
 import torch
 
+from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.distill.statistical_matching import StatisticalMatching
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.reproducibility import make_generator
@@ -22,7 +23,7 @@ PLAIN = {"smallest_crop": 1.0, "jitter": 0.0}  # the networks see the images the
 
 def distill(images_per_class=2, seed=0, dataset=None, context=None, **options):
     distiller = StatisticalMatching(**{"networks": (SQUEEZED,), "num_steps": 5, **options})
-    return distiller.distill(make_task(images_per_class, seed, dataset, context))
+    return distill_and_label(distiller, make_task(images_per_class, seed, dataset, context))
 
 
 def norms_of(teacher):

@@ -9,7 +9,7 @@ from nas_proxy.distill.file import ProxyDatasetFile
 from nas_proxy.distill.random_subset import RandomSubset
 from nas_proxy.errors import ProxyFileError
 from nas_proxy.testing import tiny_dataset
-from tests.distill.helpers import distill
+from tests.distill.helpers import distill, make_task
 
 
 @pytest.fixture
@@ -20,9 +20,10 @@ def saved(tmp_path):
 
 
 def test_a_file_is_taken_as_it_is(saved, monkeypatch):
-    assert distill(ProxyDatasetFile(path=str(saved)), seed=9) == ProxyDataset.load(saved)
+    task = make_task(seed=9)
+    assert ProxyDatasetFile(path=str(saved)).distill(task) == ProxyDataset.load(saved)
     monkeypatch.setenv("HOME", str(saved.parent))
-    assert distill(ProxyDatasetFile(path=f"~/{saved.name}")) == ProxyDataset.load(saved)
+    assert ProxyDatasetFile(path=f"~/{saved.name}").distill(task) == ProxyDataset.load(saved)
 
 
 def test_a_file_of_other_images_is_refused(saved):

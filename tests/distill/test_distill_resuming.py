@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from nas_proxy.core import checkpoint as checkpoint_module
+from nas_proxy.core import costs
 from nas_proxy.core.checkpoint import Checkpointer
-from nas_proxy.distill.common import recording
 from nas_proxy.distill.common.synthetic import SyntheticImages
 from nas_proxy.distill.distribution_matching import DistributionMatching
 from nas_proxy.distill.gradient_matching import GradientMatching
@@ -82,10 +82,21 @@ def interrupted(always_due, checkpoint):
 
 def test_the_seconds_of_all_runs_are_added_up(always_due, checkpoint, monkeypatch):
     clock = count(0, 100)  # seconds between any two looks at it
-    monkeypatch.setattr(recording, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(costs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    kept = checkpoint.with_name("costs.json")
     with pytest.raises(KeyboardInterrupt):
-        distill(METHODS["dm"], checkpoint=checkpoint, progress=Log(stop_after=2))
-    assert distill(METHODS["dm"], checkpoint=checkpoint).cost_seconds == 200 + 300
+        distill(
+            METHODS["dm"],
+            checkpoint=checkpoint,
+            costs=costs.CostMeter(kept),
+            progress=Log(stop_after=2),
+        )
+    paid = costs.CostMeter(kept).seconds["distilling"]
+    assert paid > 0
+    once = distill(METHODS["dm"]).cost_seconds
+    assert distill(METHODS["dm"], checkpoint=checkpoint, costs=costs.CostMeter(kept)).costs == {
+        "distilling": paid + once
+    }
 
 
 @pytest.mark.parametrize(
@@ -155,7 +166,7 @@ def test_tensors_of_every_kind_come_back_as_they_were(checkpoint):
         "half": torch.randn(3, generator=make_generator(0)).to(torch.bfloat16),
     }
     checkpointer = Checkpointer(checkpoint, "key")
-    checkpointer.save(7, 1.5, tensors)
+    checkpointer.save(7, tensors, 1.5)
     state = checkpointer.load()
     assert (state.step, state.seconds) == (7, 1.5)
     assert state.tensors.keys() == tensors.keys()
@@ -183,7 +194,7 @@ def test_saving_takes_about_two_per_cent_of_the_time(checkpoint, monkeypatch):
     checkpointer = Checkpointer(checkpoint, "key")
     for step in range(5000):
         now[0] += 0.1
-        checkpointer.save_if_due(step, now[0], {"images": torch.zeros(1)})
+        checkpointer.save_if_due(step, {"images": torch.zeros(1)}, now[0])
     assert saved_at[0] == pytest.approx(1.0, abs=0.2)
     assert len(saved_at) == 5
     assert np.diff(saved_at) == pytest.approx(102, abs=0.2)

@@ -5,9 +5,9 @@ import torch
 
 from nas_proxy.data.augment import DSA_STRATEGY
 from nas_proxy.distill import distribution_matching
-from nas_proxy.distill.common import parts
-from nas_proxy.distill.common.parts import cache_sized_parts
+from nas_proxy.distill.common import synthetic
 from nas_proxy.distill.common.pixels import random_convnet
+from nas_proxy.distill.common.synthetic import cache_sized_parts
 from nas_proxy.distill.distribution_matching import DistributionMatching
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset
@@ -111,11 +111,11 @@ def test_parts_hold_every_image_once_and_are_of_nearly_equal_length(monkeypatch)
     network = small_network()
     images = torch.randn(23, 3, 8, 8, generator=make_generator(0))
     assert len(cache_sized_parts(network, images)) == 1
-    monkeypatch.setattr(parts, "_CACHED_VALUES", 5 * 4 * 8 * 8)  # five images of width 4
+    monkeypatch.setattr(synthetic, "_CACHED_VALUES", 5 * 4 * 8 * 8)  # five images of width 4
     found = cache_sized_parts(network, images)
     assert torch.equal(torch.cat(found), images)
     assert sorted(len(part) for part in found) == [4, 4, 5, 5, 5]
-    monkeypatch.setattr(parts, "_CACHED_VALUES", 1)  # not even one image fits
+    monkeypatch.setattr(synthetic, "_CACHED_VALUES", 1)  # not even one image fits
     assert len(cache_sized_parts(network, images)) == 23
 
 
@@ -123,7 +123,7 @@ def test_the_mean_embedding_of_the_parts_is_that_of_the_whole(monkeypatch):
     network, generator = small_network(), make_generator(0)
     images = torch.randn(23, 3, 8, 8, generator=generator)
     whole = network.embed(images).mean(dim=0)
-    monkeypatch.setattr(parts, "_CACHED_VALUES", 5 * 4 * 8 * 8)
+    monkeypatch.setattr(synthetic, "_CACHED_VALUES", 5 * 4 * 8 * 8)
     in_parts = distribution_matching._mean_embedding(network, images)
     torch.testing.assert_close(in_parts, whole.detach())
 

@@ -10,7 +10,7 @@ from nas_proxy.data.augment import DSA_STRATEGY, Augmentation
 from nas_proxy.data.multi_formation import decode
 from nas_proxy.data.proxy_dataset import LearningRateRule
 from nas_proxy.data.transforms import normalise
-from nas_proxy.distill.common import parts
+from nas_proxy.distill.common import synthetic
 from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
 from nas_proxy.distill.gradient_matching import (
     GradientMatching,
@@ -166,7 +166,7 @@ def test_the_gradient_of_the_parts_of_a_batch_is_that_of_the_whole(monkeypatch):
     weights = list(network.parameters())
     loss = torch.nn.functional.cross_entropy(network(images), torch.full((23,), 1))
     whole = torch.autograd.grad(loss, weights)
-    monkeypatch.setattr(parts, "_CACHED_VALUES", 5 * 4 * 8 * 8)  # five images at most
+    monkeypatch.setattr(synthetic, "_CACHED_VALUES", 5 * 4 * 8 * 8)  # five images at most
     for one, other in zip(_real_gradients(network, images, 1, weights), whole, strict=True):
         torch.testing.assert_close(one, other)
 

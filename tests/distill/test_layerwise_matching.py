@@ -12,7 +12,7 @@ from nas_proxy.distill.layerwise_matching import (
     discrimination_loss,
 )
 from nas_proxy.errors import ConfigError
-from nas_proxy.networks.norms import has_batchnorm
+from nas_proxy.networks.base import has_batchnorm
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset
 from tests.distill.helpers import (

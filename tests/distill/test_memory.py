@@ -19,8 +19,8 @@ MIB = 2**20
 MEASURED = """
 import gc, json, mmap, tempfile
 import torch
-from nas_proxy.distill.memory import BatchMemory
-from nas_proxy.environment import PeakMemory
+from nas_proxy.distill.common.memory import BatchMemory
+from nas_proxy.core.environment import PeakMemory
 
 CPU, MIB = torch.device("cpu"), 2**20
 found = {}

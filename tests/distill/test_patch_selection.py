@@ -13,6 +13,7 @@ from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.crops import random_boxes
 from nas_proxy.data.transforms import denormalise, normalise
 from nas_proxy.distill import patch_selection
+from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.distill.patch_selection import Candidates, PatchSelection, Selector, tile
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.interfaces import DistillContext
@@ -32,7 +33,7 @@ TEACHER = TeacherSettings(
 
 def distill(images_per_class=2, seed=0, dataset=None, context=None, **options):
     distiller = PatchSelection(**{"network": TEACHER, "num_crops": 3, **options})
-    return distiller.distill(make_task(images_per_class, seed, dataset, context))
+    return distill_and_label(distiller, make_task(images_per_class, seed, dataset, context))
 
 
 class Brightness:

@@ -11,10 +11,9 @@ from torch import nn
 from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.transforms import normalise, resize
 from nas_proxy.distill.rank_aware import training as rank_aware_training
-from nas_proxy.distill.rank_aware.distiller import RankAware
+from nas_proxy.distill.rank_aware.distiller import RankAware, RankAwareWork
 from nas_proxy.distill.rank_aware.images import Composition, divide
 from nas_proxy.distill.rank_aware.training import Entry, SetTraining, StreamTraining
-from nas_proxy.distill.rank_aware.work import RankAwareWork
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.interfaces import CalibrationSample, DistillContext
 from nas_proxy.processes import pack, unpack
@@ -107,7 +106,7 @@ def test_it_prefers_images_that_tell_and_they_rank_architectures_never_seen(seed
     assert 0.4 < float(telling.float().mean()) < 0.6
 
     new = [12, 20, 32, 46, 64, 88, 104, 120, 160, 184]
-    judge, _ = half_noise(seed, images_per_class=100)  # the same patterns in other noise
+    held_out, _ = half_noise(seed, images_per_class=100)  # the same patterns in other noise
     random = torch.randperm(len(dataset), generator=make_generator(9))[: len(made)]
 
     def rho(training_set):
@@ -116,7 +115,7 @@ def test_it_prefers_images_that_tell_and_they_rank_architectures_never_seen(seed
             with isolated_rng(0):
                 network = Visible(count, 3)
                 train(network, training_set, settings, make_generator(1))
-            losses.append(measure(network, judge, settings).loss)
+            losses.append(measure(network, held_out, settings).loss)
         return spearmanr([-loss for loss in losses], new).statistic
 
     by_chosen, by_random = rho(TrainingSet.of(made)), rho(TrainingSet.of(dataset.subset(random)))
@@ -136,12 +135,12 @@ def test_no_network_is_asked_about_what_it_trained_on_and_no_part_leaves_the_dat
     evaluator, losses_of = rank_aware_training.NetworkEvaluator, rank_aware_training.image_losses
 
     def spy(**options):
-        training_set = options["judges"].training_set
+        training_set = options["evaluation_data"].training_set
         order = training_set.order
         trained_on.append(
             contents(training_set.images if order is None else training_set.images[order])
         )
-        judged_by.append(contents(options["judges"].measured_on.images))
+        judged_by.append(contents(options["evaluation_data"].measured_on.images))
         return evaluator(**options)
 
     def watch(network, images, settings):
@@ -156,8 +155,8 @@ def test_no_network_is_asked_about_what_it_trained_on_and_no_part_leaves_the_dat
     assert {len(images) for images in trained_on[:num_stream]} == {3 * (12 - 4 - 2)}
     assert {len(images) for images in trained_on[num_stream:]} == {3 * 2}
     assert all(
-        images | judge <= everything and not images & judge
-        for images, judge in zip(trained_on, judged_by, strict=True)
+        images | held_out <= everything and not images & held_out
+        for images, held_out in zip(trained_on, judged_by, strict=True)
     )
     assert all(
         len(images) == 3 * 4 and not images & stream
@@ -234,7 +233,7 @@ def test_trainings_give_the_same_in_another_process():
 
 def test_losses_of_images_have_the_mean_that_the_training_loop_measures():
     work = tiny_work()
-    training = replace(work.training, judge=work.pool)
+    training = replace(work.training, held_out=work.pool)
     outcome = training.train(
         work.sample.architectures[5], work._images_of(work.parts.stream), work.pool
     )
@@ -327,9 +326,9 @@ def test_it_needs_images_to_choose_among():
 def test_parts_share_no_image_and_every_class_gives_its_share():
     dataset = tiny_dataset()
     parts = divide(dataset, 2, 4, seed=0)
-    assert sorted(torch.cat([parts.judge, parts.pool, parts.stream]).tolist()) == [*range(24)]
+    assert sorted(torch.cat([parts.held_out, parts.pool, parts.stream]).tolist()) == [*range(24)]
     assert dataset.labels[parts.pool].tolist() == [0] * 4 + [1] * 4 + [2] * 4
-    assert dataset.labels[parts.judge].tolist() == [0, 0, 1, 1, 2, 2]
+    assert dataset.labels[parts.held_out].tolist() == [0, 0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import spearmanr
 
 from nas_proxy.distill.rank_aware.images import Composition, Ratings, choose, rank_agreement, rate
-from nas_proxy.distill.rank_aware.race import Plan, Race, correlation_within, make_plan
+from nas_proxy.distill.rank_aware.race import Plan, Race, make_plan
 from nas_proxy.reproducibility import make_generator
 
 # What is known of images
@@ -85,20 +85,6 @@ def test_large_weights_order_and_zero_weights_do_not():
 
 
 # The race
-
-
-def test_the_correlation_within_folds_is_spearmans_and_forgives_the_folds_scales():
-    generator = np.random.default_rng(0)
-    signals, references = generator.normal(size=(2, 9))
-    whole = correlation_within([signals], [references])
-    assert float(whole) == pytest.approx(spearmanr(signals, references).statistic)
-    first, second = generator.normal(size=(2, 8)), generator.normal(size=(2, 8))
-    both = correlation_within([first[0], second[0]], [first[1], second[1]])
-    mean = np.mean([spearmanr(*fold).statistic for fold in (first, second)])
-    assert float(both) == pytest.approx(mean)
-    moved = correlation_within([first[0], 100 + 5 * second[0]], [first[1], second[1]])
-    assert float(moved) == pytest.approx(float(both))
-    assert np.isnan(correlation_within([np.ones(5)], [references[:5]]))
 
 
 def test_folds_and_rounds_are_equally_good():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from nas_proxy.data.transforms import normalise
 from nas_proxy.evaluate.factory import training_fidelity
 from nas_proxy.evaluate.network import NetworkEvaluator
-from nas_proxy.evaluate.trained_signals import Judges
+from nas_proxy.evaluate.trained_signals import EvaluationData
 from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.testing import tiny_dataset
@@ -65,5 +65,7 @@ def evaluator(make=small_net, *, train_settings=None, trained=True, scores=None,
         spec=dataset.spec,
         settings=train_settings,
         fidelity=training_fidelity(train_settings, dataset.spec, "d", len(dataset)),
-        judges=Judges(dataset, "val", TrainingSet.of(dataset)) if trained else None,
+        evaluation_data=EvaluationData(dataset, "val", TrainingSet.of(dataset))
+        if trained
+        else None,
     )

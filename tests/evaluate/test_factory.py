@@ -136,9 +136,9 @@ def test_judge_is_the_split_that_was_asked_for(judged_by, split):
     splits = three_parts()
     built = make_factory(splits, judged_by=judged_by).build()
     judge = splits.search_val if split == "val" else splits.test
-    assert torch.equal(built.judges.measured_on.images, judge.images)
-    assert torch.equal(built.judges.measured_on.labels, judge.labels)
-    assert torch.equal(built.judges.training_set.images, splits.search_train.images)
+    assert torch.equal(built.evaluation_data.measured_on.images, judge.images)
+    assert torch.equal(built.evaluation_data.measured_on.labels, judge.labels)
+    assert torch.equal(built.evaluation_data.training_set.images, splits.search_train.images)
     signals = built.evaluate(ARCHITECTURE, 0).signals
     assert {name for name in signals if "train" not in name} == {
         f"{split}_loss", f"{split}_accuracy", f"{split}_loss_mean", "images_seen",
@@ -150,7 +150,11 @@ def test_judge_is_the_split_that_was_asked_for(judged_by, split):
 )
 def test_num_val_images_is_balanced(asked, per_class):
     splits = three_parts()
-    judge = make_factory(splits, settings=settings(num_val_images=asked)).build().judges.measured_on
+    judge = (
+        make_factory(splits, settings=settings(num_val_images=asked))
+        .build()
+        .evaluation_data.measured_on
+    )
     assert torch.bincount(judge.labels).tolist() == [per_class] * 3
     known = {image.numpy().tobytes(): int(label) for image, label in zip(
         splits.search_val.images, splits.search_val.labels, strict=True)}  # fmt: skip
@@ -166,16 +170,20 @@ def test_unbalanced_split_gives_as_many_of_each_class_as_its_smallest_has():
     scarce = replace(splits, search_val=splits.search_val.subset(keep))
     smallest = int((scarce.search_val.labels == 1).sum())
     assert 0 < smallest < 5
-    judge = make_factory(scarce, settings=settings(num_val_images=15)).build().judges.measured_on
+    judge = (
+        make_factory(scarce, settings=settings(num_val_images=15))
+        .build()
+        .evaluation_data.measured_on
+    )
     assert torch.bincount(judge.labels).tolist() == [smallest] * 3
 
 
 def test_validation_images_are_always_the_same_ones():
     used = settings(num_val_images=6)
     torch.manual_seed(1)
-    first = make_factory(three_parts(), settings=used).build().judges.measured_on
+    first = make_factory(three_parts(), settings=used).build().evaluation_data.measured_on
     torch.manual_seed(2)
-    second = make_factory(three_parts(), settings=used).build().judges.measured_on
+    second = make_factory(three_parts(), settings=used).build().evaluation_data.measured_on
     assert torch.equal(first.images, second.images)
 
 
@@ -183,7 +191,7 @@ def test_test_split_is_never_shortened():
     built = make_factory(
         three_parts(), judged_by="test", settings=settings(num_val_images=3)
     ).build()
-    assert len(built.judges.measured_on) == 12
+    assert len(built.evaluation_data.measured_on) == 12
 
 
 @pytest.mark.parametrize("train_on", ["search_train", "proxy"])
@@ -198,10 +206,15 @@ def test_images_arrive_at_the_size_of_the_training(tmp_path, train_on):
         settings=settings(image_size=5),
         train_on=file if train_on == "proxy" else train_on,
     ).build()
-    assert built.judges.training_set.images.shape == (6 if train_on == "proxy" else 24, 3, 5, 5)
-    assert built.judges.measured_on.images.shape == (15, 3, 5, 5)
-    assert built.judges.measured_on.images.dtype == torch.uint8
-    assert built.judges.measured_on.spec.image_shape == (3, 5, 5)
+    assert built.evaluation_data.training_set.images.shape == (
+        6 if train_on == "proxy" else 24,
+        3,
+        5,
+        5,
+    )
+    assert built.evaluation_data.measured_on.images.shape == (15, 3, 5, 5)
+    assert built.evaluation_data.measured_on.images.dtype == torch.uint8
+    assert built.evaluation_data.measured_on.spec.image_shape == (3, 5, 5)
     assert built.score_images[0].shape == (24, 3, 8, 8)
     assert built.spec.image_shape == (3, 8, 8)
     assert built.evaluate(ARCHITECTURE, 0).complete

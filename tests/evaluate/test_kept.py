@@ -94,8 +94,8 @@ def test_keeping_changes_nothing_and_weights_are_those_that_were_measured(tmp_pa
     with isolated_rng(0):
         network = without.space.build(ARCHITECTURE, without.spec)
     KeptTraining.of(tmp_path, ARCHITECTURE, training_seed(SEED)).restore(network)
-    assert without.judges is not None
-    judge = without.judges.measured_on
+    assert without.evaluation_data is not None
+    judge = without.evaluation_data.measured_on
     with torch.no_grad():
         logits = network.eval()(normalise(judge.images, judge.spec))
     accuracy = float((logits.argmax(dim=1) == judge.labels).float().mean())

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas_proxy.errors import EvaluationError
+from nas_proxy.interfaces import TransferSpace
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import canonical_json, derive_seed, isolated_rng, make_generator
 from nas_proxy.scores.flops import Flops
@@ -287,7 +288,7 @@ def test_cost_of_each_part_is_reported():
 
 def test_the_phases_of_a_training_are_kept():
     @dataclass(frozen=True, kw_only=True)
-    class TwoPhases(FakeSpace):
+    class TwoPhases(FakeSpace, TransferSpace):
         def training_phases(self, architecture, settings):
             short = replace(settings, num_steps=1)
             return (Phase("first", short), Phase("second", settings))

@@ -5,8 +5,8 @@ import pytest
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.reproducibility import make_generator
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.types import Architecture
-from search_spaces.nasbench201 import NASBench201Space
 
 SPACE = NASBench201Space()
 

@@ -46,11 +46,13 @@ def settings(combine, *signals):
 @pytest.mark.parametrize("signal", TRAINED_SIGNALS)
 def test_every_trained_signal_is_measured_and_finite(signal):
     made = evaluator()
-    judges = made.judges
-    teacher = torch.full((len(judges.measured_on.labels), 3), 1 / 3)
-    watched = replace(judges, fit_on=judges.training_set, teacher_probabilities=teacher)
+    evaluation_data = made.evaluation_data
+    teacher = torch.full((len(evaluation_data.measured_on.labels), 3), 1 / 3)
+    watched = replace(
+        evaluation_data, fit_on=evaluation_data.training_set, teacher_probabilities=teacher
+    )
     trained = replace(made.settings, num_steps=4, checkpoints=(50,))
-    evaluation = replace(made, judges=watched, settings=trained).evaluate(ARCHITECTURE, 0)
+    evaluation = replace(made, evaluation_data=watched, settings=trained).evaluate(ARCHITECTURE, 0)
     assert evaluation.complete, evaluation.reason
     assert np.isfinite(evaluation.signals[signal])
     assert isinstance(higher_is_better(signal), bool)

@@ -5,8 +5,8 @@ import pytest
 
 from nas_proxy.errors import DataError, UserError
 from nas_proxy.evaluate.table import TruthTable, read_table
+from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.types import Architecture, Status
-from search_spaces.convnet import ConvNetSpace
 
 SPACE = ConvNetSpace()
 NAMES = [

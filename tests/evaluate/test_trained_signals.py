@@ -13,7 +13,7 @@ from nas_proxy.data.transforms import normalise
 from nas_proxy.distill.random_subset import RandomSubset
 from nas_proxy.evaluate import factory as factory_module
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
-from nas_proxy.evaluate.trained_signals import Judges, Watch, some_of
+from nas_proxy.evaluate.trained_signals import EvaluationData, SignalObserver, some_of
 from nas_proxy.interfaces import DistillTask
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import isolated_rng, make_generator
@@ -49,24 +49,24 @@ def cross_entropy(network, dataset):
     return -np.log(probabilities[np.arange(len(dataset)), dataset.labels]).mean()
 
 
-def signals_of(judges, *, network=None, **changes):
+def signals_of(evaluation_data, *, network=None, **changes):
     """Train a network with a watch on it; its signals and the network."""
     used = settings(**{**PLAIN, **changes})
     network = network or convnet()
-    watch = Watch(network, judges, used, used.num_steps, seed=3)
-    result = train(network, judges.training_set, used, make_generator(1), watch)
+    watch = SignalObserver(network, evaluation_data, used, used.num_steps, seed=3)
+    result = train(network, evaluation_data.training_set, used, make_generator(1), watch)
     return watch.finish(result)[0], network
 
 
-def judges(**changes):
-    return replace(Judges(JUDGE, "val", TRAINING_SET), **changes)
+def evaluation_data(**changes):
+    return replace(EvaluationData(JUDGE, "val", TRAINING_SET), **changes)
 
 
 # --- at the end -------------------------------------------------------------------------------
 
 
 def test_losses_accuracies_and_their_gap_by_hand():
-    found, network = signals_of(judges(fit_on=TRAINING_SET))
+    found, network = signals_of(evaluation_data(fit_on=TRAINING_SET))
     for name, dataset in (("val", JUDGE), ("fit", TRAIN)):
         probabilities = says(network, dataset)
         right = (probabilities.argmax(axis=1) == dataset.labels.numpy()).mean()
@@ -77,7 +77,7 @@ def test_losses_accuracies_and_their_gap_by_hand():
 
 
 def test_what_nobody_asked_for_is_not_measured():
-    found, _ = signals_of(judges())
+    found, _ = signals_of(evaluation_data())
     assert set(found) == {
         "val_loss", "val_accuracy", "val_loss_mean",
         "train_loss_mean", "train_loss_tail", "train_loss_slope",
@@ -86,7 +86,7 @@ def test_what_nobody_asked_for_is_not_measured():
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_signals_are_named_after_the_split_that_judges(split):
-    found, _ = signals_of(judges(split=split), checkpoints=(50,))
+    found, _ = signals_of(evaluation_data(split=split), checkpoints=(50,))
     other = {"val": "test", "test": "val"}[split]
     for name in ("loss", "accuracy", "loss_mean", "loss@50", "accuracy@50"):
         assert f"{split}_{name}" in found
@@ -100,8 +100,12 @@ def test_a_teacher_that_says_the_same_agrees_and_others_by_their_divergence():
     sure = torch.eye(3)[JUDGE.labels]  # probabilities of zero count nothing
     found = []
     for teacher in (own, other, sure):
-        watch = Watch(
-            network, judges(teacher_probabilities=teacher), settings(), settings().num_steps, 0
+        watch = SignalObserver(
+            network,
+            evaluation_data(teacher_probabilities=teacher),
+            settings(),
+            settings().num_steps,
+            0,
         )
         found.append(watch.finish(RESULT)[0]["teacher_agreement"])
     expected = [
@@ -129,7 +133,7 @@ def test_divergence_does_not_depend_on_the_batches(batch_size):
 def test_a_checkpoint_is_the_end_of_a_training_that_stops_there(policy):
     """At a constant rate nothing in a training depends on how long it will last."""
     teacher = torch.rand(9, 3, generator=make_generator(0)).softmax(dim=1)
-    asked = judges(fit_on=TRAINING_SET, teacher_probabilities=teacher)
+    asked = evaluation_data(fit_on=TRAINING_SET, teacher_probabilities=teacher)
     found, _ = signals_of(asked, checkpoints=(34, 70), norm_statistics=policy)
     for percentage, num_steps in ((34, 2), (70, 4)):
         expected, _ = signals_of(asked, num_steps=num_steps, norm_statistics=policy)
@@ -146,7 +150,7 @@ def test_a_checkpoint_is_the_end_of_a_training_that_stops_there(policy):
 @pytest.mark.parametrize("policy", ["running", "recalibrated"])
 def test_checkpoints_change_neither_weights_nor_the_end(policy):
     images = TrainingSet.of(tiny_dataset(images_per_class=200))  # more than norms look at
-    asked = judges(training_set=images, fit_on=some_of(images, 20))
+    asked = evaluation_data(training_set=images, fit_on=some_of(images, 20))
     plain, before = signals_of(asked, norm_statistics=policy)
     found, after = signals_of(asked, norm_statistics=policy, checkpoints=(20, 50, 90))
     for name, value in after.state_dict().items():
@@ -155,23 +159,23 @@ def test_checkpoints_change_neither_weights_nor_the_end(policy):
 
 
 def test_the_mean_loss_is_that_over_the_checkpoints_and_the_end():
-    found, _ = signals_of(judges(), checkpoints=(20, 50, 90))
+    found, _ = signals_of(evaluation_data(), checkpoints=(20, 50, 90))
     losses = [found[name] for name in ("val_loss@20", "val_loss@50", "val_loss@90", "val_loss")]
     assert found["val_loss_mean"] == pytest.approx(np.mean(losses))
-    alone, _ = signals_of(judges())
+    alone, _ = signals_of(evaluation_data())
     assert alone["val_loss_mean"] == alone["val_loss"]
 
 
 def test_checkpoints_of_a_training_too_short_for_them_fall_on_one_step():
-    found, _ = signals_of(judges(), num_steps=3, checkpoints=(10, 20, 50, 99))
+    found, _ = signals_of(evaluation_data(), num_steps=3, checkpoints=(10, 20, 50, 99))
     assert found["val_loss@10"] == found["val_loss@20"] == found["val_loss@50"]
     assert found["train_loss_mean@20"] == found["train_loss_mean@50"]
     assert found["val_loss@99"] != found["val_loss@10"]
 
 
 def test_the_policy_of_the_norms_decides_what_they_are_measured_with():
-    running, _ = signals_of(judges())
-    found, network = signals_of(judges(), norm_statistics="recalibrated")
+    running, _ = signals_of(evaluation_data())
+    found, network = signals_of(evaluation_data(), norm_statistics="recalibrated")
     assert found["train_loss_mean"] == running["train_loss_mean"]
     assert found["val_loss"] != running["val_loss"]
     images = normalise(TRAIN.images, TRAIN.spec)
@@ -282,9 +286,9 @@ def test_teachers_are_asked_about_the_judging_images_at_full_size(
     ).build()
     images = normalise(JUDGE.images, JUDGE.spec)
     expected = sum((s * Shifted()(images)).softmax(dim=1) for s in (1.0, 4.0)) / 2
-    assert torch.allclose(asked.judges.teacher_probabilities, expected, atol=1e-6)
+    assert torch.allclose(asked.evaluation_data.teacher_probabilities, expected, atol=1e-6)
     assert asked.evaluate(ARCHITECTURE, 0).signals["teacher_agreement"] < 0
-    assert make_factory(teachers=files).build().judges.teacher_probabilities is None
+    assert make_factory(teachers=files).build().evaluation_data.teacher_probabilities is None
 
 
 def test_zero_cost_scores_look_at_distilled_images_where_they_are_asked_to(make_factory, tmp_path):

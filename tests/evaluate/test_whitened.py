@@ -115,8 +115,8 @@ def test_training_and_judging_images_are_prepared_alike(save, splits):
         whitening = Whitening.fit(splits.search_train, ZCA)
         val = splits.search_val
         expected = resize(whitening.apply(normalise(val.images, val.spec)), size)
-        torch.testing.assert_close(evaluator.judges.measured_on.images, expected)
-        assert evaluator.judges.measured_on.spec.image_shape == (1, size, size)
+        torch.testing.assert_close(evaluator.evaluation_data.measured_on.images, expected)
+        assert evaluator.evaluation_data.measured_on.spec.image_shape == (1, size, size)
         assert torch.equal(
             evaluator.score_images[0], evaluate(*save(None), size)[1].score_images[0]
         )  # zero-cost scores look at images as they come
@@ -125,11 +125,11 @@ def test_training_and_judging_images_are_prepared_alike(save, splits):
 def test_a_smaller_judge_is_whitened_too(save, splits):
     made, path = save(ZCA)
     _, evaluator, _ = evaluate(made, path, num_val_images=6)
-    assert evaluator.judges.measured_on.images.dtype == torch.float32
-    assert len(evaluator.judges.measured_on) == 6
+    assert evaluator.evaluation_data.measured_on.images.dtype == torch.float32
+    assert len(evaluator.evaluation_data.measured_on) == 6
 
 
 def test_without_whitening_the_judges_stay_bytes(save, splits):
     made, path = save(None)
     _, evaluator, _ = evaluate(made, path)
-    assert torch.equal(evaluator.judges.measured_on.images, splits.search_val.images)
+    assert torch.equal(evaluator.evaluation_data.measured_on.images, splits.search_val.images)

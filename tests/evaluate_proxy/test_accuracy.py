@@ -11,7 +11,7 @@ from nas_proxy.evaluate_proxy.accuracy import (
     HARD,
     RANDOM,
     label_robust_score,
-    network_worth,
+    network_accuracies,
     stability,
 )
 from nas_proxy.networks.catalogue import NetworkSettings
@@ -37,10 +37,10 @@ def evaluations(*accuracies, confusion=((3, 1), (2, 2))):
     ]
 
 
-def worth_of(network=NETWORK, **accuracies):
+def network_of(network=NETWORK, **accuracies):
     names = {"as_is": AS_IS, "hard": HARD, "random": RANDOM, "full": FULL}
     found = {names[name]: evaluations(*values) for name, values in accuracies.items()}
-    return network_worth(network, found, hard_label_weight=0.5)
+    return network_accuracies(network, found, hard_label_weight=0.5)
 
 
 def test_a_figure_is_the_mean_with_its_standard_error():
@@ -59,15 +59,15 @@ def test_errors_of_a_difference_add_as_squares():
 
 
 def test_recovery_is_judged_with_hard_labels_and_improvement_with_the_sets_own():
-    worth = worth_of(as_is=(0.5, 0.6), hard=(0.4, 0.4), random=(0.3, 0.5), full=(0.9, 0.8))
-    assert worth.hard_label_recovery.mean == pytest.approx(0.85 - 0.4)
-    assert worth.improvement_over_random.mean == pytest.approx(0.55 - 0.4)
-    assert worth.label_robust_score == pytest.approx(label_robust_score(0.45, 0.15, 0.5))
+    network = network_of(as_is=(0.5, 0.6), hard=(0.4, 0.4), random=(0.3, 0.5), full=(0.9, 0.8))
+    assert network.hard_label_recovery.mean == pytest.approx(0.85 - 0.4)
+    assert network.improvement_over_random.mean == pytest.approx(0.55 - 0.4)
+    assert network.label_robust_score == pytest.approx(label_robust_score(0.45, 0.15, 0.5))
 
 
 def test_hard_labels_are_not_trained_twice():
-    worth = worth_of(as_is=(0.5, 0.6), random=(0.3, 0.5), full=(0.9, 0.8))
-    assert worth.hard_label_recovery.mean == pytest.approx(0.85 - 0.55)
+    network = network_of(as_is=(0.5, 0.6), random=(0.3, 0.5), full=(0.9, 0.8))
+    assert network.hard_label_recovery.mean == pytest.approx(0.85 - 0.55)
 
 
 def test_the_score_spans_zero_to_one_and_follows_the_published_formula():
@@ -80,29 +80,29 @@ def test_the_score_spans_zero_to_one_and_follows_the_published_formula():
 
 
 def test_a_network_that_always_fails_has_no_figures_but_a_reason():
-    worth = worth_of(as_is=(None, None), random=(0.3, 0.5), full=(0.9, 0.8))
-    assert AS_IS not in worth.accuracies
-    assert worth.hard_label_recovery is None
-    assert worth.improvement_over_random is None
-    assert worth.label_robust_score is None
-    assert worth.failures == {AS_IS: ("does not fit in memory",) * 2}
+    network = network_of(as_is=(None, None), random=(0.3, 0.5), full=(0.9, 0.8))
+    assert AS_IS not in network.accuracies
+    assert network.hard_label_recovery is None
+    assert network.improvement_over_random is None
+    assert network.label_robust_score is None
+    assert network.failures == {AS_IS: ("does not fit in memory",) * 2}
 
 
 def test_one_failure_leaves_the_mean_of_the_others():
-    worth = worth_of(as_is=(0.5, None, 0.7), random=(0.3, 0.5), full=(0.9, 0.8))
-    assert worth.accuracies[AS_IS].values == (0.5, 0.7)
+    network = network_of(as_is=(0.5, None, 0.7), random=(0.3, 0.5), full=(0.9, 0.8))
+    assert network.accuracies[AS_IS].values == (0.5, 0.7)
 
 
 def test_class_accuracies_come_from_the_confusion_of_all_seeds():
-    worth = worth_of(as_is=(0.5, 0.7), random=(0.3, 0.5), full=(0.9, 0.8))
-    assert worth.confusion == ((6, 2), (4, 4))
-    assert worth.class_accuracies == (0.75, 0.5)
+    network = network_of(as_is=(0.5, 0.7), random=(0.3, 0.5), full=(0.9, 0.8))
+    assert network.confusion == ((6, 2), (4, 4))
+    assert network.class_accuracies == (0.75, 0.5)
 
 
 def test_stability_is_recomputed_with_numpy():
     rows = [((0.5, 0.7), (0.9, 0.9)), ((0.2, 0.3), (0.6, 0.6)), ((0.4, 0.4), (0.7, 0.7)),
             ((0.1, 0.1), (0.8, 0.8))]  # fmt: skip
-    worths = [worth_of(as_is=a, random=(0.1, 0.2), full=f) for a, f in rows]
+    worths = [network_of(as_is=a, random=(0.1, 0.2), full=f) for a, f in rows]
     found = stability(worths)
     means = np.array([np.mean(a) for a, _ in rows])
     assert found.over_seeds == pytest.approx(np.std((0.5, 0.7), ddof=1))
@@ -113,6 +113,6 @@ def test_stability_is_recomputed_with_numpy():
 
 
 def test_fewer_than_four_networks_are_not_ranked_and_one_is_not_compared():
-    worth = worth_of(as_is=(0.5, 0.7), random=(0.1, 0.2), full=(0.9, 0.9))
-    assert stability([worth]) is None
-    assert stability([worth, worth]).rank_agreement is None
+    network = network_of(as_is=(0.5, 0.7), random=(0.1, 0.2), full=(0.9, 0.9))
+    assert stability([network]) is None
+    assert stability([network, network]).rank_agreement is None

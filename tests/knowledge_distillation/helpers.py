@@ -5,7 +5,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from nas_proxy.knowledge_distillation.objective import make_objective
-from nas_proxy.knowledge_distillation.settings import DistillationOption
+from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationOption
 from nas_proxy.knowledge_distillation.teachers import Generation, Teachers
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.reproducibility import isolated_rng, make_generator
@@ -17,7 +17,7 @@ from nas_proxy.train.training_set import TrainingSet
 DATA = tiny_dataset()
 TRAINING_SET = TrainingSet.of(DATA)
 SETTINGS = TrainSettings(num_steps=6, batch_size=8, learning_rate=0.01, precision="float32")
-READ = TypeAdapter(DistillationOption).validate_python
+READ = TypeAdapter(KnowledgeDistillationOption).validate_python
 
 
 def net(name="convnet", seed=0, spec=DATA.spec, **options):
@@ -25,17 +25,17 @@ def net(name="convnet", seed=0, spec=DATA.spec, **options):
         return build_network(NetworkSettings(name=name, **{"width": 4, **options}), spec)
 
 
-def tutor(name="resnet18", seed=1, spec=DATA.spec):
+def trained_teacher(name="resnet18", seed=1, spec=DATA.spec):
     network = net(name, seed, spec).eval().requires_grad_(False)
     return Generation(network, spec.class_names, spec.image_shape)
 
 
-def objective(section, student, *tutors, earlier=None, training_set=TRAINING_SET, train=SETTINGS):
+def objective(section, student, *teachers, earlier=None, training_set=TRAINING_SET, train=SETTINGS):
     """The objective of a section; `tutors` are those of its teachers, in order."""
     return make_objective(
         READ(section),
         student,
-        Teachers(tutors, earlier=earlier),
+        Teachers(teachers, earlier=earlier),
         training_set,
         (Phase("training", train),),
         make_generator(0),

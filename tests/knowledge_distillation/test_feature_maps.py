@@ -8,7 +8,12 @@ from torch import nn
 from torchvision import models
 
 from nas_proxy.errors import ConfigError
-from nas_proxy.knowledge_distillation.feature_maps import Place, Recorder, examine, match_stages
+from nas_proxy.knowledge_distillation.feature_maps import (
+    Place,
+    Recorder,
+    examine,
+    match_feature_maps,
+)
 from nas_proxy.networks.catalogue import NETWORKS
 from tests.knowledge_distillation.helpers import DATA, Bare, Functional, OnePixel, has_hooks, net
 
@@ -16,25 +21,25 @@ SHAPE = DATA.spec.image_shape
 LARGE = DATA.spec.with_image_size(32)
 
 
-def sides(anatomy):
-    return [stage.shape[1] for stage in anatomy.stages]
+def sides(layout):
+    return [feature_map.shape[1] for feature_map in layout.feature_maps]
 
 
 def test_stages_are_the_last_maps_of_each_resolution():
     found = examine(net("resnet18", spec=LARGE), LARGE.image_shape, "it")
-    assert [stage.shape for stage in found.stages] == [
+    assert [feature_map.shape for feature_map in found.feature_maps] == [
         (4, 32, 32),
         (8, 16, 16),
         (16, 8, 8),
         (32, 4, 4),
     ]
-    assert [stage.octave for stage in found.stages] == [0, 1, 2, 3]
+    assert [feature_map.octave for feature_map in found.feature_maps] == [0, 1, 2, 3]
     assert found.embedding == Place("classifier", 0)
 
 
 def test_a_layer_used_twice_is_told_apart_by_its_use():
     found = examine(Functional(), SHAPE, "it")
-    assert [(s.place.layer, s.place.use, s.shape[1]) for s in found.stages] == [
+    assert [(s.place.layer, s.place.use, s.shape[1]) for s in found.feature_maps] == [
         ("activation", 0, 8),
         ("frozen", 0, 4),
         ("activation", 2, 2),
@@ -44,7 +49,7 @@ def test_a_layer_used_twice_is_told_apart_by_its_use():
 
 @pytest.mark.parametrize("network", [OnePixel(), Bare(), net("mlp")])
 def test_networks_without_maps_have_no_stages(network):
-    assert examine(network, SHAPE, "it").stages == ()
+    assert examine(network, SHAPE, "it").feature_maps == ()
 
 
 def test_where_the_embedding_is():
@@ -70,7 +75,7 @@ def test_examining_leaves_the_network_and_the_generator_alone():
 def test_networks_of_torchvision(name):
     """Some have early maps of a single pixel, VGG enlarges its last, Swin has channels last."""
     found = examine(models.get_model(name, num_classes=3), (3, 64, 64), name)
-    octaves = [stage.octave for stage in found.stages]
+    octaves = [feature_map.octave for feature_map in found.feature_maps]
     assert octaves == sorted(set(octaves))
     assert len(octaves) >= (1 if name == "swin_t" else 3)
     assert found.embedding is not None
@@ -78,7 +83,7 @@ def test_networks_of_torchvision(name):
 
 def test_networks_for_other_image_sizes_match_by_octave():
     student, teacher = examine(net("convnet"), SHAPE, "s"), examine(net("vgg11"), (3, 32, 32), "t")
-    pairs = match_stages(student, teacher)
+    pairs = match_feature_maps(student, teacher)
     assert [(a.shape[1], b.shape[1]) for a, b in pairs] == [(8, 32), (4, 16), (2, 8)]
 
 
@@ -95,14 +100,14 @@ class Enlarging(nn.Module):
 
 def test_a_network_that_enlarges_its_images_matches_where_the_pixels_are_the_same():
     teacher = examine(Enlarging(), SHAPE, "teacher")
-    assert [stage.octave for stage in teacher.stages] == [-2, -1, 0, 1]
-    pairs = match_stages(examine(net("convnet"), SHAPE, "student"), teacher)
+    assert [feature_map.octave for feature_map in teacher.feature_maps] == [-2, -1, 0, 1]
+    pairs = match_feature_maps(examine(net("convnet"), SHAPE, "student"), teacher)
     assert [(a.shape[1], b.shape[1]) for a, b in pairs] == [(8, 8), (4, 4)]
 
 
 def test_a_mismatch_lists_the_stages_of_both():
     with pytest.raises(ConfigError) as caught:
-        match_stages(
+        match_feature_maps(
             examine(net("mlp"), SHAPE, "the student"), examine(net(), SHAPE, "the teacher")
         )
     message = str(caught.value)
@@ -113,14 +118,14 @@ def test_a_mismatch_lists_the_stages_of_both():
 
 def test_a_recorder_keeps_what_the_forward_pass_computed():
     network = Functional().train()
-    anatomy = examine(network, SHAPE, "it")
-    recorder = Recorder(network, anatomy.stages, anatomy.embedding, training=True)
+    layout = examine(network, SHAPE, "it")
+    recorder = Recorder(network, layout.feature_maps, layout.embedding, training=True)
     images = torch.randn(4, *SHAPE)
     network(images)
     record = recorder.take()
     expected = torch.relu(network.first(images))
-    torch.testing.assert_close(record.maps[anatomy.stages[0]], expected)
-    features = record.maps[anatomy.stages[-1]].mean(dim=(2, 3))
+    torch.testing.assert_close(record.maps[layout.feature_maps[0]], expected)
+    features = record.maps[layout.feature_maps[-1]].mean(dim=(2, 3))
     torch.testing.assert_close(record.embedding, features)
     network(images)
     network.eval()
@@ -137,11 +142,11 @@ def test_a_network_that_takes_a_batch_in_parts_is_recorded_as_a_whole():
             return torch.cat([super(InParts, self).forward(part) for part in images.split(2)])
 
     network = InParts().eval()
-    anatomy = examine(network, SHAPE, "it")
+    layout = examine(network, SHAPE, "it")
     images = torch.randn(5, *SHAPE)
 
     def record(asked):
-        recorder = Recorder(network, anatomy.stages, anatomy.embedding, training=False)
+        recorder = Recorder(network, layout.feature_maps, layout.embedding, training=False)
         asked(images)
         taken = recorder.take()
         recorder.close()
@@ -151,8 +156,8 @@ def test_a_network_that_takes_a_batch_in_parts_is_recorded_as_a_whole():
     with patch.object(InParts, "forward", Functional.forward):
         whole = record(network)
     torch.testing.assert_close(in_parts.embedding, whole.embedding)
-    for stage in anatomy.stages:  # two of them are of one layer, used twice in each part
-        torch.testing.assert_close(in_parts.maps[stage], whole.maps[stage])
+    for feature_map in layout.feature_maps:  # two of them are of one layer, used twice in each part
+        torch.testing.assert_close(in_parts.maps[feature_map], whole.maps[feature_map])
 
 
 def test_layers_that_are_given_their_input_by_name_are_seen():
@@ -162,10 +167,10 @@ def test_layers_that_are_given_their_input_by_name_are_seen():
             return self.heads[0](input=maps.mean(dim=(2, 3)))
 
     network = ByName().eval()
-    anatomy = examine(network, SHAPE, "it")
-    assert sides(anatomy) == [8]
-    assert anatomy.embedding == Place("heads.0", 0)
-    recorder = Recorder(network, anatomy.stages, anatomy.embedding, training=False)
+    layout = examine(network, SHAPE, "it")
+    assert sides(layout) == [8]
+    assert layout.embedding == Place("heads.0", 0)
+    recorder = Recorder(network, layout.feature_maps, layout.embedding, training=False)
     images = torch.randn(4, *SHAPE)
     network(images)
     features = network.first(images).relu().mean(dim=(2, 3))
@@ -185,15 +190,15 @@ def test_a_map_for_each_patch_of_an_image_is_no_stage():
             return said.view(len(images), 4, 3).mean(dim=1)
 
     found = examine(Patches(), SHAPE, "it")
-    assert (found.stages, found.embedding) == ((), None)
+    assert (found.feature_maps, found.embedding) == ((), None)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_fixed_network_has_an_embedding_that_is_its_own(name):
     options = {"width": None} if NETWORKS[name].width is None else {}
     network = net(name, **options)
-    anatomy = examine(network, SHAPE, name)
-    recorder = Recorder(network, (), anatomy.embedding, training=False)
+    layout = examine(network, SHAPE, name)
+    recorder = Recorder(network, (), layout.embedding, training=False)
     images = torch.randn(4, *SHAPE)
     network.eval()(images)
     torch.testing.assert_close(recorder.take().embedding, network.embed(images))

@@ -8,7 +8,7 @@ import torch
 
 from nas_proxy.errors import StudyError
 from nas_proxy.knowledge_distillation.attention import Attention, attention_loss
-from nas_proxy.knowledge_distillation.feature_maps import Anatomy, Place, Record, Stage
+from nas_proxy.knowledge_distillation.feature_maps import FeatureLayout, FeatureMap, Place, Record
 from nas_proxy.knowledge_distillation.multi_teacher import (
     MultiTeacher,
     accuracy_weights,
@@ -18,7 +18,7 @@ from nas_proxy.knowledge_distillation.multi_teacher import (
 from nas_proxy.knowledge_distillation.relational import Relational
 from nas_proxy.knowledge_distillation.response import DecoupledResponse, Response, decoupled_losses
 from nas_proxy.knowledge_distillation.self_distillation import Exits
-from nas_proxy.knowledge_distillation.term import UNLABELLED, Answer, Evidence, labels_loss
+from nas_proxy.knowledge_distillation.term import UNLABELLED, NetworkOutput, TermInputs, labels_loss
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.train.objective import Batch
 
@@ -34,14 +34,14 @@ OURS, THEIRS, OTHERS = (drawn(N, CLASSES, seed=seed) for seed in range(3))
 
 
 def answer(logits, embedding=None, **maps):
-    return Answer(logits, Record(maps, embedding))
+    return NetworkOutput(logits, Record(maps, embedding))
 
 
-def evidence(logits=OURS, *teachers, labels=LABELS, record=None):
+def inputs(logits=OURS, *teachers, labels=LABELS, record=None):
     images = torch.zeros(N, 1, 2, 2)
     batch = Batch(torch.arange(N), images, labels, logits)
-    student = Answer(logits, record or Record({}, None))
-    return Evidence(batch, student, teachers)
+    student = NetworkOutput(logits, record or Record({}, None))
+    return TermInputs(batch, student, teachers)
 
 
 def softmax(values):
@@ -60,7 +60,7 @@ def by_hand(target_of):
 
 
 def test_response_is_hintons_loss():
-    found = Response(T)(evidence(OURS, answer(THEIRS)))
+    found = Response(T)(inputs(OURS, answer(THEIRS)))
     rows = THEIRS.double().numpy()
     assert float(found) == pytest.approx(by_hand(lambda i: softmax(rows[i] / T)), rel=1e-5)
 
@@ -68,7 +68,7 @@ def test_response_is_hintons_loss():
 def test_the_squared_temperature_keeps_the_gradient():
     """For a high temperature Hinton's loss is the squared distance of centred logits, halved."""
     ours = OURS.clone().requires_grad_()
-    Response(1000.0)(evidence(ours, answer(THEIRS))).backward()
+    Response(1000.0)(inputs(ours, answer(THEIRS))).backward()
     centred = [each - each.mean(dim=1, keepdim=True) for each in (OURS, THEIRS)]
     expected = (centred[0] - centred[1]) / CLASSES / N
     torch.testing.assert_close(ours.grad, expected, atol=2e-4, rtol=0.01)
@@ -91,20 +91,20 @@ def test_decoupled_weighted_by_the_teachers_doubt_is_hintons():
     row = slice(0, 1)
     target, others = decoupled_losses(OURS[row], THEIRS[row], LABELS[row], T)
     doubt = 1 - (THEIRS[row] / T).softmax(dim=1)[0, LABELS[0]]
-    hinton = Response(T)(evidence(OURS[row], answer(THEIRS[row]), labels=LABELS[row]))
+    hinton = Response(T)(inputs(OURS[row], answer(THEIRS[row]), labels=LABELS[row]))
     torch.testing.assert_close(target + doubt * others, hinton, rtol=1e-4, atol=1e-6)
 
 
 def test_decoupled_weighs_its_parts_and_two_classes_have_one():
     target, others = decoupled_losses(OURS, THEIRS, LABELS, T)
-    found = DecoupledResponse(T, 2.0, 7.0)(evidence(OURS, answer(THEIRS)))
+    found = DecoupledResponse(T, 2.0, 7.0)(inputs(OURS, answer(THEIRS)))
     torch.testing.assert_close(found, 2 * target + 7 * others)
     _, none = decoupled_losses(OURS[:, :2], THEIRS[:, :2], LABELS % 2, T)
     assert float(none) == 0
 
 
 def test_multi_teacher_learns_the_weighted_mean():
-    found = MultiTeacher(T, [0.3, 0.7])(evidence(OURS, answer(THEIRS), answer(OTHERS)))
+    found = MultiTeacher(T, [0.3, 0.7])(inputs(OURS, answer(THEIRS), answer(OTHERS)))
     rows = [each.double().numpy() for each in (THEIRS, OTHERS)]
     expected = by_hand(lambda i: 0.3 * softmax(rows[0][i] / T) + 0.7 * softmax(rows[1][i] / T))
     assert float(found) == pytest.approx(expected, rel=1e-5)
@@ -127,7 +127,7 @@ def test_confidence_is_that_of_ca_mkd_image_by_image():
 def test_confidence_term_uses_its_own_weights_per_image():
     weights = confidence_weights(torch.stack([THEIRS, OTHERS]), LABELS).double().numpy()
     rows = [each.double().numpy() for each in (THEIRS, OTHERS)]
-    found = MultiTeacher(T, None)(evidence(OURS, answer(THEIRS), answer(OTHERS)))
+    found = MultiTeacher(T, None)(inputs(OURS, answer(THEIRS), answer(OTHERS)))
     expected = by_hand(lambda i: sum(weights[k, i] * softmax(rows[k][i] / T) for k in range(2)))
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
@@ -166,16 +166,19 @@ def test_attention_pools_the_larger_map_and_forgets_the_scale():
     assert float(attention_loss(ours, ours)) == 0
 
 
-def stage(name, channels, side, octave):
-    return Stage(Place(name, 0), (channels, side, side), octave)
+def feature_map(name, channels, side, octave):
+    return FeatureMap(Place(name, 0), (channels, side, side), octave)
 
 
 def test_attention_adds_up_its_stages():
-    ours, theirs = [stage("a", 2, 4, 0), stage("b", 3, 2, 1)], [stage("c", 2, 4, 0)] * 2
+    ours, theirs = (
+        [feature_map("a", 2, 4, 0), feature_map("b", 3, 2, 1)],
+        [feature_map("c", 2, 4, 0)] * 2,
+    )
     maps = {ours[0]: drawn(N, 2, 4, 4), ours[1]: drawn(N, 3, 2, 2, seed=1)}
     goal = {theirs[0]: drawn(N, 2, 4, 4, seed=2)}
     found = Attention(list(zip(ours, theirs, strict=True)))(
-        evidence(OURS, Answer(THEIRS, Record(goal, None)), record=Record(maps, None))
+        inputs(OURS, NetworkOutput(THEIRS, Record(goal, None)), record=Record(maps, None))
     )
     parts = [attention_loss(maps[each], goal[theirs[0]]) for each in ours]
     torch.testing.assert_close(found, parts[0] + parts[1])
@@ -206,17 +209,17 @@ def test_relations_are_those_of_the_paper():
         [huber(a - b) for a, b in zip(one[0].ravel(), other[0].ravel(), strict=True)]
     )
     angle = np.mean([huber(one[1][key] - other[1][key]) for key in one[1]])
-    student, teacher = Record({}, ours), Answer(THEIRS, Record({}, theirs))
+    student, teacher = Record({}, ours), NetworkOutput(THEIRS, Record({}, theirs))
     for weights in ((1.0, 0.0), (0.0, 1.0), (25.0, 50.0)):
-        found = Relational(*weights)(evidence(OURS, teacher, record=student))
+        found = Relational(*weights)(inputs(OURS, teacher, record=student))
         assert float(found) == pytest.approx(weights[0] * distance + weights[1] * angle, rel=1e-4)
 
 
 @pytest.mark.parametrize("rows", [torch.zeros(N, 6), drawn(1, 6)], ids=["all equal", "one image"])
 def test_relations_of_embeddings_that_have_none_are_finite(rows):
     ours = rows.clone().requires_grad_()
-    teacher = Answer(THEIRS, Record({}, drawn(len(rows), 3, seed=2)))
-    loss = Relational(25, 50)(evidence(OURS, teacher, record=Record({}, ours)))
+    teacher = NetworkOutput(THEIRS, Record({}, drawn(len(rows), 3, seed=2)))
+    loss = Relational(25, 50)(inputs(OURS, teacher, record=Record({}, ours)))
     loss.backward()
     assert loss.isfinite()
     assert ours.grad.isfinite().all()
@@ -226,23 +229,23 @@ def test_two_images_in_one_place_are_pulled_no_harder_than_others():
     rows = drawn(N, 6)
     rows[1] = rows[0]
     ours = rows.clone().requires_grad_()
-    teacher = Answer(THEIRS, Record({}, drawn(N, 3, seed=2)))
-    Relational(25, 50)(evidence(OURS, teacher, record=Record({}, ours))).backward()
+    teacher = NetworkOutput(THEIRS, Record({}, drawn(N, 3, seed=2)))
+    Relational(25, 50)(inputs(OURS, teacher, record=Record({}, ours))).backward()
     assert ours.grad.abs().max() < 100
 
 
 def exits_of(share=0.3, feature_weight=0.03):
-    anatomy = Anatomy("student", (stage("a", 2, 4, 0), stage("b", 3, 2, 1)), None)
+    layout = FeatureLayout("student", (feature_map("a", 2, 4, 0), feature_map("b", 3, 2, 1)), None)
     torch.manual_seed(0)
     return Exits(
-        anatomy, CLASSES, temperature=T, soft_share=share, feature_weight=feature_weight
-    ), anatomy.stages
+        layout, CLASSES, temperature=T, soft_share=share, feature_weight=feature_weight
+    ), layout.feature_maps
 
 
 def test_exits_are_the_authors_sum_of_three_losses():
     term, (shallow, deep) = exits_of()
     maps = {shallow: drawn(N, 2, 4, 4), deep: drawn(N, 3, 2, 2, seed=1)}
-    found = term(evidence(record=Record(maps, None)))
+    found = term(inputs(record=Record(maps, None)))
     (exit_,) = term.exits
     pooled = maps[shallow].reshape(N, 2, 2, 2, 2, 2).mean(dim=(3, 5))
     features = exit_.bottleneck(pooled).mean(dim=(2, 3))
@@ -265,7 +268,7 @@ def test_the_deeper_part_teaches_and_does_not_learn_from_its_exits():
         deep: drawn(N, 3, 2, 2, seed=1).requires_grad_(),
     }
     logits = OURS.clone().requires_grad_()
-    term(evidence(logits, record=Record(maps, None))).backward()
+    term(inputs(logits, record=Record(maps, None))).backward()
     assert maps[shallow].grad.abs().sum() > 0
     assert maps[deep].grad is None
     assert logits.grad is None

@@ -24,7 +24,7 @@ from tests.knowledge_distillation.helpers import (
     has_hooks,
     net,
     objective,
-    tutor,
+    trained_teacher,
 )
 
 ONE = ["resnet18"]
@@ -45,13 +45,13 @@ def batch_of(student, training_set=TRAINING_SET):
     return Batch(indices, images, labels, student.train()(images))
 
 
-def loss_of(section, student, *tutors, **options):
-    with objective(section, student, *tutors, **options) as made:
+def loss_of(section, student, *teachers, **options):
+    with objective(section, student, *teachers, **options) as made:
         return made(batch_of(student, options.get("training_set", TRAINING_SET)))
 
 
 def test_terms_compose_as_a_weighted_sum():
-    student, teacher = net(norm="none"), tutor()
+    student, teacher = net(norm="none"), trained_teacher()
     hard = batch_of(student).cross_entropy
     parts = [
         loss_of({"teachers": ONE, "hard_weight": 0, "terms": [term]}, student, teacher)
@@ -64,7 +64,7 @@ def test_terms_compose_as_a_weighted_sum():
 
 
 def test_the_student_learns_and_the_teacher_does_not():
-    student, teacher = net(), tutor()
+    student, teacher = net(), trained_teacher()
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
     loss_of(ALL, student, teacher).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in student.parameters())
@@ -74,7 +74,7 @@ def test_the_student_learns_and_the_teacher_does_not():
 
 
 def test_a_teacher_answers_once_for_each_batch(monkeypatch):
-    student, teacher, asked = net(), tutor(), []
+    student, teacher, asked = net(), trained_teacher(), []
 
     def ask(who, *details):
         asked.append(who)
@@ -88,7 +88,7 @@ def test_a_teacher_answers_once_for_each_batch(monkeypatch):
 
 def test_the_teacher_is_given_the_students_own_images():
     """Augmented, at the teacher's size: what it is given is what `as_trained` makes of them."""
-    student, teacher = net(), tutor()
+    student, teacher = net(), trained_teacher()
     with objective({"kind": "response", "teachers": ONE}, student, teacher) as made:
         batch = batch_of(student)
         given = []
@@ -98,7 +98,7 @@ def test_the_teacher_is_given_the_students_own_images():
 
 
 def test_hooks_are_gone_afterwards_also_after_an_error():
-    student, teacher = net(), tutor()
+    student, teacher = net(), trained_teacher()
     with objective(ALL, student, teacher) as made:
         assert has_hooks(student)
         made(batch_of(student))
@@ -110,7 +110,7 @@ def test_hooks_are_gone_afterwards_also_after_an_error():
 
 
 def test_a_warm_up_rises_to_the_whole_weight():
-    student, teacher = net(), tutor()
+    student, teacher = net(), trained_teacher()
     section = {"kind": "response", "weight": 1, "hard_weight": 0, "warm_up": 0.5, "teachers": ONE}
     with objective(section, student, teacher) as made:  # half of six steps
         found = [float(made(batch_of(student)).detach()) for _ in range(5)]
@@ -123,7 +123,7 @@ def test_a_warm_up_rises_to_the_whole_weight():
 )
 def test_a_killed_training_continues_to_the_same_weights(tmp_path, section):
     """Exits have weights and norms of their own, and the warm-up counts its steps."""
-    teacher = tutor()
+    teacher = trained_teacher()
 
     def learn(student, checkpoint=None, stop_at=None):
         def stop(step, indices, logits):
@@ -163,33 +163,33 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path, section):
 )
 def test_students_that_nobody_has_seen(student):
     """Each kind either teaches them or is refused with the stages of both sides."""
-    teacher = tutor()
+    teacher = trained_teacher()
     for kind in ("response", "relational", "attention", "exits"):
         section = {"kind": kind, "teachers": ONE}
         if kind == "exits":
             section = {"kind": "self", "variant": "exits"}
-        tutors = [teacher] if "teachers" in section else []
+        teachers = [teacher] if "teachers" in section else []
         has_maps = isinstance(student, Functional)
         if kind in ("response", "relational") or has_maps:
-            loss = loss_of(section, student, *tutors)
+            loss = loss_of(section, student, *teachers)
             loss.backward()
             assert loss.isfinite()
         else:
             with pytest.raises(ConfigError, match="none"):
-                loss_of(section, student, *tutors)
+                loss_of(section, student, *teachers)
         assert not has_hooks(student)
         assert not has_hooks(teacher.network)
 
 
 def test_a_network_without_a_last_layer_has_no_embedding():
     with pytest.raises(ConfigError, match="the student does not end in a linear layer"):
-        loss_of({"kind": "relational", "teachers": ONE}, Bare(), tutor())
+        loss_of({"kind": "relational", "teachers": ONE}, Bare(), trained_teacher())
 
 
 def test_a_teacher_of_other_classes_is_named_with_both():
     other = replace(DATA.spec, class_names=("cat", "dog", "fish"))
     with pytest.raises(DataError) as caught:
-        loss_of({"kind": "response", "teachers": ONE}, net(), tutor(spec=other))
+        loss_of({"kind": "response", "teachers": ONE}, net(), trained_teacher(spec=other))
     assert "cat, dog, fish" in str(caught.value)
     assert "c0, c1, c2" in str(caught.value)
 
@@ -198,16 +198,16 @@ def test_decoupled_refuses_soft_labels_and_mixing():
     section = {"kind": "response", "variant": "decoupled", "teachers": ONE}
     soft = replace(TRAINING_SET, labels=torch.eye(3)[DATA.labels])
     with pytest.raises(ConfigError, match="soft labels; choose variant: hinton"):
-        loss_of(section, net(), tutor(), training_set=soft)
+        loss_of(section, net(), trained_teacher(), training_set=soft)
     mixing = replace(SETTINGS, augmentation=Augmentation(mixup=1.0))
     with pytest.raises(ConfigError, match="mixup and cutmix leave soft labels"):
-        loss_of(section, net(), tutor(), train=mixing)
+        loss_of(section, net(), trained_teacher(), train=mixing)
 
 
 def test_unlabelled_images_are_learned_from_teachers_alone():
     """The labels' loss is that of the labelled images, and the teacher's that of all."""
     section = {"kind": "response", "weight": 0.5, "teachers": ONE}
-    student, teacher = net(norm="none"), tutor()
+    student, teacher = net(norm="none"), trained_teacher()
     extra = with_unlabelled(TRAINING_SET, DATA.images[:8])
     some = replace(
         extra,
@@ -235,14 +235,14 @@ def test_unlabelled_images_are_refused_where_they_would_be_mixed_or_are_distille
     extra = with_unlabelled(TRAINING_SET, DATA.images[:8])
     mixing = replace(SETTINGS, augmentation=Augmentation(cutmix=1.0))
     with pytest.raises(ConfigError, match="unlabelled images do not have"):
-        train_on(extra, {"kind": "response", "teachers": ONE}, net(), tutor(), mixing)
+        train_on(extra, {"kind": "response", "teachers": ONE}, net(), trained_teacher(), mixing)
     floats = replace(TRAINING_SET, images=DATA.images.float())
     with pytest.raises(ConfigError, match="unlabelled images can be mixed among real ones"):
         with_unlabelled(floats, DATA.images[:8])
 
 
 def test_bfloat16_learns_in_float32_losses():
-    student, teacher = net(), tutor()
+    student, teacher = net(), trained_teacher()
     settings = replace(SETTINGS, precision="bfloat16")
     with objective(ALL, student, teacher, train=settings) as made:
         result = train(student, TRAINING_SET, settings, make_generator(0), objective=made)

@@ -1,4 +1,4 @@
-"""Lessons: teachers, their files, leaks, generations, what is auto, and evaluators that teach."""
+"""Students: teachers, their files, leaks, generations, what is auto, and evaluators that teach."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,27 +9,37 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 from nas_proxy.core.checkpoint import Checkpointer
-from nas_proxy.data.content import image_hashes
 from nas_proxy.data.sources import DataSettings, load_splits
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.data.transforms import normalise
 from nas_proxy.errors import DataError, StudyError
 from nas_proxy.evaluate.executors import open_executor
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
-from nas_proxy.evaluate.tuning import tune_lesson
+from nas_proxy.evaluate.tuning import tune_distillation
 from nas_proxy.export.model_file import DeployedModel, ModelOrigin, save_model
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.knowledge_distillation import tuning
-from nas_proxy.knowledge_distillation.prepared import Lesson, Teaching, prepare_lesson
+from nas_proxy.knowledge_distillation.prepared import (
+    KnowledgeDistillation,
+    LoadedKnowledgeDistillation,
+    prepare_distillation,
+)
 from nas_proxy.knowledge_distillation.teachers import Teachers
 from nas_proxy.knowledge_distillation.term import UNLABELLED
-from nas_proxy.networks.catalogue import NetworkSettings
-from nas_proxy.networks.fixed import FixedNetworks
+from nas_proxy.networks.catalogue import FixedNetworks, NetworkSettings
 from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.teachers.training import obtain_teacher, read_teacher
 from nas_proxy.train.phases import Phase
-from search_spaces.convnet import ConvNetSpace
-from tests.knowledge_distillation.helpers import READ, SETTINGS, TRAINING_SET, has_hooks, net, tutor
+from tests.knowledge_distillation.helpers import (
+    READ,
+    SETTINGS,
+    TRAINING_SET,
+    has_hooks,
+    net,
+    trained_teacher,
+)
 
 DIGITS = DataSettings(images_per_class=12)
 STUDENT = FixedNetworks().architecture(NetworkSettings(name="convnet", width=4, depth=2))
@@ -49,7 +59,7 @@ def splits():
     return load_splits(DIGITS)
 
 
-def factory(splits, lesson=None, **changes):
+def factory(splits, knowledge_distillation=None, **changes):
     spec, number = splits.spec, len(splits.search_train)
     return NetworkEvaluatorFactory(
         data=DIGITS,
@@ -59,7 +69,7 @@ def factory(splits, lesson=None, **changes):
         train_on="search_train",
         device="cpu",
         fidelity=training_fidelity(SETTINGS, spec, spec.source_hash, number),
-        lesson=lesson,
+        knowledge_distillation=knowledge_distillation,
         **changes,
     )
 
@@ -74,32 +84,37 @@ def evaluated(made, seed=3):
 
 
 def test_a_lesson_travels_to_a_worker_and_changes_what_is_learned(splits, tmp_path):
-    lesson = prepare_lesson(
+    knowledge_distillation = prepare_distillation(
         READ({"kind": "response", "teachers": ONE}), splits, DistillContext(), tmp_path
     )
-    assert lesson.seen_judges == (0,)
-    assert lesson.teaching_seconds > 0
-    made = unpack(pack(factory(splits, lesson)))
+    assert knowledge_distillation.num_leaked_images == (0,)
+    assert knowledge_distillation.teaching_seconds > 0
+    made = unpack(pack(factory(splits, knowledge_distillation)))
     taught, again, alone = evaluated(made), evaluated(made), evaluated(factory(splits))
     assert taught.train_losses == again.train_losses != alone.train_losses
 
 
 def test_teachers_are_weighted_by_what_they_reach_on_the_validation_images(splits, tmp_path):
     section = {"kind": "multi_teacher", "variant": "val_loss", "teachers": TWO}
-    lesson = prepare_lesson(READ(section), splits, DistillContext(cache=tmp_path), tmp_path)
+    knowledge_distillation = prepare_distillation(
+        READ(section), splits, DistillContext(cache=tmp_path), tmp_path
+    )
     for path, accuracy, loss in zip(
-        lesson.files, lesson.val_accuracies, lesson.val_losses, strict=True
+        knowledge_distillation.files,
+        knowledge_distillation.val_accuracies,
+        knowledge_distillation.val_losses,
+        strict=True,
     ):
         logits = read_teacher(path).logits(normalise(splits.search_val.images, splits.spec))
         labels = splits.search_val.labels
         assert loss == pytest.approx(float(cross_entropy(logits, labels)), rel=1e-4)
         assert accuracy == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
-    plain = prepare_lesson(
+    plain = prepare_distillation(
         READ({**section, "variant": "mean"}), splits, DistillContext(cache=tmp_path), tmp_path
     )
     assert plain.val_losses == ()
-    assert plain.files == lesson.files
-    assert plain.identity != lesson.identity
+    assert plain.files == knowledge_distillation.files
+    assert plain.identity != knowledge_distillation.identity
 
 
 def test_a_teacher_of_another_split_is_refused(splits, tmp_path):
@@ -110,23 +125,23 @@ def test_a_teacher_of_another_split_is_refused(splits, tmp_path):
     teacher.save(path)
     section = {"kind": "response", "teachers": str(path)}
     files = tmp_path / "files"
-    with pytest.raises(StudyError, match=r"set retrain.distillation.allow_leakage=true"):
-        prepare_lesson(
-            READ(section), splits, DistillContext(), files, section="retrain.distillation"
+    with pytest.raises(StudyError, match=r"set retrain.knowledge_distillation.allow_leakage=true"):
+        prepare_distillation(
+            READ(section), splits, DistillContext(), files, section="retrain.knowledge_distillation"
         )
     allowed = READ({**section, "allow_leakage": True})
-    lesson = prepare_lesson(allowed, splits, DistillContext(), files)
-    assert lesson.seen_judges[0] > 0
+    knowledge_distillation = prepare_distillation(allowed, splits, DistillContext(), files)
+    assert knowledge_distillation.num_leaked_images[0] > 0
 
 
 def test_what_cannot_be_learned_is_a_failed_evaluation_that_says_why(splits, tmp_path):
-    lesson = prepare_lesson(
+    knowledge_distillation = prepare_distillation(
         READ({"kind": "attention", "teachers": ONE}), splits, DistillContext(), tmp_path
     )
     mlp = FixedNetworks().architecture(NetworkSettings(name="mlp", width=4))
-    found = factory(splits, lesson).build().evaluate(mlp, 0)
+    found = factory(splits, knowledge_distillation).build().evaluate(mlp, 0)
     assert not found.complete
-    assert "the stages of the first are none" in found.reason
+    assert "those of the first are none" in found.reason
 
 
 # --- winners ----------------------------------------------------------------------------------
@@ -145,11 +160,13 @@ def test_a_previous_winner_teaches(splits, tmp_path):
     path = tmp_path / "model.safetensors"
     network = winner(path, splits.spec)
     settings = READ({"kind": "response", "teachers": str(path)})
-    lesson = prepare_lesson(settings, splits, DistillContext(), tmp_path / "files")
+    knowledge_distillation = prepare_distillation(
+        settings, splits, DistillContext(), tmp_path / "files"
+    )
     images = normalise(splits.search_val.images, splits.spec)
-    (kept,) = lesson.files
+    (kept,) = knowledge_distillation.files
     torch.testing.assert_close(read_teacher(kept).logits(images), network(images))
-    assert evaluated(factory(splits, lesson)).train_losses
+    assert evaluated(factory(splits, knowledge_distillation)).train_losses
     fetched = []
 
     def fetch(address):
@@ -157,11 +174,11 @@ def test_a_previous_winner_teaches(splits, tmp_path):
         return path
 
     registered = READ({"kind": "response", "teachers": "models:/name@champion"})
-    again = prepare_lesson(
+    again = prepare_distillation(
         registered, splits, DistillContext(fetch_model=fetch), tmp_path / "files"
     )
     assert fetched == ["models:/name@champion"]
-    assert again.files == lesson.files
+    assert again.files == knowledge_distillation.files
 
 
 @pytest.mark.parametrize(
@@ -175,7 +192,7 @@ def test_a_winner_of_other_images_or_classes_is_refused(splits, tmp_path, change
     path = tmp_path / "model.safetensors"
     winner(path, replace(splits.spec, **change))
     with pytest.raises(DataError, match=said):
-        prepare_lesson(
+        prepare_distillation(
             READ({"kind": "response", "teachers": str(path)}), splits, DistillContext(), tmp_path
         )
 
@@ -190,17 +207,17 @@ def generations(section, seed=0, checkpoint=None, teachers=NOBODY):
         built.append(net(seed=len(built) + 10 * seed))
         return built[-1]
 
-    teaching, seconds = Teaching(READ(section), teachers).after_generations(
-        build, TRAINING_SET, PHASES, seed, checkpoint
-    )
-    return teaching, seconds, built
+    knowledge_distillation, seconds = LoadedKnowledgeDistillation(
+        READ(section), teachers
+    ).after_generations(build, TRAINING_SET, PHASES, seed, checkpoint)
+    return knowledge_distillation, seconds, built
 
 
 def test_each_generation_is_taught_by_the_one_before():
-    teaching, seconds, built = generations({"kind": "self", "num_generations": 2})
+    knowledge_distillation, seconds, built = generations({"kind": "self", "num_generations": 2})
     assert len(built) == 2
     assert seconds > 0
-    assert teaching.teachers.earlier.network is built[1]
+    assert knowledge_distillation.teachers.earlier.network is built[1]
     assert not any(parameter.requires_grad for parameter in built[1].parameters())
     assert not has_hooks(built[0])
     plain, _, first = generations({"kind": "self", "num_generations": 1})
@@ -214,9 +231,9 @@ def test_each_generation_is_taught_by_the_one_before():
 
 def test_generations_compose_with_teachers():
     section = {"teachers": ["resnet18"], "terms": [{"kind": "self"}, {"kind": "response"}]}
-    teaching, _, built = generations(section, teachers=Teachers((tutor(),)))
+    knowledge_distillation, _, built = generations(section, teachers=Teachers((trained_teacher(),)))
     student = net(seed=5)
-    with teaching.objective(student, TRAINING_SET, PHASES, make_generator(0)) as made:
+    with knowledge_distillation.objective(student, TRAINING_SET, PHASES, make_generator(0)) as made:
         assert len(made.terms) == 2
     assert len(built) == 1
 
@@ -225,14 +242,14 @@ def test_a_finished_generation_is_not_trained_again(tmp_path):
     checkpoint = Checkpointer(tmp_path / "state.safetensors", "key")
     _, _, built = generations("self", checkpoint=checkpoint)
     other = Checkpointer(tmp_path / "state.safetensors", "key")
-    teaching, _, _ = generations("self", checkpoint=other)
-    again = teaching.teachers.earlier.network.state_dict()
+    knowledge_distillation, _, _ = generations("self", checkpoint=other)
+    again = knowledge_distillation.teachers.earlier.network.state_dict()
     assert all(torch.equal(value, again[name]) for name, value in built[0].state_dict().items())
 
 
 def test_an_evaluator_trains_the_generations_and_keeps_the_heir(splits, tmp_path):
-    lesson = Lesson(settings=READ("self"))
-    taught = evaluated(factory(splits, lesson, keep=tmp_path))
+    knowledge_distillation = KnowledgeDistillation(settings=READ("self"))
+    taught = evaluated(factory(splits, knowledge_distillation, keep=tmp_path))
     alone = evaluated(factory(splits))
     assert taught.train_losses != alone.train_losses
     assert len(taught.train_losses) == len(alone.train_losses)
@@ -258,10 +275,12 @@ def test_unlabelled_images_join_the_training(splits, tmp_path):
     drawn = torch.randint(0, 256, (10, 1, 8, 8), generator=make_generator(0), dtype=torch.uint8)
     write_images(tmp_path / "images" / "any", drawn)
     section = {"kind": "response", "teachers": ONE, "unlabelled": str(tmp_path / "images")}
-    lesson = prepare_lesson(READ(section), splits, DistillContext(), tmp_path / "files")
-    assert lesson.num_unlabelled == 10
-    made = factory(splits, lesson).build()
-    training_set = made.judges.training_set
+    knowledge_distillation = prepare_distillation(
+        READ(section), splits, DistillContext(), tmp_path / "files"
+    )
+    assert knowledge_distillation.num_unlabelled == 10
+    made = factory(splits, knowledge_distillation).build()
+    training_set = made.evaluation_data.training_set
     assert len(training_set) == len(splits.search_train) + 10
     assert torch.equal(training_set.images[-10:], drawn)
     assert (training_set.labels[-10:] == UNLABELLED).all()
@@ -270,12 +289,16 @@ def test_unlabelled_images_join_the_training(splits, tmp_path):
 
 @pytest.mark.usefixtures("cache")
 def test_other_unlabelled_images_make_another_lesson(splits, tmp_path):
-    def lesson(value):
+    def knowledge_distillation(value):
         Image.new("L", (8, 8), value).save(tmp_path / "image.png")
         section = {"kind": "response", "teachers": ONE, "unlabelled": str(tmp_path)}
-        return prepare_lesson(READ(section), splits, DistillContext(), tmp_path / "teachers")
+        return prepare_distillation(READ(section), splits, DistillContext(), tmp_path / "teachers")
 
-    one, again, other = lesson(7), lesson(7), lesson(8)
+    one, again, other = (
+        knowledge_distillation(7),
+        knowledge_distillation(7),
+        knowledge_distillation(8),
+    )
     assert one.identity == again.identity != other.identity
 
 
@@ -285,13 +308,13 @@ def test_unlabelled_images_that_judge_are_refused(splits, tmp_path):
     both = torch.cat([image_hashes(splits.search_val.images), image_hashes(splits.test.images)])
     seen = int(torch.isin(image_hashes(splits.test.images[:3]), both).sum())
     with pytest.raises(StudyError, match=f"{seen} of the 3 unlabelled images"):
-        prepare_lesson(READ(section), splits, DistillContext(), tmp_path / "files")
+        prepare_distillation(READ(section), splits, DistillContext(), tmp_path / "files")
 
 
 def test_a_folder_without_images_is_refused(splits, tmp_path):
     section = {"kind": "response", "teachers": ONE, "unlabelled": str(tmp_path / "none")}
     with pytest.raises(DataError, match="there is no image in the folder"):
-        prepare_lesson(READ(section), splits, DistillContext(), tmp_path / "files")
+        prepare_distillation(READ(section), splits, DistillContext(), tmp_path / "files")
 
 
 # --- auto -------------------------------------------------------------------------------------
@@ -337,12 +360,19 @@ def test_auto_gives_up_when_nothing_can_be_trained():
 
 def test_auto_is_chosen_by_short_trainings_of_the_architecture(splits, tmp_path):
     section = {"kind": "response", "temperature": "auto", "auto_num_steps": 2, "teachers": ONE}
-    lesson = prepare_lesson(READ(section), splits, DistillContext(), tmp_path / "files")
+    knowledge_distillation = prepare_distillation(
+        READ(section), splits, DistillContext(), tmp_path / "files"
+    )
     with open_executor("serial", 1) as executor:
-        arguments = (executor, factory(splits, lesson), (STUDENT, 0), tmp_path / "auto")
-        tuned = tune_lesson(*arguments)
+        arguments = (
+            executor,
+            factory(splits, knowledge_distillation),
+            (STUDENT, 0),
+            tmp_path / "auto",
+        )
+        tuned = tune_distillation(*arguments)
         before = {path: path.read_bytes() for path in Path(tmp_path / "auto").iterdir()}
-        assert tune_lesson(*arguments) == tuned  # from what is kept
+        assert tune_distillation(*arguments) == tuned  # from what is kept
     assert len(before) == len(tuning.TEMPERATURES)
     best = max(tuned.trials, key=lambda trial: trial.rank_key)
     assert tuned.settings.terms[0].temperature == best.options["temperature"]

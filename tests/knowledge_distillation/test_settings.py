@@ -1,4 +1,4 @@
-"""The section `distillation`."""
+"""The section `knowledge_distillation`."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,8 @@ import yaml
 
 from nas_proxy.knowledge_distillation.settings import (
     PUBLISHED,
-    DistillationOption,
-    DistillationSettings,
+    KnowledgeDistillationOption,
+    KnowledgeDistillationSettings,
 )
 from nas_proxy.study.config import _check, dump_options
 from tests.knowledge_distillation.helpers import READ
@@ -19,7 +19,7 @@ ONE, TWO = ["resnet18"], ["resnet18", "vgg11"]
 
 def faults(section):
     found = []
-    _check(DistillationOption, section, ("distillation",), found)
+    _check(KnowledgeDistillationOption, section, ("knowledge_distillation",), found)
     return found
 
 
@@ -132,12 +132,12 @@ def test_wrong_input_is_one_clear_sentence(section, said):
     found = faults(section)
     assert len(found) == 1, found
     assert said in found[0]
-    assert found[0].startswith("distillation")
+    assert found[0].startswith("knowledge_distillation")
 
 
 def test_settings_made_in_python_are_checked_too():
     with pytest.raises(ValueError, match="at least one term"):
-        DistillationSettings(terms=())
+        KnowledgeDistillationSettings(terms=())
 
 
 def test_the_guides_examples_can_be_read():
@@ -145,7 +145,7 @@ def test_the_guides_examples_can_be_read():
     examples = re.findall(r"^```yaml\n(.*?)^```$", guide.read_text(), re.DOTALL | re.MULTILINE)
     assert len(examples) == 3
     for example in examples:
-        assert READ(yaml.safe_load(example)["distillation"]).terms
+        assert READ(yaml.safe_load(example)["knowledge_distillation"]).terms
 
 
 def test_the_guides_table_has_the_published_values():

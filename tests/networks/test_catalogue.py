@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from nas_proxy.errors import ConfigError
+from nas_proxy.networks.base import has_batchnorm
 from nas_proxy.networks.catalogue import (
     NETWORKS,
     NetworkName,
@@ -16,7 +17,6 @@ from nas_proxy.networks.catalogue import (
     build_network,
     describe,
 )
-from nas_proxy.networks.norms import has_batchnorm
 from nas_proxy.reproducibility import content_hash
 from tests.networks.helpers import WIDTHS, build, count, make_images, make_spec
 
@@ -32,15 +32,12 @@ def test_the_catalogue_holds_every_name_and_says_what_each_is():
 @pytest.mark.parametrize(("size", "depth"), [(8, 3), (28, 3), (32, 3), (64, 4), (128, 5), (224, 6)])
 def test_the_convnet_is_as_deep_as_the_field_has_it_for_each_image_size(size, depth):
     network = build("convnet", make_spec(size), width=1)
-    assert len(network.block_outputs(make_images(1, size))) == depth
+    assert sum(isinstance(layer, nn.Conv2d) for layer in network.features) == depth
 
 
 def test_options_reach_the_network():
     network = build("convnet", make_spec(), width=12, depth=2, norm="group")
-    assert [tuple(output.shape) for output in network.block_outputs(make_images(1))] == [
-        (1, 12, 16, 16),
-        (1, 12, 8, 8),
-    ]
+    assert tuple(network.features(make_images(1)).shape) == (1, 12, 8, 8)
     assert [layer.num_groups for layer in network.features if isinstance(layer, nn.GroupNorm)] == [
         4,
         4,

@@ -45,7 +45,7 @@ proxy_dataset:
   hardware: AMD EPYC 9B45 (2 cores)
   networks: []
   labelling: {kind: hard, per: image, temperature: 1.0, teachers: []}
-worth: null
+evaluate_proxy: null
 costs:
 - {what: distilling (distribution_matching), count: 1, seconds: 401.0, hardware: AMD EPYC 9B45}
 - {what: "search: training candidates on the proxy data set", count: 30, seconds: 96.4}
@@ -76,7 +76,7 @@ def make_report(
     uncertain=True,
     costs=(),
 ):
-    """A report as `stages.report.collect` builds it."""
+    """A report as `study.stages.report.collect` builds it."""
     report = yaml.safe_load(STATIC)
     rng = np.random.default_rng(0)
     architectures = [Architecture("convnet", n) for n in range(num_architectures + num_stratified)]

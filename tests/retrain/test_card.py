@@ -9,7 +9,7 @@ from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Architecture
 
 
-def page(distillation: dict[str, Any] | None) -> str:
+def page(knowledge_distillation: dict[str, Any] | None) -> str:
     accuracy = SeedMean.of([0.9])
     return ModelCard(
         study_name="tiny",
@@ -30,13 +30,13 @@ def page(distillation: dict[str, Any] | None) -> str:
         files=(),
         created="2026-01-01",
         versions={},
-        distillation=distillation,
+        knowledge_distillation=knowledge_distillation,
     ).to_markdown()
 
 
 def taught(seen: int) -> dict[str, Any]:
     teachers = [{"description": "ResNet-18, 20 epochs"}]
-    return {"terms": ["response (hinton)"], "teachers": teachers, "seen_judges": [seen]}
+    return {"terms": ["response (hinton)"], "teachers": teachers, "num_leaked_images": [seen]}
 
 
 def test_the_card_says_who_taught_and_what_they_have_seen() -> None:

@@ -18,8 +18,8 @@ from nas_proxy.scores.grasp import GraSP
 from nas_proxy.scores.jacobian_covariance import JacobianCovariance
 from nas_proxy.scores.snip import SNIP
 from nas_proxy.scores.zico import ZiCo
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.testing import tiny_dataset
-from search_spaces.nasbench201 import NASBench201Space
 
 IMAGES = torch.randn(8, 2, 4, 4, generator=make_generator(0), dtype=torch.float64)
 LABELS = torch.tensor([0, 2, 1, 1, 0, 2, 2, 0])

@@ -19,8 +19,8 @@ from nas_proxy.scores.flops import Flops
 from nas_proxy.scores.log_synflow import LogSynFlow
 from nas_proxy.scores.naswot import NASWOT
 from nas_proxy.scores.num_params import NumParams
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.testing import tiny_dataset
-from search_spaces.nasbench201 import NASBench201Space
 
 IMAGES = torch.randn(6, 3, 8, 8, generator=make_generator(0))
 SCORES = [NumParams(), Flops(), LogSynFlow(), NASWOT()]

@@ -15,8 +15,8 @@ from nas_proxy.scores.meco import MeCo
 from nas_proxy.scores.num_layers import NumLayers
 from nas_proxy.scores.synflow import SynFlow
 from nas_proxy.scores.zen import Zen
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.testing import tiny_dataset
-from search_spaces.nasbench201 import NASBench201Space
 
 IMAGES = torch.randn(6, 3, 8, 8, generator=make_generator(0))
 DISCONNECTED = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"

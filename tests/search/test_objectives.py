@@ -12,9 +12,9 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search.pareto import pareto_front
 from nas_proxy.search.settings import Constraints, SearchSettings
 from nas_proxy.search.storage import open_storage
+from nas_proxy.search_spaces.nasbench201 import OPERATIONS, NASBench201Space
 from nas_proxy.study.config import check_config
 from nas_proxy.types import Architecture
-from search_spaces.nasbench201 import OPERATIONS, NASBench201Space
 from tests.search.helpers import (
     Evaluators,
     Grid,
@@ -220,6 +220,7 @@ def test_tpe_and_nsga2_find_better_fronts_than_chance(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
+        ({"executor": "proceses"}, "unknown executor 'proceses'; did you mean 'processes'?"),
         ({"objectives": ["score", "flop"]}, "unknown objective 'flop'; did you mean 'flops'?"),
         ({"objectives": ["score", "latency_ms"]}, "did you mean 'latency'?"),
         ({"objectives": ["score", "memory"]}, "known: flops, latency, num_params, score"),

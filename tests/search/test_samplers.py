@@ -11,6 +11,7 @@ from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 from scipy import stats
 
+from nas_proxy.search import samplers
 from nas_proxy.search.samplers import RegularizedEvolutionSampler, make_sampler
 from nas_proxy.search.settings import SearchSettings
 
@@ -198,15 +199,26 @@ def test_it_leaves_the_global_generators_alone():
         ("regularized_evolution", RegularizedEvolutionSampler),
     ],
 )
-@pytest.mark.parametrize("executor", ["serial", "processes"])
-def test_settings_choose_the_sampler_without_a_warning(name, kind, executor):
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_settings_choose_the_sampler_without_a_warning(name, kind, num_workers):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sampler = make_sampler(SearchSettings(sampler=name, executor=executor), 7)
+        sampler = make_sampler(SearchSettings(sampler=name), 7, num_workers)
     assert type(sampler) is kind
+
+
+@pytest.mark.parametrize(("num_workers", "lies"), [(1, False), (2, True)])
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_tpe_counts_what_runs_with_several_workers_whatever_the_executor(
+    executor, num_workers, lies, monkeypatch
+):
+    made = []
+    monkeypatch.setattr(samplers, "TPESampler", lambda **options: made.append(options))
+    make_sampler(SearchSettings(executor=executor), 7, num_workers)
+    assert made == [{"seed": 7, "constant_liar": lies}]
 
 
 def test_settings_reach_regularized_evolution():
     settings = SearchSettings(sampler="regularized_evolution", population_size=3, tournament_size=3)
-    study = study_with(make_sampler(settings, 7), [9.0, 1.0, 3.0, 2.0])
+    study = study_with(make_sampler(settings, 7, 1), [9.0, 1.0, 3.0, 2.0])
     assert {parent_of(child) for child in children(study, 10)} == {2}

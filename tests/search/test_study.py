@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from nas_proxy.errors import PluginError, StudyError, UserError
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search.settings import Constraints
+from nas_proxy.search_spaces.nasbench201 import OPERATIONS, NASBench201Space
 from nas_proxy.types import Architecture, Evaluation, Status
-from search_spaces.nasbench201 import OPERATIONS, NASBench201Space
 from tests.search.helpers import (
     SAMPLERS,
     Evaluators,

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from nas_proxy.errors import UserError
 from nas_proxy.networks.convnet import ACTIVATIONS, NORMS, POOLINGS
 from nas_proxy.reproducibility import make_generator
+from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Architecture
-from search_spaces.convnet import ConvNetSpace
 
 SPACE = ConvNetSpace()
 WIDTHS, DEPTHS = (32, 64, 128, 256), (1, 2, 3, 4)

@@ -15,9 +15,9 @@ from torch import nn
 from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
 from nas_proxy.scores.flops import Flops
+from nas_proxy.search_spaces.nasbench201 import EDGES, OPERATIONS, Cell, NASBench201Space
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Architecture
-from search_spaces.nasbench201 import EDGES, OPERATIONS, Cell, NASBench201Space
 
 SPACE = NASBench201Space()
 SMALL = NASBench201Space(num_cells=1, channels=4)

@@ -7,12 +7,12 @@ import torch
 from torchvision.models import WeightsEnum, get_model
 
 from nas_proxy.backbones.weights import save_weights, seen_images
-from nas_proxy.data.content import image_hashes
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.reproducibility import isolated_rng
+from nas_proxy.search_spaces.torchvision_backbones import TorchvisionBackbonesSpace as Space
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Splits, WeightsRecord
-from search_spaces.torchvision_backbones import TorchvisionBackbonesSpace as Space
 
 NAME = "squeezenet1_1"
 

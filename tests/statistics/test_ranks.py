@@ -144,7 +144,7 @@ def test_sign_of_the_difference():
     good, reference = bivariate(rng, 60, 0.9)
     bad = rng.normal(size=60)
     ahead = judged(ranks.spearman_difference, [good, bad], reference)
-    expected = stats.spearmanr(good, reference)[0] - stats.spearmanr(bad, reference)[0]
+    expected = stats.stats.spearmanr(good, reference)[0] - stats.stats.spearmanr(bad, reference)[0]
     assert ahead.value == pytest.approx(expected)
     assert 0 < ahead.low < ahead.value < ahead.high
     behind = judged(ranks.spearman_difference, [bad, good], reference)
@@ -309,3 +309,40 @@ def test_so_many_would_exclude_zero_and_are_more_than_there_are(value, below, ab
 @pytest.mark.parametrize("difference", [Estimate(0.0, -0.1, 0.1), Estimate(0.1, None, None)])
 def test_nothing_to_tell(difference):
     assert ranks.num_architectures_to_tell(difference, 50) is None
+
+
+# Strata
+
+
+def test_spearman_within_strata_forgives_their_scales():
+    rng = np.random.default_rng(0)
+    scores, reference = rng.normal(size=(2, 16))
+    whole = ranks.spearman_within([16])(scores, reference)
+    assert float(whole) == pytest.approx(stats.spearmanr(scores, reference).statistic)
+    both = ranks.spearman_within([8, 8])(scores, reference)
+    mean = np.mean(
+        [stats.spearmanr(scores[p], reference[p]).statistic for p in (slice(8), slice(8, 16))]
+    )
+    assert float(both) == pytest.approx(mean)
+    moved = np.concatenate([scores[:8], 100 + 5 * scores[8:]])
+    assert float(ranks.spearman_within([8, 8])(moved, reference)) == pytest.approx(float(both))
+    constant = np.repeat([1.0, 2.0], 8)
+    assert np.isnan(ranks.spearman_within([8, 8])(constant, reference))
+
+
+def test_each_stratum_is_drawn_from_by_itself_and_equal_seeds_draw_the_same():
+    values = np.array([0.0, 1, 2, 10, 11])
+
+    def drawn(seed, strata):
+        return ranks.resampled(
+            lambda scores, reference: (scores < 5).sum(axis=-1),
+            values,
+            values,
+            num_resamples=200,
+            rng=np.random.default_rng(seed),
+            strata=strata,
+        )
+
+    assert set(drawn(0, [3, 2])) == {3}
+    assert len(set(drawn(0, []))) > 2
+    assert drawn(1, []).tolist() == drawn(1, []).tolist() != drawn(2, []).tolist()

@@ -73,6 +73,7 @@ _CHANGING = re.compile(
     r"seconds|^created$|hardware|versions|environment|latenc|memory|folder$|commands|bytes|"
     r"^frontier$|^files$|^results$|^root$|^costs$"
 )
+_COUNTING_SECONDS = ("recipe", "calibrated recipe", "search")
 _SECONDS = re.compile(r"[\d.e+-]+ s for each architecture")
 
 
@@ -120,7 +121,7 @@ def _lasting(value: Any) -> Any:
             key: _lasting(inner)
             for key, inner in value.items()
             # The id of a recipe that was found counts the seconds of its evaluations.
-            if not (_CHANGING.search(key) or (key == "recipe" and _is_hash(inner)))
+            if not (_CHANGING.search(key) or (key in _COUNTING_SECONDS and _is_hash(inner)))
         }
     if isinstance(value, list):
         return [_lasting(each) for each in value]

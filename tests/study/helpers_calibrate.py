@@ -15,11 +15,11 @@ from scipy import stats
 from nas_proxy.cli import main as cli
 from nas_proxy.data.sources import load_splits
 from nas_proxy.evaluate import factory as factory_module
+from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.study import pipeline
 from nas_proxy.study.config import check_config
 from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.types import Architecture
-from search_spaces.convnet import ConvNetSpace
 from tests.helpers.display import Quiet
 
 SPACE = ConvNetSpace(widths=(4, 8), depths=(1, 2))

@@ -139,7 +139,9 @@ def test_a_search_that_another_recipe_ranked_is_kept_and_named(tmp_path):
     run(tmp_path, last="search", calibrate=asked)
     file = tmp_path / "tiny" / "search" / "evaluations.jsonl"
     before = file.read_bytes()
-    with pytest.raises(StudyError, match=r"was written by a different config \(recipe: "):
+    with pytest.raises(
+        StudyError, match=r"was written by a different config \(calibrated recipe: "
+    ):
         run(tmp_path, last="search", calibrate={"recipes": [STREAM]})
     assert file.read_bytes() == before
     assert "search: finished already" in run(tmp_path, last="search", calibrate=asked)

@@ -10,11 +10,12 @@ import pytest
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.search import guard as guard_module
-from nas_proxy.study import pipeline
+from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.study.config import check_config
 from nas_proxy.study.pipeline import run_pipeline
+from nas_proxy.study.stages.calibrate import Calibrate
+from nas_proxy.study.stages.search import Search
 from nas_proxy.types import Architecture
-from search_spaces.convnet import ConvNetSpace
 from tests.helpers.display import Quiet
 from tests.study.helpers_calibrate import (
     CONFIG,
@@ -201,21 +202,18 @@ def test_a_ranking_that_fell_is_calibrated_again_on_more(tmp_path, monkeypatch):
     assert "search: finished already" in run(tmp_path, last="search", calibrate=SIX, search=GUARDED)
 
 
-@pytest.mark.parametrize("killed_in", ["run_calibrate", "run_search_stage"])
+@pytest.mark.parametrize("killed_in", [Calibrate, Search])
 def test_a_kill_after_a_ranking_fell_loses_nothing(tmp_path, monkeypatch, killed_in):
     falls(monkeypatch, 1)
-    stage, calls = getattr(pipeline, killed_in), []
+    run_it = killed_in.run
 
-    def dying(study, *, force):
-        calls.append(1)
-        if (study.config.folder / "search_before_recalibration").exists():
+    def dying(self, study, folder):
+        if study.layout.before_recalibration.exists():
             raise Interrupted
-        stage(study, force=force)
+        run_it(self, study, folder)
 
     with monkeypatch.context() as killing:
-        killing.setattr(pipeline, killed_in, dying)
-        killing.setitem(pipeline.STAGES, "calibrate", pipeline.run_calibrate)
-        killing.setitem(pipeline.STAGES, "search", pipeline.run_search_stage)
+        killing.setattr(killed_in, "run", dying)
         with pytest.raises(Interrupted):
             run(tmp_path, last="search", calibrate=SIX, search=GUARDED)
     before = logs(tmp_path)

@@ -106,8 +106,7 @@ def test_the_recipe_can_be_read_back_and_scores_as_it_did(calibrated):
     active = load_recipe(folder / "tiny" / "calibrate" / "recipe")
     assert active.recipe.name == result["chosen"]
     assert active.recipe.train is not None
-    context = SimpleNamespace(config=SimpleNamespace(space=SPACE))
-    score = active.score(context)
+    score = active.score(SPACE)
     scores = {e.architecture.id: score.of(e) for e in active.calibrated_on}
     for point in result["points"]:
         assert scores[point["architecture_id"]] == pytest.approx(point["scores"][result["chosen"]])

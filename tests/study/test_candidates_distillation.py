@@ -50,7 +50,7 @@ def losses(study: StudyConfig, name: str) -> list[float]:
 
 def test_teachers_teach_candidates_and_controls_and_are_paid_for(tmp_path: Path) -> None:
     plain = config(tmp_path / "plain", validate=VALIDATE)
-    taught = config(tmp_path / "taught", validate=VALIDATE, distillation=RESPONSE)
+    taught = config(tmp_path / "taught", validate=VALIDATE, knowledge_distillation=RESPONSE)
     for study in (plain, taught):
         run_pipeline(study, Quiet())
     assert scores(plain).keys() == scores(taught).keys()  # the same draws
@@ -66,9 +66,9 @@ def test_teachers_teach_candidates_and_controls_and_are_paid_for(tmp_path: Path)
     ]
     for without, with_teacher in zip(*references, strict=True):
         assert without["test_accuracy"] == with_teacher["test_accuracy"]
-    record = read(taught.folder, "search", "search.json")["distillation"]
+    record = read(taught.folder, "search", "search.json")["knowledge_distillation"]
     assert record["terms"] == ["response (hinton)"]
-    assert record["seen_judges"] == [0]
+    assert record["num_leaked_images"] == [0]
     report = read(taught.folder, "report.json")
     (paid,) = (e for e in report["costs"] if e["what"].startswith("candidates: teaching ConvNet"))
     assert paid["seconds"] == record["teaching_seconds"] > 0
@@ -86,14 +86,14 @@ def test_teachers_teach_candidates_and_controls_and_are_paid_for(tmp_path: Path)
     run_pipeline(resolved, again, last="search")
     assert "search: finished already" in again.said
     changed = {**RESPONSE, "temperature": 2}
-    other = config(tmp_path / "taught", validate=VALIDATE, distillation=changed)
-    with pytest.raises(StudyError, match=r"distillation\.terms"):
+    other = config(tmp_path / "taught", validate=VALIDATE, knowledge_distillation=changed)
+    with pytest.raises(StudyError, match=r"knowledge_distillation\.terms"):
         run_pipeline(other, Quiet(), last="search")
 
 
 @pytest.mark.parametrize("variant", ["generations", "exits"])
 def test_candidates_teach_themselves(tmp_path: Path, variant: str) -> None:
-    study = config(tmp_path, distillation={"kind": "self", "variant": variant})
+    study = config(tmp_path, knowledge_distillation={"kind": "self", "variant": variant})
     run_pipeline(study, Quiet(), last="search")
     trials = read(study.folder, "search", "search.json")["trials"]
     assert sum(trial["score"] is not None for trial in trials) >= 2
@@ -103,17 +103,19 @@ def test_candidates_teach_themselves(tmp_path: Path, variant: str) -> None:
     assert not list((study.folder / "teachers").glob("*.safetensors"))
 
 
-def test_a_teacher_that_has_seen_the_judges_is_refused_unless_that_is_said(tmp_path: Path) -> None:
-    other = config(tmp_path, distillation=RESPONSE, data={**TINY["data"], "seed": 1})
+def test_a_teacher_that_has_seen_held_out_images_is_refused_unless_that_is_said(
+    tmp_path: Path,
+) -> None:
+    other = config(tmp_path, knowledge_distillation=RESPONSE, data={**TINY["data"], "seed": 1})
     splits = load_splits(other.data)  # its search-training images judge in the study here
     context = DistillContext(device=torch.device("cpu"))
-    (settings,) = other.distillation.all_teachers
+    (settings,) = other.knowledge_distillation.all_teachers
     leaking = obtain_teacher(settings, splits.search_train, context)
     leaking.save(tmp_path / "leaking.safetensors")
     section = {"kind": "response", "teachers": [str(tmp_path / "leaking.safetensors")]}
-    with pytest.raises(StudyError, match=r"set distillation\.allow_leakage=true"):
-        run_pipeline(config(tmp_path, distillation=section), Quiet(), last="search")
-    allowed = config(tmp_path, distillation={**section, "allow_leakage": True})
+    with pytest.raises(StudyError, match=r"set knowledge_distillation\.allow_leakage=true"):
+        run_pipeline(config(tmp_path, knowledge_distillation=section), Quiet(), last="search")
+    allowed = config(tmp_path, knowledge_distillation={**section, "allow_leakage": True})
     run_pipeline(allowed, Quiet())
     assert "The teachers have seen" in (allowed.folder / "report.html").read_text()
 
@@ -124,8 +126,10 @@ def test_a_replaced_teacher_does_not_go_on_with_the_work_of_another(
     file = tmp_path / "teacher.safetensors"
 
     def save_teacher(seed: int) -> None:
-        study = config(tmp_path, distillation={**RESPONSE, "teachers": [{**TEACHER, "seed": seed}]})
-        (settings,) = study.distillation.all_teachers
+        study = config(
+            tmp_path, knowledge_distillation={**RESPONSE, "teachers": [{**TEACHER, "seed": seed}]}
+        )
+        (settings,) = study.knowledge_distillation.all_teachers
         images = load_splits(study.data).search_train
         context = DistillContext(device=torch.device("cpu"))
         obtain_teacher(settings, images, context).save(file)
@@ -133,7 +137,7 @@ def test_a_replaced_teacher_does_not_go_on_with_the_work_of_another(
     def study(num_trials: int) -> StudyConfig:
         search = {**TINY["search"], "n_trials": num_trials}
         section = {"kind": "response", "teachers": [str(file)]}
-        return config(tmp_path, distillation=section, search=search)
+        return config(tmp_path, knowledge_distillation=section, search=search)
 
     save_teacher(0)
     run_pipeline(study(1), Quiet(), last="search")
@@ -148,19 +152,24 @@ def test_a_teacher_that_diverges_is_a_users_error(tmp_path: Path) -> None:
     wild = {**TEACHER, "train": {**SHORT, "learning_rate": 1e9, "num_steps": 10}}
     section = {"kind": "response", "teachers": [wild]}
     with pytest.raises(StudyError, match=r"diverged: .*lower its train\.learning_rate"):
-        run_pipeline(config(tmp_path, distillation=section), Quiet(), last="search")
+        run_pipeline(config(tmp_path, knowledge_distillation=section), Quiet(), last="search")
 
 
 def test_whitened_images_have_no_teachers(tmp_path: Path) -> None:
     whitened = {"name": "kernel_ridge", "images_per_class": 1, "num_steps": 2, "network_width": 4}
     with pytest.raises(StudyError, match="ZCA-whitened"):
-        run_pipeline(config(tmp_path, distill=whitened, distillation=RESPONSE), Quiet())
-    run_pipeline(config(tmp_path, distill=whitened, distillation="self"), Quiet(), last="search")
+        run_pipeline(config(tmp_path, distill=whitened, knowledge_distillation=RESPONSE), Quiet())
+    run_pipeline(
+        config(tmp_path, distill=whitened, knowledge_distillation="self"), Quiet(), last="search"
+    )
 
 
 def test_calibrate_races_a_recipe_with_teachers_against_the_same_without(tmp_path: Path) -> None:
-    taught = {**STREAM, "name": "taught", "distillation": RESPONSE}
-    run(tmp_path, calibrate={"recipes": [STREAM, taught, {**DISTILLED, "distillation": "self"}]})
+    taught = {**STREAM, "name": "taught", "knowledge_distillation": RESPONSE}
+    run(
+        tmp_path,
+        calibrate={"recipes": [STREAM, taught, {**DISTILLED, "knowledge_distillation": "self"}]},
+    )
     points = result_of(tmp_path)["standings"]
     assert {point["recipe"] for point in points} == {"stream", "taught", "distilled"}
     folder = tmp_path / "tiny" / "calibrate"
@@ -173,14 +182,14 @@ def test_calibrate_races_a_recipe_with_teachers_against_the_same_without(tmp_pat
 
 
 def test_a_recipe_that_was_found_teaches_its_candidates(tmp_path: Path) -> None:
-    taught = {**STREAM, "name": "taught", "distillation": RESPONSE}
+    taught = {**STREAM, "name": "taught", "knowledge_distillation": RESPONSE}
     run(tmp_path, last="search", calibrate={"recipes": [taught]})
     search = read(tmp_path / "tiny", "search", "search.json")
     assert search["recipe"] == "taught"
-    assert search["distillation"]["teachers"][0]["description"].startswith("ConvNet")
+    assert search["knowledge_distillation"]["teachers"][0]["description"].startswith("ConvNet")
     run(tmp_path / "alone", last="search", calibrate={"recipes": [STREAM]})
     alone = read(tmp_path / "alone" / "tiny", "search", "search.json")
-    assert alone["distillation"] is None
+    assert alone["knowledge_distillation"] is None
     for trial, other in zip(search["trials"], alone["trials"], strict=True):
         assert trial["architecture_id"] == other["architecture_id"]
         assert trial["score"] != other["score"]
@@ -190,25 +199,25 @@ def test_a_recipe_that_was_found_teaches_its_candidates(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         (
-            {"distillation": {**RESPONSE, "temperature": "auto"}},
-            "distillation: auto is chosen by short trainings of one network",
+            {"knowledge_distillation": {**RESPONSE, "temperature": "auto"}},
+            "knowledge_distillation: auto is chosen by short trainings of one network",
         ),
         (
-            {"distillation": RESPONSE, "score": {"signals": ["naswot"]}},
-            "distillation: nothing is trained here",
+            {"knowledge_distillation": RESPONSE, "score": {"signals": ["naswot"]}},
+            "knowledge_distillation: nothing is trained here",
         ),
         (
-            {"distillation": {**RESPONSE, "unlabelled": "more"}},
-            "distillation: unlabelled images can be mixed among real ones alone",
+            {"knowledge_distillation": {**RESPONSE, "unlabelled": "more"}},
+            "knowledge_distillation: unlabelled images can be mixed among real ones alone",
         ),
-        ({"distillation": {"kind": "respnse"}}, "did you mean 'response'"),
+        ({"knowledge_distillation": {"kind": "respnse"}}, "did you mean 'response'"),
         (
             {
-                "distillation": RESPONSE,
+                "knowledge_distillation": RESPONSE,
                 "calibrate": {"reference": {"train": SHORT}, "num_architectures": 12},
                 "score": None,
             },
-            "distillation: recipe is calibrated",
+            "knowledge_distillation: recipe is calibrated",
         ),
         (
             {
@@ -219,7 +228,7 @@ def test_a_recipe_that_was_found_teaches_its_candidates(tmp_path: Path) -> None:
                             "name": "zero",
                             "train_on": "nothing",
                             "score": {"signals": ["flops"]},
-                            "distillation": RESPONSE,
+                            "knowledge_distillation": RESPONSE,
                         }
                     ],
                 },

@@ -1,10 +1,13 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from nas_proxy.errors import ConfigError
+from nas_proxy.errors import ConfigError, StudyError
 from nas_proxy.study.config import check_config, load_config
+from nas_proxy.study.pipeline import run_pipeline
+from tests.helpers.display import Quiet
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 MINIMAL = {
@@ -85,6 +88,38 @@ def test_all_faults_are_reported_at_once_with_path_and_nearest_key() -> None:
     ):
         assert expected in message, f"{expected!r} is missing in:\n{message}"
     assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("sections", "where"),
+    [
+        ({"distillation": "self"}, "distillation"),
+        ({"retrain": {"distillation": "self"}}, "retrain.distillation"),
+        (
+            {"calibrate": {"recipes": [{"name": "taught", "distillation": "self"}]}},
+            "calibrate.recipes.0.distillation",
+        ),
+    ],
+)
+def test_a_key_that_was_renamed_is_answered_with_its_new_name(
+    sections: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_config({**MINIMAL, **sections})
+    said = f"{where}: this key is called knowledge_distillation now; rename it"
+    assert said in str(caught.value).replace("[0]", ".0")
+
+
+def test_a_folder_whose_config_has_the_old_key_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    changed = {"results": str(tmp_path), "knowledge_distillation": "self"}
+    config = check_config({**MINIMAL, **changed})
+    stored = dict(config.resolved)
+    stored["distillation"] = stored.pop("knowledge_distillation")
+    (config.folder / "search").mkdir(parents=True)
+    (config.folder / "search" / "stage.json").write_text("{}")
+    (config.folder / "config.yaml").write_text(yaml.safe_dump(stored))
+    with pytest.raises(StudyError, match=r"different config \(knowledge_distillation: null ->"):
+        run_pipeline(config, Quiet())
 
 
 @pytest.mark.parametrize(

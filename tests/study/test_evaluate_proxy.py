@@ -14,7 +14,7 @@ from nas_proxy.study.config import check_config
 
 SMALL_TRAINING = {"num_epochs": 1, "learning_rate": 0.05, "batch_size": 64}
 CONFIG = {
-    "study_name": "worth",
+    "study_name": "evaluate_proxy",
     "data": {"name": "digits", "images_per_class": 20},
     "distill": {
         "name": "random_subset",
@@ -46,11 +46,11 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A distilled study: its folder and its configuration file."""
-    folder = tmp_path_factory.mktemp("worth")
+    folder = tmp_path_factory.mktemp("evaluate_proxy")
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump({**CONFIG, "results": str(folder)}))
     assert run("distill", config)[0] == 0
-    return folder / "worth", config
+    return folder / "evaluate_proxy", config
 
 
 def run(*words):
@@ -69,7 +69,7 @@ def run(*words):
 
 
 def result_of(folder, task):
-    (found,) = folder.glob(f"worth/*/{task}/{task}.json")
+    (found,) = folder.glob(f"evaluate_proxy/*/{task}/{task}.json")
     return json.loads(found.read_text()), found.parent
 
 
@@ -187,8 +187,10 @@ def test_a_finished_set_brings_its_teachers_into_another_study(study, tmp_path):
     other.write_text(yaml.safe_dump({**CONFIG, "results": str(tmp_path), "distill": distill}))
     status, errors = run("distill", other)
     assert status == 0, errors
-    (teacher,) = (tmp_path / "worth" / "distill" / "teachers").iterdir()
+    (teacher,) = (tmp_path / "evaluate_proxy" / "distill" / "teachers").iterdir()
     assert (file.parent / "teachers" / teacher.name).read_bytes() == teacher.read_bytes()
     # Its labels are those of views, so without that file nothing could train on the copy.
-    status, errors = run("evaluate-proxy", tmp_path / "worth" / "distill" / file.name, other)
+    status, errors = run(
+        "evaluate-proxy", tmp_path / "evaluate_proxy" / "distill" / file.name, other
+    )
     assert status == 0, errors

@@ -2,10 +2,13 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from nas_proxy.data import proxy_dataset
+from nas_proxy.evaluate.log import EvaluationLog
 from tests.study.fixed_study import STUDY, run
 
 KEPT = Path(__file__).parent / "fixed_study.json"
@@ -72,8 +75,27 @@ def order(points: list) -> list:
     return [sorted(each, key=lambda name: (each[name], name)) for each in rankings]
 
 
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """How often each log and each proxy data set was read in this process, by its file."""
+    counts: Counter = Counter()
+    read_log, read_set = EvaluationLog.__init__, proxy_dataset.safe_open
+
+    def log(self: EvaluationLog, path: Path) -> None:
+        counts[str(path)] += 1
+        read_log(self, path)
+
+    def proxy_set(path: str, **options: str) -> object:
+        counts[path] += 1
+        return read_set(path, **options)
+
+    monkeypatch.setattr(EvaluationLog, "__init__", log)
+    monkeypatch.setattr(proxy_dataset, "safe_open", proxy_set)
+    return counts
+
+
 @pytest.mark.slow
-def test_the_fixed_study_gives_what_it_always_gave(tmp_path: Path) -> None:
+def test_the_fixed_study_gives_what_it_always_gave(tmp_path: Path, opened: Counter) -> None:
     found = essence(json.loads(json.dumps(run(tmp_path))))
     kept = json.loads(KEPT.read_text())
     assert found["chosen"] == STUDY["calibrate"]["recipes"][0]["name"]
@@ -82,3 +104,7 @@ def test_the_fixed_study_gives_what_it_always_gave(tmp_path: Path) -> None:
         for side in (found, kept):
             del side["rank_report"], side["standings"]
     assert_same(found, kept)
+    sets = {Path(path).name for path in opened if path.endswith(".safetensors")}
+    assert sets == {"proxy.safetensors", "random_subset.safetensors"}
+    assert len(opened) > 12
+    assert {path: count for path, count in opened.items() if count > 1} == {}

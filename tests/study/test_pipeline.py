@@ -170,7 +170,7 @@ def test_a_finished_study_is_skipped_extended_or_refused(
     before = {path: path.read_bytes() for path in study.glob("*/*.json*")}
     again = nas_proxy("run", file)
     assert again.status == 0
-    assert "there already" in again.errors
+    assert "distill: finished already" in again.errors
     assert {path: path.read_bytes() for path in before} == before
 
     other = nas_proxy("run", file, "train.num_steps=11")

@@ -231,14 +231,14 @@ def test_the_pareto_front_of_a_search_is_retrained(tmp_path: Path) -> None:
 def test_teachers_teach_all_networks_of_the_table(tmp_path: Path) -> None:
     small = {"num_steps": 3, "batch_size": 16, "learning_rate": 0.02}
     teacher = {"network": {"name": "convnet", "width": 8, "depth": 1}, "train": small}
-    distillation = {
+    knowledge_distillation = {
         "kind": "response",
         "temperature": "auto",
         "teachers": [teacher],
         "auto_num_steps": 2,
     }
     plain = retrain(num_architectures=1, num_seeds=1)
-    taught = {**plain, "distillation": distillation}
+    taught = {**plain, "knowledge_distillation": knowledge_distillation}
     studies = [
         config(tmp_path / name, retrain=section)
         for name, section in (("plain", plain), ("taught", taught))
@@ -249,11 +249,11 @@ def test_teachers_teach_all_networks_of_the_table(tmp_path: Path) -> None:
     for row, other in zip(result["rows"], without["rows"], strict=True):
         assert row["architecture_id"] == other["architecture_id"]
         assert row["curves"]["train_loss"] != other["curves"]["train_loss"]
-    record = result["distillation"]
+    record = result["knowledge_distillation"]
     assert record["terms"] == ["response (hinton)"]
     assert record["auto"]["chosen"][0]["temperature"] in (1.0, 2.0, 4.0, 8.0)
     assert len(record["auto"]["trials"]) == 4
-    assert record["seen_judges"] == [0]
+    assert record["num_leaked_images"] == [0]
     card = read(studies[1].folder, "retrain", "champion", "card.json")
     assert any(name.startswith("teacher ConvNet") for name in card["licences"])
     html = (studies[1].folder / "report.html").read_text()

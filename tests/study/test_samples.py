@@ -9,13 +9,13 @@ import pytest
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import DataError
 from nas_proxy.evaluate import factory as factory_module
+from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.study import pipeline
 from nas_proxy.study.config import check_config
 from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.study.recipe import PROXY, load_recipe
 from nas_proxy.study.stages import distill
 from nas_proxy.types import Architecture
-from search_spaces.convnet import ConvNetSpace
 from tests.helpers.display import Quiet
 from tests.study.helpers_calibrate import CONFIG, SPACE, ZERO_COST, run, table
 

@@ -47,7 +47,7 @@ def study(config):
 
 @pytest.fixture
 def search(study, config):
-    return json.loads((config.folder / "search" / "search.json").read_text())
+    return json.loads((config.layout.folder / "search" / "search.json").read_text())
 
 
 def test_trials_carry_their_objectives(search):
@@ -73,11 +73,11 @@ def test_everything_is_logged_and_said(study, search, config):
         assert trial["objectives"] in logged
     assert {"pareto_front_size": len(search["pareto_front"])} in logged
     assert any("search: Pareto front of latency, score, num_params: " in s for s in said)
-    report = json.loads((config.folder / "report.json").read_text())
+    report = json.loads((config.layout.folder / "report.json").read_text())
     (cost,) = [entry for entry in report["costs"] if entry["what"] == "search: latencies"]
     assert cost["count"] == 5
     assert cost["seconds"] > 0
-    written = {path.name for path in (config.folder / "figures").iterdir()}
+    written = {path.name for path in (config.layout.folder / "figures").iterdir()}
     assert {"pareto_latency.png", "pareto_num_params.png"} <= written
 
 

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_proxy.errors import StudyError
-from nas_proxy.study.stage import StageFolder, differences, given_back
+from nas_proxy.study.stage_folder import (
+    StageFolder,
+    differences,
+    recorded_key,
+    released_on_user_error,
+)
 
 INPUTS = {"distill": {"method": "dm", "num_steps": 100}, "data": "0123", "seed": 0}
 
@@ -40,6 +45,7 @@ def test_a_new_stage_runs_and_says_what_it_was_given(tmp_path):
     assert folder.open(force=False)
     record = json.loads((folder.path / "stage.json").read_text())
     assert record == {
+        "format": 2,
         "finished": False,
         "goal": 7,
         "terms": {},
@@ -80,7 +86,7 @@ def test_a_mistake_before_any_work_leaves_the_folder_to_whoever_mends_it(tmp_pat
     first, mended = stage(tmp_path), stage(tmp_path, seed=1)
 
     def run(folder, *files):
-        with given_back(folder.path):
+        with released_on_user_error(folder.path):
             folder.open(force=False)
             for file in files:
                 (folder.path / file).write_text("hours")
@@ -227,22 +233,35 @@ def test_a_full_disk_never_leaves_half_a_record(tmp_path, monkeypatch):
     assert content(folder) == before
 
 
-# Keys
+# Keys and other versions
 
 
-def test_the_key_depends_on_inputs_version_and_goal_alone(tmp_path):
-    key = stage(tmp_path).key
-    assert StageFolder(tmp_path / "elsewhere", 1, dict(reversed(INPUTS.items()))).key == key
-    others = [
-        stage(tmp_path, seed=1),
-        stage(tmp_path, version=2),
-        stage(tmp_path, goal=3),
-        stage(tmp_path, goal=4),
-        stage(tmp_path, terms={"threshold": 0.5}),
-    ]
-    assert len({key, *(other.key for other in others)}) == 6
-    finished(tmp_path)
-    assert stage(tmp_path).key == key
+def test_the_recorded_key_depends_on_inputs_and_version_alone(tmp_path):
+    def key(folder):
+        folder.open(force=True)
+        return recorded_key(folder.path)
+
+    plain = key(stage(tmp_path))
+    assert key(StageFolder(tmp_path / "elsewhere", 1, dict(reversed(INPUTS.items())))) == plain
+    assert key(stage(tmp_path, goal=3)) == key(stage(tmp_path, terms={"threshold": 0.5})) == plain
+    assert len({plain, key(stage(tmp_path, seed=1)), key(stage(tmp_path, version=2))}) == 3
+    finished(tmp_path / "other")
+    assert recorded_key(tmp_path / "other" / "stage") == plain
+    with pytest.raises(StudyError, match="was not run"):
+        recorded_key(tmp_path / "nowhere")
+
+
+def test_what_an_earlier_version_wrote_is_refused_in_one_sentence(tmp_path):
+    folder = finished(tmp_path)
+    record = json.loads((folder.path / "stage.json").read_text())
+    del record["format"]
+    (folder.path / "stage.json").write_text(json.dumps(record))
+    before = content(folder)
+    with pytest.raises(StudyError, match="written by another version of nas_proxy") as refused:
+        stage(tmp_path).open(force=False)
+    assert str(refused.value).count(". ") == 0
+    assert content(folder) == before
+    assert stage(tmp_path).open(force=True)
 
 
 # Differences

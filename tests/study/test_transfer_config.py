@@ -19,7 +19,7 @@ from nas_proxy.testing import tiny_dataset
 from tests.helpers.display import Quiet
 
 # By its module, so that the test does not need the plug-in to be installed.
-SPACE = "search_spaces.torchvision_backbones:TorchvisionBackbonesSpace"
+SPACE = "nas_proxy.search_spaces.torchvision_backbones:TorchvisionBackbonesSpace"
 TINY = {
     "study_name": "tiny",
     "data": {"name": "digits", "classes": [0, 1, 2], "images_per_class": 20},

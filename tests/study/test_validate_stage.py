@@ -1,16 +1,18 @@
 """The proof of a tiny study: sizes, noise ceiling, the ledger, and what is logged."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from nas_proxy.errors import DataError
 from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.evaluate.table import read_references
 from nas_proxy.study.config import check_config
+from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.study.samples import check_samples
 from nas_proxy.tracking.runs import RunLog
-from nas_proxy.validate.references import read_references
 from tests.helpers.display import Quiet
 
 TINY = {
@@ -42,7 +44,7 @@ def study(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunLog, "metrics", lambda self, values, step=0: logged.update(values))
         run_pipeline(config, Quiet())
-    return config.folder, config, logged
+    return config.layout.folder, config, logged
 
 
 def read(folder, *names):
@@ -125,8 +127,10 @@ def table_config(tmp_path, **reference):
 
 def test_second_column_is_read_beside_the_first(tmp_path):
     config = table_config(tmp_path, second_value="two")
-    check_samples(config)
-    first, second = read_references(config.validation.reference, config.space)
+    check_samples(config, StudyLogs())
+    reference = config.validation.reference
+    columns = (reference.architecture, reference.value, reference.second_value)
+    first, second = read_references(Path(reference.table), config.space, *columns)
     assert list(first.values.values()) == [90.0, 91.0, 92.0, 93.0, 50.0]
     assert list(second.values.values()) == [80.0, 79.0, 78.0, 77.0]
     assert list(second.values) == list(first.values)[:4]
@@ -135,6 +139,6 @@ def test_second_column_is_read_beside_the_first(tmp_path):
 def test_second_column_that_is_missing_is_named_with_its_option(tmp_path):
     config = table_config(tmp_path, second_value="two_")
     with pytest.raises(DataError, match=r"no column 'two_' \(validate.reference.second_value\)"):
-        check_samples(config)
+        check_samples(config, StudyLogs())
     with pytest.raises(DataError, match=r"no column 'one_' \(validate.reference.value\)"):
-        check_samples(table_config(tmp_path, value="one_"))
+        check_samples(table_config(tmp_path, value="one_"), StudyLogs())

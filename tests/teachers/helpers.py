@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nas_proxy.core.costs import CostMeter
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.transforms import resize
+from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.reproducibility import content_hash, make_generator
@@ -77,14 +79,22 @@ def splits(*, seed: int, images_per_class: int = 12) -> Splits:
 TEACHERS = (settings(), settings(seed=1, train=short(num_steps=12, image_size=6)))
 
 
-def make(distiller, context, seed=0):
-    task = DistillTask(
+def task(context, seed=0):
+    return DistillTask(
         dataset=tiny_dataset(),
         images_per_class=2,
         generator=make_generator(seed),
         context=context,
     )
-    return distiller.distill(task)
+
+
+def make(distiller, context, seed=0):
+    return distiller.distill(task(context, seed))
+
+
+def distilled(distiller, context, labels=None):
+    """As the stage makes a set, with what it cost."""
+    return distill_and_label(distiller, task(replace(context, costs=CostMeter())), labels)
 
 
 def said_by(teacher, images, temperature):

@@ -24,7 +24,16 @@ from nas_proxy.teachers.training import obtain_teachers
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing.common import global_generators_untouched
 from nas_proxy.train.training_set import TrainingSet
-from tests.teachers.helpers import NETWORK, TEACHERS, make, said_by, settings, short, soft
+from tests.teachers.helpers import (
+    NETWORK,
+    TEACHERS,
+    distilled,
+    make,
+    said_by,
+    settings,
+    short,
+    soft,
+)
 
 METHODS = {
     "random subset": RandomSubset(augmentation=Augmentation(flip=True)),
@@ -169,29 +178,27 @@ def test_whitened_images_are_labelled_as_those_they_were(context):
 
 
 def test_each_teacher_is_on_the_ledger_once(context):
-    subset = make(METHODS["random subset"], context)
-    labelled = label(subset, soft(), tiny_dataset(), context)
+    labelled = distilled(METHODS["random subset"], context, soft())
     teachers = obtain_teachers(TEACHERS, tiny_dataset(), context)
     seconds = {teacher.cost_name: teacher.train_seconds for teacher in teachers}
     assert set(labelled.costs) == {"distilling", "labelling", *seconds}
     assert {name: labelled.costs[name] for name in seconds} == seconds
-    assert labelled.costs["distilling"] == subset.costs["distilling"]
-    twice = label(subset, soft(teachers=(TEACHERS[0], TEACHERS[0])), tiny_dataset(), context)
+    twice = distilled(METHODS["random subset"], context, soft(teachers=(TEACHERS[0], TEACHERS[0])))
     assert len(twice.costs) == 3
     assert len(twice.teachers) == 1
 
 
 def test_a_teacher_that_the_method_used_already_costs_nothing_more(context):
-    herded = make(Herding(network=TEACHERS[0]), context)
+    herding = Herding(network=TEACHERS[0])
+    herded = distilled(herding, context)
     (teacher,) = obtain_teachers(TEACHERS[:1], tiny_dataset(), context)
     assert herded.networks == (teacher.record(),)
     assert herded.costs[teacher.cost_name] == teacher.train_seconds
-    labelled = label(herded, soft(teachers=TEACHERS[:1]), tiny_dataset(), context)
+    labelled = distilled(herding, context, soft(teachers=TEACHERS[:1]))
     assert set(labelled.costs) == {"distilling", teacher.cost_name, "labelling"}
-    expected = herded.cost_seconds + labelled.costs["labelling"]
-    assert labelled.cost_seconds == pytest.approx(expected)
+    assert labelled.cost_seconds == pytest.approx(sum(labelled.costs.values()))
     assert labelled.teachers == (teacher.record(),)
-    both = label(herded, soft(), tiny_dataset(), context)
+    both = distilled(herding, context, soft())
     assert len(both.costs) == 4
     assert len(both.teachers) == 2
 

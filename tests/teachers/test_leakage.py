@@ -9,7 +9,7 @@ from nas_proxy.distill.herding import Herding
 from nas_proxy.errors import StudyError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.teachers.labelling import label
-from nas_proxy.teachers.leakage import check_leakage, count_seen_judges, with_seen_judges
+from nas_proxy.teachers.leakage import check_leakage, count_leaked_images, with_leaked_images
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Splits
 from tests.teachers.helpers import make, of_images, settings, soft, splits, teach
@@ -38,7 +38,7 @@ def test_a_teacher_of_another_split_is_refused_with_the_count(other):
     teacher = teach(other.search_train)
     expected = brute_force(other.search_train.images, OWN)
     assert 0 < expected < len(OWN.search_val)
-    assert count_seen_judges(teacher, OWN) == expected
+    assert count_leaked_images(teacher, OWN) == expected
     said = (
         f"the teacher {teacher.description} was trained on {expected} of the 18 images that judge "
         "its students, so their figures would mean nothing; train one on this study's own split, "
@@ -53,11 +53,11 @@ def test_test_images_count_as_well(own):
     seen = torch.cat([OWN.search_train.images, OWN.test.images[:4]])
     labels = torch.cat([OWN.search_train.labels, OWN.test.labels[:4]])
     teacher = teach(of_images(OWN.search_train, seen, labels))
-    assert count_seen_judges(teacher, OWN) == brute_force(seen, OWN) == 4
+    assert count_leaked_images(teacher, OWN) == brute_force(seen, OWN) == 4
 
 
 def test_an_own_teacher_is_fine_at_every_size(own):
-    assert count_seen_judges(own, OWN) == 0
+    assert count_leaked_images(own, OWN) == 0
     small = teach(OWN.search_train, train=replace(settings().train, image_size=6))
     assert check_leakage([own, small], OWN, allow=False) == {own.id: 0, small.id: 0}
 
@@ -65,7 +65,7 @@ def test_an_own_teacher_is_fine_at_every_size(own):
 def test_a_teacher_of_a_part_of_the_own_images_is_fine():
     whole = OWN.search_train
     part = of_images(whole, whole.images[:7], whole.labels[:7])
-    assert count_seen_judges(teach(part), OWN) == 0
+    assert count_leaked_images(teach(part), OWN) == 0
 
 
 def test_what_the_own_training_images_hold_too_does_not_count():
@@ -75,8 +75,8 @@ def test_what_the_own_training_images_hold_too_does_not_count():
     seen = torch.cat([OWN.search_val.images[:5], OWN.test.images[:2]])
     seen_labels = torch.cat([OWN.search_val.labels[:5], OWN.test.labels[:2]])
     teacher = teach(of_images(OWN.search_train, seen, seen_labels))
-    assert count_seen_judges(teacher, OWN) == 7
-    assert count_seen_judges(teacher, judged) == brute_force(seen, judged) == 4
+    assert count_leaked_images(teacher, OWN) == 7
+    assert count_leaked_images(teacher, judged) == brute_force(seen, judged) == 4
 
 
 def test_one_that_leaks_among_several_is_named(own):
@@ -125,8 +125,8 @@ WORDNET = ("n01440764", "n02102040", "n02979186")
 def test_weights_of_imagenet_have_seen_imagenet_s_training_images(own, names, expected):
     judged = named(OWN, **names)
     published = replace(own, knows_imagenet=True)
-    assert count_seen_judges(published, judged) == expected
-    assert count_seen_judges(own, judged) == 0
+    assert count_leaked_images(published, judged) == expected
+    assert count_leaked_images(own, judged) == 0
     if expected:
         with pytest.raises(StudyError, match=f"trained on {expected} of the 18 images"):
             check_leakage([published], judged, allow=False)
@@ -135,8 +135,8 @@ def test_weights_of_imagenet_have_seen_imagenet_s_training_images(own, names, ex
 def test_the_larger_count_is_reported_where_both_apply():
     judged = named(OWN, class_names=WORDNET)
     leaking = replace(teach(OTHERS[0].search_train), knows_imagenet=True)
-    assert count_seen_judges(leaking, judged) == len(OWN.search_val)
-    assert count_seen_judges(leaking, OWN) == brute_force(OTHERS[0].search_train.images, OWN)
+    assert count_leaked_images(leaking, judged) == len(OWN.search_val)
+    assert count_leaked_images(leaking, OWN) == brute_force(OTHERS[0].search_train.images, OWN)
 
 
 # On record
@@ -147,9 +147,9 @@ def test_what_was_allowed_is_on_the_record_of_the_set(tmp_path):
     herded = make(Herding(network=settings()), context)
     labelled = label(herded, soft(), tiny_dataset(), context)
     first, second = (record.id for record in labelled.labelling.teachers)
-    marked = with_seen_judges(labelled, {first: 5, second: 0})
-    assert [record.has_seen_judges for record in marked.labelling.teachers] == [5, 0]
-    assert [record.has_seen_judges for record in marked.networks] == [5]
+    marked = with_leaked_images(labelled, {first: 5, second: 0})
+    assert [record.num_leaked_images for record in marked.labelling.teachers] == [5, 0]
+    assert [record.num_leaked_images for record in marked.networks] == [5]
     assert len(marked.teachers) == 2
     assert marked.id != labelled.id
 
@@ -158,8 +158,8 @@ def test_a_set_from_elsewhere_keeps_what_its_record_says(tmp_path):
     context = DistillContext(cache=tmp_path)
     labelled = label(make(Herding(network=settings()), context), soft(), tiny_dataset(), context)
     first, second = (record.id for record in labelled.labelling.teachers)
-    marked = with_seen_judges(labelled, {first: 5})
-    assert with_seen_judges(marked, {}) == marked
-    again = with_seen_judges(marked, {second: 2})
-    assert [record.has_seen_judges for record in again.labelling.teachers] == [5, 2]
-    assert [record.has_seen_judges for record in again.networks] == [5]
+    marked = with_leaked_images(labelled, {first: 5})
+    assert with_leaked_images(marked, {}) == marked
+    again = with_leaked_images(marked, {second: 2})
+    assert [record.num_leaked_images for record in again.labelling.teachers] == [5, 2]
+    assert [record.num_leaked_images for record in again.networks] == [5]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nas_proxy.data.content import image_hashes
+from nas_proxy.data.splits import image_hashes
 from nas_proxy.data.transforms import normalise, resize
 from nas_proxy.errors import DataError, ProxyFileError
 from nas_proxy.processes import pack, unpack

@@ -1,12 +1,12 @@
 """Teachers are trained once by the one training loop, kept by content, and refused in sentences."""
 
-import fcntl
 import json
 import threading
 from dataclasses import replace
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 
 from nas_proxy.data.augment import Augmentation
@@ -15,6 +15,7 @@ from nas_proxy.errors import ConfigError, DataError, DivergedError, ProxyFileErr
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.teachers import training
 from nas_proxy.teachers.training import obtain_teacher, obtain_teachers
 from nas_proxy.testing import tiny_dataset
@@ -23,7 +24,6 @@ from nas_proxy.train.loop import train
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.teacher_settings import TeacherSettings
 from nas_proxy.train.training_set import TrainingSet
-from search_spaces.nasbench201 import NASBench201Space
 from tests.teachers.helpers import CELL, NETWORK, of_images, settings, short, teach
 
 CPU = torch.device("cpu")
@@ -201,8 +201,7 @@ def test_one_waits_while_another_trains_the_same_teacher(tmp_path, trainings):
         found.append(obtain_teacher(settings(), tiny_dataset(), context))
 
     # Threads that open a lock by themselves wait for one another as processes do.
-    with (folder / f"{kept.stem}.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with FileLock(folder / f"{kept.stem}.lock"):
         waiting = threading.Thread(target=ask)
         waiting.start()
         while waiting.is_alive() and not notes:

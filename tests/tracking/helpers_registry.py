@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.tracking import TrackingSettings
 from nas_proxy.tracking.registry.rank_card import RankCard
 from nas_proxy.tracking.registry.recipes import RecipeRegistry, RegisteredRecipe
 from nas_proxy.types import DatasetSpec
-from search_spaces.nasbench201 import NASBench201Space
 from tests.tracking.helpers import Server, Store
 
 SPACE = NASBench201Space()

@@ -18,16 +18,16 @@ from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.export.folder import export_model
 from nas_proxy.export.model_file import ModelOrigin, load_model
 from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.tracking import Tracker
 from nas_proxy.tracking.registry.models import ModelEntry, model_name, write_mlflow_model
 from nas_proxy.types import DatasetSpec
-from search_spaces.convnet import ConvNetSpace
 from tests.tracking.helpers import Store, closed_port, python_environment, warnings_of
 
 # Run where importing nas_proxy would fail.
 STRANGER = """
 import sys
-sys.modules["nas_proxy"] = sys.modules["search_spaces"] = None
+sys.modules["nas_proxy"] = None
 import mlflow, numpy as np
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model(sys.argv[2])

@@ -12,10 +12,10 @@ import pytest
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.errors import StudyError
+from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.tracking import TrackingSettings
 from nas_proxy.tracking.registry.recipes import RecipeRegistry
 from nas_proxy.types import DatasetSpec
-from search_spaces.convnet import ConvNetSpace
 from tests.tracking.helpers import Store, closed_port, warnings_of
 from tests.tracking.helpers_registry import (
     SPACE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import signal
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from nas_proxy.tracking import TrackingSettings, open_tracker
 from tests.tracking.helpers import Store, log_study, log_trial, outbox, run_script, state_file
@@ -154,8 +154,7 @@ def test_a_damaged_line_is_skipped(store: Store, study: str) -> None:
 
 
 def test_one_process_at_a_time_opens_the_store(store: Store, study: str) -> None:
-    with (store.results / ".mlflow.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # as another process that migrates the new database
+    with FileLock(store.results / ".mlflow.lock"):  # as another process, which migrates
         tracker = store.open(study)
         time.sleep(1)
         assert not state_file(store, study).exists()

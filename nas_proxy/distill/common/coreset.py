@@ -13,7 +13,7 @@ from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import normalise
-from nas_proxy.distill.common.recording import Recording
+from nas_proxy.distill.common.recording import recorded
 from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.teachers.teacher import Teacher, over_dataset
 from nas_proxy.teachers.training import obtain_teachers
@@ -52,9 +52,10 @@ class CoresetDistiller(Distiller):
         dataset = task.dataset
         members_of_classes(dataset, task.images_per_class)  # refuses before a teacher is trained
         teachers = obtain_teachers(self.teachers, dataset, task.context)
-        recording = Recording(self, task)
         indices = self.select(task, teachers).to(dataset.images.device)
-        return recording.proxy_dataset(
+        return recorded(
+            self,
+            task,
             normalise(dataset.images[indices], dataset.spec),
             dataset.labels[indices],
             augmentation=self.augmentation,

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.transforms import chunk_length, normalise
-from nas_proxy.distill.common.recording import Recording
 from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.teachers.teacher import Teacher
@@ -28,25 +27,21 @@ class FinishedImages:
     Args:
         shape: Of all images, `(n, c, h, w)`.
         checkpointer: Where they are kept; what it holds is taken up again.
-        recording: Whose seconds go on.
 
     Attributes:
         num_parts: Parts that are finished.
         unfinished: What the checkpoint holds of the part after them, by name.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], checkpointer: Checkpointer, recording: Recording
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], checkpointer: Checkpointer) -> None:
         self._images = torch.empty(shape, dtype=torch.uint8)
         self._num_images = 0
         self._checkpointer = checkpointer
-        self._recording = recording
         self.num_parts = 0
         self.unfinished: dict[str, Tensor] = {}
         found = checkpointer.load()
         if found is not None:
-            self.num_parts, recording.earlier_seconds = found.step, found.seconds
+            self.num_parts = found.step
             self.unfinished = dict(found.tensors)
             self._append(self.unfinished.pop(_IMAGES))
 
@@ -63,17 +58,16 @@ class FinishedImages:
         Raises:
             OSError: If the disk is full or the folder cannot be written.
         """
-        self._checkpointer.save_if_due(
-            self.num_parts, self._recording.seconds, self._state(unfinished)
-        )
+        self._checkpointer.save_if_due(self.num_parts, self._state(unfinished))
 
     def save(self, unfinished: Mapping[str, Tensor]) -> None:
         """The same now."""
-        self._checkpointer.save(self.num_parts, self._recording.seconds, self._state(unfinished))
+        self._checkpointer.save(self.num_parts, self._state(unfinished))
 
     def all(self) -> Tensor:
         """The images in the order in which they were added, uint8; the checkpoint is removed."""
-        assert self._num_images == len(self._images)
+        if self._num_images != len(self._images):
+            raise RuntimeError(f"{self._num_images} of {len(self._images)} images are finished")
         self._checkpointer.remove()
         return self._images
 
@@ -101,7 +95,7 @@ def as_normalised(images: Tensor, spec: DatasetSpec, device: torch.device) -> Te
 
 
 def finished_images(
-    distiller: Distiller, task: DistillTask, recording: Recording, teachers: Sequence[Teacher]
+    distiller: Distiller, task: DistillTask, teachers: Sequence[Teacher]
 ) -> FinishedImages:
     """What is finished of a distillation with these networks; see `Distiller.distill`.
 
@@ -114,4 +108,4 @@ def finished_images(
         task.generator.initial_seed(), [teacher.id for teacher in teachers],
     )  # fmt: skip
     shape = (spec.num_classes * task.images_per_class, *spec.image_shape)
-    return FinishedImages(shape, Checkpointer(task.context.checkpoint, key), recording)
+    return FinishedImages(shape, Checkpointer(task.context.checkpoint, key))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nas_proxy.errors import required
+
 
 class Lamb(Optimizer):
     """Each tensor moves by `lr` times its own norm along Adam's direction.
@@ -37,7 +39,8 @@ class Lamb(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Change every tensor that has a gradient; `closure` is not used, as there is none."""
-        assert closure is None
+        if closure is not None:
+            raise ValueError("Lamb takes no closure")
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -51,12 +54,12 @@ class Lamb(Optimizer):
             state["step"] = torch.tensor(0.0)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        assert parameter.grad is not None
+        gradient = required(parameter.grad, "the gradient")
         beta1, beta2 = group["betas"]
         state["step"] += 1
         num_steps = float(state["step"])
-        state["exp_avg"].lerp_(parameter.grad, 1 - beta1)
-        state["exp_avg_sq"].lerp_(parameter.grad.square(), 1 - beta2)
+        state["exp_avg"].lerp_(gradient, 1 - beta1)
+        state["exp_avg_sq"].lerp_(gradient.square(), 1 - beta2)
         mean = state["exp_avg"] / (1 - beta1**num_steps)
         square = state["exp_avg_sq"] / (1 - beta2**num_steps)
         direction = mean / (square.sqrt() + group["eps"])

@@ -14,7 +14,7 @@ from nas_proxy.distill.common.inner_training import (
     initial_adam_state,
     unflatten_parameters,
 )
-from nas_proxy.errors import DivergedError
+from nas_proxy.errors import DivergedError, required
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import derive_seed, make_generator
 
@@ -119,5 +119,4 @@ class NetworkPool:
         return initial_adam_state(flatten_parameters(self._build(seed)))
 
     def _state(self, index: int) -> Tensor:
-        assert self._states is not None, "fill the pool first"
-        return self._states[index]
+        return required(self._states, "what `fill` makes")[index]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,9 +18,9 @@ from nas_proxy.data.splits import draw_per_class
 from nas_proxy.data.transforms import normalise
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.distill.common.lamb import Lamb
-from nas_proxy.distill.common.recording import Recording
+from nas_proxy.distill.common.recording import recorded
 from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
-from nas_proxy.errors import ConfigError, DivergedError
+from nas_proxy.errors import ConfigError, DivergedError, instance_of
 from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.networks.convnet import ConvNet
@@ -37,9 +36,6 @@ class Objective:
 
     A method whose next step depends on more than the synthetic images keeps it in `state`.
     """
-
-    costs: Mapping[str, float] = {}
-    """Seconds that preparing took, by what they were spent on."""
 
     num_steps: int | None = None
     """Steps until it is done; None: as many as the distiller's option says."""
@@ -179,9 +175,10 @@ class PixelDistiller(Distiller):
                 last state before it.
         """
         dataset, context, generator = task.dataset, task.context, task.generator
-        started = time.perf_counter()
-        whitening = None if self.zca is None else Whitening.fit(dataset, self.zca)
-        costs = {} if whitening is None else {"whitening": time.perf_counter() - started}
+        whitening = None
+        if self.zca is not None:
+            with context.costs.measure("whitening"):
+                whitening = Whitening.fit(dataset, self.zca)
         real = RealImages(dataset, self.real_batch_size, whitening)
         images, _ = self.initialise(dataset, task.images_per_class, generator)
         if whitening is not None and self.init != "noise":
@@ -189,7 +186,6 @@ class PixelDistiller(Distiller):
             images = whitening.apply(decode(images, self.decode_factor))
             images = encode(images, self.decode_factor)
         objective = self.objective(dataset, real, context)
-        recording = Recording(self, task)
         synthetic = self.synthetic_images(images, task.images_per_class, dataset.spec, context)
         objective.prepare(synthetic, generator)
         key = content_hash(
@@ -197,13 +193,14 @@ class PixelDistiller(Distiller):
             generator.initial_seed(), context.labels,
         )  # fmt: skip
         checkpointer = Checkpointer(context.checkpoint, key)
-        self._run(synthetic, objective, generator, checkpointer, recording, context)
+        self._run(synthetic, objective, generator, checkpointer, context)
         checkpointer.remove()
-        made = recording.proxy_dataset(
+        made = recorded(
+            self,
+            task,
             synthetic.images,
             synthetic.labels,
             augmentation=self.training_augmentation(),
-            costs={**costs, **objective.costs},
         )
         learned = synthetic.label_logits is not None
         return replace(
@@ -253,7 +250,6 @@ class PixelDistiller(Distiller):
         objective: Objective,
         generator: torch.Generator,
         checkpointer: Checkpointer,
-        recording: Recording,
         context: DistillContext,
     ) -> None:
         """All iterations, from the checkpoint on."""
@@ -261,7 +257,7 @@ class PixelDistiller(Distiller):
         whole = _Whole(synthetic, objective, generator)
         found = checkpointer.load()
         if found is not None:
-            first, recording.earlier_seconds = found.step, found.seconds
+            first = found.step
             whole.restore(found.tensors)
         for step in range(first, num_steps):
             before = {name: value.detach().clone() for name, value in whole.state().items()}
@@ -273,14 +269,14 @@ class PixelDistiller(Distiller):
                     loss = objective.step(synthetic, seed)
             except DivergedError as error:
                 whole.restore(before)
-                checkpointer.save(step, recording.seconds, before)
+                checkpointer.save(step, before)
                 kept = f"; {context.checkpoint} keeps the images after step {step}"
                 raise DivergedError(
                     f"{self.name} diverged at step {step + 1} of {num_steps}: {error}; "
                     f"lower distill.image_learning_rate (now {self.image_learning_rate})"
                     f"{kept if context.checkpoint else ''}"
                 ) from error
-            checkpointer.save_if_due(step + 1, recording.seconds, whole.state())
+            checkpointer.save_if_due(step + 1, whole.state())
             context.progress(step + 1, num_steps, f"loss {loss:.3g}")
 
 
@@ -364,8 +360,7 @@ def random_convnet(distiller: PixelDistiller, dataset: ImageDataset, seed: int) 
     """The ConvNet of a method's options with random weights, on the device of the images."""
     with isolated_rng(seed):
         network = build_network(distiller.network_settings, dataset.spec)
-    assert isinstance(network, ConvNet)
-    return network.to(dataset.images.device)
+    return instance_of(network, ConvNet).to(dataset.images.device)
 
 
 def initial_label_logits(classes: Tensor, num_classes: int) -> Tensor:

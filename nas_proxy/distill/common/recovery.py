@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nas_proxy.data.crops import cut, random_boxes
 from nas_proxy.data.transforms import denormalise, normalise
 from nas_proxy.distill.common.synthetic import SyntheticImages
-from nas_proxy.errors import DivergedError
+from nas_proxy.errors import DivergedError, instance_of, required
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.train.schedules import learning_rate_factor
@@ -59,7 +59,7 @@ class Batch:
     seed: int
 
 
-class Watcher(Protocol):
+class RecoveryObserver(Protocol):
     """Is told about a recovery, and may know how far an earlier one came."""
 
     def begin(self, synthetic: SyntheticImages) -> int:
@@ -72,7 +72,7 @@ class Watcher(Protocol):
         """`step` steps are done."""
 
 
-class NobodyWatches:
+class NoObserver:
     """For worker processes, whose batches are done whole or not at all."""
 
     def begin(self, synthetic: SyntheticImages) -> int:
@@ -100,7 +100,7 @@ class Recovery:
     settings: RecoverySettings
     teachers: Sequence[Teacher]
     spec: DatasetSpec
-    watcher: Watcher = NobodyWatches()
+    observer: RecoveryObserver = NoObserver()
 
     def __call__(self, batch: Batch) -> Tensor:
         """The finished images: uint8 on the CPU, `(b, c, h, w)`.
@@ -110,17 +110,17 @@ class Recovery:
         """
         synthetic = self.synthetic_images(batch)
         num_steps = self.settings.num_steps
-        for step in range(self.watcher.begin(synthetic), num_steps):
+        for step in range(self.observer.begin(synthetic), num_steps):
             before = {name: value.detach().clone() for name, value in synthetic.state().items()}
             try:
                 loss = self.step(synthetic, batch.seed, step)
             except DivergedError as error:
-                self.watcher.keep(step, before)
+                self.observer.keep(step, before)
                 raise DivergedError(
                     f"{batch.name} diverged at step {step + 1} of {num_steps}: {error}; lower "
                     f"distill.image_learning_rate (now {self.settings.image_learning_rate})"
                 ) from error
-            self.watcher.after(step + 1, loss, synthetic)
+            self.observer.after(step + 1, loss, synthetic)
         return denormalise(synthetic.images.detach(), self.spec).cpu()
 
     def attempt(self, num_images: int) -> None:
@@ -198,13 +198,13 @@ def logits_and_distances(teacher: Teacher, images: Tensor) -> tuple[Tensor, list
     distances = []
 
     def look(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        assert isinstance(layer, _BatchNorm)
-        assert layer.running_mean is not None
-        assert layer.running_var is not None
-        values = inputs[0].to(layer.running_mean.dtype)  # from what autocast computes in
+        norm = instance_of(layer, _BatchNorm)
+        known_mean = required(norm.running_mean, "running_mean")
+        known_variance = required(norm.running_var, "running_var")
+        values = inputs[0].to(known_mean.dtype)  # from what autocast computes in
         over = [0, *range(2, values.ndim)]
         variance, mean = torch.var_mean(values, dim=over, correction=0)
-        distances.append((layer.running_var - variance).norm() + (layer.running_mean - mean).norm())
+        distances.append((known_variance - variance).norm() + (known_mean - mean).norm())
 
     handles = [layer.register_forward_pre_hook(look) for layer in layers_with_statistics(teacher)]
     try:

@@ -1,4 +1,4 @@
-"""The images under optimisation, and the real ones they are held against."""
+"""The images under optimisation, the real ones, and how both go through a network."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas_proxy.data.multi_formation import decode
 from nas_proxy.data.transforms import normalise
 from nas_proxy.data.whitening import Whitening
-from nas_proxy.errors import DivergedError
+from nas_proxy.errors import DivergedError, instance_of
+from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.types import DatasetSpec, ImageDataset
+
+_CACHED_VALUES = 2**21  # 8 MiB of float32: the largest feature maps of a part
 
 
 class RealImages:
@@ -150,3 +153,29 @@ class SyntheticImages:
                 # Adam counts its steps on the CPU; everything else lives beside the parameter.
                 home = value if name == "step" else value.to(parameter.device)
                 self.optimiser.state[parameter][name] = home
+
+
+def cache_sized_parts(network: ConvNet, images: Tensor) -> tuple[Tensor, ...]:
+    """`images`, to go through `network` one part after the other.
+
+    On a CPU the feature maps of 256 CIFAR images do not fit into any cache, and 16 at a time take
+    half as long. A GPU gets them whole.
+
+    Args:
+        network: Must treat each image by itself: batch norm does not.
+        images: `(n, c, h, w)`, at least one.
+
+    Returns:
+        Parts of nearly equal length: group norm refuses a single image with a single pixel.
+    """
+    if images.device.type != "cpu":
+        return (images,)
+    convolution = instance_of(network.features[0], nn.Conv2d)
+    values = convolution.out_channels * images.shape[-2:].numel()
+    length = max(1, _CACHED_VALUES // values)
+    return images.tensor_split(-(-len(images) // length))
+
+
+def in_full_precision(values: Tensor) -> Tensor:
+    """At least float32: means of what a network gives in bfloat16 are not taken in bfloat16."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -12,6 +12,7 @@ from nas_proxy.data.splits import members_of_classes
 from nas_proxy.errors import DataError
 from nas_proxy.options import Options
 from nas_proxy.reproducibility import make_generator
+from nas_proxy.statistics import ranks
 from nas_proxy.types import ImageDataset
 
 _NUM_BINS = 10  # groups of images of similar difficulty in each class
@@ -45,13 +46,13 @@ class Parts:
     """Three parts of the search-training images that share none, int64, class by class.
 
     Attributes:
-        judge: Measures trained networks.
+        held_out: Measures trained networks.
         pool: What sets are chosen from: position p of the pool is of class
             `p // candidates_per_class`.
         stream: All others: networks that tell of the pool are trained on these.
     """
 
-    judge: Tensor
+    held_out: Tensor
     pool: Tensor
     stream: Tensor
 
@@ -70,7 +71,7 @@ class Ratings:
 
 
 def divide(
-    dataset: ImageDataset, judge_per_class: int, candidates_per_class: int, seed: int
+    dataset: ImageDataset, held_out_per_class: int, candidates_per_class: int, seed: int
 ) -> Parts:
     """Divide the images of each class at random.
 
@@ -78,20 +79,20 @@ def divide(
         DataError: If a class leaves nothing for the stream; the message names it.
     """
     generator = make_generator(seed)
-    held = judge_per_class + candidates_per_class
+    held = held_out_per_class + candidates_per_class
     shuffled = []
     for name, members in zip(dataset.spec.class_names, members_of_classes(dataset, 1), strict=True):
         if len(members) <= held:
             raise DataError(
                 f"class {name!r} of {dataset.spec.name} has {len(members)} images in the "
-                f"search-training split, but rank_aware holds {judge_per_class} of each class back "
-                f"to judge, chooses among {candidates_per_class} and trains on others; lower "
+                f"search-training split, but rank_aware holds {held_out_per_class} of each class "
+                f"back to judge, chooses among {candidates_per_class} and trains on others; lower "
                 "distill.candidates_per_class or distill.judge_images_per_class"
             )
         shuffled.append(members[torch.randperm(len(members), generator=generator)])
     return Parts(
-        judge=torch.cat([members[:judge_per_class] for members in shuffled]),
-        pool=torch.cat([members[judge_per_class:held] for members in shuffled]),
+        held_out=torch.cat([members[:held_out_per_class] for members in shuffled]),
+        pool=torch.cat([members[held_out_per_class:held] for members in shuffled]),
         stream=torch.cat([members[held:] for members in shuffled]),
     )
 
@@ -133,11 +134,8 @@ def rank_agreement(losses: Tensor, references: Tensor) -> Tensor:
     Returns:
         float64 `(...)`.
     """
-    ranks = _centred(torch.from_numpy(rankdata(-losses.double().numpy(), axis=0)))
-    wanted = _centred(torch.from_numpy(rankdata(references.numpy())))
-    wanted = wanted.view(-1, *[1] * (losses.ndim - 1))
-    norm = (ranks.square().sum(dim=0) * wanted.square().sum()).sqrt()
-    return torch.where(norm > 0, (ranks * wanted).sum(dim=0) / norm.clamp_min(1e-12), 0.0)
+    found = ranks.spearman(-losses.double().movedim(0, -1).numpy(), references.numpy())
+    return torch.from_numpy(found).nan_to_num(0.0)
 
 
 def choose(ratings: Ratings, composition: Composition, num_per_class: int, seed: int) -> Tensor:
@@ -181,16 +179,12 @@ def _of_similar_images(values: Tensor, difficulty: Tensor) -> Tensor:
 
 def _ranks(values: Tensor) -> Tensor:
     """Ranks within each row from 0, the lowest, to 1."""
-    ranks = torch.from_numpy(rankdata(values.numpy(), axis=1))
-    return (ranks - 1) / max(1, values.shape[1] - 1)
-
-
-def _centred(values: Tensor) -> Tensor:
-    return values - values.mean(dim=0)
+    found = torch.from_numpy(rankdata(values.numpy(), axis=1))
+    return (found - 1) / max(1, values.shape[1] - 1)
 
 
 def _correlation(first: Tensor, second: Tensor) -> float:
     """Pearson's correlation over all values; 0 if it is undefined."""
-    first, second = _centred(first.flatten()), _centred(second.flatten())
+    first, second = (each.flatten() - each.mean() for each in (first, second))
     norm = float((first.square().sum() * second.square().sum()).sqrt())
     return float((first * second).sum()) / norm if norm > 0 else 0.0

@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from nas_proxy.reproducibility import make_generator
+from nas_proxy.statistics import ranks
 
-Values = NDArray[np.float64]
 Train = Callable[[list[tuple[int, int]]], None]
 """Trains pairs of a set and an architecture, and enters their signals."""
 
@@ -127,10 +125,17 @@ class Race:
         own, control = (self._correlation(s, members) for s in (each, CONTROL))
         row: dict[str, Any] = {"spearman": _rounded(own), "num_architectures": len(members)}
         if each != CONTROL:
-            wins = self._resampled(each, members) - self._resampled(CONTROL, members)
-            wins = wins[np.isfinite(wins)]
-            ends = np.quantile(wins, [0.025, 0.975]).tolist() if len(wins) else [np.nan] * 2
-            row["minus_random"] = [_rounded(value) for value in (own - control, *ends)]
+            scores, reference, strata = self._by_fold([each, CONTROL], members)
+            found = ranks.estimate(
+                ranks.difference_of(ranks.spearman_within(strata)),
+                scores,
+                reference,
+                num_resamples=_NUM_RESAMPLES,
+                rng=np.random.default_rng(self.seed),
+                strata=strata,
+            )
+            low, high = (None, None) if found is None else (found.low, found.high)
+            row["minus_random"] = [_rounded(value) for value in (own - control, low, high)]
         return row
 
     def _seen(self, number: int) -> list[int]:
@@ -146,72 +151,48 @@ class Race:
 
     def _survivors(self, alive: Sequence[int], members: Sequence[int]) -> list[int]:
         leader = self._best(alive, members)
-        leading = self._resampled(leader, members)
         kept = sorted(alive, key=lambda each: -_or_worst(self._correlation(each, members)))
         kept = kept[: _num_kept(len(alive))]
         return [
             each
             for each in alive
             if each in (CONTROL, leader)
-            or (each in kept and np.mean(self._resampled(each, members) >= leading) >= _DOUBT)
+            or (each in kept and self._share_won(each, leader, members) >= _DOUBT)
         ]
+
+    def _share_won(self, each: int, leader: int, members: Sequence[int]) -> float:
+        """Of the resamples on which a set is as good as the leader, or better."""
+        scores, reference, strata = self._by_fold([each, leader], members)
+        ahead = ranks.resampled(
+            ranks.difference_of(ranks.spearman_within(strata)),
+            scores,
+            reference,
+            num_resamples=_NUM_RESAMPLES,
+            rng=np.random.default_rng(self.seed),
+            strata=strata,
+        )
+        return float(np.mean(ahead >= 0))
 
     def _best(self, alive: Sequence[int], members: Sequence[int]) -> int:
         return max(alive, key=lambda each: _or_worst(self._correlation(each, members)))
 
     def _correlation(self, each: int, members: Sequence[int]) -> float:
-        folds = self._folds(members)
-        return float(self._within_folds(each, folds))
+        """Of ranks within the folds: what is measured on their sets may differ in scale."""
+        if not members:
+            return np.nan
+        (scores,), reference, strata = self._by_fold([each], members)
+        return float(ranks.spearman_within(strata)(scores, reference))
 
-    def _resampled(self, each: int, members: Sequence[int]) -> Values:
-        """The correlation on resamples of each fold; of every set on the same ones."""
-        generator = make_generator(self.seed)
-        folds = [
-            fold[torch.randint(len(fold), (_NUM_RESAMPLES, len(fold)), generator=generator)]
-            for fold in self._folds(members)
-        ]
-        return self._within_folds(each, folds)
-
-    def _folds(self, members: Sequence[int]) -> list[Tensor]:
+    def _by_fold(
+        self, sets: Sequence[int], members: Sequence[int]
+    ) -> tuple[ranks.Values, ranks.Values, list[int]]:
+        """Signals `(len(sets), n)` and references `(n,)` of members, and how many each fold has."""
         chosen = torch.tensor(members, dtype=torch.int64)
-        parts = (chosen[self.plan.folds[chosen] == fold] for fold in range(NUM_FOLDS))
-        return [part for part in parts if len(part)]
-
-    def _within_folds(self, each: int, folds: Sequence[Tensor]) -> Values:
-        return correlation_within(
-            [self.signals[each, f].numpy() for f in folds],
-            [self.references[f].numpy() for f in folds],
-        )
-
-
-def correlation_within(signals: Sequence[Values], references: Sequence[Values]) -> Values:
-    """Correlation of ranks that are taken within each fold; of one fold it is Spearman's rho.
-
-    The sets of two folds differ, and so does the scale of what is measured on them: an
-    architecture is compared with those of its own fold alone.
-
-    Args:
-        signals: Of each fold, `(..., n_i)`.
-        references: Alike.
-
-    Returns:
-        `(...)`; NaN where one side is constant within every fold, or there is no fold.
-    """
-    if not signals:
-        return np.array(np.nan)
-    x, y = (
-        np.concatenate([_centred_ranks(v) for v in side], axis=-1) for side in (signals, references)
-    )
-    norm = np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient: Values = (x * y).sum(axis=-1) / norm
-    return quotient
-
-
-def _centred_ranks(values: Values) -> Values:
-    ranks: Values = rankdata(values, axis=-1)
-    centred: Values = ranks - ranks.mean(axis=-1, keepdims=True)
-    return centred
+        parts = [chosen[self.plan.folds[chosen] == fold] for fold in range(NUM_FOLDS)]
+        order = torch.cat(parts)
+        scores = torch.stack([self.signals[each, order] for each in sets])
+        strata = [len(part) for part in parts if len(part)]
+        return scores.numpy(), self.references[order].numpy(), strata
 
 
 def _num_kept(num_sets: int) -> int:
@@ -224,5 +205,5 @@ def _or_worst(correlation: float) -> float:
     return correlation if np.isfinite(correlation) else -np.inf
 
 
-def _rounded(value: float) -> float | None:
-    return round(float(value), 4) if np.isfinite(value) else None
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(float(value), 4)

@@ -1,4 +1,4 @@
-"""Short trainings of calibration architectures: on the stream, and on sets that are raced."""
+"""Short trainings of calibration architectures, on the stream and on sets, and what they gave."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.evaluate.network import NetworkEvaluator
-from nas_proxy.evaluate.trained_signals import Judges
+from nas_proxy.evaluate.trained_signals import EvaluationData
 from nas_proxy.interfaces import Builder
 from nas_proxy.scores.signals import higher_is_better
 from nas_proxy.train.measuring import num_parts
@@ -44,14 +45,14 @@ class ShortTraining:
         signal: What is read after the training.
         seed: Of weights, batches and augmentation: the same for all, so that sets and
             architectures are compared under the same luck, as candidates of a search are.
-        judge: Images that measure the trained network.
+        held_out: Images that measure the trained network.
     """
 
     builder: Builder
     settings: TrainSettings
     signal: str
     seed: int
-    judge: TrainingSet
+    held_out: TrainingSet
 
     def train(
         self, architecture: Architecture, training_set: TrainingSet, observed: TrainingSet | None
@@ -62,10 +63,12 @@ class ShortTraining:
             space=builder,
             scores={},
             score_images=(training_set.images[:1], training_set.labels[:1]),
-            spec=self.judge.spec,
+            spec=self.held_out.spec,
             settings=self.settings,
             fidelity=self._fidelity(training_set),
-            judges=Judges(measured_on=self.judge, split="val", training_set=training_set),
+            evaluation_data=EvaluationData(
+                measured_on=self.held_out, split="val", training_set=training_set
+            ),
         )
         evaluation = evaluator.evaluate(architecture, self.seed)
         num_observed = 0 if observed is None else len(observed)
@@ -136,6 +139,77 @@ class Entry:
 
     architecture: Architecture
     chosen: Tensor
+
+
+class TrainingState:
+    """The results of all short trainings, entered one by one.
+
+    Args:
+        num_architectures: In the calibration sample, n.
+        num_sets: That are raced.
+        num_candidates: Images of the pool.
+        checkpointer: Where results are kept; what it holds is taken up again.
+
+    Attributes:
+        losses: Of each image of the pool after a training on the stream, float32
+            `(n, num_candidates)`; NaN until it has ended, and where it failed.
+        stream_signals: What these trainings say of the architectures, float64 `(n,)`.
+        observed: Which of them have ended, bool `(n,)`.
+        signals: What trainings on the sets say, float64 `(num_sets, n)`.
+        raced: Which of these have ended, bool `(num_sets, n)`.
+    """
+
+    def __init__(
+        self,
+        num_architectures: int,
+        num_sets: int,
+        *,
+        num_candidates: int,
+        checkpointer: Checkpointer,
+    ) -> None:
+        race = (num_sets, num_architectures)
+        self.losses = torch.full((num_architectures, num_candidates), torch.nan)
+        self.stream_signals = torch.full((num_architectures,), torch.nan, dtype=torch.float64)
+        self.observed = torch.zeros(num_architectures, dtype=torch.bool)
+        self.signals = torch.full(race, torch.nan, dtype=torch.float64)
+        self.raced = torch.zeros(race, dtype=torch.bool)
+        self._checkpointer = checkpointer
+        found = checkpointer.load()
+        if found is not None:
+            for name, tensor in found.tensors.items():
+                setattr(self, name, tensor)
+
+    @property
+    def num_done(self) -> int:
+        """Trainings that have ended."""
+        return int(self.observed.sum()) + int(self.raced.sum())
+
+    @property
+    def usable(self) -> list[int]:
+        """Architectures whose training on the stream ended well."""
+        good = self.losses.isfinite().all(dim=1) & self.stream_signals.isfinite()
+        return torch.nonzero(good).flatten().tolist()
+
+    def enter_stream(self, architecture: int, outcome: Outcome) -> None:
+        """Enter a training on the stream, and save if it is time to."""
+        self.losses[architecture] = outcome.losses
+        self.stream_signals[architecture] = outcome.signal
+        self.observed[architecture] = True
+        self._save_if_due()
+
+    def enter_race(self, number: int, architecture: int, outcome: Outcome) -> None:
+        """Enter a training on set `number`, and save if it is time to."""
+        self.signals[number, architecture] = outcome.signal
+        self.raced[number, architecture] = True
+        self._save_if_due()
+
+    def forget(self) -> None:
+        """Remove the checkpoint: the set is made."""
+        self._checkpointer.remove()
+
+    def _save_if_due(self) -> None:
+        names = ("losses", "stream_signals", "observed", "signals", "raced")
+        self._checkpointer.save_if_due(self.num_done, {name: getattr(self, name) for name in names})
 
 
 @torch.no_grad()

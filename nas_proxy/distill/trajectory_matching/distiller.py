@@ -21,7 +21,7 @@ from nas_proxy.distill.trajectory_matching.trajectories import (
     Trajectories,
     obtain_trajectories,
 )
-from nas_proxy.errors import ConfigError, DivergedError
+from nas_proxy.errors import ConfigError, DivergedError, required
 from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.options import (
@@ -229,8 +229,8 @@ class TrajectoryMatching(PixelDistiller):
 
     def learning_rate_rule(self, synthetic: SyntheticImages) -> LearningRateRule:
         """The evaluation of the field, with the learning rate that was learned."""
-        assert synthetic.learning_rate is not None
-        return LearningRateRule(learning_rate=float(synthetic.learning_rate.detach()))
+        rate = required(synthetic.learning_rate, "the learning rate")
+        return LearningRateRule(learning_rate=float(rate.detach()))
 
 
 class TrajectoryObjective(Objective):
@@ -250,7 +250,6 @@ class TrajectoryObjective(Objective):
         trajectories: Trajectories,
         real: RealImages,
     ) -> None:
-        self.costs = {"experts": trajectories.train_seconds}
         self._distiller = distiller
         self._rules = rules
         self._trajectories = trajectories
@@ -330,9 +329,9 @@ class TrajectoryObjective(Objective):
         self, synthetic: SyntheticImages, start: Tensor, seed: int
     ) -> tuple[list[Tensor], InnerTraining]:
         """A student's training, and the tensors that its inputs are copies of."""
-        assert synthetic.learning_rate is not None
+        rate = required(synthetic.learning_rate, "the learning rate")
         learned = [synthetic.label_logits] if synthetic.label_logits is not None else []
-        outputs = [synthetic.training_images(), synthetic.learning_rate]
+        outputs = [synthetic.training_images(), rate]
         outputs += [synthetic.labels for _ in learned]
         inputs = [output.detach().requires_grad_() for output in outputs]
         images, learning_rate = inputs[:2]
@@ -363,8 +362,7 @@ class TrajectoryObjective(Objective):
         return outputs, training
 
     def _check_learning_rate(self, synthetic: SyntheticImages) -> None:
-        rate = synthetic.learning_rate
-        assert rate is not None
+        rate = required(synthetic.learning_rate, "the learning rate")
         if not float(rate.detach()) > 0:
             raise DivergedError(
                 f"the learned learning rate became {float(rate.detach()):.3g}, which is no step "

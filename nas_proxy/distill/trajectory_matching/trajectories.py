@@ -22,7 +22,7 @@ from torch import Tensor
 from nas_proxy.core.files import write_atomically
 from nas_proxy.distill.common.inner_training import flatten_parameters, forward
 from nas_proxy.distill.common.synthetic import RealImages
-from nas_proxy.errors import DivergedError, ProxyFileError, StudyError
+from nas_proxy.errors import DivergedError, ProxyFileError, StudyError, instance_of
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.base import Network
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
@@ -65,8 +65,7 @@ class ExpertRecipe:
     @property
     def num_epochs(self) -> int:
         """Epochs that an expert trains; its trajectory has one point more, the first."""
-        assert isinstance(self.train.num_epochs, int)
-        return self.train.num_epochs
+        return instance_of(self.train.num_epochs, int)
 
     def id(self, spec: DatasetSpec) -> str:
         """Hash of the recipe and of the images that `spec` describes."""
@@ -189,10 +188,14 @@ class Trajectories:
         """Make sure of the first `num_experts` experts; see `obtain_trajectories`."""
         paths = [self.path(expert) for expert in range(num_experts)]
         self._check_space(sum(not path.is_file() for path in paths))
-        self._seconds = [
-            self._verified(path, expert) if path.is_file() else self._train(expert, num_experts)
-            for expert, path in enumerate(paths)
-        ]
+        self._seconds = []
+        for expert, path in enumerate(paths):
+            with self._context.costs.obtain() as paid:
+                known = path.is_file()
+                self._seconds.append(
+                    self._verified(path, expert) if known else self._train(expert, num_experts)
+                )
+                paid["experts"] = self.train_seconds
 
     def _check_space(self, num_missing: int) -> None:
         num_parameters = flatten_parameters(self.network).numel()

@@ -1,4 +1,4 @@
-"""The second stage: which recipe ranks as full training does, and what is the cheapest."""
+"""The stage `calibrate`: which recipe ranks as full training does, and what is the cheapest."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nas_proxy.calibrate.race import Evaluations, Race, Standing, best_standing
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.core.files import write_atomically
-from nas_proxy.errors import StudyError
-from nas_proxy.evaluate.executors import evaluate_all
+from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
-from nas_proxy.evaluate.log import EvaluationLog, merged
+from nas_proxy.evaluate.log import merged
+from nas_proxy.interfaces import Distiller
 from nas_proxy.report.frontier_figure import write_frontier
 from nas_proxy.reproducibility import content_hash, derive_seed
 from nas_proxy.scores.signals import (
@@ -28,84 +28,91 @@ from nas_proxy.scores.signals import (
 )
 from nas_proxy.statistics.ranks import Estimate, num_architectures_to_tell
 from nas_proxy.statistics.words import decimal
-from nas_proxy.study.calibration_sample import SampleReferences, sample_logs
-from nas_proxy.study.config import dump_options
+from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
-from nas_proxy.study.recipe import ActiveRecipe, recipe_factory, spelt_out
-from nas_proxy.study.stage import StageFolder
+from nas_proxy.study.recipe import ActiveRecipe, spelt_out
+from nas_proxy.study.samples import SampleReferences
+from nas_proxy.study.sources import IMAGES, PROXY_DATASET, SPACE, table_identity
+from nas_proxy.study.stage import Section, Source, Stage
+from nas_proxy.study.student_training import recipe_factory
 from nas_proxy.types import Architecture
 
-VERSION = 2
-FOLDER = "calibrate"
-RESULT = "calibration.json"
 
+class Calibrate(Stage):
+    """Writes `calibration.json`, the frontier as a figure, and the folder `recipe`.
 
-def run_calibrate(study: StudyContext, *, force: bool) -> None:
-    """Write `calibration.json`, the frontier as a figure, and the folder `recipe`.
-
-    Raises:
-        StudyError: If no recipe reaches the threshold and `when_none` is `stop`.
+    The evaluations of a race stay: a changed threshold, sample, budget or list of recipes is
+    answered by another race on the same logs.
     """
-    settings = study.config.calibration
-    if settings is None or study.config.recipe != "calibrated":
-        return
-    folder = StageFolder(
-        study.config.folder / FOLDER,
-        VERSION,
-        _inputs(study, settings),
-        terms=_terms(study, settings),
+
+    name = "calibrate"
+    version = 2
+    reads = (
+        Section(name="seed"),
+        Section(name="space"),
+        Section(name="train"),
+        Section(name="recipe"),
+        Section(
+            name="calibrate",
+            free=("when_none",),
+            continued=("threshold", "num_architectures", "budget_seconds", "recipes"),
+        ),
     )
-    if not folder.open(force=force):
-        study.display.say("calibrate: finished already")
-        _refuse_untrusted(study, settings, json.loads((folder.path / RESULT).read_text()))
-        return
-    result = _Calibration(study, settings, folder.path).run()
-    folder.finish()
-    study.display.say(f"calibrate: {result['verdict']}")
-    _refuse_untrusted(study, settings, result)
+    sources = (
+        IMAGES,
+        SPACE,
+        PROXY_DATASET,
+        Source(
+            name="truth table",
+            identity=lambda study: table_identity(_settings(study.config).reference.table),
+        ),
+    )
+    writes = ("calibration.json", "frontier.png", "recipe/*")
+
+    def is_wanted(self, config: StudyConfig) -> bool:
+        """Whether a recipe is looked for."""
+        return config.calibration is not None and config.recipe == "calibrated"
+
+    def asked(self, study: StudyContext) -> Mapping[str, Any]:
+        """The sample, which grows by what the guard of a search has checked."""
+        return {"sample": [architecture.id for architecture in _sample(study).architectures]}
+
+    def run(self, study: StudyContext, folder: Path) -> None:
+        """Race the recipes."""
+        result = _Calibration(study, _settings(study.config), folder).run()
+        study.display.say(f"calibrate: {result['verdict']}")
+
+    def check(self, study: StudyContext) -> None:
+        """Refuse a recipe that does not reach the threshold, if `when_none` is `stop`."""
+        result = json.loads(study.layout.calibration.read_text())
+        _refuse_untrusted(study.config, result)
 
 
-def _inputs(study: StudyContext, settings: CalibrateSettings) -> dict[str, Any]:
-    """What every evaluation in the stage's logs rests on."""
-    config = study.config
-    table = settings.reference.table
-    return {
-        "proxy_dataset": study.load_proxy_dataset().id,
-        "space": config.space.fingerprint(),
-        "train": config.resolved["train"],
-        "calibrate": {"reference": config.resolved["calibrate"]["reference"]},
-        "truth_table": content_hash(Path(table).read_text()) if table else None,
-        "data": study.splits.spec.source_hash,
-        "seed": config.seed,
-    }
+def _settings(config: StudyConfig) -> CalibrateSettings:
+    """The section `calibrate`, of a study that has one."""
+    return required(config.calibration, "the section calibrate")
 
 
-def _terms(study: StudyContext, settings: CalibrateSettings) -> dict[str, Any]:
-    """What is asked of them; another race on the same logs answers when it changes."""
-    asked = study.config.resolved["calibrate"]
-    return {
-        **{name: asked[name] for name in ("threshold", "budget_seconds", "recipes")},
-        "sample": [a.id for a in SampleReferences(study, settings).architectures],
-    }
+def _sample(study: StudyContext) -> SampleReferences:
+    """The calibration sample, of a study that has one."""
+    return required(study.calibration_sample, "the section calibrate")
 
 
-def _refuse_untrusted(
-    study: StudyContext, settings: CalibrateSettings, result: Mapping[str, Any]
-) -> None:
-    if not result["trusted"] and settings.when_none == "stop":
+def _refuse_untrusted(config: StudyConfig, result: Mapping[str, Any]) -> None:
+    if not result["trusted"] and _settings(config).when_none == "stop":
         raise StudyError(
-            f"{result['verdict']} {_more_architectures(study, result)} Otherwise lower "
+            f"{result['verdict']} {_more_architectures(config.distiller, result)} Otherwise lower "
             "calibrate.threshold, offer other recipes, or set calibrate.when_none to best to go on "
             "with it untrusted; the study continues with what is measured. The frontier: "
             f"{result['frontier']}"
         )
 
 
-def _more_architectures(study: StudyContext, result: Mapping[str, Any]) -> str:
+def _more_architectures(distiller: Distiller, result: Mapping[str, Any]) -> str:
     """Whether more of them could help, and how many."""
     if result["num_architectures"] < result["num_asked"]:
         way = "Raise calibrate.budget_seconds"
-    elif study.config.distiller.needs_calibration:
+    elif distiller.needs_calibration:
         # The distilled set rests on that sample, so the distill stage refuses another one.
         way = "Raise calibrate.num_architectures under another study_name"
     else:
@@ -135,15 +142,14 @@ class _Calibration:
         self._study = study
         self._settings = settings
         self._folder = folder
-        self._sample = SampleReferences(study, settings)
-        self._logs: dict[Path, EvaluationLog] = {}
+        self._sample = _sample(study)
         space = study.config.space
         self._race = Race(
             settings,
             len(self._sample.architectures),
             space.encode if space.can_encode else None,
             study.cost,
-            np.random.default_rng(derive_seed("calibration bootstrap", study.seed)),
+            np.random.default_rng(derive_seed("calibration bootstrap", study.config.seed)),
         )
 
     def run(self) -> dict[str, Any]:
@@ -175,8 +181,9 @@ class _Calibration:
     def _spent(self, sample: Sequence[Architecture]) -> float:
         """Seconds of one process on references and recipes of `sample`, earlier runs included."""
         among = set(sample)
-        paths = [*sorted(self._folder.glob("*.jsonl")), *sample_logs(self._study.config.folder)]
-        found = (e for path in paths for e in EvaluationLog(path) if e.architecture in among)
+        layout, logs = self._study.layout, self._study.logs
+        paths = [*layout.stage_logs("calibrate"), *layout.sample_logs()]
+        found = (e for path in paths for e in logs.evaluations(path) if e.architecture in among)
         return sum(evaluation.seconds for evaluation in found)
 
     def _measure(self, recipe: Recipe, sample: Sequence[Architecture]) -> Evaluations:
@@ -185,15 +192,17 @@ class _Calibration:
         parts = []
         trained = trained_among(signals)
         if trained:
-            own = _training(recipe, study)
-            alike = [r for r in self._settings.recipes if _training(r, study) == own]
+            own = self._training(recipe)
+            alike = [r for r in self._settings.recipes if self._training(r) == own]
             everything = {s for r in alike for s in trained_among(r.score.signals)}
             name, measured = self._training_log(recipe, everything)
             factory = recipe_factory(study, recipe, measured)
             parts.append(self._evaluate(name, factory, sample))
         for signal in zero_cost_among(signals):
             images = recipe.score.score_images
-            factory = study.zero_cost_factory((signal,), images)
+            factory = study.factories.measuring(
+                (signal,), train_on="nothing", settings=study.config.train, score_images=images
+            )
             parts.append(self._evaluate(f"{signal}_{images}", factory, sample))
         return {a: merged([part[a] for part in parts]) for a in sample}
 
@@ -203,13 +212,15 @@ class _Calibration:
         The longest one that has them, so that a list of recipes that asks for less, or for more of
         what was measured anyway, trains nothing again.
         """
-        plain = dump_options(spelt_out(recipe, self._study))
-        taught = [] if plain["distillation"] is None else [plain["distillation"]]
+        plain = dump_options(spelt_out(recipe, self._study.config.train))
+        taught = (
+            [] if plain["knowledge_distillation"] is None else [plain["knowledge_distillation"]]
+        )
         key = content_hash(plain["train"], *taught, length=12)
         prefix = f"{recipe.train_on}_{key}"
         found: list[tuple[int, str, tuple[str, ...]]] = []
         for path in sorted(self._folder.glob(f"{prefix}*.jsonl")):
-            log = self._log(path)
+            log = self._study.logs.evaluations(path)
             first = next((e for e in log if e.complete), None)
             if first is not None and signals <= first.signals.keys():
                 found.append((len(log), path.stem, trained_among(tuple(first.signals))))
@@ -219,20 +230,17 @@ class _Calibration:
         extra = sorted({s for s in map(base_signal, signals) if TRAINED_SIGNALS[s].on_request})
         return "_".join([prefix, *extra]), tuple(sorted(signals))
 
-    def _log(self, path: Path) -> EvaluationLog:
-        if path not in self._logs:
-            self._logs[path] = EvaluationLog(path)
-        return self._logs[path]
-
     def _evaluate(
         self, name: str, factory: NetworkEvaluatorFactory, sample: Sequence[Architecture]
     ) -> Evaluations:
-        log = self._log(self._folder / f"{name.replace('/', '_').replace(':', '_')}.jsonl")
-        with self._study.display.progress(f"calibrating: {name}") as progress:
-            done = evaluate_all(
-                self._study.executor, factory, sample, self._study.seed, log, progress
-            )
+        log = self._study.layout.stage_log("calibrate", name)
+        done = self._study.runner.run(f"calibrating: {name}", factory, sample, log)
         return dict(zip(sample, done, strict=True))
+
+    def _training(self, recipe: Recipe) -> tuple[Any, ...]:
+        """What recipes have in common that train in the same way."""
+        train = spelt_out(recipe, self._study.config.train).train
+        return recipe.train_on, train, recipe.knowledge_distillation
 
     def _result(
         self,
@@ -250,7 +258,7 @@ class _Calibration:
             "num_architectures": num_used,
             "num_asked": len(self._sample.architectures),
             "seconds": self._spent(self._sample.architectures),
-            "frontier": str(self._folder / "frontier.png"),
+            "frontier": str(self._study.layout.frontier),
             "standings": [
                 {**asdict(s), "recipe": s.recipe.name, "settings": dump_options(s.recipe)}
                 for s in standings
@@ -270,18 +278,15 @@ class _Calibration:
         used = self._sample.architectures[: result["num_architectures"]]
         evaluations = self._measure(best.recipe, used)
         found = ActiveRecipe(
-            spelt_out(best.recipe, self._study),
+            spelt_out(best.recipe, self._study.config.train),
             [evaluations[a] for a in used],
             {a: references[a] for a in used if a in references},
             self._sample.architectures,  # a distiller may have learned from all of it
         )
-        found.save(self._study.recipe_folder, self._study)
-        write_frontier(result, self._folder / "frontier.png")
-        write_atomically(self._folder / RESULT, json.dumps(result, indent=1, allow_nan=False))
-
-
-def _training(recipe: Recipe, study: StudyContext) -> tuple[Any, ...]:
-    return recipe.train_on, spelt_out(recipe, study).train, recipe.distillation
+        layout = self._study.layout
+        found.save(layout.recipe, layout.proxy_dataset)
+        write_frontier(result, layout.frontier)
+        write_atomically(layout.calibration, json.dumps(result, indent=1, allow_nan=False))
 
 
 def _verdict(

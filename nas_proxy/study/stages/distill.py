@@ -1,151 +1,147 @@
-"""The first stage: real images in, a proxy data set out."""
+"""The stage `distill`: real images in, a proxy data set out."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
-import torch
-
+from nas_proxy.core.costs import CostMeter
 from nas_proxy.data.pictures import write_image_grid
-from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.transforms import denormalise
-from nas_proxy.errors import DivergedError, StudyError
+from nas_proxy.distill.measured import distill_and_label
+from nas_proxy.errors import DivergedError, StudyError, UserError
 from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.reproducibility import derive_seed, make_generator
-from nas_proxy.study.calibration_sample import SampleReferences
+from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
-from nas_proxy.study.stage import StageFolder
+from nas_proxy.study.sources import IMAGES
+from nas_proxy.study.stage import Condition, Section, Stage
 from nas_proxy.study.trust import fetch_trusted
-from nas_proxy.teachers.labelling import label, save_teachers
-from nas_proxy.teachers.leakage import check_leakage, with_seen_judges
+from nas_proxy.teachers.labelling import save_teachers
+from nas_proxy.teachers.leakage import check_leakage, with_leaked_images
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.teachers.training import obtain_teachers
-from nas_proxy.types import ImageDataset
+from nas_proxy.types import ImageDataset, Splits
 
-VERSION = 2
+_DISTILS = Condition("unless the recipe is trusted", lambda config: config.recipe != "trusted")
+_LEARNS_FROM_ARCHITECTURES = Condition(
+    "if the method learns from architectures",
+    lambda config: config.recipe != "trusted" and config.distiller.needs_calibration,
+)
 
 
-def run_distill(study: StudyContext, *, force: bool) -> None:
-    """Write `proxy.safetensors`, and pictures of the images before and after.
+class Distill(Stage):
+    """Writes `proxy.safetensors`, and pictures of the images before and after.
 
-    Where the recipe is `trusted`, the proxy data set comes with it from the registry.
+    Where the recipe is `trusted`, the proxy data set comes with it from the registry. A method that
+    learns from architectures is given the calibration sample.
     """
-    config = study.config
-    if config.recipe == "trusted":
-        _take_trusted(study, force=force)
-        return
-    folder = StageFolder(
-        config.folder / "distill",
-        VERSION,
-        {
-            **_learned_from(study),
-            "distill": {k: v for k, v in config.resolved["distill"].items() if k != "num_workers"},
-            "data": study.splits.spec.source_hash,
-            "seed": config.seed,
-        },
+
+    name = "distill"
+    version = 3
+    reads = (
+        Section(name="seed", when=_DISTILS),
+        Section(name="data", free=("root", "download")),
+        Section(name="distill", free=("num_workers",), when=_DISTILS),
+        Section(name="recipe"),
+        Section(name="space", when=_LEARNS_FROM_ARCHITECTURES),
+        Section(
+            name="calibrate",
+            keys=("num_architectures", "reference"),
+            when=_LEARNS_FROM_ARCHITECTURES,
+        ),
     )
-    if not folder.open(force=force):
-        study.display.say("distill: the proxy data set is there already")
-        return
-    device = torch.device(config.device)
-    real = study.splits.search_train  # the distiller is given nothing else to look at
-    dataset = replace(real, images=real.images.to(device), labels=real.labels.to(device))
+    sources = (IMAGES,)
+    writes = ("proxy.safetensors", "before.png", "after.png")
+
+    def run(self, study: StudyContext, folder: Path) -> None:
+        """Distil, or fetch what an earlier study distilled."""
+        if study.config.recipe == "trusted":
+            _take_trusted(study)
+        else:
+            _distill(study)
+
+
+def _distill(study: StudyContext) -> None:
+    config, layout, splits = study.config, study.layout, study.splits
+    real = splits.search_train  # the distiller is given nothing else to look at
+    dataset = replace(
+        real, images=real.images.to(study.device), labels=real.labels.to(study.device)
+    )
     seed = derive_seed("distill", config.seed)
     sample = _calibration_sample(study)
     with study.display.progress(f"distilling: {config.distiller.name}") as progress:
+        costs = CostMeter(layout.distill_costs)
         context = DistillContext(
-            device=device,
+            device=study.device,
             progress=progress,
-            checkpoint=folder.path / "checkpoint.safetensors",
-            cache=study.cache_folder,
+            checkpoint=layout.distill_checkpoint,
+            cache=layout.cache,
             labels=config.labels.kind,
             num_workers=config.distill_workers,
             calibration=sample,
+            costs=costs,
         )
         try:
-            teachers, seen = _teachers(study, dataset, context)
+            teachers, seen = _teachers(config, splits, dataset, context)
             task = DistillTask(
                 dataset=dataset,
                 images_per_class=config.images_per_class,
                 generator=make_generator(seed),
                 context=context,
             )
-            proxy_dataset = config.distiller.distill(task)
-            proxy_dataset = label(proxy_dataset, config.labels, dataset, context)
-        except DivergedError as error:  # its sentence says what to change
-            raise StudyError(str(error)) from error
-    proxy_dataset = with_seen_judges(proxy_dataset, seen)
+            proxy_dataset = distill_and_label(config.distiller, task, config.labels)
+        except (UserError, DivergedError) as error:
+            if (
+                not layout.distill_checkpoint.is_file()
+            ):  # nothing is left of it, so the config may change
+                costs.forget()
+            if isinstance(error, DivergedError):  # its sentence says what to change
+                raise StudyError(str(error)) from error
+            raise
+    proxy_dataset = with_leaked_images(proxy_dataset, seen)
     if proxy_dataset.labelling.kind == "soft":  # they label views, and agreement is a signal
-        save_teachers(teachers, study.proxy_file)
-    proxy_dataset.save(study.proxy_file)
-    _write_pictures(study, dataset, proxy_dataset, seed)
-    folder.finish()
+        save_teachers(teachers, layout.proxy_dataset)
+    proxy_dataset.save(layout.proxy_dataset)
+    per_class = proxy_dataset.images_per_class
+    # The same seed draws the same images that the distiller started from.
+    initial, _ = config.distiller.initialise(dataset, per_class, make_generator(seed))
+    write_image_grid(layout.images_before, denormalise(initial, dataset.spec), per_class)
+    write_image_grid(layout.images_after, proxy_dataset.pixels(), per_class)
+    for picture in (layout.images_before, layout.images_after):
+        study.tracker.study.artifact(picture, "images")
+    study.tracker.study.artifact(layout.proxy_dataset, "proxy_dataset")
+    costs.forget()
     study.display.say(
         f"distill: {len(proxy_dataset)} images in {proxy_dataset.cost_seconds:.1f} s, "
-        f"{study.proxy_file}"
+        f"{layout.proxy_dataset}"
     )
 
 
-def _take_trusted(study: StudyContext, *, force: bool) -> None:
-    inputs = {"recipe": "trusted", "data": study.splits.spec.source_hash}
-    folder = StageFolder(study.config.folder / "distill", VERSION, inputs)
-    if not folder.open(force=force):
-        study.display.say("distill: the trusted recipe is there already, with its proxy data set")
-        return
+def _take_trusted(study: StudyContext) -> None:
     fetch_trusted(study)
-    proxy_dataset = study.load_proxy_dataset()
-    path = folder.path / "after.png"
-    write_image_grid(path, proxy_dataset.pixels(), proxy_dataset.images_per_class)
-    study.tracker.study.artifact(path, "images")
-    folder.finish()
+    proxy_dataset, picture = study.proxy_dataset, study.layout.images_after
+    write_image_grid(picture, proxy_dataset.pixels(), proxy_dataset.images_per_class)
+    study.tracker.study.artifact(picture, "images")
 
 
 def _calibration_sample(study: StudyContext) -> CalibrationSample | None:
     """Architectures with full-data references, if the method learns from them."""
-    settings = study.config.calibration
-    if settings is None or not study.config.distiller.needs_calibration:
+    sample = study.calibration_sample
+    if sample is None or not study.config.distiller.needs_calibration:
         return None
-    return SampleReferences(study, settings).whole()
-
-
-def _learned_from(study: StudyContext) -> dict[str, Any]:
-    """What the method is given beside the images, for the stage's key."""
-    if not study.config.distiller.needs_calibration:
-        return {}
-    calibrate, resolved = study.config.calibration, study.config.resolved["calibrate"]
-    return {
-        "space": study.config.space.fingerprint(),
-        "calibration_sample": {
-            "num_architectures": calibrate.num_architectures if calibrate else 0,
-            "reference": resolved["reference"],
-        },
-    }
+    return sample.whole()
 
 
 def _teachers(
-    study: StudyContext, dataset: ImageDataset, context: DistillContext
+    config: StudyConfig, splits: Splits, dataset: ImageDataset, context: DistillContext
 ) -> tuple[list[Teacher], dict[str, int]]:
-    """All trained networks of the stage, and how many judging images each has seen.
+    """All trained networks of the stage, and how many held-out images each has seen.
 
     Before anything is distilled: hours would be lost on a teacher that knows the answers.
     """
-    labels = study.config.labels
-    needed = [*study.config.distiller.teachers, *(labels.teachers if labels.kind != "hard" else ())]
+    labels = config.labels
+    needed = [*config.distiller.teachers, *(labels.teachers if labels.kind != "hard" else ())]
     once = [each for index, each in enumerate(needed) if each not in needed[:index]]
     teachers = obtain_teachers(once, dataset, context)
-    return teachers, check_leakage(teachers, study.splits, allow=labels.allow_leakage)
-
-
-def _write_pictures(
-    study: StudyContext, dataset: ImageDataset, proxy_dataset: ProxyDataset, seed: int
-) -> None:
-    folder = study.proxy_file.parent
-    per_class = proxy_dataset.images_per_class
-    # The same seed draws the same images that the distiller started from.
-    initial, _ = study.config.distiller.initialise(dataset, per_class, make_generator(seed))
-    write_image_grid(folder / "before.png", denormalise(initial, dataset.spec), per_class)
-    write_image_grid(folder / "after.png", proxy_dataset.pixels(), per_class)
-    for name in ("before.png", "after.png"):
-        study.tracker.study.artifact(folder / name, "images")
-    study.tracker.study.artifact(study.proxy_file, "proxy_dataset")
+    return teachers, check_leakage(teachers, splits, allow=labels.allow_leakage)

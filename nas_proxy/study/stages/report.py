@@ -1,4 +1,4 @@
-"""The last stage: everything that a person wants to know, on one page and in one JSON file."""
+"""The stage `report`: everything that a person wants to know, on one page and in one JSON file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
+from nas_proxy.core.nested import flatten
 from nas_proxy.report.figures import write_figures
 from nas_proxy.report.html import render_html
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.ledger import ledger
+from nas_proxy.study.stage import Stage
 from nas_proxy.study.trust import register_recipe
+from nas_proxy.types import Splits
 from nas_proxy.validate.coverage import SHOWN_LEVELS
 
 _RANK_METRICS = (
@@ -22,85 +25,65 @@ _RANK_METRICS = (
 )  # fmt: skip
 
 
-def run_report(study: StudyContext, *, force: bool) -> None:
-    """Write `report.json`, `report.html` and the figures, from what the other stages left.
+class Report(Stage):
+    """Writes `report.json`, `report.html` and the figures, from what the other stages left.
 
-    Cheap, so it is never skipped; `force` changes nothing.
+    Cheap, so it is never skipped.
     """
-    report = collect(study)
-    folder = study.config.folder
-    figures = write_figures(report, folder / "figures")
-    pictures = [study.proxy_file.parent / name for name in ("before.png", "after.png")]
-    write_atomically(folder / "report.json", json.dumps(report, indent=1, allow_nan=False))
-    pictures += sorted(_worth_folder(study).glob("*/*.png"))
-    pictures += [*_frontier(folder), *sorted((folder / "retrain").glob("retrain_*.png"))]
-    write_atomically(folder / "report.html", render_html(report, [*pictures, *figures]))
-    _log(study, report, [*figures, *_frontier(folder)])
-    register_recipe(study)
-    study.display.say(f"report: {(folder / 'report.html').resolve()}")
+
+    name = "report"
+
+    def run(self, study: StudyContext, folder: Path) -> None:
+        """Collect, draw and write."""
+        report, layout = collect(study), study.layout
+        figures = write_figures(report, layout.figures)
+        write_atomically(layout.report, json.dumps(report, indent=1, allow_nan=False))
+        pictures = [
+            layout.images_before,
+            layout.images_after,
+            *sorted(layout.evaluate_proxy(study.proxy_dataset.id).glob("*/*.png")),
+            layout.frontier,
+            *sorted(layout.stage("retrain").glob("retrain_*.png")),
+        ]
+        write_atomically(layout.page, render_html(report, [*pictures, *figures]))
+        _log(study, report, [*figures, *([layout.frontier] if layout.frontier.is_file() else [])])
+        register_recipe(study)
+        study.display.say(f"report: {layout.page.resolve()}")
 
 
 def collect(study: StudyContext) -> dict[str, Any]:
     """Every figure of the report, as plain JSON values."""
-    config = study.config
-    proxy_dataset = study.load_proxy_dataset()
-    validation = _read(config.folder / "validate" / "rank_report.json")
-    search = _read(config.folder / "search" / "search.json")
+    config, layout, proxy_dataset = study.config, study.layout, study.proxy_dataset
+    validation = _read(layout.rank_report)
     return {
         "study_name": config.study_name,
         "verdict": validation["verdict"] if validation else "The ranking was not judged.",
         "config": dict(config.resolved),
         "commands": [
-            f"nas-proxy run {config.folder / 'config.yaml'}",
-            f"nas-proxy inspect {study.proxy_file}",
+            f"nas-proxy run {layout.config}",
+            f"nas-proxy inspect {layout.proxy_dataset}",
         ],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": {"hardware": hardware(study.device), "versions": versions()},
-        "data": _data(study),
+        "data": _data(study.splits),
         "proxy_dataset": proxy_dataset.card(),
-        "calibration": _calibration(study),
-        "search": search,
+        "calibration": _read(layout.calibration) if config.recipe == "calibrated" else None,
+        "search": _read(layout.search_result),
         "validation": validation,
-        "points": _read(config.folder / "validate" / "points.json"),
-        "worth": _worth(study),
-        "retrain": _retrain(study),
+        "points": _read(layout.points),
+        "evaluate_proxy": _evaluated(layout.evaluate_proxy(proxy_dataset.id)),
+        "retrain": _read(layout.retrain_result) if config.retrain is not None else None,
         "costs": ledger(study),
     }
 
 
-def _frontier(folder: Path) -> list[Path]:
-    return sorted((folder / "calibrate").glob("frontier.png"))
-
-
-def _calibration(study: StudyContext) -> dict[str, Any] | None:
-    """How the recipe was found; None where the configuration's own sections are the recipe."""
-    found: dict[str, Any] | None = None
-    if study.config.recipe == "calibrated":
-        found = _read(study.config.folder / "calibrate" / "calibration.json")
-    return found
-
-
-def _retrain(study: StudyContext) -> dict[str, Any] | None:
-    """What full training made of the best; None where it was not asked for."""
-    found: dict[str, Any] | None = None
-    if study.config.retrain is not None:
-        found = _read(study.config.folder / "retrain" / "retrain.json")
-    return found
-
-
-def _worth_folder(study: StudyContext) -> Path:
-    return study.config.folder / "worth" / study.load_proxy_dataset().id
-
-
-def _worth(study: StudyContext) -> dict[str, Any] | None:
+def _evaluated(folder: Path) -> dict[str, Any] | None:
     """What `nas-proxy evaluate-proxy` has found out about the study's proxy data set."""
-    folder = _worth_folder(study)
     found = {task: _read(folder / task / f"{task}.json") for task in ("accuracy", "replay")}
     return found if any(found.values()) else None
 
 
-def _data(study: StudyContext) -> dict[str, Any]:
-    splits = study.splits
+def _data(splits: Splits) -> dict[str, Any]:
     return {
         "name": splits.spec.name,
         "licence": splits.spec.licence,
@@ -125,7 +108,7 @@ def _log(study: StudyContext, report: dict[str, Any], figures: list[Path]) -> No
         + (f"Best: {best['description']} (score {best['score']:.4g})" if best else "")
         + (f"\n\n{report['retrain']['verdict']}" if report["retrain"] else "")
     )
-    run.params(_flat(report["config"]))
+    run.params(dict(flatten(report["config"])))
     if report["validation"]:
         for row in report["validation"]["rows"][1:]:
             if row["spearman"] is not None:
@@ -137,8 +120,8 @@ def _log(study: StudyContext, report: dict[str, Any], figures: list[Path]) -> No
         run.metrics({"retrained_test_accuracy": champion["test_accuracy"]["mean"]})
     for figure in figures:
         run.artifact(figure, "figures")
-    for name in ("report.html", "report.json"):
-        run.artifact(study.config.folder / name)
+    for path in (study.layout.page, study.layout.report):
+        run.artifact(path)
     run.finish()
 
 
@@ -160,18 +143,6 @@ def _rank_metrics(validation: dict[str, Any]) -> dict[str, float]:
         for end in ("value", "low", "high")
         if estimate is not None and estimate[end] is not None
     }
-
-
-def _flat(mapping: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in mapping.items():
-        name = f"{path}{key}"
-        if isinstance(value, dict) and value:
-            flat.update(_flat(value, f"{name}."))
-        else:
-            flat[name] = value
-    return flat
 
 
 def _read(path: Path) -> Any:

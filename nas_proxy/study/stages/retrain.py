@@ -21,18 +21,16 @@ from torch import nn
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data.transforms import resize
-from nas_proxy.errors import StudyError
-from nas_proxy.evaluate.executors import evaluate_jobs
+from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.final_test import FinalTestFactory, kept_network
 from nas_proxy.evaluate.latency import Latency, measure_latency
-from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.network import at_fidelity
 from nas_proxy.export.folder import ExportedFile, export_model
 from nas_proxy.export.model_file import ModelOrigin
-from nas_proxy.interfaces import Builder
-from nas_proxy.knowledge_distillation.prepared import Lesson
-from nas_proxy.networks.fixed import FixedNetworks
+from nas_proxy.interfaces import Builder, TransferSpace
+from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
+from nas_proxy.networks.catalogue import FixedNetworks
 from nas_proxy.report.retrain_figure import curves_of, write_curves
 from nas_proxy.reproducibility import derive_seed, isolated_rng
 from nas_proxy.retrain.card import ModelCard
@@ -41,40 +39,55 @@ from nas_proxy.retrain.result import TrainedContender, best_first, comparison, v
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.statistics.accuracy import over_images, over_seeds
 from nas_proxy.study.compressed import compressed
-from nas_proxy.study.context import StudyContext, zero_cost_scores
+from nas_proxy.study.config import StudyConfig
+from nas_proxy.study.context import StudyContext
+from nas_proxy.study.evaluators import zero_cost_scores
 from nas_proxy.study.logged_models import log_compressed, log_contender, log_model
-from nas_proxy.study.recipe import active_recipe, searched_by
-from nas_proxy.study.stage import StageFolder
-from nas_proxy.study.student_training import ReadyLesson, ready_lesson
+from nas_proxy.study.sources import IMAGES
+from nas_proxy.study.stage import Condition, Section, Source, Stage
+from nas_proxy.study.stage_folder import recorded_key
+from nas_proxy.study.student_training import PreparedDistillation, retraining_distillation
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation
 
-VERSION = 1
-_RESULTS = (
-    "retrain*",
-    "champion/*",
-    "runner_up_*/*",
-    "compressed/*",
-)  # what a user takes from here
+_COMPARES_MEDIAN = Condition(
+    "if it compares with the median",
+    lambda config: config.retrain is not None and "median" in config.retrain.comparisons,
+)
 
 
-def run_retrain(study: StudyContext, *, force: bool) -> None:
-    """Write `retrain.json` and a folder for each model, the recommended one in `champion`."""
-    settings = study.config.retrain
-    if settings is None:
-        study.display.say("retrain: the config has no section retrain; nothing is trained for use")
-        return
-    retraining = _Retraining(study, settings)
-    result_file = retraining.folder.path / "retrain.json"
-    if not retraining.folder.open(force=force):
-        study.display.say("retrain: finished already")
-        return
-    result = retraining.run()
-    write_atomically(result_file, json.dumps(result, indent=1, allow_nan=False))
-    made = (each for pattern in _RESULTS for each in retraining.folder.path.glob(pattern))
-    retraining.folder.finish(*filter(Path.is_file, made))
-    study.display.say(f"retrain: {result['verdict']}")
-    study.display.say(f"model: {(retraining.folder.path / 'champion').resolve()}")
+class Retrain(Stage):
+    """Writes `retrain.json` and a folder for each model, the recommended one in `champion`."""
+
+    name = "retrain"
+    reads = (
+        Section(name="retrain"),
+        Section(name="validate", when=_COMPARES_MEDIAN),
+        # A longer search may find a better one.
+        Section(name="search", keys=("n_trials",), growing="n_trials"),
+    )
+    sources = (
+        IMAGES,
+        Source(
+            name="search",
+            stage="search",
+            identity=lambda study: recorded_key(study.layout.stage("search")),
+        ),
+    )
+    writes = ("retrain*", "champion/*", "runner_up_*/*", "compressed/*")
+    not_wanted = "the config has no section retrain; nothing is trained for use"
+
+    def is_wanted(self, config: StudyConfig) -> bool:
+        """Whether networks are trained for use."""
+        return config.retrain is not None
+
+    def run(self, study: StudyContext, folder: Path) -> None:
+        """Train, choose, test and export."""
+        settings = required(study.config.retrain, "the section retrain")
+        result = _Retraining(study, settings).run()
+        write_atomically(study.layout.retrain_result, json.dumps(result, indent=1, allow_nan=False))
+        study.display.say(f"retrain: {result['verdict']}")
+        study.display.say(f"model: {study.layout.model(0).resolve()}")
 
 
 @dataclass(frozen=True)
@@ -85,22 +98,6 @@ class _Retraining:
     settings: RetrainSettings
 
     @cached_property
-    def folder(self) -> StageFolder:
-        study, config = self.study, self.study.config
-        compares_median = "median" in self.settings.comparisons
-        return StageFolder(
-            config.folder / "retrain",
-            VERSION,
-            {
-                **searched_by(study, active_recipe(study)),
-                "validate": config.resolved["validate"] if compares_median else None,
-                "retrain": config.resolved["retrain"],
-                "data": study.splits.spec.source_hash,
-            },
-            goal=config.search.n_trials,  # a longer search may find a better one
-        )
-
-    @cached_property
     def spec(self) -> DatasetSpec:
         """Of the images as networks see them."""
         spec, size = self.study.splits.spec, self.settings.train.image_size
@@ -109,29 +106,34 @@ class _Retraining:
     @cached_property
     def seeds(self) -> list[int]:
         """Of the trainings of each network."""
-        return [derive_seed("retrain", self.study.seed, i) for i in range(self.settings.num_seeds)]
+        return [
+            derive_seed("retrain", self.study.config.seed, i)
+            for i in range(self.settings.num_seeds)
+        ]
 
     @property
     def keep(self) -> Path:
         """The weights of every training."""
-        return self.folder.path / "weights"
+        return self.study.layout.trained_weights
 
     def run(self) -> dict[str, Any]:
         best, others = self._contenders()
-        ready = self._lesson(best[0].architecture)
-        trained = self._train([*best, *others], ready.lesson)
+        ready = self._knowledge_distillation(best[0].architecture)
+        trained = self._train([*best, *others], ready.knowledge_distillation)
         ranked = best_first([each for each in trained if each.contender.role == "best"])
         if not ranked:
             reasons = {reason for each in trained for reason in each.failures}
             raise StudyError(
                 f"none of the retrained architectures could be trained ({'; '.join(reasons)}); "
-                "change retrain.train or retrain.distillation, and pass --force"
+                "change retrain.train or retrain.knowledge_distillation, and pass --force"
             )
         compared = [each for each in trained if each.contender.role != "best"]
         failed = [each for each in trained if each.contender.role == "best" and not each.complete]
         # Everything has been chosen. From here on the test images are seen, once.
         ranked, compared = self._test(ranked), self._test(compared)
-        for earlier in self.folder.path.glob("runner_up_*"):  # of a shorter search
+        for earlier in self.study.layout.stage("retrain").glob(
+            "runner_up_*"
+        ):  # of a shorter search
             shutil.rmtree(earlier)
         models = [self._model(each, place, ready) for place, each in enumerate(ranked)]
         versions = self._compressed(ranked[0])
@@ -139,7 +141,9 @@ class _Retraining:
         rows = [*models, *(each.to_json() for each in failed), *map(self._row, compared)]
         for row in rows:
             log_contender(self.study.tracker, row)
-        figures = write_curves([row for row in rows if "curves" in row], self.folder.path)
+        figures = write_curves(
+            [row for row in rows if "curves" in row], self.study.layout.stage("retrain")
+        )
         for figure in figures:
             self.study.tracker.study.artifact(figure, "figures")
         finished = [each for each in compared if each.complete]
@@ -147,7 +151,7 @@ class _Retraining:
             "verdict": verdict(ranked[0], finished),
             "num_seeds": self.settings.num_seeds,
             "rows": rows,
-            "distillation": ready.record,
+            "knowledge_distillation": ready.record,
             "compressed": versions,
             "comparisons": [comparison(ranked[0], each) for each in finished],
             "test_images": len(self.study.splits.test),
@@ -164,7 +168,7 @@ class _Retraining:
             self.study.config.space, architecture, self.spec, settings, self.keep,
             trained.chosen.seed,
         )  # fmt: skip
-        folder = self.folder.path / "compressed"
+        folder = self.study.layout.compressed
         made = compressed(
             self.study,
             self.settings.compress.after(settings),
@@ -176,8 +180,8 @@ class _Retraining:
         return made
 
     def _contenders(self) -> tuple[list[Contender], list[Contender]]:
-        folder, space = self.study.config.folder, self.study.config.space
-        trials = json.loads((folder / "search" / "search.json").read_text())["trials"]
+        space = self.study.config.space
+        trials = json.loads(self.study.layout.search_result.read_text())["trials"]
         drawn = self._uniform_sample()
         best = best_of(trials, drawn, self.settings, space.name)
         others = []
@@ -194,38 +198,42 @@ class _Retraining:
 
     def _uniform_sample(self) -> list[dict[str, Any]]:
         """The validation's uniformly drawn architectures with the proxy's score of each."""
-        folder = self.study.config.folder / "validate"
+        layout = self.study.layout
         if self.study.config.validation is None:
             return []
-        proxy = json.loads((folder / "rank_report.json").read_text())["rows"][0]["name"]
-        points = json.loads((folder / "points.json").read_text())
+        proxy = json.loads(layout.rank_report.read_text())["rows"][0]["name"]
+        points = json.loads(layout.points.read_text())
         return [
             {**point, "score": point["scores"][proxy]}
             for point in points
             if point["drawn"] == "uniform"
         ]
 
-    def _lesson(self, architecture: Architecture) -> ReadyLesson:
-        settings = self.settings.distillation
+    def _knowledge_distillation(self, architecture: Architecture) -> PreparedDistillation:
+        settings = self.settings.knowledge_distillation
         if settings is None:
-            return ReadyLesson()
-        folder, job = self.folder.path / "teachers", (architecture, self.seeds[0])
-        return ready_lesson(self.study, settings, folder, self._factory(architecture), job)
+            return PreparedDistillation()
+        folder, job = self.study.layout.retrain_teachers, (architecture, self.seeds[0])
+        return retraining_distillation(
+            self.study, settings, folder, self._factory(architecture), job
+        )
 
     def _train(
-        self, contenders: Sequence[Contender], lesson: Lesson | None
+        self, contenders: Sequence[Contender], knowledge_distillation: KnowledgeDistillation | None
     ) -> list[TrainedContender]:
-        log = EvaluationLog(self.folder.path / "training.jsonl")
+        log = self.study.layout.stage_log("retrain", "training")
         found: dict[Architecture, list[Evaluation]] = {}
         for is_fixed, what in ((False, "the space's networks"), (True, "networks made by hand")):
             chosen = [c.architecture for c in contenders if _is_fixed(c.architecture) == is_fixed]
             if not chosen:
                 continue
             jobs = [(architecture, seed) for architecture in chosen for seed in self.seeds]
-            factory = replace(self._factory(chosen[0]), lesson=lesson)
-            with self.study.display.progress(f"training fully: {what}") as progress:
-                done = evaluate_jobs(self.study.executor, factory, jobs, log, progress)
-            for evaluation in done:
+            factory = replace(
+                self._factory(chosen[0]), knowledge_distillation=knowledge_distillation
+            )
+            for evaluation in self.study.runner.run_jobs(
+                f"training fully: {what}", factory, jobs, log
+            ):
                 found.setdefault(evaluation.architecture, []).append(evaluation)
         return [
             TrainedContender(c, self._sizes(c.architecture), found[c.architecture])
@@ -234,40 +242,40 @@ class _Retraining:
 
     def _factory(self, architecture: Architecture) -> NetworkEvaluatorFactory:
         settings = self._train_settings(architecture)
-        factory = self.study.full_data_factory(settings, "search_val")
+        factory = self.study.factories.on_full_data(settings, "search_val")
         return replace(factory, space=self._space(architecture), keep=self.keep)
 
     def _test(self, trained: Sequence[TrainedContender]) -> list[TrainedContender]:
         """The same with every complete training measured on the test images."""
-        log = EvaluationLog(self.folder.path / "test.jsonl")
-        tested = []
-        with self.study.display.progress("testing") as progress:
-            for each in trained:
-                architecture = each.contender.architecture
-                trainings = self._factory(architecture)
-                factory = FinalTestFactory(
-                    data=trainings.data,
-                    space=trainings.space,
-                    settings=trainings.settings,
-                    device=trainings.device,
-                    fidelity=trainings.fidelity,
-                    keep=self.keep,
+        log, tested = self.study.layout.stage_log("retrain", "test"), []
+        for each in trained:
+            architecture = each.contender.architecture
+            trainings = self._factory(architecture)
+            factory = FinalTestFactory(
+                data=trainings.data,
+                space=trainings.space,
+                settings=trainings.settings,
+                device=trainings.device,
+                fidelity=trainings.fidelity,
+                keep=self.keep,
+            )
+            jobs = [(architecture, training.seed) for training in each.complete]
+            tests = self.study.runner.run_jobs("testing", factory, jobs, log)
+            lost = next((test for test in tests if not test.complete), None)
+            if lost is not None:
+                raise StudyError(
+                    f"a network could not be measured on the test images ({lost.reason}); "
+                    f"delete {log} and run the same command again"
                 )
-                jobs = [(architecture, training.seed) for training in each.complete]
-                tests = evaluate_jobs(self.study.executor, factory, jobs, log, progress)
-                lost = next((test for test in tests if not test.complete), None)
-                if lost is not None:
-                    raise StudyError(
-                        f"a network could not be measured on the test images ({lost.reason}); "
-                        f"delete {self.folder.path / 'test.jsonl'} and run the same command again"
-                    )
-                tested.append(replace(each, tests=tests))
+            tested.append(replace(each, tests=tests))
         return tested
 
-    def _model(self, trained: TrainedContender, place: int, ready: ReadyLesson) -> dict[str, Any]:
+    def _model(
+        self, trained: TrainedContender, place: int, ready: PreparedDistillation
+    ) -> dict[str, Any]:
         """Export the chosen training, and log it; `place` 0 is the champion's."""
         contender, chosen = trained.contender, trained.chosen
-        path = self.folder.path / ("champion" if place == 0 else f"runner_up_{place}")
+        path = self.study.layout.model(place)
         space, settings = self.study.config.space, self._train_settings(contender.architecture)
         network = kept_network(
             space, contender.architecture, self.spec, settings, self.keep, chosen.seed
@@ -278,7 +286,7 @@ class _Retraining:
         files = export_model(network, origin, images, path, self.settings.formats)
         card = self._card(trained, origin, files, self._latencies(network))
         licences = {**card.licences, **ready.licences}
-        card = replace(card, licences=licences, distillation=ready.record)
+        card = replace(card, licences=licences, knowledge_distillation=ready.record)
         write_atomically(path / "card.json", json.dumps(card.to_json(), indent=1))
         write_atomically(path / "card.md", card.to_markdown())
         row = {
@@ -326,7 +334,10 @@ class _Retraining:
 
     def _licence_of_weights(self, contender: Contender) -> dict[str, str]:
         """Where the training started from, if that has terms."""
-        record = self.study.config.space.weights_record(contender.architecture)
+        space = self.study.config.space
+        if not isinstance(space, TransferSpace):
+            return {}
+        record = space.weights_record(contender.architecture)
         return {f"weights ({record.source})": record.licence} if record.licence else {}
 
     def _latencies(self, network: nn.Module) -> list[Latency]:

@@ -1,4 +1,4 @@
-"""The second stage: candidates are trained on the proxy data set, and Optuna learns from them."""
+"""The stage `search`: candidates are trained on the proxy data set, and Optuna learns from them."""
 
 from __future__ import annotations
 
@@ -9,80 +9,78 @@ from pathlib import Path
 from typing import Any
 
 from nas_proxy.core.files import write_atomically
-from nas_proxy.evaluate.executors import evaluate_all
-from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.interfaces import EvaluatorFactory
-from nas_proxy.knowledge_distillation.prepared import Lesson
+from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import Score
-from nas_proxy.search.guard import GUARD_FILE, Guard, GuardCheck, TrialRecord
+from nas_proxy.search.guard import GUARD_FILE, GUARD_LOG, Guard, GuardCheck, TrialRecord
 from nas_proxy.search.pareto import SCORE, knee, pareto_front
-from nas_proxy.search.resources import LATENCIES, LatencyLog, Resources
+from nas_proxy.search.resources import LATENCIES, Resources
 from nas_proxy.search.storage import open_storage
 from nas_proxy.search.study import SearchOutcome, SearchTask, run_search
-from nas_proxy.study.config import dump_options
-from nas_proxy.study.context import StudyContext, zero_cost_scores
-from nas_proxy.study.recipe import ActiveRecipe, active_recipe, recipe_factory, searched_by
-from nas_proxy.study.stage import StageFolder
-from nas_proxy.study.student_training import lesson_record
+from nas_proxy.study.config import StudyConfig, dump_options
+from nas_proxy.study.context import StudyContext
+from nas_proxy.study.evaluators import zero_cost_scores
+from nas_proxy.study.recipe import ActiveRecipe
+from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE
+from nas_proxy.study.stage import Section, Stage
+from nas_proxy.study.student_training import distillation_record, recipe_factory
 from nas_proxy.types import Evaluation
 
-VERSION = 1
 _CURVE_POINTS = 50  # of a trial's training loss in MLflow; the log keeps every step
 
 
-def run_search_stage(study: StudyContext, *, force: bool) -> None:
-    """Write `evaluations.jsonl` and `search.json`: every trial, the best first."""
-    config = study.config
-    active = active_recipe(study)
-    folder = _stage_folder(study, active)
-    if not folder.open(force=force):
-        study.display.say("search: finished already")
-        return
-    factory = recipe_factory(study, active.recipe)
-    score = active.score(study, _reference_sample(study, active, factory, folder))
-    log = EvaluationLog(folder.path / "evaluations.jsonl")
-    resources = _resources(study, folder.path)
-    with study.display.progress(f"searching: {config.search.sampler}") as progress:
-        task = SearchTask(
-            space=config.space,
-            factory=factory,
-            score=score,
-            settings=config.search,
-            study_name=_optuna_name(study, active),
-            seed=study.seed,
-            sizes=resources,
-            on_trial=lambda *trial: _log_trial(study, resources, trial),
-            progress=progress,
-            guard=_guard(study, folder.path),
-        )
-        storage = open_storage(config.search.storage, folder.path)
-        outcome = run_search(task, study.executor, log, storage)
-    _finish(study, folder, score, outcome, resources, factory.lesson)
+class Search(Stage):
+    """Writes `search.json`, every trial and the best first, beside the log of the evaluations."""
 
-
-def _stage_folder(study: StudyContext, active: ActiveRecipe) -> StageFolder:
-    config = study.config
-    return StageFolder(
-        config.folder / "search",
-        VERSION,
-        searched_by(study, active),
-        goal=config.search.n_trials,
+    name = "search"
+    reads = (
+        Section(name="seed"),
+        Section(name="space"),
+        *RANKED_BY,
+        Section(name="search", free=("executor", "num_workers"), growing="n_trials"),
     )
+    sources = (IMAGES, SPACE, PROXY_DATASET, RECIPE)
+    writes = ("search.json",)
+
+    def run(self, study: StudyContext, folder: Path) -> None:
+        """Search, or go on with a search that ended before."""
+        config, active = study.config, study.recipe
+        factory = recipe_factory(study, active.recipe)
+        score = active.score(config.space, _reference_sample(study, active, factory))
+        resources = _resources(study, folder)
+        with study.display.progress(f"searching: {config.search.sampler}") as progress:
+            task = SearchTask(
+                space=config.space,
+                factory=factory,
+                score=score,
+                settings=config.search,
+                study_name=_optuna_name(config, active),
+                seed=config.seed,
+                sizes=resources,
+                on_trial=lambda *trial: _log_trial(study, resources, trial),
+                progress=progress,
+                guard=_guard(study, folder),
+            )
+            storage = open_storage(config.search.storage, folder)
+            outcome = run_search(
+                task, study.executor, study.logs.evaluations(study.layout.trials), storage
+            )
+        _finish(study, folder, score, outcome, resources, factory.knowledge_distillation)
 
 
-def _optuna_name(study: StudyContext, active: ActiveRecipe) -> str:
+def _optuna_name(config: StudyConfig, active: ActiveRecipe) -> str:
     """The study's name; with a recipe that was found, that recipe's id behind it.
 
     A database outlives the folder: scores by another recipe stay there, under another name.
     """
-    name = study.config.study_name
-    return name if study.config.recipe == "configured" else f"{name}-{active.id}"
+    name = config.study_name
+    return name if config.recipe == "configured" else f"{name}-{active.id}"
 
 
 def _reference_sample(
-    study: StudyContext, active: ActiveRecipe, factory: EvaluatorFactory, folder: StageFolder
+    study: StudyContext, active: ActiveRecipe, factory: EvaluatorFactory
 ) -> list[Evaluation]:
     """The evaluations among which `rank_mean` ranks; none for a single signal.
 
@@ -93,9 +91,8 @@ def _reference_sample(
         return []
     generator = make_generator(derive_seed("score reference", config.seed))
     architectures = draw_architectures(config.space, settings.num_reference, generator)
-    log = EvaluationLog(folder.path / "score_reference.jsonl")
-    with study.display.progress("evaluating the score's reference sample") as progress:
-        return evaluate_all(study.executor, factory, architectures, study.seed, log, progress)
+    title = "evaluating the score's reference sample"
+    return study.runner.run(title, factory, architectures, study.layout.score_reference)
 
 
 def _guard(study: StudyContext, folder: Path) -> Guard | None:
@@ -114,10 +111,11 @@ def _guard(study: StudyContext, folder: Path) -> Guard | None:
 
     return Guard(
         settings,
-        study.full_data_factory(settings.train, "search_val"),
+        study.factories.on_full_data(settings.train, "search_val"),
         study.executor,
-        folder,
-        seed=study.seed,
+        study.logs.evaluations(folder / GUARD_LOG),
+        folder / GUARD_FILE,
+        seed=study.config.seed,
         on_check=on_check,
     )
 
@@ -128,7 +126,7 @@ def _resources(study: StudyContext, folder: Path) -> Resources:
         study.splits.spec,
         zero_cost_scores(("num_params", "flops")),
         study.config.search,
-        LatencyLog(folder / LATENCIES),
+        study.logs.latencies(folder / LATENCIES),
         study.device,
     )
 
@@ -191,23 +189,25 @@ def _row(study: StudyContext, resources: Resources, trial: TrialRecord) -> dict[
 
 def _finish(
     study: StudyContext,
-    folder: StageFolder,
+    folder: Path,
     score: Score,
     outcome: SearchOutcome,
     resources: Resources,
-    lesson: Lesson | None,
+    knowledge_distillation: KnowledgeDistillation | None,
 ) -> None:
-    recipe = active_recipe(study).recipe
+    recipe = study.recipe.recipe
     for trial in outcome.trials:  # a kill may have come between a trial and its logging
         _log_trial(study, resources, trial)
     trials = [_row(study, resources, trial) for trial in outcome.trials]
     best = sorted((t for t in trials if t["score"] is not None), key=lambda t: -t["score"])
     front = pareto_front(best)
-    guard = folder.path / GUARD_FILE
+    guard = folder / GUARD_FILE
     result = {
         "recipe": recipe.name,
         "recipe_settings": dump_options(recipe),
-        "distillation": None if lesson is None else lesson_record(lesson),
+        "knowledge_distillation": None
+        if knowledge_distillation is None
+        else distillation_record(knowledge_distillation),
         "signals": list(score.signals),
         "trials": trials,
         "best": best[:10],
@@ -220,14 +220,13 @@ def _finish(
         "stopped": outcome.stopped,
         "guard": json.loads(guard.read_text()) if guard.is_file() else None,
     }
-    write_atomically(folder.path / "search.json", json.dumps(result, indent=1))
+    write_atomically(study.layout.search_result, json.dumps(result, indent=1))
     best_so_far = float("-inf")
     for number, _, value in outcome.trials:
         if value is not None and value > best_so_far:
             best_so_far = value
             study.tracker.study.metrics({"best_score": value}, step=number)
     study.tracker.study.metrics({"pareto_front_size": len(front)})
-    folder.finish(folder.path / "search.json")
     _say(study, outcome, best, front)
 
 

@@ -1,4 +1,4 @@
-"""The third stage: does the proxy rank architectures as full training does?
+"""The stage `validate`: does the proxy rank architectures as full training does?
 
 The architectures are drawn for this purpose and none of them had a part in the score. Nothing that
 is measured here goes back into the search.
@@ -17,54 +17,83 @@ from typing import Any
 import numpy as np
 
 from nas_proxy.core.files import write_atomically
-from nas_proxy.data.proxy_dataset import ProxyDataset
-from nas_proxy.evaluate.executors import evaluate_all
+from nas_proxy.errors import required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
-from nas_proxy.evaluate.log import EvaluationLog, merged
+from nas_proxy.evaluate.log import merged
 from nas_proxy.evaluate.sample import stratify
-from nas_proxy.evaluate.table import TruthTable
+from nas_proxy.evaluate.table import TruthTable, read_references, values_of
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.scores.calibrated import CalibratedScore
 from nas_proxy.scores.combine import Score, SingleSignal
 from nas_proxy.scores.signals import is_trained, trained_among, zero_cost_among
-from nas_proxy.study.calibration_sample import SampleReferences
+from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import control_score, other_scores, trained_controls
 from nas_proxy.study.ledger import one_off_seconds
-from nas_proxy.study.recipe import ActiveRecipe, active_recipe, ranked_by, recipe_factory
+from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.samples import draw_validation
-from nas_proxy.study.stage import StageFolder
+from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE, table_identity
+from nas_proxy.study.stage import Section, Source, Stage
+from nas_proxy.study.student_training import recipe_factory
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.combination import best_combination
 from nas_proxy.validate.points import points_of
 from nas_proxy.validate.rank_report import Kind, Ranking, RankReport, Sample, judge
-from nas_proxy.validate.references import read_references, values_of
 from nas_proxy.validate.settings import ValidateSettings
 
-VERSION = 2
 _REFERENCE_SIGNAL = "test_accuracy"
 _SIZES = {"parameters": "num_params", "FLOPs": "flops"}  # what bigger is, and its signals
 
 Evaluations = Mapping[Architecture, Evaluation]
 
 
-def run_validate(study: StudyContext, *, force: bool) -> None:
-    """Write `rank_report.json` and `points.json`: every architecture's scores and reference."""
-    settings = study.config.validation
-    if settings is None:
-        study.display.say("validate: the config has no section validate; the ranking is not judged")
-        return
-    validation = _Validation(study, settings)
-    if not validation.folder.open(force=force):
-        study.display.say("validate: finished already")
-        return
-    report, points = validation.run()
-    files = {"points.json": points, "rank_report.json": report.to_json()}
-    for name, content in files.items():
-        path = validation.folder.path / name
-        write_atomically(path, json.dumps(content, indent=1, allow_nan=False))
-    validation.folder.finish(*map(validation.folder.path.joinpath, files))
-    study.display.say(f"validate: {report.verdict}")
+class Validate(Stage):
+    """Writes `rank_report.json` and `points.json`: every architecture's scores and reference."""
+
+    name = "validate"
+    version = 2
+    reads = (
+        Section(name="seed"),
+        Section(name="space"),
+        *RANKED_BY,
+        Section(name="validate"),
+    )
+    sources = (
+        IMAGES,
+        SPACE,
+        PROXY_DATASET,
+        RECIPE,
+        Source(
+            name="score's reference sample",
+            stage="search",
+            identity=lambda study: content_hash(
+                [e.to_json() for e in study.logs.evaluations(study.layout.score_reference)]
+            ),
+        ),
+        Source(
+            name="truth table",
+            identity=lambda study: table_identity(_settings(study.config).reference.table),
+        ),
+    )
+    writes = ("points.json", "rank_report.json")
+    not_wanted = "the config has no section validate; the ranking is not judged"
+
+    def is_wanted(self, config: StudyConfig) -> bool:
+        """Whether the ranking is to be judged."""
+        return config.validation is not None
+
+    def run(self, study: StudyContext, folder: Path) -> None:
+        """Judge the ranking."""
+        report, points = _Validation(study, _settings(study.config)).run()
+        files = {study.layout.points: points, study.layout.rank_report: report.to_json()}
+        for path, content in files.items():
+            write_atomically(path, json.dumps(content, indent=1, allow_nan=False))
+        study.display.say(f"validate: {report.verdict}")
+
+
+def _settings(config: StudyConfig) -> ValidateSettings:
+    """The section `validate`, of a study that has one."""
+    return required(config.validation, "the section validate")
 
 
 @dataclass(frozen=True)
@@ -75,46 +104,25 @@ class _Validation:
     settings: ValidateSettings
 
     @cached_property
-    def proxy_dataset(self) -> ProxyDataset:
-        return self.study.load_proxy_dataset()
-
-    @cached_property
     def score_reference(self) -> list[Evaluation]:
-        return list(EvaluationLog(self.study.config.folder / "search" / "score_reference.jsonl"))
+        return list(self.study.logs.evaluations(self.study.layout.score_reference))
 
-    @cached_property
+    @property
     def active(self) -> ActiveRecipe:
-        return active_recipe(self.study)
+        return self.study.recipe
 
     @cached_property
     def score(self) -> Score:
-        return self.active.score(self.study, self.score_reference)
-
-    @cached_property
-    def folder(self) -> StageFolder:
-        config = self.study.config
-        table = self.settings.reference.table
-        return StageFolder(
-            config.folder / "validate",
-            VERSION,
-            {
-                "proxy_dataset": self.proxy_dataset.id,
-                "space": config.space.fingerprint(),
-                **ranked_by(self.study, self.active),
-                "score_reference": content_hash([e.to_json() for e in self.score_reference]),
-                "validate": config.resolved["validate"],
-                "truth_table": content_hash(_text(Path(table))) if table else None,
-                "data": self.study.splits.spec.source_hash,
-                "seed": config.seed,
-            },
-        )
+        return self.active.score(self.study.config.space, self.score_reference)
 
     @cached_property
     def tables(self) -> tuple[TruthTable | None, TruthTable | None]:
         """The reference's, and that of another seed."""
-        if self.settings.reference.table is None:
+        reference = self.settings.reference
+        if reference.table is None:
             return None, None
-        return read_references(self.settings.reference, self.study.config.space)
+        columns = (reference.architecture, reference.value, reference.second_value)
+        return read_references(Path(reference.table), self.study.config.space, *columns)
 
     @cached_property
     def trained_signals(self) -> tuple[str, ...]:
@@ -134,7 +142,7 @@ class _Validation:
         stratified = self._choose(pool, proxy)
         architectures = [*uniform, *stratified]
         zero_cost = {
-            name: self._evaluate(name, self.study.zero_cost_factory((name,)), architectures)
+            name: self._evaluate(name, self._zero_cost_factory(name), architectures)
             for name in dict.fromkeys((*self.zero_cost_signals, *_SIZES.values()))
         }
         rankings = [self._proxy_ranking(proxy, architectures)]
@@ -147,7 +155,7 @@ class _Validation:
         rankings += self._other_combinations(proxy, architectures)
         rankings += self._single_signals(proxy, architectures)
         rankings += self._reference_again(uniform, architectures)
-        rng = np.random.default_rng(derive_seed("bootstrap", self.study.seed))
+        rng = np.random.default_rng(derive_seed("bootstrap", self.study.config.seed))
         report = judge(
             rankings,
             sample,
@@ -164,14 +172,14 @@ class _Validation:
 
     def _calibration_sample(self) -> list[Architecture]:
         """All of it, whatever was learned from it: the distilled set may have been, too."""
-        settings = self.study.config.calibration
-        own = SampleReferences(self.study, settings).architectures if settings is not None else []
+        sample = self.study.calibration_sample
+        own = [] if sample is None else sample.architectures
         return [*own, *self.active.learned_from]
 
     def _choose(self, pool: Sequence[Architecture], proxy: Evaluations) -> list[Architecture]:
         scored = [a for a in pool if proxy[a].complete]
         scores = [self.score.of(proxy[a]) for a in scored]
-        generator = make_generator(derive_seed("strata", self.study.seed))
+        generator = make_generator(derive_seed("strata", self.study.config.seed))
         chosen = stratify(scores, self.settings.num_stratified, generator)
         return [scored[index] for index in chosen]
 
@@ -182,12 +190,14 @@ class _Validation:
         architectures: Sequence[Architecture],
         seed: int | None = None,
     ) -> Evaluations:
-        seed = self.study.seed if seed is None else seed
-        file_name = f"{name.replace('/', '_').replace(':', '_')}.jsonl"
-        log = EvaluationLog(self.folder.path / file_name)
-        with self.study.display.progress(f"validating: {name}") as progress:
-            done = evaluate_all(self.study.executor, factory, architectures, seed, log, progress)
+        log = self.study.layout.stage_log("validate", name)
+        done = self.study.runner.run(f"validating: {name}", factory, architectures, log, seed=seed)
         return dict(zip(architectures, done, strict=True))
+
+    def _zero_cost_factory(self, signal: str) -> NetworkEvaluatorFactory:
+        return self.study.factories.measuring(
+            (signal,), train_on="nothing", settings=self.study.config.train
+        )
 
     def _proxy_factory(self) -> NetworkEvaluatorFactory:
         return recipe_factory(self.study, self.active.recipe)
@@ -247,8 +257,7 @@ class _Validation:
             return []
         own = [zero_cost[name] for name in self.score.signals if name in zero_cost]
         rankings = []
-        file = self.folder.path / "random_subset.safetensors"
-        controls = trained_controls(self.study, self.active, self.trained_signals, file)
+        controls = trained_controls(self.study, self.trained_signals)
         for name, file_name, factory in controls:
             trained = self._evaluate(file_name, factory, architectures)
             rankings.append(self._combined(name, self.score.signals, _merge([trained, *own])))
@@ -256,7 +265,7 @@ class _Validation:
 
     def _combined(self, name: str, signals: tuple[str, ...], evaluations: Evaluations) -> Ranking:
         found = list(evaluations.values())
-        suffix, score = control_score(self.study, self.active, signals, found)
+        suffix, score = control_score(self.active, self.study.config.space, signals, found)
         return self._ranking(name + suffix, "control", evaluations, score)
 
     def _other_combinations(
@@ -266,7 +275,7 @@ class _Validation:
         used = {a: proxy[a] for a in architectures}
         return [
             self._ranking(name, "signal", used, score)
-            for name, score in other_scores(self.study, self.active).items()
+            for name, score in other_scores(self.active, self.study.config.space).items()
         ]
 
     def _single_signals(
@@ -312,14 +321,14 @@ class _Validation:
         again = uniform[: self.settings.ceiling_architectures]
         if not again:
             return []
-        seed = derive_seed("second reference", self.study.seed)
+        seed = derive_seed("second reference", self.study.config.seed)
         done = self._evaluate("reference_second_seed", self._reference_factory(), again, seed)
         values, failures = values_of(_REFERENCE_SIGNAL, done), _failures(done)
         return [Ranking(name, "ceiling", values, self._mean_seconds(done), failures=failures)]
 
     def _reference_factory(self) -> NetworkEvaluatorFactory:
-        assert self.settings.reference.train is not None
-        return self.study.full_data_factory(self.settings.reference.train, "test")
+        train = required(self.settings.reference.train, "validate.reference.train")
+        return self.study.factories.on_full_data(train, "test")
 
     def _ranking(
         self,
@@ -354,7 +363,3 @@ def _failures(evaluations: Evaluations) -> Mapping[str, int]:
 
 def _in_words(signals: Sequence[str]) -> str:
     return " + ".join(signals)
-
-
-def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.is_file() else ""

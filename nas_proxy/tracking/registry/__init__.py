@@ -1,1 +1,5 @@
 """Recipes, proxy data sets and models in MLflow's model registry."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

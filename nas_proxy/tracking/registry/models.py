@@ -7,14 +7,21 @@ the uploader carries it to the store as it does everything else, registers it un
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_proxy.tracking.store import accepted_text, prepare_environment
+from nas_proxy.tracking.mlflow_border import accepted_text, prepare_environment
+from nas_proxy.tracking.registry.registrar import (
+    CONTENT_HASH,
+    SOURCE_HASH,
+    Registrar,
+    StoredFiles,
+    VersionEntry,
+    registered_model,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,10 +29,8 @@ if TYPE_CHECKING:
     from nas_proxy.types import DatasetSpec
 
 CHAMPION = "champion"
-CONTENT_HASH = "nas_proxy.content_hash"
-SOURCE_HASH = "nas_proxy.source_hash"
 VAL_ACCURACY = "val_accuracy"
-_REGISTERED = "nas_proxy.registered"  # a kill may come before the alias is there
+_REGISTERED = "nas_proxy.registered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +60,7 @@ class ModelEntry:
 
 def model_name(space: str, dataset: str) -> str:
     """The registered model of a search space's networks for a data set."""
-    parts = (re.sub(r"[^\w-]", "_", part) for part in (space, dataset))
-    return f"nas_proxy.model.{'.'.join(parts)}"
+    return registered_model("nas_proxy.model.", space, dataset)
 
 
 def write_mlflow_model(
@@ -110,45 +114,45 @@ def register_model(
     client: Any, experiment_id: str, run_id: str, folder: Path, entry: ModelEntry
 ) -> None:
     """Log a model's folder and register it; what is there already stays as it is."""
-    _ensure_registered(client, entry)
-    versions = client.search_model_versions(f"name = '{entry.registered_name}'")
-    version = _with_content(versions, entry) or _create_version(
-        client, experiment_id, run_id, folder, entry
+    registrar, version_entry = Registrar(client, _REGISTERED), _version_entry(entry)
+
+    def upload() -> StoredFiles:
+        return _log_model(client, experiment_id, run_id, folder, entry.title, version_entry)
+
+    def crown() -> None:
+        if entry.may_be_champion:
+            champion = registrar.with_alias(entry.registered_name, CHAMPION)
+            if _is_better(entry, champion):
+                registrar.set_alias(version, CHAMPION)
+
+    version = registrar.ensure(version_entry, upload)
+    registrar.complete(version, crown)
+
+
+def _version_entry(entry: ModelEntry) -> VersionEntry:
+    return VersionEntry(
+        model=entry.registered_name,
+        model_page=(
+            "Networks that a search found and that were then trained fully. They take float32 "
+            "images in [0, 1], `(n, c, h, w)`, and answer with logits; no other library than ONNX "
+            f"Runtime is needed.\n\nThe alias `{CHAMPION}` marks the one of the highest accuracy "
+            "on the search-validation images; the test images choose nothing."
+        ),
+        page=entry.page,
+        content_hash=entry.content_hash,
+        tags={
+            **{name: accepted_text(text) for name, text in entry.tags.items()},
+            SOURCE_HASH: entry.source_hash,
+            VAL_ACCURACY: f"{entry.val_accuracy:.6f}",
+        },
     )
-    if _REGISTERED in version.tags:
-        return  # a person may have moved the alias since
-    if entry.may_be_champion and _beats_champion(client, versions, entry):
-        client.set_registered_model_alias(entry.registered_name, CHAMPION, str(version.version))
-    client.set_model_version_tag(entry.registered_name, str(version.version), _REGISTERED, "yes")
 
 
-def _ensure_registered(client: Any, entry: ModelEntry) -> None:
-    from mlflow.exceptions import MlflowException
-
-    page = (
-        "Networks that a search found and that were then trained fully. They take float32 images "
-        "in [0, 1], `(n, c, h, w)`, and answer with logits; no other library than ONNX Runtime is "
-        f"needed.\n\nThe alias `{CHAMPION}` marks the one of the highest accuracy on the "
-        "search-validation images; the test images choose nothing."
-    )
-    try:
-        client.create_registered_model(entry.registered_name, description=page)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
-def _create_version(
-    client: Any, experiment_id: str, run_id: str, folder: Path, entry: ModelEntry
-) -> Any:
+def _log_model(
+    client: Any, experiment_id: str, run_id: str, folder: Path, title: str, entry: VersionEntry
+) -> StoredFiles:
     from mlflow.entities import LoggedModelOutput
 
-    tags = {
-        **{name: accepted_text(text) for name, text in entry.tags.items()},
-        CONTENT_HASH: entry.content_hash,
-        SOURCE_HASH: entry.source_hash,
-        VAL_ACCURACY: f"{entry.val_accuracy:.6f}",
-    }
     # It may exist: a kill, or a lost answer, can come before its version is there.
     found = client.search_logged_models(
         [experiment_id], f"tags.`{CONTENT_HASH}` = '{entry.content_hash}'"
@@ -157,9 +161,9 @@ def _create_version(
     if model is None:
         model = client.create_logged_model(
             experiment_id,
-            name=entry.title,
+            name=title,
             source_run_id=run_id,
-            tags=tags,
+            tags={**entry.tags, CONTENT_HASH: entry.content_hash},
             model_type="classifier",
         )
     client.log_model_artifacts(model.model_id, str(folder))
@@ -167,26 +171,12 @@ def _create_version(
     linked = client.get_run(run_id).outputs.model_outputs
     if model.model_id not in {output.model_id for output in linked}:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    return client.create_model_version(
-        entry.registered_name,
-        # Not models:/<id>: a database store would look that up in the global tracking URI.
-        model.artifact_location,
-        run_id,
-        tags=tags,
-        description=accepted_text(entry.page),
-        model_id=model.model_id,
-    )
+    # Not models:/<id>: a database store would look that up in the global tracking URI.
+    return StoredFiles(model.artifact_location, run_id, model.model_id)
 
 
-def _with_content(versions: Sequence[Any], entry: ModelEntry) -> Any:
-    found = [v for v in versions if v.tags.get(CONTENT_HASH) == entry.content_hash]
-    return found[0] if found else None
-
-
-def _beats_champion(client: Any, versions: Sequence[Any], entry: ModelEntry) -> bool:
+def _is_better(entry: ModelEntry, champion: Any) -> bool:
     """Whether no champion was as good on the same search-validation images."""
-    aliases = client.get_registered_model(entry.registered_name).aliases
-    now = [v for v in versions if str(v.version) == str(aliases.get(CHAMPION, ""))]
-    if not now or now[0].tags.get(SOURCE_HASH) != entry.source_hash:
+    if champion is None or champion.tags.get(SOURCE_HASH) != entry.source_hash:
         return True
-    return float(now[0].tags.get(VAL_ACCURACY, "-inf")) < entry.val_accuracy
+    return float(champion.tags.get(VAL_ACCURACY, "-inf")) < entry.val_accuracy

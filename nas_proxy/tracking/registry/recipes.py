@@ -18,29 +18,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from nas_proxy.errors import StudyError, did_you_mean
-from nas_proxy.tracking.registry.files import find_damage
-from nas_proxy.tracking.registry.pages import TRUSTED
-from nas_proxy.tracking.registry.rank_card import RankCard
-from nas_proxy.tracking.registry.versions import (
-    CONTENT_HASH,
-    FILES,
-    RANK_CARD_FILE,
-    RECIPE_PREFIX,
-    SOURCE_HASH,
-    SPACE_FINGERPRINT,
-    Registrar,
-    proxy_entry,
-    recipe_entry,
-    recipe_model_name,
-)
-from nas_proxy.tracking.runs import TrackingSettings
-from nas_proxy.tracking.store import (
-    Store,
+from nas_proxy.tracking.mlflow_border import (
     default_uri,
     exclusive,
     make_database,
@@ -49,6 +33,25 @@ from nas_proxy.tracking.store import (
     reason_of,
     results_beside,
 )
+from nas_proxy.tracking.registry.pages import TRUSTED
+from nas_proxy.tracking.registry.rank_card import RankCard
+from nas_proxy.tracking.registry.registrar import CONTENT_HASH, SOURCE_HASH, Registrar
+from nas_proxy.tracking.registry.versions import (
+    COMPLETED,
+    FILES,
+    RANK_CARD_FILE,
+    RECIPE_PREFIX,
+    SPACE_FINGERPRINT,
+    StagedEntry,
+    find_damage,
+    proxy_entry,
+    recipe_entry,
+    recipe_model_name,
+    trust_and_link,
+    upload_as_run,
+)
+from nas_proxy.tracking.runs import TrackingSettings
+from nas_proxy.tracking.store import Store
 
 if TYPE_CHECKING:
     from nas_proxy.data.proxy_dataset import ProxyDataset
@@ -107,13 +110,18 @@ class RecipeRegistry:
 
         Raises:
             ProxyFileError: If the proxy data set's file is damaged.
+            ValueError: If it is not the set that the card names.
         """
         from nas_proxy.data.proxy_dataset import ProxyDataset
 
         if not self._settings.enabled:
             return None
         proxy_dataset = ProxyDataset.load(proxy_file) if proxy_file is not None else None
-        assert card.proxy_dataset_id == (proxy_dataset.id if proxy_dataset is not None else None)
+        found = proxy_dataset.id if proxy_dataset is not None else None
+        if card.proxy_dataset_id != found:
+            raise ValueError(
+                f"the card is of the proxy data set {card.proxy_dataset_id}, the file of {found}"
+            )
         try:
             version = self._put(card, files, proxy_dataset, proxy_file)
         except Exception as error:  # noqa: BLE001 - whatever MLflow raises, the study goes on
@@ -133,15 +141,20 @@ class RecipeRegistry:
         proxy_file: Path | None,
     ) -> Any:
         with TemporaryDirectory() as drafts, self._open(make=True) as client:
-            registrar, proxy = Registrar(client, self._experiment_id()), None
+            registrar, experiment_id = Registrar(client, COMPLETED), self._experiment_id()
+
+            def put(entry: StagedEntry) -> Any:
+                return registrar.ensure(entry, partial(upload_as_run, client, experiment_id, entry))
+
+            proxy = None
             if proxy_dataset is not None and proxy_file is not None:
                 proxy_files = _proxy_files(proxy_file)
-                proxy = registrar.ensure(
-                    proxy_entry(proxy_dataset, proxy_files, Path(drafts) / "proxy")
-                )
+                proxy = put(proxy_entry(proxy_dataset, proxy_files, Path(drafts) / "proxy"))
                 files = {**files, **proxy_files}
-            version = registrar.ensure(recipe_entry(card, files, Path(drafts) / "recipe", proxy))
-            registrar.complete(version, proxy, trusted=card.trusted)
+            version = put(recipe_entry(card, files, Path(drafts) / "recipe", proxy))
+            registrar.complete(
+                version, partial(trust_and_link, registrar, version, proxy, trusted=card.trusted)
+            )
         return version
 
     def load(

@@ -1,15 +1,22 @@
-"""Making the versions that `registry` shows: what goes into them, and each content once."""
+"""What a registered recipe or proxy data set consists of: its files, tags, params and metrics.
+
+Its files are one folder. `SHA256SUMS` lists every other file in it, so that
+`sha256sum -c SHA256SUMS` checks the folder anywhere; the hash of that list stands for the whole
+content.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_proxy.tracking.registry.files import stage_folder
+from nas_proxy.core.nested import flatten
+from nas_proxy.tracking.mlflow_border import accepted_name, accepted_text
 from nas_proxy.tracking.registry.pages import (
     TRUSTED,
     proxy_model_page,
@@ -18,7 +25,13 @@ from nas_proxy.tracking.registry.pages import (
     recipe_version_page,
 )
 from nas_proxy.tracking.registry.rank_card import RankCard
-from nas_proxy.tracking.store import accepted_name, accepted_text
+from nas_proxy.tracking.registry.registrar import (
+    SOURCE_HASH,
+    Registrar,
+    StoredFiles,
+    VersionEntry,
+    registered_model,
+)
 
 if TYPE_CHECKING:
     from nas_proxy.data.proxy_dataset import ProxyDataset
@@ -26,96 +39,71 @@ if TYPE_CHECKING:
 RECIPE_PREFIX = "nas_proxy.recipe."
 PROXY_PREFIX = "nas_proxy.proxy_dataset."
 RANK_CARD_FILE = "rank_card.json"
+SUMS = "SHA256SUMS"
 FILES = "files"  # the folder among the run's artifacts
-CONTENT_HASH = "nas_proxy.content_hash"
 SPACE_FINGERPRINT = "nas_proxy.space_fingerprint"
-SOURCE_HASH = "nas_proxy.source_hash"
-_COMPLETE = "nas_proxy.complete"  # a kill may come before the alias and the links are there
+COMPLETED = "nas_proxy.complete"
 _USED_BY = "recipes"
 
 
 def recipe_model_name(space: str, dataset: str) -> str:
     """The registered model that holds the recipes of a search space on a data set."""
-    return RECIPE_PREFIX + _part(space) + "." + _part(dataset)
+    return registered_model(RECIPE_PREFIX, space, dataset)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A version that is to be there: what it consists of, and what its pages say."""
+@dataclass(frozen=True, kw_only=True)
+class StagedEntry(VersionEntry):
+    """A version whose files become the artifacts of a run of its own.
 
-    model: str
-    model_page: str
-    page: str
+    Attributes:
+        title: Name of the run.
+        folder: Holds the files; see `stage_folder`.
+        params: Of the run.
+        metrics: Of the run.
+    """
+
     title: str
     folder: Path
-    content_hash: str
-    tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]
 
 
-class Registrar:
-    """Puts versions into the registry, each content once."""
-
-    def __init__(self, client: Any, experiment_id: str) -> None:
-        self._client = client
-        self._experiment_id = experiment_id
-
-    def ensure(self, entry: Entry) -> Any:
-        """The version with this content, new or found."""
-        self._ensure_model(entry)
-        versions = self._client.search_model_versions(f"name = '{entry.model}'")
-        found = [v for v in versions if v.tags.get(CONTENT_HASH) == entry.content_hash]
-        return found[0] if found else self._create(entry)
-
-    def complete(self, version: Any, proxy: Any, *, trusted: bool) -> None:
-        """Add the alias and the link back from the proxy data set, once.
-
-        A person may have moved the alias since: it is set when the version is new and never again.
-        """
-        if _COMPLETE in version.tags:
-            return
-        aliases = self._client.get_registered_model(version.name).aliases
-        if trusted and int(aliases.get(TRUSTED, 0)) < int(version.version):
-            self._client.set_registered_model_alias(version.name, TRUSTED, str(version.version))
-        if proxy is not None:
-            users = set(filter(None, proxy.tags.get(_USED_BY, "").split(", ")))
-            users.add(f"{version.name}/{version.version}")
-            self._tag(proxy, _USED_BY, ", ".join(sorted(users)))
-            self._tag(proxy, _COMPLETE, "yes")
-        self._tag(version, _COMPLETE, "yes")
-
-    def _ensure_model(self, entry: Entry) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.create_registered_model(entry.model, description=entry.model_page)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-
-    def _create(self, entry: Entry) -> Any:
-        tags = {"mlflow.note.content": accepted_text(entry.page)}
-        run = self._client.create_run(self._experiment_id, tags=tags, run_name=entry.title)
-        for name, text in entry.params.items():
-            self._client.log_param(run.info.run_id, accepted_name(name), accepted_text(text))
-        for name, value in entry.metrics.items():
-            self._client.log_metric(run.info.run_id, name, value)
-        self._client.log_artifacts(run.info.run_id, str(entry.folder), FILES)
-        self._client.set_terminated(run.info.run_id)
-        return self._client.create_model_version(
-            entry.model,
-            f"{run.info.artifact_uri}/{FILES}",
-            run.info.run_id,
-            tags={**entry.tags, CONTENT_HASH: entry.content_hash},
-            description=accepted_text(entry.page),
-        )
-
-    def _tag(self, version: Any, key: str, value: str) -> None:
-        self._client.set_model_version_tag(version.name, str(version.version), key, value)
+def upload_as_run(client: Any, experiment_id: str, entry: StagedEntry) -> StoredFiles:
+    """Log the run whose artifacts a version's files are."""
+    tags = {"mlflow.note.content": accepted_text(entry.page)}
+    run = client.create_run(experiment_id, tags=tags, run_name=entry.title)
+    for name, text in entry.params.items():
+        client.log_param(run.info.run_id, accepted_name(name), accepted_text(text))
+    for name, value in entry.metrics.items():
+        client.log_metric(run.info.run_id, name, value)
+    client.log_artifacts(run.info.run_id, str(entry.folder), FILES)
+    client.set_terminated(run.info.run_id)
+    return StoredFiles(f"{run.info.artifact_uri}/{FILES}", run.info.run_id)
 
 
-def recipe_entry(card: RankCard, files: Mapping[str, Path], folder: Path, proxy: Any) -> Entry:
+def trust_and_link(registrar: Registrar, version: Any, proxy: Any, *, trusted: bool) -> None:
+    """Move the alias to a trusted recipe, and link to it from its proxy data set.
+
+    Args:
+        registrar: Of the store that holds both.
+        version: The recipe's.
+        proxy: The proxy data set's version; None if it uses none.
+        trusted: Whether the alias moves; never back to an older version.
+    """
+    if trusted:
+        newest = registrar.with_alias(version.name, TRUSTED)
+        if newest is None or int(newest.version) < int(version.version):
+            registrar.set_alias(version, TRUSTED)
+    if proxy is not None:
+        users = set(filter(None, proxy.tags.get(_USED_BY, "").split(", ")))
+        users.add(f"{version.name}/{version.version}")
+        registrar.tag(proxy, _USED_BY, ", ".join(sorted(users)))
+        registrar.mark_complete(proxy)
+
+
+def recipe_entry(
+    card: RankCard, files: Mapping[str, Path], folder: Path, proxy: Any
+) -> StagedEntry:
     """A recipe's version.
 
     Args:
@@ -131,7 +119,7 @@ def recipe_entry(card: RankCard, files: Mapping[str, Path], folder: Path, proxy:
     content = json.dumps(card.to_json(), indent=1, allow_nan=False).encode()
     names = {"value": "spearman", "low": "spearman_low", "high": "spearman_high"}
     found = asdict(card.spearman)
-    return Entry(
+    return StagedEntry(
         model=recipe_model_name(card.space, card.dataset),
         model_page=recipe_model_page(card),
         page=recipe_version_page(card, link),
@@ -139,7 +127,7 @@ def recipe_entry(card: RankCard, files: Mapping[str, Path], folder: Path, proxy:
         folder=folder,
         content_hash=stage_folder(folder, {**files, RANK_CARD_FILE: content}),
         tags=_recipe_tags(card, proxy),
-        params={"space": card.space, "dataset": card.dataset, **dict(_flat(card.recipe))},
+        params={"space": card.space, "dataset": card.dataset, **_as_params(card.recipe)},
         metrics={
             **{names[end]: value for end, value in found.items() if value is not None},
             "n": card.n,
@@ -161,11 +149,13 @@ def _recipe_tags(card: RankCard, proxy: Any) -> dict[str, str]:
     }
 
 
-def proxy_entry(proxy_dataset: ProxyDataset, files: Mapping[str, Path], folder: Path) -> Entry:
+def proxy_entry(
+    proxy_dataset: ProxyDataset, files: Mapping[str, Path], folder: Path
+) -> StagedEntry:
     """A proxy data set's version; `folder` is where its `files` are put together."""
     spec = proxy_dataset.spec
-    return Entry(
-        model=PROXY_PREFIX + _part(spec.name) + "." + _part(proxy_dataset.method),
+    return StagedEntry(
+        model=registered_model(PROXY_PREFIX, spec.name, proxy_dataset.method),
         model_page=proxy_model_page(proxy_dataset),
         page=proxy_version_page(proxy_dataset),
         title=f"{proxy_dataset.method} of {spec.name}, {len(proxy_dataset)} images",
@@ -177,20 +167,56 @@ def proxy_entry(proxy_dataset: ProxyDataset, files: Mapping[str, Path], folder: 
             "labels": proxy_dataset.labelling.kind,
             SOURCE_HASH: spec.source_hash or "unknown",
         },
-        params={"method": proxy_dataset.method, **dict(_flat(proxy_dataset.parameters))},
+        params={"method": proxy_dataset.method, **_as_params(proxy_dataset.parameters)},
         metrics={"cost_seconds": proxy_dataset.cost_seconds},
     )
 
 
-def _flat(mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Nested keys joined by dots."""
-    for key, value in mapping.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{path}{key}.")
+def _as_params(mapping: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in flatten(mapping)
+    }
+
+
+def stage_folder(folder: Path, files: Mapping[str, Path | bytes]) -> str:
+    """Put files together in a new folder.
+
+    Args:
+        folder: Must not hold anything yet.
+        files: From the name in the folder, with slashes, to a file to copy or the content itself.
+
+    Returns:
+        The content hash.
+
+    Raises:
+        OSError: If a file is missing or the disk is full.
+    """
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Path):
+            shutil.copyfile(content, path)
         else:
-            yield f"{path}{key}", value if isinstance(value, str) else json.dumps(value)
+            path.write_bytes(content)
+    lines = [f"{_digest(folder / name)}  {name}\n" for name in sorted(files)]
+    (folder / SUMS).write_text("".join(lines))
+    return _digest(folder / SUMS)
 
 
-def _part(text: str) -> str:
-    """As a part of a registered model's name."""
-    return re.sub(r"[^\w-]", "_", text)
+def find_damage(folder: Path, content_hash: str) -> str:
+    """What is wrong with a folder that should have this content, in words; empty if nothing is."""
+    sums = folder / SUMS
+    if not sums.is_file() or _digest(sums) != content_hash:
+        return f"{SUMS} is {'altered' if sums.is_file() else 'missing'}"
+    for line in sums.read_text().splitlines():
+        expected, name = line.split("  ", 1)
+        path = folder / name
+        if not path.is_file() or _digest(path) != expected:
+            return f"{name} is {'altered' if path.is_file() else 'missing'}"
+    return ""
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Beside the line: what is a proxy data set worth, whatever made it?
+"""What is a proxy data set worth, whatever made it? No stage of a study: it runs on request alone.
 
 Networks are measured on test images here; nothing that is found goes back into a search.
 """
@@ -12,38 +12,39 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from nas_proxy.core.costs import CostMeter
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data.proxy_dataset import Labelling, ProxyDataset
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.distill.herding import Herding
+from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.distill.random_subset import random_control
-from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
-from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate_proxy.accuracy import (
     AS_IS,
     FULL,
     HARD,
     RANDOM,
     Condition,
-    network_worth,
+    network_accuracies,
     stability,
 )
 from nas_proxy.evaluate_proxy.replay import ReplayResult, run_replay
 from nas_proxy.interfaces import DistillContext, DistillTask
-from nas_proxy.networks.catalogue import describe
-from nas_proxy.networks.fixed import FixedNetworks
+from nas_proxy.networks.catalogue import FixedNetworks, describe
 from nas_proxy.report.evaluate_proxy_figures import write_accuracy_figures, write_replay_figure
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.statistics.accuracy import SeedMean
+from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
-from nas_proxy.study.stage import StageFolder
-from nas_proxy.teachers.labelling import label, labels_like, save_teachers
+from nas_proxy.study.stage_folder import StageFolder
+from nas_proxy.teachers.labelling import labels_like, save_teachers
 from nas_proxy.teachers.leakage import check_leakage
 from nas_proxy.teachers.settings import LabelSettings
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.teachers.training import obtain_teachers
+from nas_proxy.tracking import Tracker
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation
 
@@ -51,7 +52,9 @@ VERSION = 1
 Task = Literal["accuracy", "replay"]
 
 
-def run_worth(study: StudyContext, file: Path, task: Task, *, force: bool) -> dict[str, Any]:
+def run_evaluate_proxy(
+    study: StudyContext, file: Path, task: Task, *, force: bool
+) -> dict[str, Any]:
     """Find out what the proxy data set `file` is worth, write it, and return it.
 
     Raises:
@@ -61,11 +64,11 @@ def run_worth(study: StudyContext, file: Path, task: Task, *, force: bool) -> di
     proxy_dataset.check_fits(study.splits.spec)
     settings = study.config.evaluate_proxy
     folder = StageFolder(
-        study.config.folder / "worth" / proxy_dataset.id / task,
+        study.layout.evaluate_proxy(proxy_dataset.id) / task,
         VERSION,
         {
             "proxy_dataset": proxy_dataset.id,
-            "evaluate_proxy": _settings_of(study, task),
+            "evaluate_proxy": _settings_of(study.config, task),
             "data": study.splits.spec.source_hash,
             "seed": study.config.seed,
         },
@@ -73,7 +76,7 @@ def run_worth(study: StudyContext, file: Path, task: Task, *, force: bool) -> di
     result_file = folder.path / f"{task}.json"
     if folder.open(force=force):
         run = {"accuracy": _accuracy, "replay": _replay}[task]
-        worth = _Worth(study, file, proxy_dataset, folder.path)
+        evaluation = _ProxyEvaluation(study, file, proxy_dataset, folder.path)
         found = {
             "proxy_dataset": proxy_dataset.card(),
             "classes": list(proxy_dataset.spec.class_names),
@@ -81,26 +84,26 @@ def run_worth(study: StudyContext, file: Path, task: Task, *, force: bool) -> di
             "num_seeds": settings.num_seeds,
             "hardware": hardware(study.device),
             "versions": versions(),
-            **run(worth),
+            **run(evaluation),
         }
         write_atomically(result_file, json.dumps(found, indent=1, allow_nan=False))
         folder.finish()
     result: dict[str, Any] = json.loads(result_file.read_text())
     draw = write_accuracy_figures if task == "accuracy" else write_replay_figure
     figures = draw(result, folder.path)
-    _log(study, task, result, [result_file, *figures])
+    _log(study.tracker, task, result, [result_file, *figures])
     return result
 
 
-def _settings_of(study: StudyContext, task: Task) -> dict[str, Any]:
+def _settings_of(config: StudyConfig, task: Task) -> dict[str, Any]:
     """What of the section matters to a task; the other one's settings may change."""
-    section = dict(study.config.resolved["evaluate_proxy"])
+    section = dict(config.resolved["evaluate_proxy"])
     replay = section.pop("replay")
     return {"replay": replay} if task == "replay" else section
 
 
 @dataclass(frozen=True)
-class _Worth:
+class _ProxyEvaluation:
     """One appraisal at work."""
 
     study: StudyContext
@@ -115,7 +118,7 @@ class _Worth:
 
     @cached_property
     def context(self) -> DistillContext:
-        return DistillContext(cache=self.study.cache_folder)
+        return DistillContext(cache=self.study.layout.cache)
 
     def random_images(self, index: int) -> ProxyDataset:
         """As many random images with the same kind of labels."""
@@ -123,13 +126,13 @@ class _Worth:
             self.proxy_dataset,
             self.labels,
             self.study.splits.search_train,
-            seed=derive_seed("random images", self.study.seed, index),
+            seed=derive_seed("random images", self.study.config.seed, index),
             context=self.context,
         )
 
     @cached_property
     def teachers(self) -> list[Teacher]:
-        """Those of the labels, after making sure that none has seen the judges."""
+        """Those of the labels, after making sure that none has seen held-out images."""
         if self.labels.kind == "hard":
             return []
         study = self.study
@@ -162,14 +165,13 @@ class _Worth:
         train = settings.train_settings(self.proxy_dataset)
         if condition == FULL:
             train = settings.full_data_settings(self.proxy_dataset)
-        log = EvaluationLog(self.folder / f"{condition.replace(' ', '_')}.jsonl")
+        log = self.folder / f"{condition.replace(' ', '_')}.jsonl"
         found: dict[Architecture, list[Evaluation]] = {a: [] for a in architectures}
         for index in range(settings.num_seeds):
-            seed = derive_seed("evaluate proxy", study.seed, index)
+            seed = derive_seed("evaluate proxy", study.config.seed, index)
             factory = self._factory(self.file_of(condition, index), train)
             title = f"{condition}, seed {index + 1} of {settings.num_seeds}"
-            with study.display.progress(title) as progress:
-                done = evaluate_all(study.executor, factory, architectures, seed, log, progress)
+            done = study.runner.run(title, factory, architectures, log, seed=seed)
             for architecture, evaluation in zip(architectures, done, strict=True):
                 found[architecture].append(evaluation)
         return found
@@ -199,16 +201,16 @@ def with_hard_labels(proxy_dataset: ProxyDataset) -> ProxyDataset:
     return replace(proxy_dataset, labels=proxy_dataset.classes, labelling=Labelling())
 
 
-def _accuracy(worth: _Worth) -> dict[str, Any]:
+def _accuracy(evaluation: _ProxyEvaluation) -> dict[str, Any]:
     """Test accuracies of the fixed networks under every condition."""
-    settings = worth.study.config.evaluate_proxy
-    worth.teachers  # noqa: B018 - before hours are spent: a leak ends it
-    soft = worth.proxy_dataset.has_soft_labels
+    settings = evaluation.study.config.evaluate_proxy
+    evaluation.teachers  # noqa: B018 - before hours are spent: a leak ends it
+    soft = evaluation.proxy_dataset.has_soft_labels
     conditions = [AS_IS, *([HARD] if soft else []), RANDOM, FULL]
-    found = {condition: worth.evaluations(condition) for condition in conditions}
+    found = {condition: evaluation.evaluations(condition) for condition in conditions}
     space = FixedNetworks()
     networks = [
-        network_worth(
+        network_accuracies(
             network,
             {name: each[space.architecture(network)] for name, each in found.items()},
             hard_label_weight=settings.hard_label_weight,
@@ -216,10 +218,10 @@ def _accuracy(worth: _Worth) -> dict[str, Any]:
         for network in settings.networks
     ]
     steady = stability(networks)
-    train = settings.train_settings(worth.proxy_dataset)
+    train = settings.train_settings(evaluation.proxy_dataset)
     return {
         "protocol": "its own settings" if settings.train is not None else settings.protocol,
-        "num_steps": train.steps_for(len(worth.proxy_dataset.labels)),
+        "num_steps": train.steps_for(len(evaluation.proxy_dataset.labels)),
         "networks": [network.to_json() for network in networks],
         "stability": None if steady is None else asdict(steady),
         "seconds": {
@@ -229,21 +231,21 @@ def _accuracy(worth: _Worth) -> dict[str, Any]:
     }
 
 
-def _replay(worth: _Worth) -> dict[str, Any]:
+def _replay(evaluation: _ProxyEvaluation) -> dict[str, Any]:
     """The set, herding and random images of the same number as the memory of a learner."""
-    study, settings = worth.study, worth.study.config.evaluate_proxy.replay
-    worth.teachers  # noqa: B018 - before hours are spent: a leak ends it
+    study, settings = evaluation.study, evaluation.study.config.evaluate_proxy.replay
+    evaluation.teachers  # noqa: B018 - before hours are spent: a leak ends it
     memories = {
-        "the proxy data set": [_as_seen(worth)] * settings.num_seeds,
-        "herding": [_herded(worth)] * settings.num_seeds,
-        "random images": [worth.random_images(index) for index in range(settings.num_seeds)],
+        "the proxy data set": [_as_seen(evaluation)] * settings.num_seeds,
+        "herding": [_herded(evaluation)] * settings.num_seeds,
+        "random images": [evaluation.random_images(index) for index in range(settings.num_seeds)],
     }
     found = []
     for name, each in memories.items():
         results: list[ReplayResult] = []
         for index, memory in enumerate(each):
             with study.display.progress(f"{name}, learner {index + 1}") as progress:
-                seed = derive_seed("replay", study.seed, index)
+                seed = derive_seed("replay", study.config.seed, index)
                 results.append(
                     run_replay(memory, study.splits, settings, seed=seed, progress=progress)
                 )
@@ -263,12 +265,12 @@ def _replay(worth: _Worth) -> dict[str, Any]:
     }
 
 
-def _as_seen(worth: _Worth) -> ProxyDataset:
+def _as_seen(evaluation: _ProxyEvaluation) -> ProxyDataset:
     """The set as images beside which real ones can stand in a batch: not whitened."""
-    proxy_dataset = worth.proxy_dataset
+    proxy_dataset = evaluation.proxy_dataset
     if proxy_dataset.zca is None:
         return proxy_dataset
-    whitening = Whitening.fit(worth.study.splits.search_train, proxy_dataset.zca)
+    whitening = Whitening.fit(evaluation.study.splits.search_train, proxy_dataset.zca)
     return replace(
         proxy_dataset,
         images=whitening.undo(proxy_dataset.training_images()),
@@ -278,28 +280,27 @@ def _as_seen(worth: _Worth) -> ProxyDataset:
     )
 
 
-def _herded(worth: _Worth) -> ProxyDataset:
+def _herded(evaluation: _ProxyEvaluation) -> ProxyDataset:
     """As many images by herding, with the same kind of labels."""
-    real, study = worth.study.splits.search_train, worth.study
+    real, study = evaluation.study.splits.search_train, evaluation.study
     herding = Herding(network=study.config.evaluate_proxy.replay.embedding)
     with study.display.progress("choosing images by herding") as progress:
-        context = replace(worth.context, progress=progress)
+        context = replace(evaluation.context, progress=progress, costs=CostMeter())
         task = DistillTask(
             dataset=real,
-            images_per_class=worth.proxy_dataset.images_per_class,
-            generator=make_generator(derive_seed("herded memory", study.seed)),
+            images_per_class=evaluation.proxy_dataset.images_per_class,
+            generator=make_generator(derive_seed("herded memory", study.config.seed)),
             context=context,
         )
-        made = herding.distill(task)
-        return label(made, worth.labels, real, context)
+        return distill_and_label(herding, task, evaluation.labels)
 
 
-def _log(study: StudyContext, task: Task, result: Mapping[str, Any], files: Sequence[Path]) -> None:
-    run = study.tracker.study
+def _log(tracker: Tracker, task: Task, result: Mapping[str, Any], files: Sequence[Path]) -> None:
+    run = tracker.study
     if task == "accuracy":
         for network in result["networks"]:
             for condition, figure in network["accuracies"].items():
-                name = f"worth/{network['network']}/{condition}"
+                name = f"evaluate_proxy/{network['network']}/{condition}"
                 run.metrics({f"{name}/test_accuracy": figure["mean"]})
     else:
         for memory in result["memories"]:
@@ -311,4 +312,4 @@ def _log(study: StudyContext, task: Task, result: Mapping[str, Any], files: Sequ
                 }
             )
     for file in files:
-        run.artifact(file, "worth")
+        run.artifact(file, "evaluate_proxy")

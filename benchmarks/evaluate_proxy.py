@@ -4,7 +4,7 @@ Runs `nas-proxy evaluate-proxy` on the sets that benchmarks/distillation.py has 
 folder, at a size for two CPU cores unless told otherwise, and puts the results together. Sets
 whose result is there already are not measured again.
 
-    python benchmarks/worth.py --data-root DATA --work results/benchmarks/unfinished --out OUT.json
+    python benchmarks/evaluate_proxy.py --data-root DATA --work WORK --out OUT.json
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def measure_set(file: Path, name: str, arguments: dict[str, Any]) -> dict[str, A
         }
     config = check_config(
         {
-            "study_name": f"worth-{arguments['size']}-{name}",
+            "study_name": f"evaluate-proxy-{arguments['size']}-{name}",
             "results": str(arguments["work"]),
             "device": arguments["device"],
             "data": {

@@ -101,6 +101,11 @@ def measure_file(path: Path, runtime: OnnxNetwork, search_val: ImageDataset) -> 
 
 
 def _peak_memory(path: Path) -> float:
+    if not Path("/proc/self/status").is_file():
+        raise CompressionError(
+            f"{path.name} was written, but only Linux tells how much memory it takes; leave "
+            "retrain.compress out here"
+        )
     done = subprocess.run(
         [sys.executable, "-I", probe.__file__, str(path), str(NUM_REPEATS)],
         capture_output=True,

@@ -1,0 +1,161 @@
+"""How a study measures architectures: which evaluators it has, and one way to run them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.data.sources import DataSettings
+from nas_proxy.errors import StudyError
+from nas_proxy.evaluate.executors import Executor, evaluate_jobs
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
+from nas_proxy.interfaces import EvaluatorFactory, SearchSpace, ZeroCostScore
+from nas_proxy.registry import SCORES
+from nas_proxy.scores.signals import base_signal, trained_among, zero_cost_among
+from nas_proxy.study.display import Display
+from nas_proxy.study.logs import StudyLogs
+from nas_proxy.teachers.labelling import teacher_files
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity
+
+TrainOn = Literal["proxy", "full_data", "nothing"]
+Split = Literal["search_val", "test"]
+
+
+@dataclass(frozen=True)
+class EvaluatorFactories:
+    """Descriptions of the evaluators that a study needs, on its images and its space.
+
+    Attributes:
+        data: The real images, as workers find them.
+        spec: Of these.
+        num_train_images: How many of them are trained on.
+        space: Where architectures come from.
+        device: Such as `cpu`.
+        proxy_file: The study's proxy data set; it need not be there before it is asked for.
+    """
+
+    data: DataSettings
+    spec: DatasetSpec
+    num_train_images: int
+    space: SearchSpace
+    device: str
+    proxy_file: Path
+
+    def measuring(
+        self,
+        signals: Sequence[str],
+        *,
+        train_on: TrainOn,
+        settings: TrainSettings,
+        score_images: Literal["real", "distilled"] = "real",
+    ) -> NetworkEvaluatorFactory:
+        """Measures `signals`; trains only if one of them needs it."""
+        trained = trained_among(signals)
+        if trained and train_on == "proxy":
+            factory = self.on_proxy_dataset(self.proxy_file, settings)
+        elif trained and train_on == "full_data":
+            factory = self.on_full_data(settings, "search_val")
+        else:
+            fidelity = Fidelity("", 0, 0, self.spec.image_shape[1])
+            factory = self._factory(settings, None, fidelity)
+        return replace(
+            factory,
+            scores=zero_cost_scores(signals),
+            requested=tuple(base_signal(signal) for signal in trained),
+            teachers=self._teachers(trained),
+            score_on=self.proxy_file if score_images == "distilled" else None,
+        )
+
+    def on_proxy_dataset(self, file: Path, settings: TrainSettings) -> NetworkEvaluatorFactory:
+        """Trains on any proxy data set of the study's images, such as a control."""
+        proxy_dataset = ProxyDataset.load(file)
+        proxy_dataset.check_source(self.spec)
+        num_images = len(proxy_dataset.labels)
+        fidelity = training_fidelity(settings, self.spec, proxy_dataset.id, num_images)
+        return self._factory(settings, file, fidelity)
+
+    def on_full_data(self, settings: TrainSettings, judged_by: Split) -> NetworkEvaluatorFactory:
+        """Trains on all search-training images."""
+        spec = self.spec
+        fidelity = training_fidelity(settings, spec, spec.source_hash, self.num_train_images)
+        return replace(self._factory(settings, "search_train", fidelity), judged_by=judged_by)
+
+    def _factory(
+        self,
+        settings: TrainSettings,
+        train_on: Path | Literal["search_train"] | None,
+        fidelity: Fidelity,
+    ) -> NetworkEvaluatorFactory:
+        return NetworkEvaluatorFactory(
+            data=self.data,
+            space=self.space,
+            scores={},
+            settings=settings,
+            train_on=train_on,
+            device=self.device,
+            fidelity=fidelity,
+        )
+
+    def _teachers(self, trained: Sequence[str]) -> tuple[Path, ...]:
+        """Files of the teachers that lie beside the proxy data set, if a signal needs them."""
+        if "teacher_agreement" not in map(base_signal, trained):
+            return ()
+        found = teacher_files(self.proxy_file)
+        if not found:
+            raise StudyError(
+                "the signal teacher_agreement needs a teacher, but the distilled set has none; set "
+                "distill.labels.kind to soft and name distill.labels.teachers, or leave the signal "
+                "out"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class EvaluationRunner:
+    """Evaluates architectures where the study evaluates; what is on disk is not done again.
+
+    Attributes:
+        executor: Where evaluations run.
+        logs: Where they are kept.
+        display: Where a person looks.
+        seed: Of every evaluation that names no other.
+    """
+
+    executor: Executor
+    logs: StudyLogs
+    display: Display
+    seed: int
+
+    def run(
+        self,
+        title: str,
+        factory: EvaluatorFactory,
+        architectures: Sequence[Architecture],
+        log: Path,
+        *,
+        seed: int | None = None,
+    ) -> list[Evaluation]:
+        """Evaluate each architecture once, one evaluation for each, in their order."""
+        chosen = self.seed if seed is None else seed
+        jobs = [(architecture, chosen) for architecture in architectures]
+        return self.run_jobs(title, factory, jobs, log)
+
+    def run_jobs(
+        self,
+        title: str,
+        factory: EvaluatorFactory,
+        jobs: Sequence[tuple[Architecture, int]],
+        log: Path,
+    ) -> list[Evaluation]:
+        """The same for architectures with a seed each."""
+        with self.display.progress(title) as progress:
+            return evaluate_jobs(self.executor, factory, jobs, self.logs.evaluations(log), progress)
+
+
+def zero_cost_scores(signals: Sequence[str]) -> dict[str, ZeroCostScore]:
+    """The plug-ins behind those `signals` that need no training, by signal."""
+    return {name: SCORES.get(name)() for name in zero_cost_among(tuple(signals))}

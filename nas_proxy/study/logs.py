@@ -1,0 +1,37 @@
+"""The logs of a study, each read once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.search.resources import LatencyLog
+
+
+class StudyLogs:
+    """The logs of a study; each is read once, however many stages look at it."""
+
+    def __init__(self) -> None:
+        self._evaluations: dict[Path, EvaluationLog] = {}
+        self._latencies: dict[Path, LatencyLog] = {}
+
+    def evaluations(self, path: Path) -> EvaluationLog:
+        """The log of a file, which may not be there yet.
+
+        Raises:
+            StudyError: If a line before the last cannot be read.
+        """
+        if path not in self._evaluations:
+            self._evaluations[path] = EvaluationLog(path)
+        return self._evaluations[path]
+
+    def latencies(self, path: Path) -> LatencyLog:
+        """The same for measured latencies."""
+        if path not in self._latencies:
+            self._latencies[path] = LatencyLog(path)
+        return self._latencies[path]
+
+    def forget(self, folder: Path) -> None:
+        """Read anew what lies in `folder`, which was removed or got another name."""
+        self._evaluations = {p: x for p, x in self._evaluations.items() if folder not in p.parents}
+        self._latencies = {p: x for p, x in self._latencies.items() if folder not in p.parents}

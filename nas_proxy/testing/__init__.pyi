@@ -1,0 +1,15 @@
+from .common import tiny_dataset
+from .contracts import check_distiller, check_search_space, check_zero_cost_score
+from .distillers import DISTILLER_CHECKS
+from .scores import SCORE_CHECKS
+from .spaces import SPACE_CHECKS
+
+__all__ = [
+    "DISTILLER_CHECKS",
+    "SCORE_CHECKS",
+    "SPACE_CHECKS",
+    "check_distiller",
+    "check_search_space",
+    "check_zero_cost_score",
+    "tiny_dataset",
+]

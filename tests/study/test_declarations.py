@@ -1,0 +1,133 @@
+"""What stages declare, and what README says of it."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from nas_proxy.errors import StudyError
+from nas_proxy.study.config import _Sections, check_config
+from nas_proxy.study.pipeline import STAGES
+from nas_proxy.study.stage import Section, StageName, refuse_other_configuration
+from nas_proxy.study.stage_folder import StageFolder
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+MINIMAL = {
+    "study_name": "tiny",
+    "distill": {"name": "random_subset"},
+    "space": {"name": "convnet"},
+    "train": {"num_steps": 5},
+    "validate": {"reference": {"train": {"num_steps": 5}}},
+    "retrain": {"train": {"num_steps": 5}},
+    "calibrate": {"reference": {"train": {"num_steps": 5}}},
+}
+SECTIONS = {field.alias or name for name, field in _Sections.model_fields.items()}
+
+
+def read(section: Section) -> str:
+    named = f"`{section.name}`"
+    if section.keys is not None:
+        keys = [key for key in section.keys if key != section.growing]
+        named = ", ".join(f"`{section.name}.{key}`" for key in keys)
+    words = section.when.words
+    return f"{named} ({words})" if named and words else named
+
+
+def keys(section: Section, names: tuple[str | None, ...]) -> list[str]:
+    return [f"`{section.name}.{name}`" for name in names if name is not None]
+
+
+def table() -> str:
+    lines = [
+        "| stage | begins anew when this changes | goes on when this changes | may change freely |",
+        "|---|---|---|---|",
+    ]
+    for stage in STAGES:
+        if not stage.writes:
+            lines.append(f"| `{stage.name}` | always runs, for it is cheap | | |")
+            continue
+        anew = [read(section) for section in stage.reads] + [s.name for s in stage.sources]
+        goes_on = [key for s in stage.reads for key in keys(s, (*s.continued, s.growing))]
+        free = [key for section in stage.reads for key in keys(section, section.free)]
+        cells = (", ".join(filter(None, cell)) for cell in (anew, goes_on, free))
+        lines.append(f"| `{stage.name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def test_readme_says_what_is_repeated_when() -> None:
+    found = re.search(r"<!-- stages -->\n(.*?)\n<!-- /stages -->", README, re.DOTALL)
+    assert found is not None, f"README lacks the table:\n{table()}"
+    assert found[1] == table(), f"README's table of the stages should read:\n{table()}"
+
+
+def test_every_stage_is_declared_once_and_in_order() -> None:
+    assert tuple(stage.name for stage in STAGES) == get_args(StageName)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_what_a_stage_reads_is_there(stage) -> None:
+    config = check_config(MINIMAL)
+    for section in stage.reads:
+        assert section.name in SECTIONS
+        if not section.when.holds(config):
+            continue
+        names = (*(section.keys or ()), *section.free, *section.continued)
+        known = config.resolved[section.name] if any(names) or section.growing else {}
+        for key in (*names, *([section.growing] if section.growing else ())):
+            assert key in known, f"{section.name} has no key {key}"
+    earlier = [each.name for each in STAGES[: STAGES.index(stage)]]
+    assert all(source.stage in (None, *earlier) for source in stage.sources)
+
+
+def test_no_section_that_changes_results_is_forgotten() -> None:
+    declared = {section.name for stage in STAGES for section in stage.reads}
+    # Where things are, how they are shown, and how fast; and what commands of their own read.
+    beside = {"study_name", "device", "num_threads", "results", "tracking"}
+    assert declared | beside | {"evaluate_proxy", "pretrain"} == SECTIONS
+
+
+CHANGES = [
+    ("distill", {"distill": {"name": "random_subset", "images_per_class": 3}}, "images_per_class"),
+    ("distill", {"distill": {"name": "random_subset", "num_workers": 3}}, ""),
+    ("distill", {"data": {"root": "elsewhere"}}, ""),
+    ("distill", {"seed": 1}, "seed: 0 -> 1"),
+    ("calibrate", {"train": {"num_steps": 6}}, "train.num_steps: 5 -> 6"),
+    (
+        "calibrate",
+        {"calibrate": {**MINIMAL["calibrate"], "threshold": 0.5, "num_architectures": 30}},
+        "",
+    ),
+    ("search", {"search": {"n_trials": 7, "executor": "serial"}}, ""),
+    ("search", {"search": {"sampler": "random"}}, "search.sampler: tpe -> random"),
+    ("search", {"device": "cuda", "num_threads": 4}, ""),
+    ("validate", {"validate": {"reference": {"train": {"num_steps": 6}}}}, "validate.reference"),
+    ("retrain", {"retrain": {"train": {"num_steps": 6}}}, "retrain.train.num_steps: 5 -> 6"),
+    ("retrain", {"search": {"n_trials": 99}}, ""),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "refused"), CHANGES)
+def test_a_change_is_refused_or_allowed_as_declared(tmp_path, name, change, refused) -> None:
+    before = check_config({**MINIMAL, "results": str(tmp_path)})
+    now = check_config({**MINIMAL, **change, "results": str(tmp_path)})
+    stage = next(each for each in STAGES if each.name == name)
+    path = before.layout.stage(name)
+    assert StageFolder(path, 1, stage.sections(before)).open(force=False)
+    others = [each for each in STAGES if each is not stage]
+    refuse_other_configuration(others, now, now.layout)  # they were not run
+    if not refused:
+        refuse_other_configuration(STAGES, now, now.layout)
+        return
+    with pytest.raises(StudyError, match=re.escape(refused)):
+        refuse_other_configuration(STAGES, now, now.layout)
+
+
+def test_a_method_that_learns_from_architectures_reads_how_many(tmp_path) -> None:
+    learns = {**MINIMAL, "results": str(tmp_path), "distill": {"name": "rank_aware"}}
+    before = check_config(learns)
+    more = check_config({**learns, "calibrate": {**MINIMAL["calibrate"], "num_architectures": 60}})
+    distill = STAGES[0]
+    StageFolder(before.layout.stage("distill"), 1, distill.sections(before)).open(force=False)
+    with pytest.raises(StudyError, match="calibrate.num_architectures: 48 -> 60"):
+        refuse_other_configuration(STAGES, more, more.layout)

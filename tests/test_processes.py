@@ -1,0 +1,214 @@
+"""Work side by side: the same results in the same order, and no process that stays behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas_proxy.errors import DataError, StudyError
+from nas_proxy.processes import MadeItems, WorkerLostError, WorkerPool, map_in_processes
+
+
+@dataclass(frozen=True)
+class Work:
+    """Doubles tensors; does something else at the number that it is given."""
+
+    offset: torch.Tensor
+    fails_at: int = -1
+    dies_at: int = -1
+    sleeps_at: int = -1
+
+    def __call__(self, number):
+        if number == self.fails_at:
+            raise DataError(f"{number} is damaged")
+        if number == self.dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if number == self.sleeps_at:
+            time.sleep(600)
+        return number, 2 * number + self.offset, torch.get_num_threads(), os.getpid()
+
+
+OFFSET = torch.tensor([1.0, 2.0])
+
+
+class Requests:
+    """Makes items and remembers which were asked for."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, number):
+        self.seen.append(number)
+        return number
+
+
+def test_one_worker_is_this_process_and_makes_an_item_when_it_is_wanted():
+    requests, told = Requests(), []
+    results = map_in_processes(
+        Work(OFFSET), MadeItems(requests, range(3, 6)), 1, lambda *args: told.append(args)
+    )
+    number, value, _, process = next(results)
+    assert (number, value.tolist(), process) == (3, [7.0, 8.0], os.getpid())
+    assert requests.seen == [3]
+    assert told == [(1, 3)]
+    assert [result[0] for result in results] == [4, 5]
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_nothing_to_do_starts_nothing():
+    assert list(map_in_processes(Work(OFFSET), [], 4)) == []
+
+
+def test_several_workers_give_the_same_in_the_same_order_and_end_with_an_error():
+    requests, told = Requests(), []
+    work = Work(OFFSET, fails_at=6, sleeps_at=7)
+    results = map_in_processes(
+        work, MadeItems(requests, range(8)), 2, lambda *args: told.append(args)
+    )
+    found = [next(results)]
+    assert requests.seen == [0, 1, 2, 3]  # two for each worker: the others are not in memory yet
+    found += [next(results) for _ in range(5)]
+    assert [result[0] for result in found] == list(range(6))
+    for number, value, num_threads, process in found:
+        assert value.tolist() == [2 * number + 1, 2 * number + 2]
+        assert num_threads == 1
+        assert process != os.getpid()
+    assert told == [(done, 8) for done in range(1, 7)]
+    with pytest.raises(DataError, match="6 is damaged"):
+        next(results)  # and does not wait for item 7, which sleeps for ten minutes
+    for process in {result[3] for result in found}:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+def test_a_worker_that_dies_gives_one_sentence():
+    results = map_in_processes(Work(OFFSET, dies_at=0, sleeps_at=1), range(6), 2)
+    with pytest.raises(StudyError, match="one of 2 worker processes died.*distill.num_workers"):
+        next(results)
+
+
+# --- the pool ---------------------------------------------------------------------------------
+
+
+def obey(wish):
+    """A worker's function that does what each item says."""
+    verb, argument = wish
+    if verb == "exit":
+        os._exit(argument)
+    if verb == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if verb == "sleep":
+        Path(argument).write_text(str(os.getpid()))
+        time.sleep(600)
+    return argument
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Two workers, started once: importing torch is what costs."""
+    with WorkerPool(obey, 2) as workers:
+        yield workers
+
+
+def result(future):
+    return future.result(timeout=120)
+
+
+def test_a_death_costs_its_own_item_alone_and_is_told_with_the_exit_code(pool):
+    wishes = [("pass", 0), ("exit", 7), ("pass", 1), ("kill", 0), ("pass", 2)]
+    futures = [pool.submit(wish) for wish in wishes]
+    assert [result(futures[number]) for number in (0, 2, 4)] == [0, 1, 2]
+    with pytest.raises(WorkerLostError, match=r"died \(exit code 7\)$") as left:
+        result(futures[1])
+    with pytest.raises(WorkerLostError, match="exit code -9.*out of memory") as killed:
+        result(futures[3])
+    assert (left.value.exit_code, killed.value.exit_code) == (7, -9)
+    assert result(pool.submit(("exit", 3), if_lost=lambda error: error.exit_code)) == 3
+
+
+def test_cancelling_ends_the_work_at_once_and_the_pool_goes_on(pool, tmp_path):
+    future = pool.submit(("sleep", str(tmp_path / "started")))
+    deadline = time.monotonic() + 120
+    while not (worker := wait_for_number(tmp_path / "started")):
+        assert time.monotonic() < deadline
+    assert future.cancel()
+    while is_alive(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert result(pool.submit(("pass", 5))) == 5
+
+
+def wait_for_number(file):
+    time.sleep(0.01)
+    return int(file.read_text() or 0) if file.exists() else 0
+
+
+def is_alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# --- where POSIX is not -----------------------------------------------------------------------
+
+BARE = """
+import os, signal, sys
+sys.modules["fcntl"] = sys.modules["resource"] = None
+for module, name in [(signal, "pthread_sigmask"), (signal, "SIGKILL"), (signal, "SIGHUP"),
+                     (os, "killpg"), (os, "getppid"), (os, "sysconf")]:
+    delattr(module, name)
+"""
+EVERYTHING = """
+import importlib, pkgutil, sys
+
+def import_everything():
+    package = importlib.import_module("nas_proxy")
+    for module in pkgutil.walk_packages(package.__path__, "nas_proxy."):
+        importlib.import_module(module.name)
+    return [name for name in sys.modules if name.split(".")[0] == "nas_proxy"]
+"""
+
+
+def run(code, *words):
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-W", "ignore", "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_everything_imports_without_what_posix_alone_has():
+    """Imported twice: torch reads the platform's name and would miss what it has there."""
+    again = "for name in import_everything(): del sys.modules[name]\n"
+    work = (
+        "print(len(import_everything()))\n"
+        "from nas_proxy.processes import interrupts_held\n"
+        "with interrupts_held(): print('inside')\n"
+    )
+    num_modules, inside = run(EVERYTHING + again + BARE + work).split()
+    assert int(num_modules) > 200
+    assert inside == "inside"
+
+
+def test_a_study_is_locked_by_a_file_where_there_is_nothing_better(tmp_path):
+    code = (
+        "from pathlib import Path\n"
+        "from nas_proxy.core.locks import sole_user\n"
+        "from nas_proxy.errors import StudyError\n"
+        "with sole_user(Path(sys.argv[1])):\n"
+        "    try:\n"
+        "        sole_user(Path(sys.argv[1])).__enter__()\n"
+        "    except StudyError as error:\n"
+        "        print(error)\n"
+        "with sole_user(Path(sys.argv[1])): pass\n"
+    )
+    assert "another process" in run(BARE + code, str(tmp_path))
