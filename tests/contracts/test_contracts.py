@@ -74,7 +74,7 @@ def students():
             yield pytest.param(name, kind, id=f"{name}-{kind}", marks=marks)
 
 
-@pytest.mark.parametrize(("name", "kind"), students())
+@pytest.mark.parametrize(("name", "kind"), list(students()))
 def test_students_of_a_search_space(name, kind):
     check_distillation(SEARCH_SPACES.get(name)(), kind, 2)
 
