@@ -5,11 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format clean help
+.PHONY: demo test exhaustive lint format clean help
 
 help:
 	@echo "make demo    install, run configs/quickstart.yaml, say where to look"
 	@echo "make test    install, then linters, types and tests"
+	@echo "make exhaustive  the tests that make test leaves out: further cases of what it shows"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make clean   remove the environment and caches; results/ stays"
 
@@ -23,6 +24,10 @@ demo: $(VENV)/.installed
 test: lint
 	@echo "== tests"
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+exhaustive: $(VENV)/.installed-dev
+	@echo "== exhaustive tests"
+	$(BIN)/python -m pytest -m exhaustive -n auto --maxprocesses 4
 
 lint: $(VENV)/.installed-dev
 	@echo "== linters and types"

@@ -214,7 +214,8 @@ def import_file(location: str) -> ModuleType:
         return _import_module(announced)
     # The content is part of the name, so that an edited file is a new module, and the path, so
     # that two files of one name live side by side.
-    identity = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:12]
+    source = path.read_bytes()
+    identity = hashlib.sha256(str(path).encode() + source).hexdigest()[:12]
     name = f"{path.stem}_{identity}"
     if name in sys.modules:
         return sys.modules[name]
@@ -224,7 +225,8 @@ def import_file(location: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up while it is being imported
     try:
-        spec.loader.exec_module(module)
+        # Python's loader would take the bytecode of an earlier text of the same length and second.
+        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything, or exit
         del sys.modules[name]
         raise PluginError(

@@ -1,7 +1,9 @@
 """What all tests share."""
 
 import os
+import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -17,6 +19,29 @@ torch.set_num_threads(1)  # several threads in each of several processes are slo
 # A shared machine stalls now and then; a deadline would make that a failure.
 settings.register_profile("nas_proxy", deadline=None)
 settings.load_profile("nas_proxy")
+
+
+# What a user's shell may hold and the program or its libraries heed: where things are kept, how
+# wide and coloured text is.
+INHERITED = re.compile(
+    r"(MLFLOW|OPTUNA|XDG|NAS_PROXY|TTY)_.*|NO_COLOR|FORCE_COLOR|CLICOLOR.*|COLORTERM|COLUMNS|LINES"
+    r"|MPLBACKEND|MPLCONFIGDIR|MATPLOTLIBRC"
+)
+KEPT = ("NAS_PROXY_SHARED",)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Forget what this process inherited, before any test file imports what reads it.
+
+    Processes that tests start inherit this too. The locale, the time zone and the folder for
+    temporary files stay as they are: nothing may depend on them.
+    """
+    for name in os.environ:
+        if INHERITED.fullmatch(name) and name not in KEPT:
+            del os.environ[name]
+    home = TemporaryDirectory(prefix="nas_proxy_home_")
+    session.config.add_cleanup(home.cleanup)
+    os.environ["HOME"] = home.name
 
 
 # Tests that share what needs seconds to be imported or started, and that one worker of pytest-xdist

@@ -1,3 +1,5 @@
+import os
+import sys
 import textwrap
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -193,10 +195,14 @@ def test_an_instance_from_a_file_can_be_pickled(registry, plugin_file):
     assert unpack(pack(score)) == score
 
 
-def test_an_edited_file_is_read_anew(registry, plugin_file):
+def test_an_edited_file_is_read_anew(registry, plugin_file, monkeypatch):
+    """Though Python keeps bytecode, and takes it for that of a file as long and as old."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     reference = f"{plugin_file}:MyScore"
     registry.get(reference)
+    before = plugin_file.stat()
     plugin_file.write_text(PLUGIN.format(factor=2.0))
+    os.utime(plugin_file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert registry.get(reference)().measure(None, None) == 2.0
 
 

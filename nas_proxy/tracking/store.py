@@ -31,7 +31,8 @@ class Store:
     def __init__(self, uri: str, experiment: str, results: Path | None) -> None:
         from mlflow.tracking import MlflowClient
 
-        self._client = MlflowClient(tracking_uri=uri)
+        # Not the registry that MLFLOW_REGISTRY_URI may name: recipes and models lie side by side.
+        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         found = self._client.get_experiment_by_name(experiment)
         if found is not None and found.lifecycle_stage != "active":
             raise UserError(f"experiment {experiment!r} was deleted there: restore it")

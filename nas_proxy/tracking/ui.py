@@ -20,9 +20,16 @@ UI_ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
 }
 
+# Of which Windows lacks the last.
+_STOPS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
 
 def launch_ui(results: Path, uri: str | None = None, port: int = 5000) -> None:
     """Serve MLflow's pages on 127.0.0.1 until Ctrl-C.
+
+    SIGTERM and SIGHUP end it too. A signal that was ignored when it was called stays ignored.
 
     Raises:
         UserError: If there is nothing to show, the port is taken, or MLflow's server gives up.
@@ -53,13 +60,15 @@ def _serve(uri: str, artifact_root: str, port: int) -> None:
         asked.append(number)
         server.terminate()
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # of which Windows lacks the last
-    stops = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = [signal.signal(number, stop) for number in stops]
+    before = {number: signal.getsignal(number) for number in _STOPS}
+    # nohup ignores SIGHUP, and a shell SIGINT for its background jobs: both mean it.
+    heeded = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in heeded:
+        signal.signal(number, stop)
     try:
         status = server.wait()
     finally:
-        for number, handler in zip(stops, before, strict=True):
+        for number, handler in heeded.items():
             signal.signal(number, handler)
     if status and not asked:
         raise UserError(f"MLflow's server stopped with status {status}: see what it printed above")

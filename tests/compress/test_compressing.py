@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nas_proxy.compress import compressing, figures
+from nas_proxy.compress import compressing, measurements
 from nas_proxy.compress.compressing import UNCOMPRESSED, compress
 from nas_proxy.compress.measurements import EXACT, compare
 from nas_proxy.compress.quantisation import quantise
@@ -70,6 +70,7 @@ def same_state(first, second):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.exhaustive
 def test_every_version_is_written_measured_and_named(tmp_path) -> None:
     network = trained()
     before = copy.deepcopy(network.state_dict())
@@ -179,7 +180,7 @@ def test_a_file_that_answers_otherwise_is_refused_or_said(caplog) -> None:
 def test_a_file_that_the_runtime_refuses_is_said(tmp_path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(CompressionError, match="ONNX Runtime cannot run it"):
-        figures._peak_memory(tmp_path / "broken.onnx")
+        measurements._peak_memory(tmp_path / "broken.onnx")
 
 
 @pytest.mark.usefixtures("without_files")

@@ -43,7 +43,10 @@ def test_weights_are_symmetric_int8_with_a_scale_for_each_output_channel() -> No
     for layer, integers in zip((network[0], network[2], network[6]), stored, strict=True):
         weight = layer.weight.detach()
         scale = weight.flatten(1).abs().amax(dim=1).view(-1, *[1] * (weight.ndim - 1)) / 127
-        assert torch.equal(integers, (weight / scale).round().to(torch.int8))
+        # The nearest integers, but that a number may lie on the edge: it is below 128 and has
+        # been divided and multiplied once each.
+        edge = 0.5 + 2 * 128 * torch.finfo(torch.float32).eps
+        assert float((integers - weight / scale).abs().max()) <= edge
 
 
 @pytest.mark.parametrize("make", [quantise, prepare_training])
@@ -161,7 +164,7 @@ def test_the_rounded_network_can_be_kept_by_torch_export(tmp_path) -> None:
     quantised, images = quantise(trained(), batches()), batches()[0]
     torch.export.save(torch.export.export(quantised, (images,)), tmp_path / "model.pt2")
     loaded = torch.export.load(tmp_path / "model.pt2").module()
-    assert torch.equal(loaded(images), quantised(images))
+    torch.testing.assert_close(loaded(images), quantised(images))
 
 
 class Computed(nn.Module):

@@ -17,7 +17,7 @@ SMALL_OPTIONS = {
     "convnet": {"widths": (8,)},
     "nasbench201": {"num_cells": 1, "channels": 4},
 }
-SAMPLES_PER_SPACE = 4
+SAMPLES_PER_SPACE = 4  # the first of them in the default run
 # ShuffleNets shuffle channels by reshaping, which pruning cannot follow; two draws are such ones.
 REFUSED = {"shufflenet_v2", "torchvision_backbones-1", "torchvision_backbones-3"}
 
@@ -51,17 +51,25 @@ def settled(network):
     return network.eval()
 
 
-CASES = [
-    *(
-        pytest.param(lambda n=name, s=seed: of_space(n, s), id=f"{name}-{seed}")
+def cases(*typical):
+    """Samples of each space, and the networks of the catalogue; those not named are exhaustive."""
+    marks = [pytest.mark.exhaustive]
+    samples = [
+        pytest.param(
+            lambda n=name, s=seed: of_space(n, s), id=f"{name}-{seed}", marks=marks if seed else []
+        )
         for name in SEARCH_SPACES.names()
         for seed in range(SAMPLES_PER_SPACE)
-    ),
-    *(pytest.param(lambda n=name: of_catalogue(n), id=name) for name in NETWORKS),
-]
+    ]
+    return samples + [
+        pytest.param(
+            lambda n=name: of_catalogue(n), id=name, marks=[] if name in typical else marks
+        )
+        for name in NETWORKS
+    ]
 
 
-@pytest.mark.parametrize("make", CASES)
+@pytest.mark.parametrize("make", cases(*NETWORKS))
 def test_channels_are_taken_out_and_the_network_trains_on(make, request) -> None:
     network = settled(make())
     before = num_parameters(network)
@@ -78,7 +86,7 @@ def test_channels_are_taken_out_and_the_network_trains_on(make, request) -> None
     logits.square().sum().backward()
 
 
-@pytest.mark.parametrize("make", CASES)
+@pytest.mark.parametrize("make", cases("convnet", "resnet18"))
 def test_weights_become_zero_and_int8(make) -> None:
     network = settled(make())
     prune_weights(network, 0.5)

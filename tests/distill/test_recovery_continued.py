@@ -20,7 +20,7 @@ from nas_proxy.train.teacher_settings import PretrainedSettings, TeacherSettings
 from tests.distill.helpers_recovery import SQUEEZED, distill, squeezed
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_workers_make_the_identical_set_from_where_one_was_killed(tmp_path, saves_always):
     options = {"batch_size": 3, "num_steps": 3}
     alone = distill(4, **options)

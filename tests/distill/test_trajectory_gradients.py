@@ -132,8 +132,10 @@ def test_recomputing_equals_unrolling_to_rounding(num_steps, augment):
     training, loss_of = problem(num_steps, learning_rate=0.3, augment=augment)
     loss, exact = training.unrolled(loss_of)
     again, recomputed = training.recomputed(loss_of)
-    assert float(again) == float(loss)
-    assert max(relative_errors(recomputed, exact)) < 1e-13
+    # Each adds up the squared distances of all parameters, in an order that a library chooses.
+    rounding = len(training.start) * torch.finfo(torch.float64).eps
+    assert float(again.detach()) == pytest.approx(float(loss.detach()), rel=rounding, abs=0)
+    assert max(relative_errors(recomputed, exact)) < num_steps * rounding  # each step adds up anew
 
 
 def published_formula(training, loss_of, goal):

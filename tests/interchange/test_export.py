@@ -94,7 +94,11 @@ def test_a_data_set_normalised_otherwise_gets_the_same_pixels(tmp_path):
     made = proxy_dataset()
     export_proxy_dataset(made, tmp_path / "out")
     other = replace(SPEC, mean=(0.1, 0.2, 0.3), std=(0.3, 0.2, 0.1))
-    assert torch.equal(back(tmp_path / "out", other).pixels(), made.pixels())
+    found, expected = back(tmp_path / "out", other).pixels(), made.pixels()
+    # A pixel on the edge between two bytes may be rounded to either.
+    difference = (found.int() - expected.int()).abs()
+    assert int(difference.max()) <= 1
+    assert float(difference.float().mean()) < 0.01
 
 
 @pytest.mark.parametrize(("channels", "decode_factor"), [(3, 1), (1, 1), (3, 2)])
@@ -102,11 +106,12 @@ def test_pictures_are_those_of_the_training_images(tmp_path, channels, decode_fa
     made = proxy_dataset(decode_factor=decode_factor, channels=channels, scale=0.3)
     export_proxy_dataset(made, tmp_path / "out", ["folder"])
     mean, std = (torch.tensor(part).view(1, -1, 1, 1) for part in (made.spec.mean, made.spec.std))
-    expected = ((decode(made.images, decode_factor) * std + mean) * 255).round().clamp(0, 255)
+    expected = ((decode(made.images, decode_factor) * std + mean) * 255).clamp(0, 255)
     shown = ImageFolder(tmp_path / "out", transform=pil_to_tensor)
     assert shown.targets == made.labels.tolist()  # sorted by name, folders are in label order
     pictures = torch.stack([picture[:channels] for picture, _ in shown])
-    assert torch.equal(pictures.float(), expected)
+    edge = 0.5 + 4 * 255 * torch.finfo(torch.float32).eps  # the nearest byte, or one of two
+    assert float((pictures - expected).abs().max()) <= edge
     assert shown.classes == ["0_a_cat", "1_cat_dog", "2_..frog"]
     first = Image.open(tmp_path / "out" / "0_a_cat" / "00000.png")
     assert first.mode == ("RGB" if channels == 3 else "L")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_proxy.errors import StudyError
@@ -117,13 +118,20 @@ def num_params(width: int) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-SIZES = {width: num_params(width) for width in range(1, 20)}
+LARGEST = 17
 
 
-@given(st.integers(0, SIZES[17]))
-def test_the_network_made_by_hand_has_the_closest_size(wanted: int) -> None:
+@cache
+def sizes() -> dict[int, int]:
+    return {width: num_params(width) for width in range(1, LARGEST + 3)}
+
+
+@settings(max_examples=25)
+@given(st.floats(0, 1))
+def test_the_network_made_by_hand_has_the_closest_size(share: float) -> None:
+    wanted = round(share * sizes()[LARGEST])
     found = resnet_of_size(wanted, SPEC)
     width = found.architecture.genotype["width"]
-    assert abs(SIZES[width] - wanted) == min(abs(size - wanted) for size in SIZES.values())
+    assert abs(sizes()[width] - wanted) == min(abs(size - wanted) for size in sizes().values())
     assert found.description == f"ResNet-18, width {width}, batch norm"
     assert found.search_rank is None

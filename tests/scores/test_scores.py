@@ -222,7 +222,9 @@ def cifar_images(shared_folder):
         (NumParams(), ["naslib_params"], 0.999),
         (Flops(), ["naslib_flops"], 0.98),
         (LogSynFlow(), ["freerea_logsynflow"], 0.95),
-        (NASWOT(), ["naslib_nwot", "freerea_naswot"], 0.95),
+        pytest.param(
+            NASWOT(), ["naslib_nwot", "freerea_naswot"], 0.95, marks=pytest.mark.exhaustive
+        ),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

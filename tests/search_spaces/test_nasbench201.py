@@ -142,7 +142,8 @@ def test_leaving_edges_out_changes_no_output(genotype):
     with isolated_rng(0):
         cell = Cell(genotype, 4)
     features = torch.randn(2, 4, 6, 6, generator=generator)
-    assert torch.equal(cell(features), run_every_edge(cell, features, genotype))
+    # One computes more than the other; what both compute may be rounded otherwise.
+    torch.testing.assert_close(cell(features), run_every_edge(cell, features, genotype))
 
 
 def official_logits(network, images, genotype, num_cells):

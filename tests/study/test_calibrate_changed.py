@@ -41,7 +41,10 @@ def numbers(folder):
     return {name: len(entries) for name, entries in logs(folder).items()}
 
 
-@pytest.mark.parametrize("change", [{"threshold": -0.9}, {"when_none": "best"}])
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param({"threshold": -0.9}, marks=pytest.mark.exhaustive), {"when_none": "best"}],
+)
 def test_what_the_refusal_suggests_continues_the_study(tmp_path, evaluated, change):
     asked = {"num_architectures": 20, "threshold": 0.95, "recipes": [ZERO_COST, STREAM]}
     with pytest.raises(StudyError, match="No recipe reaches"):

@@ -1,7 +1,9 @@
 """The whole line: killed at every stage and continued, repeated in another process, refused."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -81,72 +83,91 @@ def figures(folder: Path) -> dict:
     return {"id": found["proxy_dataset"]["id"], "rows": rows, "trials": trials}
 
 
+@dataclass(frozen=True)
+class Continued:
+    """A finished study, and what it had when it was killed: files before the last part of it."""
+
+    folder: Path
+    proxy_file: bytes
+    searched: list[str]
+    validated: list[str]
+
+    @property
+    def study(self) -> Path:
+        return self.folder / "results" / "tiny"
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("uninterrupted")
+def continued(tmp_path_factory: pytest.TempPathFactory) -> Continued:
+    """The study, killed while it distilled, searched and validated, and continued each time."""
+    folder = tmp_path_factory.mktemp("continued")
+    study = folder / "results" / "tiny"
+    run_until(folder, lambda study: (study / "distill" / "checkpoint.safetensors").is_file())
+    assert not (study / "distill" / "proxy.safetensors").exists()
+    run_until(folder, lambda study: len(lines(study / "search" / "evaluations.jsonl")) >= 2)
+    searched = lines(study / "search" / "evaluations.jsonl")
+    proxy_file = (study / "distill" / "proxy.safetensors").read_bytes()
+    run_until(folder, lambda study: len(lines(study / "validate" / "proxy.jsonl")) >= 3)
+    validated = lines(study / "validate" / "proxy.jsonl")
     run_here(folder)
-    return folder
+    return Continued(folder, proxy_file, searched, validated)
 
 
 @pytest.mark.slow
-def test_a_study_leaves_everything_that_its_reader_needs(uninterrupted: Path) -> None:
-    study = uninterrupted / "results" / "tiny"
+def test_a_study_leaves_everything_that_its_reader_needs(continued: Continued) -> None:
     for name in ("report.html", "report.json", "config.yaml", "distill/before.png"):
-        assert (study / name).stat().st_size > 0
-    found = report(uninterrupted)
+        assert (continued.study / name).stat().st_size > 0
+    found = report(continued.folder)
     assert len(found["search"]["trials"]) == 6
     validation = found["validation"]
     names = [row["name"] for row in (validation["judged"], *validation["rows"])]
     for control in ("num_params", "naswot", "random subset", "same steps on the full data"):
         assert any(control in name for name in names), f"no row for {control}"
-    assert ProxyDataset.load(study / "distill" / "proxy.safetensors").cost_seconds > 0
+    assert ProxyDataset.load(continued.study / "distill" / "proxy.safetensors").cost_seconds > 0
 
 
 @pytest.mark.slow
-def test_killed_at_every_stage_and_continued(uninterrupted: Path, tmp_path: Path) -> None:
-    run_until(tmp_path, lambda study: (study / "distill" / "checkpoint.safetensors").is_file())
-    study = tmp_path / "results" / "tiny"
-    assert not (study / "distill" / "proxy.safetensors").exists()
-
-    run_until(tmp_path, lambda study: len(lines(study / "search" / "evaluations.jsonl")) >= 2)
-    searched = lines(study / "search" / "evaluations.jsonl")
-    proxy_file = (study / "distill" / "proxy.safetensors").read_bytes()
-
-    run_until(tmp_path, lambda study: len(lines(study / "validate" / "proxy.jsonl")) >= 3)
-    validated = lines(study / "validate" / "proxy.jsonl")
-
-    run_here(tmp_path)
+def test_killed_at_every_stage_and_continued(continued: Continued, tmp_path: Path) -> None:
+    study = continued.study
     # Nothing that was finished is lost or done again ...
-    assert (study / "distill" / "proxy.safetensors").read_bytes() == proxy_file
-    assert lines(study / "search" / "evaluations.jsonl")[: len(searched)] == searched
-    assert lines(study / "validate" / "proxy.jsonl")[: len(validated)] == validated
-    for log in study.glob("*/*.jsonl"):
-        ids = [json.loads(line)["architecture"]["genotype"] for line in lines(log)]
-        assert len(ids) == len({json.dumps(genotype) for genotype in ids}), log
+    assert (study / "distill" / "proxy.safetensors").read_bytes() == continued.proxy_file
+    for log, before in (
+        ("search/evaluations.jsonl", continued.searched),
+        ("validate/proxy.jsonl", continued.validated),
+    ):
+        assert lines(study / log)[: len(before)] == before
+    for file in study.glob("*/*.jsonl"):
+        ids = [json.loads(line)["architecture"]["genotype"] for line in lines(file)]
+        assert len(ids) == len({json.dumps(genotype) for genotype in ids}), file
     # ... and the distilled set is the one that an uninterrupted run makes. (The search may take
     # another way after a kill; the random sampler asks for other architectures then.)
-    assert report(tmp_path)["proxy_dataset"]["id"] == report(uninterrupted)["proxy_dataset"]["id"]
-    assert len(report(tmp_path)["search"]["trials"]) == 6
+    run_pipeline(load_config(config_file(tmp_path)), Quiet(), last="distill")
+    whole = ProxyDataset.load(tmp_path / "results" / "tiny" / "distill" / "proxy.safetensors")
+    assert report(continued.folder)["proxy_dataset"]["id"] == whole.id
+    assert len(report(continued.folder)["search"]["trials"]) == 6
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_same_config_and_seed_give_the_same_numbers(
-    uninterrupted: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
+    (tmp_path / "here").mkdir()
+    run_here(tmp_path / "here")
     words = ("run", str(config_file(tmp_path)), "search.executor=processes")
     elsewhere = start_command(*words, output=tmp_path / "output")
     elsewhere.join(timeout=300)
     assert elsewhere.exitcode == 0, (tmp_path / "output").read_text()
     # The random sampler asks the same whatever it is told, so the number of workers is no matter.
-    assert figures(tmp_path) == figures(uninterrupted)
+    assert figures(tmp_path) == figures(tmp_path / "here")
 
 
 @pytest.mark.slow
 def test_a_finished_study_is_skipped_extended_or_refused(
-    uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+    continued: Continued, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nas_proxy, file = command_line(capsys), str(config_file(uninterrupted))
-    study = uninterrupted / "results" / "tiny"
+    shutil.copytree(continued.folder / "results", tmp_path / "results")
+    nas_proxy, file = command_line(capsys), str(config_file(tmp_path))
+    study = tmp_path / "results" / "tiny"
     before = {path: path.read_bytes() for path in study.glob("*/*.json*")}
     again = nas_proxy("run", file)
     assert again.status == 0
@@ -161,4 +182,4 @@ def test_a_finished_study_is_skipped_extended_or_refused(
 
     more = nas_proxy("run", file, "search.n_trials=8")
     assert more.status == 0, more.errors
-    assert len(report(uninterrupted)["search"]["trials"]) == 8
+    assert len(report(tmp_path)["search"]["trials"]) == 8

@@ -17,7 +17,7 @@ CONFIG = {
     **TINY,
     "search": {**TINY["search"], "executor": "processes", "num_workers": 2},
     "retrain": {
-        "num_seeds": 2,
+        "num_seeds": 1,
         "comparisons": [],
         "formats": [],
         "train": {**TINY["retrain"]["train"], "num_epochs": 100, "checkpoints": [10, 90]},

@@ -124,7 +124,8 @@ def with_other_test_images(settings: Any, **options: Any) -> Splits:
 def test_no_choice_depends_on_the_test_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    studies = [config(tmp_path / name) for name in ("real", "other")]
+    settings = retrain(comparisons=[])
+    studies = [config(tmp_path / name, retrain=settings) for name in ("real", "other")]
     run_pipeline(studies[0], Quiet(), last="retrain")
     for module in (pipeline, factory, final_test):
         monkeypatch.setattr(module, "load_splits", with_other_test_images)
@@ -244,8 +245,8 @@ def test_teachers_teach_all_networks_of_the_table(tmp_path: Path) -> None:
         config(tmp_path / name, retrain=section)
         for name, section in (("plain", plain), ("taught", taught))
     ]
-    for study in studies:
-        run_pipeline(study, Quiet())
+    run_pipeline(studies[0], Quiet(), last="retrain")
+    run_pipeline(studies[1], Quiet())
     without, result = (read(study.folder, "retrain", "retrain.json") for study in studies)
     for row, other in zip(result["rows"], without["rows"], strict=True):
         assert row["architecture_id"] == other["architecture_id"]

@@ -47,7 +47,8 @@ class Store:
     def client(self) -> Any:
         from mlflow.tracking import MlflowClient
 
-        return MlflowClient(tracking_uri=self.uri or f"sqlite:///{self.results}/mlflow.db")
+        uri = self.uri or f"sqlite:///{self.results}/mlflow.db"
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     def open(self, study: str, *, uri: str | None = None) -> Tracker:
         settings = TrackingSettings(uri=uri or self.uri)

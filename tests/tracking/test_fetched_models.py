@@ -28,7 +28,8 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.parametrize("address", ["models:/ours@champion", "models:/ours/1"])
-def test_by_alias_and_by_version(results, tmp_path, address):
+def test_by_alias_and_by_version(results, tmp_path, address, monkeypatch):
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:1")  # meant for other programs
     path = fetch_model(address, TrackingSettings(), results, tmp_path)
     assert path.read_bytes() == b"weights"
     assert path.parent == tmp_path

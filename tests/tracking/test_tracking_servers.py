@@ -6,15 +6,18 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from nas_proxy.errors import UserError
-from nas_proxy.tracking import launch_ui, uploader
+from nas_proxy.tracking import launch_ui, ui, uploader
 from tests.tracking.helpers import (
     Found,
     Server,
@@ -36,7 +39,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.signal(signal.SIGKILL)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_server_that_comes_late_and_hangs_has_everything_in_the_end(
     server: Server,
     tmp_path: Path,
@@ -65,7 +68,16 @@ def test_a_server_that_comes_late_and_hangs_has_everything_in_the_end(
     assert len(warnings_of(caplog)) == 1
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where this process was started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("ctrl_c")
 def test_the_ui_shows_the_studies_and_ends_with_ctrl_c(
     store: Store, study: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +103,41 @@ def test_the_ui_shows_the_studies_and_ends_with_ctrl_c(
     assert "Traceback" not in capfd.readouterr().err
     assert not answers(f"http://127.0.0.1:{port}")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGINT])
+@pytest.mark.usefixtures("ctrl_c")
+def test_the_ui_under_nohup_ends_only_when_it_is_asked_to(
+    ignored: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "mlflow.db").touch()
+    started: list[subprocess.Popen[bytes]] = []
+    alive: list[bool] = []
+
+    def serve(*command: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "60"]))
+        return started[-1]
+
+    def stop_twice() -> None:
+        wait_until(lambda: callable(signal.getsignal(signal.SIGTERM)))
+        os.kill(os.getpid(), ignored)
+        time.sleep(0.1)
+        alive.append(started[0].poll() is None)
+        if alive == [True]:  # otherwise nobody listens any more
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ui, "subprocess", SimpleNamespace(Popen=serve))
+    before = signal.signal(ignored, signal.SIG_IGN)
+    stopper = threading.Thread(target=stop_twice)
+    try:
+        stopper.start()
+        launch_ui(tmp_path, None, closed_port())
+        assert signal.getsignal(ignored) == signal.SIG_IGN
+    finally:
+        stopper.join()
+        signal.signal(ignored, before)
+    assert alive == [True]
+    assert started[0].poll() == -signal.SIGTERM
 
 
 def test_the_ui_says_what_is_missing(tmp_path: Path) -> None:

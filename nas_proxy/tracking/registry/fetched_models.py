@@ -39,7 +39,7 @@ def fetch_model(address: str, settings: TrackingSettings, results: Path, folder:
     uri = settings.uri or default_uri(results)
     with TemporaryDirectory() as draft:
         try:
-            client = mlflow.MlflowClient(tracking_uri=uri)
+            client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
             name, separator, wanted = address.removeprefix("models:/").rpartition("@")
             if separator:
                 version = client.get_model_version_by_alias(name, wanted).version
