@@ -225,7 +225,9 @@ RESULTS = {
     "compression": COMPRESSION,
     "compression of nothing": CompressionResult((), ""),
     "retraining": RETRAIN,
-    "retraining, plain": replace(RETRAIN, knowledge_distillation=None, compressed=None, comparisons=()),
+    "retraining, plain": replace(
+        RETRAIN, knowledge_distillation=None, compressed=None, comparisons=()
+    ),
     "accuracy": ACCURACY,
     "accuracy of one network": replace(ACCURACY, stability=None, networks=ACCURACY.networks[1:]),
     "replay": REPLAY,
