@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nas_proxy.backbones._structure import Structure, parameters_of, replace_head
 from nas_proxy.backbones.preparation import Preparation
-from nas_proxy.backbones.structure import Structure, parameters_of, replace_head
 from nas_proxy.backbones.weights import load_weights, published
 from nas_proxy.backbones.zoo import build_torchvision, structure_of
 from nas_proxy.types import DatasetSpec

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas_proxy.backbones._simclr import SimCLR
+from nas_proxy.backbones._structure import input_width
 from nas_proxy.backbones.backbone import Backbone, build_backbone
 from nas_proxy.backbones.pretrain_settings import PretrainSettings
-from nas_proxy.backbones.simclr import SimCLR
-from nas_proxy.backbones.structure import input_width
 from nas_proxy.backbones.weights import save_weights, saved_key
 from nas_proxy.backbones.zoo import fitting_size
 from nas_proxy.core.checkpoint import Checkpointer

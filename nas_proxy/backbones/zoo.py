@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from nas_proxy.backbones.structure import Structure, find_structure
+from nas_proxy.backbones._structure import Structure, find_structure
 from nas_proxy.errors import ConfigError, did_you_mean, first_line
 
 SIZE_STEP = 32

@@ -11,16 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.compress.measurements import compare, measure_file
-from nas_proxy.compress.onnx_file import OnnxNetwork, write_onnx
-from nas_proxy.compress.pruning import holding_zeros, num_parameters, prune_channels, prune_weights
-from nas_proxy.compress.quantisation import (
+from nas_proxy.compress._pruning import holding_zeros, num_parameters, prune_channels, prune_weights
+from nas_proxy.compress._quantisation import (
     QuantisedNetwork,
     QuantisedTraining,
     finish_training,
     prepare_training,
     quantise,
 )
+from nas_proxy.compress.measurements import compare, measure_file
+from nas_proxy.compress.onnx_file import OnnxNetwork, write_onnx
 from nas_proxy.compress.result import CompressionRow
 from nas_proxy.compress.settings import CompressSettings, in_order, variant_name
 from nas_proxy.core.checkpoint import Checkpointer

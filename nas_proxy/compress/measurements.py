@@ -14,9 +14,9 @@ from typing import TypedDict
 import torch
 from torch import nn
 
-from nas_proxy.compress import probe
+from nas_proxy.compress import _probe as probe
+from nas_proxy.compress._quantisation import QuantisedNetwork
 from nas_proxy.compress.onnx_file import OnnxNetwork
-from nas_proxy.compress.quantisation import QuantisedNetwork
 from nas_proxy.errors import CompressionError
 from nas_proxy.evaluate.latency import Latency, measure_calls
 from nas_proxy.train.measuring import measure

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from nas_proxy.data.decoded import copy_decoded, keep_decoded, read_decoded
+from nas_proxy.data._decoded import copy_decoded, keep_decoded, read_decoded
 from nas_proxy.errors import DataError
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.types import Progress, no_progress

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas_proxy.data.folder import data_root, list_folder, read_images, user_cache_folder
-from nas_proxy.data.found import (
+from nas_proxy.data._found import (
     FETCH_ERRORS,
     DatasetSource,
     DataSettings,
@@ -26,8 +25,9 @@ from nas_proxy.data.found import (
     not_found,
     required_image_size,
 )
+from nas_proxy.data._torchvision_sets import TORCHVISION_SETS
+from nas_proxy.data.folder import data_root, list_folder, read_images, user_cache_folder
 from nas_proxy.data.splits import shared_images, stratified_split
-from nas_proxy.data.torchvision_sets import TORCHVISION_SETS
 from nas_proxy.data.transforms import channel_statistics, resize
 from nas_proxy.errors import DataError, did_you_mean
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator

@@ -11,7 +11,7 @@ from torch import nn
 
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.transforms import resize_dataset
-from nas_proxy.evaluate.kept import KeptTraining
+from nas_proxy.evaluate._kept import KeptTraining
 from nas_proxy.evaluate.network import at_fidelity, training_seed
 from nas_proxy.interfaces import Builder
 from nas_proxy.reproducibility import isolated_rng

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nas_proxy.errors import EvaluationError, StudyError, UserError, required
-from nas_proxy.evaluate.kept import KeptTraining
+from nas_proxy.evaluate._kept import KeptTraining
 from nas_proxy.evaluate.trained_signals import EvaluationData, SignalObserver
 from nas_proxy.interfaces import Builder, TransferSpace, ZeroCostScore
 from nas_proxy.knowledge_distillation.prepared import LoadedKnowledgeDistillation, train_student

@@ -17,7 +17,7 @@ from PIL import Image
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.transforms import denormalise
 from nas_proxy.errors import ProxyFileError
-from nas_proxy.interchange.export_record import RECORD_FILE, ExportRecord
+from nas_proxy.interchange._export_record import RECORD_FILE, ExportRecord
 from nas_proxy.interchange.published_formats import IMAGES, LABELS, LABELS_TABLE, STORED_IMAGES
 from nas_proxy.types import DatasetSpec
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nas_proxy.data.folder import IMAGE_ENDINGS, decode, list_folder
 from nas_proxy.errors import ProxyFileError
-from nas_proxy.interchange.export_record import RECORD_FILE, ExportRecord
+from nas_proxy.interchange._export_record import RECORD_FILE, ExportRecord
 from nas_proxy.interchange.safe_load import load_safely, plain_tensor
 from nas_proxy.types import DatasetSpec
 

@@ -1,7 +1,7 @@
-from .attention import attention_loss
+from ._attention import attention_loss
+from ._relational import Relational
+from ._response import Response
 from .objective import make_objective
-from .relational import Relational
-from .response import Response
 from .settings import TermSettings
 
 __all__ = ["Relational", "Response", "TermSettings", "attention_loss", "make_objective"]

@@ -10,7 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from nas_proxy.errors import ConfigError, required
-from nas_proxy.knowledge_distillation.attention import Attention
+from nas_proxy.knowledge_distillation._attention import Attention
+from nas_proxy.knowledge_distillation._multi_teacher import (
+    MultiTeacher,
+    accuracy_weights,
+    loss_weights,
+)
+from nas_proxy.knowledge_distillation._relational import Relational
+from nas_proxy.knowledge_distillation._response import DecoupledResponse, Response
+from nas_proxy.knowledge_distillation._self_distillation import Exits
+from nas_proxy.knowledge_distillation._term import (
+    UNLABELLED,
+    NetworkOutput,
+    Term,
+    TermInputs,
+    labels_loss,
+)
 from nas_proxy.knowledge_distillation.feature_maps import (
     FeatureLayout,
     FeatureMap,
@@ -18,23 +33,8 @@ from nas_proxy.knowledge_distillation.feature_maps import (
     examine,
     match_feature_maps,
 )
-from nas_proxy.knowledge_distillation.multi_teacher import (
-    MultiTeacher,
-    accuracy_weights,
-    loss_weights,
-)
-from nas_proxy.knowledge_distillation.relational import Relational
-from nas_proxy.knowledge_distillation.response import DecoupledResponse, Response
-from nas_proxy.knowledge_distillation.self_distillation import Exits
 from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings, TermSettings
 from nas_proxy.knowledge_distillation.teachers import TeacherNetwork, Teachers, ask
-from nas_proxy.knowledge_distillation.term import (
-    UNLABELLED,
-    NetworkOutput,
-    Term,
-    TermInputs,
-    labels_loss,
-)
 from nas_proxy.reproducibility import isolated_rng
 from nas_proxy.train.objective import Batch, Objective
 from nas_proxy.train.phases import Phase, num_steps_of

@@ -11,7 +11,7 @@ from torch import Tensor
 from nas_proxy.data.folder import FolderListing, images_below, read_images
 from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import ConfigError, DataError, StudyError
-from nas_proxy.knowledge_distillation.term import UNLABELLED
+from nas_proxy.knowledge_distillation._term import UNLABELLED
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec, Splits
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.transforms import Bbox
 
 from nas_proxy.backbones.catalogue import BackboneFacts
-from nas_proxy.report.drawing import BLUE, DPI, RED, Label, new_axes, place_labels, write_words
+from nas_proxy.report._drawing import BLUE, DPI, RED, Label, new_axes, place_labels, write_words
 
 
 def draw_backbones(rows: Sequence[BackboneFacts]) -> bytes:

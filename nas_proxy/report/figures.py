@@ -19,8 +19,8 @@ from matplotlib.transforms import Bbox
 from scipy.stats import rankdata
 
 from nas_proxy.core.files import write_atomically
-from nas_proxy.report.cost_figure import CostPoint, draw_cost
-from nas_proxy.report.drawing import (
+from nas_proxy.report._cost_figure import CostPoint, draw_cost
+from nas_proxy.report._drawing import (
     BLUE,
     DPI,
     GREY,
@@ -36,8 +36,8 @@ from nas_proxy.report.drawing import (
     wrap,
     write_words,
 )
+from nas_proxy.report._pareto_figure import costs_of, pareto_figure
 from nas_proxy.report.learning_curve import draw_learning_curve, loss_curve
-from nas_proxy.report.pareto_figure import costs_of, pareto_figure
 from nas_proxy.report.values import StudyReport
 from nas_proxy.statistics.ranks import Estimate, Values, num_best
 from nas_proxy.validate.values import Point, RankRow

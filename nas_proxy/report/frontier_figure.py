@@ -32,7 +32,7 @@ def write_frontier(result: CalibrationResult, path: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    from nas_proxy.report.drawing import FAINT, GREY, INK, new_axes, wrap, write_words
+    from nas_proxy.report._drawing import FAINT, GREY, INK, new_axes, wrap, write_words
     from nas_proxy.statistics.words import duration
 
     shown = [(s.spearman, s) for s in result.standings if s.spearman is not None]

@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from nas_proxy.core.nested import flatten
 from nas_proxy.data.proxy_dataset import TeacherRecord
 from nas_proxy.data.proxy_summary import ProxySummary
+from nas_proxy.report._pareto_figure import amount, cost_in_words, costs_of
 from nas_proxy.report.figures import rank_outliers, ranked_points
-from nas_proxy.report.pareto_figure import amount, cost_in_words, costs_of
 from nas_proxy.report.values import StudyReport
 from nas_proxy.retrain.result import outcome_of
 from nas_proxy.search.result import SearchResult

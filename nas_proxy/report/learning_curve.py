@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from nas_proxy.report.drawing import (
+from nas_proxy.report._drawing import (
     BLUE,
     DPI,
     FAINT,

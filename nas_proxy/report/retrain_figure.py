@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from nas_proxy.core.files import write_atomically
-from nas_proxy.report.drawing import BLUE, DPI, GREY, RED, SKY, new_axes, write_words
+from nas_proxy.report._drawing import BLUE, DPI, GREY, RED, SKY, new_axes, write_words
 from nas_proxy.report.learning_curve import mark_phases
 from nas_proxy.retrain.result import Curves, RetrainRow
 

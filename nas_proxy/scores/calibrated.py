@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from nas_proxy.errors import StudyError
-from nas_proxy.scores.ranking import oriented, rank_among
+from nas_proxy.scores._ranking import oriented, rank_among
 from nas_proxy.types import Architecture, Evaluation
 
 MIN_CALIBRATION = 20  # complete evaluations below which nothing is fitted

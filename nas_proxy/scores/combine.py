@@ -10,8 +10,8 @@ import numpy as np
 
 from nas_proxy.errors import StudyError
 from nas_proxy.options import Bound, Options
+from nas_proxy.scores._ranking import oriented, rank_among
 from nas_proxy.scores.calibrated import CalibratedScore, Encode
-from nas_proxy.scores.ranking import oriented, rank_among
 from nas_proxy.types import Architecture, Evaluation
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from nas_proxy.errors import EvaluationError
 from nas_proxy.registry import SCORES
+from nas_proxy.scores._loss_gradients import OneBatchScore, classification_loss, require_signal
 from nas_proxy.scores.layers import forward_hooks, weighted_layers
-from nas_proxy.scores.loss_gradients import OneBatchScore, classification_loss, require_signal
 
 
 @SCORES.register("fisher")

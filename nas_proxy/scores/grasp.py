@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nas_proxy.errors import EvaluationError
 from nas_proxy.registry import SCORES
-from nas_proxy.scores.loss_gradients import OneBatchScore, loss_gradients
+from nas_proxy.scores._loss_gradients import OneBatchScore, loss_gradients
 
 
 @SCORES.register("grasp")

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from nas_proxy.registry import SCORES
-from nas_proxy.scores.loss_gradients import LayerwiseGradientScore
+from nas_proxy.scores._loss_gradients import LayerwiseGradientScore
 
 
 @SCORES.register("snip")

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from nas_proxy.errors import EvaluationError
 from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.registry import SCORES
+from nas_proxy.scores._positive_flow import positive_flow
 from nas_proxy.scores.layers import weighted_layers
-from nas_proxy.scores.positive_flow import positive_flow
 
 
 @SCORES.register("synflow")

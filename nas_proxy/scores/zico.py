@@ -13,7 +13,7 @@ from nas_proxy.errors import EvaluationError
 from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.options import Bound, PositiveInt
 from nas_proxy.registry import SCORES
-from nas_proxy.scores.loss_gradients import loss_gradients
+from nas_proxy.scores._loss_gradients import loss_gradients
 
 
 @SCORES.register("zico")

@@ -11,8 +11,8 @@ from optuna.storages.journal import JournalFileBackend
 from nas_proxy.core.files import drop_partial_line
 from nas_proxy.errors import StudyError
 from nas_proxy.reproducibility import derive_seed
+from nas_proxy.search._samplers import make_sampler
 from nas_proxy.search.pareto import SCORE
-from nas_proxy.search.samplers import make_sampler
 from nas_proxy.search.settings import SearchSettings
 
 _OBJECTIVES = "objectives"  # user attribute of Optuna's study

@@ -21,9 +21,9 @@ from nas_proxy.networks.catalogue import NetworkSettings, build_network, describ
 from nas_proxy.networks.wrapped import WrappedNetwork
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
+from nas_proxy.teachers._winner import is_model_file, teacher_of_model
 from nas_proxy.teachers.pretrained import PretrainedNetwork, build_pretrained, identify_weights
 from nas_proxy.teachers.teacher import FORMAT, Teacher, load_teacher
-from nas_proxy.teachers.winner import is_model_file, teacher_of_model
 from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.teacher_settings import MODEL_URI, PretrainedSettings, TeacherSettings

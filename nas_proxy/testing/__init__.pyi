@@ -1,8 +1,8 @@
-from .common import tiny_dataset
-from .contracts import check_distiller, check_search_space, check_zero_cost_score
-from .distillers import DISTILLER_CHECKS
-from .scores import SCORE_CHECKS
-from .spaces import SPACE_CHECKS
+from ._common import tiny_dataset
+from ._contracts import check_distiller, check_search_space, check_zero_cost_score
+from ._distillers import DISTILLER_CHECKS
+from ._scores import SCORE_CHECKS
+from ._spaces import SPACE_CHECKS
 
 __all__ = [
     "DISTILLER_CHECKS",

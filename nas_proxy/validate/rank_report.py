@@ -12,7 +12,7 @@ from nas_proxy.interfaces import SearchSpace
 from nas_proxy.statistics import ranks
 from nas_proxy.statistics.ranks import Estimate, Values
 from nas_proxy.types import Architecture
-from nas_proxy.validate import verdict
+from nas_proxy.validate import _verdict as verdict
 from nas_proxy.validate.coverage import Uncertainty, check_uncertainty
 from nas_proxy.validate.settings import ValidateSettings
 from nas_proxy.validate.values import (

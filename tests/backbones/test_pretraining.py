@@ -18,7 +18,7 @@ from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.search_spaces.torchvision_backbones import TorchvisionBackbonesSpace
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.testing.common import global_generators_untouched
+from nas_proxy.testing._common import global_generators_untouched
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Splits
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas_proxy.backbones.simclr import SimCLR, nt_xent
+from nas_proxy.backbones._simclr import SimCLR, nt_xent
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.reproducibility import isolated_rng, make_generator

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from nas_proxy.backbones.structure import find_structure, parameters_of, replace_head
+from nas_proxy.backbones._structure import find_structure, parameters_of, replace_head
 from nas_proxy.backbones.zoo import (
     accepts,
     backbone_names,

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas_proxy.compress import compressing, measurements
+from nas_proxy.compress._quantisation import quantise
 from nas_proxy.compress.compressing import UNCOMPRESSED, compress
 from nas_proxy.compress.measurements import EXACT, compare
-from nas_proxy.compress.quantisation import quantise
 from nas_proxy.compress.settings import CompressSettings, variant_name
 from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.errors import CompressionError

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas_proxy.compress.pruning import holding_zeros, num_parameters, prune_channels, prune_weights
+from nas_proxy.compress._pruning import holding_zeros, num_parameters, prune_channels, prune_weights
 from nas_proxy.errors import CompressionError
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.scores.flops import Flops

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from nas_proxy.compress._pruning import holding_zeros, prune_weights
+from nas_proxy.compress._quantisation import finish_training, prepare_training, quantise
 from nas_proxy.compress.onnx_file import OnnxNetwork, write_onnx
-from nas_proxy.compress.pruning import holding_zeros, prune_weights
-from nas_proxy.compress.quantisation import finish_training, prepare_training, quantise
 from nas_proxy.errors import CompressionError
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.train.loop import train

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from nas_proxy.compress.pruning import num_parameters, prune_channels, prune_weights
-from nas_proxy.compress.quantisation import finish_training, prepare_training
+from nas_proxy.compress._pruning import num_parameters, prune_channels, prune_weights
+from nas_proxy.compress._quantisation import finish_training, prepare_training
 from nas_proxy.errors import CompressionError
 from nas_proxy.networks.catalogue import NETWORKS, NetworkSettings, build_network
 from nas_proxy.registry import SEARCH_SPACES

@@ -2,11 +2,11 @@
 
 import pytest
 
-from nas_proxy.distill.rank_aware.images import Composition
+from nas_proxy.distill.rank_aware._images import Composition
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
 from nas_proxy.testing import DISTILLER_CHECKS, SCORE_CHECKS, SPACE_CHECKS
-from nas_proxy.testing.distillation import DISTILLATIONS, check_distillation
+from nas_proxy.testing._distillation import DISTILLATIONS, check_distillation
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.teacher_settings import TeacherSettings
 from tests.contracts.silent import Silent

@@ -97,8 +97,8 @@ SEARCH = SearchResult(
     guard=GUARD,
 )
 NOTHING_FOUND = replace(
-    SEARCH, knowledge_distillation=None, trials=(), best=(), best_training=None, pareto_front=(), knee=None,
-    guard=None,
+    SEARCH, knowledge_distillation=None, trials=(), best=(), best_training=None, pareto_front=(),
+    knee=None, guard=None,
 )  # fmt: skip
 CALIBRATION = CalibrationResult(
     verdict="It can be trusted.",

@@ -8,7 +8,7 @@ from scipy import stats
 
 from nas_proxy.data.augment import Augmentation, blend, paste
 from nas_proxy.reproducibility import make_generator
-from nas_proxy.testing import common
+from nas_proxy.testing import _common as common
 from tests.data.helpers_augment import noise, rectangle
 
 MIXERS = {

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nas_proxy.data import decoded as decoded_module
+from nas_proxy.data import _decoded as decoded_module
 from nas_proxy.data import folder as folder_module
 from nas_proxy.data.folder import cache_folder, decode, list_folder, read_images
 from nas_proxy.errors import DataError

@@ -12,8 +12,8 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from sklearn.datasets import load_digits
 
+from nas_proxy.data._torchvision_sets import TORCHVISION_SETS
 from nas_proxy.data.sources import DATASETS, DataSettings, load_splits
-from nas_proxy.data.torchvision_sets import TORCHVISION_SETS
 from nas_proxy.data.transforms import normalise
 from nas_proxy.errors import DataError
 from nas_proxy.reproducibility import content_hash

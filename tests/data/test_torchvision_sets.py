@@ -7,8 +7,8 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
+from nas_proxy.data._torchvision_sets import TORCHVISION_SETS
 from nas_proxy.data.sources import DATASETS, DataSettings, load_splits
-from nas_proxy.data.torchvision_sets import TORCHVISION_SETS
 from nas_proxy.errors import DataError
 from tests.data.helpers_sources import parts_of, per_class
 

@@ -14,7 +14,7 @@ from nas_proxy.distill.random_subset import RandomSubset
 from nas_proxy.errors import ConfigError
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import DISTILLER_CHECKS, tiny_dataset
-from nas_proxy.testing.distillers import check_labels
+from nas_proxy.testing._distillers import check_labels
 from nas_proxy.train.training_set import TrainingSet
 from tests.distill.helpers import SMALL, Log, distill, embed_by_hand, real_images, remember_networks
 

@@ -12,7 +12,7 @@ from nas_proxy.interfaces import DistillContext
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.teachers.labelling import label
 from nas_proxy.teachers.settings import LabelSettings
-from nas_proxy.testing.common import tiny_dataset
+from nas_proxy.testing._common import tiny_dataset
 from tests.distill.helpers import distill
 
 DATASET = tiny_dataset()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas_proxy.distill.common.lamb import Lamb
+from nas_proxy.distill.common._lamb import Lamb
 from nas_proxy.reproducibility import make_generator
 
 RATE, BETA1, BETA2, EPSILON = 0.03, 0.9, 0.999, 1e-6

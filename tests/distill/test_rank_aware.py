@@ -10,16 +10,16 @@ from torch import nn
 
 from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.transforms import normalise, resize
-from nas_proxy.distill.rank_aware import training as rank_aware_training
+from nas_proxy.distill.rank_aware import _training as rank_aware_training
+from nas_proxy.distill.rank_aware._images import Composition, divide
+from nas_proxy.distill.rank_aware._training import Entry, SetTraining, StreamTraining
 from nas_proxy.distill.rank_aware.distiller import RankAware, RankAwareWork
-from nas_proxy.distill.rank_aware.images import Composition, divide
-from nas_proxy.distill.rank_aware.training import Entry, SetTraining, StreamTraining
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.interfaces import CalibrationSample, DistillContext
 from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.testing.calibration import TinySpace, tiny_calibration_sample
+from nas_proxy.testing._calibration import TinySpace, tiny_calibration_sample
 from nas_proxy.train.loop import train
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.settings import TrainSettings

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from nas_proxy.distill.rank_aware.images import Composition, Ratings, choose, rank_agreement, rate
-from nas_proxy.distill.rank_aware.race import Plan, Race, make_plan
+from nas_proxy.distill.rank_aware._images import Composition, Ratings, choose, rank_agreement, rate
+from nas_proxy.distill.rank_aware._race import Plan, Race, make_plan
 from nas_proxy.reproducibility import make_generator
 
 # What is known of images

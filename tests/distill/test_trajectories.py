@@ -17,8 +17,8 @@ from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.transforms import normalise
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.distill.common.synthetic import RealImages
-from nas_proxy.distill.trajectory_matching import trajectories as module
-from nas_proxy.distill.trajectory_matching.trajectories import ExpertRecipe, obtain_trajectories
+from nas_proxy.distill.trajectory_matching import _trajectories as module
+from nas_proxy.distill.trajectory_matching._trajectories import ExpertRecipe, obtain_trajectories
 from nas_proxy.errors import DivergedError, ProxyFileError, StudyError
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.catalogue import NetworkSettings

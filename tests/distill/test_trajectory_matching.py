@@ -10,8 +10,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from nas_proxy.data.transforms import normalise
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.distill.common.inner_training import InnerTraining
+from nas_proxy.distill.trajectory_matching._trajectories import Trajectories
 from nas_proxy.distill.trajectory_matching.distiller import TrajectoryObjective
-from nas_proxy.distill.trajectory_matching.trajectories import Trajectories
 from nas_proxy.errors import ConfigError, DivergedError
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset

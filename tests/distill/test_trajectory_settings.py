@@ -3,8 +3,8 @@
 import pytest
 
 from nas_proxy.data.augment import DSA_STRATEGY
+from nas_proxy.distill.trajectory_matching._published import CIFAR10_ZCA
 from nas_proxy.distill.trajectory_matching.distiller import TrajectoryMatching
-from nas_proxy.distill.trajectory_matching.published import CIFAR10_ZCA
 from nas_proxy.errors import ConfigError
 from nas_proxy.registry import DISTILLERS
 from tests.distill.helpers import distill

@@ -16,9 +16,9 @@ from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.transforms import normalise
 from nas_proxy.errors import StudyError
+from nas_proxy.evaluate._kept import KeptTraining
 from nas_proxy.evaluate.factory import training_fidelity
 from nas_proxy.evaluate.final_test import FinalTestFactory
-from nas_proxy.evaluate.kept import KeptTraining
 from nas_proxy.evaluate.network import NetworkEvaluator, training_seed
 from nas_proxy.reproducibility import isolated_rng
 from tests.evaluate.helpers_fakes import ARCHITECTURE, FakeSpace, evaluator, settings, small_net

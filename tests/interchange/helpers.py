@@ -10,7 +10,7 @@ from nas_proxy.errors import ProxyFileError
 from nas_proxy.interchange.published import import_published
 from nas_proxy.interchange.published_formats import Source
 from nas_proxy.interchange.published_meaning import Assumptions
-from nas_proxy.testing.common import tiny_dataset
+from nas_proxy.testing._common import tiny_dataset
 
 DATASET = tiny_dataset()
 SPEC = replace(DATASET.spec, name="cifar10", class_names=("cat", "dog", "frog"))

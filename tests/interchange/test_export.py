@@ -18,7 +18,7 @@ from nas_proxy.interchange.export import export_proxy_dataset
 from nas_proxy.interchange.published import import_published
 from nas_proxy.interchange.published_formats import Source
 from nas_proxy.interchange.published_meaning import Assumptions
-from nas_proxy.testing.common import tiny_dataset
+from nas_proxy.testing._common import tiny_dataset
 
 SPEC = replace(tiny_dataset().spec, class_names=("a cat", "cat/dog", "..frog"))
 

@@ -11,7 +11,7 @@ from nas_proxy.data.augment import DSA_STRATEGY, Augmentation
 from nas_proxy.data.transforms import normalise, stretch
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.errors import ProxyFileError
-from nas_proxy.testing.common import tiny_dataset
+from nas_proxy.testing._common import tiny_dataset
 from tests.interchange.helpers import (
     CLASSES,
     FIELD_MEAN,

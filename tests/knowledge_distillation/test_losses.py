@@ -7,18 +7,23 @@ import pytest
 import torch
 
 from nas_proxy.errors import StudyError
-from nas_proxy.knowledge_distillation.attention import Attention, attention_loss
-from nas_proxy.knowledge_distillation.feature_maps import FeatureLayout, FeatureMap, Place, Record
-from nas_proxy.knowledge_distillation.multi_teacher import (
+from nas_proxy.knowledge_distillation._attention import Attention, attention_loss
+from nas_proxy.knowledge_distillation._multi_teacher import (
     MultiTeacher,
     accuracy_weights,
     confidence_weights,
     loss_weights,
 )
-from nas_proxy.knowledge_distillation.relational import Relational
-from nas_proxy.knowledge_distillation.response import DecoupledResponse, Response, decoupled_losses
-from nas_proxy.knowledge_distillation.self_distillation import Exits
-from nas_proxy.knowledge_distillation.term import UNLABELLED, NetworkOutput, TermInputs, labels_loss
+from nas_proxy.knowledge_distillation._relational import Relational
+from nas_proxy.knowledge_distillation._response import DecoupledResponse, Response, decoupled_losses
+from nas_proxy.knowledge_distillation._self_distillation import Exits
+from nas_proxy.knowledge_distillation._term import (
+    UNLABELLED,
+    NetworkOutput,
+    TermInputs,
+    labels_loss,
+)
+from nas_proxy.knowledge_distillation.feature_maps import FeatureLayout, FeatureMap, Place, Record
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.train.objective import Batch
 

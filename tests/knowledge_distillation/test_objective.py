@@ -9,7 +9,7 @@ from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.errors import ConfigError, DataError
 from nas_proxy.knowledge_distillation import objective as module
-from nas_proxy.knowledge_distillation.term import UNLABELLED
+from nas_proxy.knowledge_distillation._term import UNLABELLED
 from nas_proxy.knowledge_distillation.unlabelled import with_unlabelled
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.train.loop import train

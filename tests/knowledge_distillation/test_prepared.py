@@ -19,13 +19,13 @@ from nas_proxy.evaluate.tuning import tune_distillation
 from nas_proxy.export.model_file import DeployedModel, ModelOrigin, save_model
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.knowledge_distillation import tuning
+from nas_proxy.knowledge_distillation._term import UNLABELLED
 from nas_proxy.knowledge_distillation.prepared import (
     KnowledgeDistillation,
     LoadedKnowledgeDistillation,
     prepare_distillation,
 )
 from nas_proxy.knowledge_distillation.teachers import Teachers
-from nas_proxy.knowledge_distillation.term import UNLABELLED
 from nas_proxy.networks.catalogue import FixedNetworks, NetworkSettings
 from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import isolated_rng, make_generator

@@ -10,7 +10,7 @@ from nas_proxy.errors import ConfigError
 from nas_proxy.networks.wrapped import WrappedNetwork
 from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import isolated_rng
-from nas_proxy.testing.common import global_generators_untouched
+from nas_proxy.testing._common import global_generators_untouched
 
 
 class Twice(nn.Module):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.text import Annotation, Text
 
-from nas_proxy.report.cost_figure import CostPoint, draw_cost
+from nas_proxy.report._cost_figure import CostPoint, draw_cost
 from nas_proxy.statistics.ranks import Estimate
 
 

@@ -6,7 +6,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from nas_proxy.report import figures
-from nas_proxy.report.drawing import BLUE, GREY, RED
+from nas_proxy.report._drawing import BLUE, GREY, RED
 from nas_proxy.report.figures import write_figures
 from nas_proxy.report.html import render_html
 from nas_proxy.search.guard import GuardCheck, GuardResult

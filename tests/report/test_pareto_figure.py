@@ -7,10 +7,16 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from nas_proxy.report.drawing import BLUE, GREY, RED, SKY
+from nas_proxy.report._drawing import BLUE, GREY, RED, SKY
+from nas_proxy.report._pareto_figure import (
+    ParetoPoint,
+    amount,
+    costs_of,
+    draw_pareto,
+    pareto_figure,
+)
 from nas_proxy.report.figures import write_figures
 from nas_proxy.report.html import render_html
-from nas_proxy.report.pareto_figure import ParetoPoint, amount, costs_of, draw_pareto, pareto_figure
 from tests.report.helpers import Page, make_report
 
 COSTS = ("num_params", "flops", "latency")

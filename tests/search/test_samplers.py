@@ -11,8 +11,8 @@ from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 from scipy import stats
 
-from nas_proxy.search import samplers
-from nas_proxy.search.samplers import RegularizedEvolutionSampler, make_sampler
+from nas_proxy.search import _samplers as samplers
+from nas_proxy.search._samplers import RegularizedEvolutionSampler, make_sampler
 from nas_proxy.search.settings import SearchSettings
 
 CHOICES = CategoricalDistribution(tuple(range(10)))

@@ -19,7 +19,7 @@ from nas_proxy.evaluate.latency import Latency
 from nas_proxy.study.config import check_config
 from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.study.stages import retrain
-from nas_proxy.tracking.runs import RunLog
+from nas_proxy.tracking._runs import RunLog
 from nas_proxy.types import ImageDataset
 from tests.helpers.display import Quiet
 from tests.study.helpers_retrain import TINY, read

@@ -10,7 +10,7 @@ from nas_proxy.search.pareto import knee, pareto_front, pick
 from nas_proxy.search.result import SearchResult
 from nas_proxy.study.config import check_config
 from nas_proxy.study.pipeline import run_pipeline
-from nas_proxy.tracking.runs import RunLog
+from nas_proxy.tracking._runs import RunLog
 from tests.helpers.display import Quiet
 
 OBJECTIVES = ["latency", "score", "num_params"]

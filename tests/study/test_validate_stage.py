@@ -12,7 +12,7 @@ from nas_proxy.study.config import check_config
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.study.samples import check_samples
-from nas_proxy.tracking.runs import RunLog
+from nas_proxy.tracking._runs import RunLog
 from tests.helpers.display import Quiet
 
 TINY = {

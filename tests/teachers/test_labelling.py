@@ -22,7 +22,7 @@ from nas_proxy.teachers.labelling import label, labeller_of
 from nas_proxy.teachers.settings import LabelSettings
 from nas_proxy.teachers.training import obtain_teachers
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.testing.common import global_generators_untouched
+from nas_proxy.testing._common import global_generators_untouched
 from nas_proxy.train.training_set import TrainingSet
 from tests.teachers.helpers import (
     NETWORK,

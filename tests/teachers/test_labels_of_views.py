@@ -17,7 +17,7 @@ from nas_proxy.reproducibility import make_generator
 from nas_proxy.teachers.labelling import copy_teachers, label, labeller_of, save_teachers
 from nas_proxy.teachers.training import obtain_teachers
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.testing.common import global_generators_untouched
+from nas_proxy.testing._common import global_generators_untouched
 from nas_proxy.train.loop import train
 from nas_proxy.train.training_set import TrainingSet
 from tests.teachers.helpers import TEACHERS, make, said_by, short, soft

@@ -15,7 +15,7 @@ from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.teachers.pretrained import build_pretrained, identify_weights
 from nas_proxy.teachers.teacher import Ensemble
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.testing.common import global_generators_untouched
+from nas_proxy.testing._common import global_generators_untouched
 from nas_proxy.train.teacher_settings import PretrainedSettings
 from tests.teachers.helpers import SIZE, SMALL, pretrained, short, teach
 

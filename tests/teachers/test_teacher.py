@@ -19,7 +19,7 @@ from nas_proxy.reproducibility import make_generator
 from nas_proxy.teachers.teacher import Ensemble, in_batches, over_dataset
 from nas_proxy.teachers.training import read_teacher
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.testing.common import global_generators_untouched
+from nas_proxy.testing._common import global_generators_untouched
 from tests.teachers.helpers import CELL, of_images, settings, short, teach
 
 KINDS = {

@@ -19,7 +19,7 @@ from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.teachers import training
 from nas_proxy.teachers.training import obtain_teacher, obtain_teachers
 from nas_proxy.testing import tiny_dataset
-from nas_proxy.testing.common import global_generators_untouched
+from nas_proxy.testing._common import global_generators_untouched
 from nas_proxy.train.loop import train
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.teacher_settings import TeacherSettings

@@ -3,9 +3,9 @@
 import pytest
 
 from nas_proxy.errors import StudyError
-from nas_proxy.tracking.mlflow_border import default_uri, make_database, prepare_environment
+from nas_proxy.tracking._mlflow_border import default_uri, make_database, prepare_environment
+from nas_proxy.tracking._runs import TrackingSettings
 from nas_proxy.tracking.registry.fetched_models import fetch_model
-from nas_proxy.tracking.runs import TrackingSettings
 
 
 @pytest.fixture(scope="module")

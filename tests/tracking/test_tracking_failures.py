@@ -14,7 +14,7 @@ import pytest
 
 from nas_proxy.errors import UserError
 from nas_proxy.tracking import TrackingSettings, open_tracker
-from nas_proxy.tracking import store as store_module
+from nas_proxy.tracking import _store as store_module
 from tests.tracking.helpers import (
     Store,
     closed_port,

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from nas_proxy.errors import UserError
-from nas_proxy.tracking import launch_ui, ui, uploader
+from nas_proxy.tracking import _ui as ui
+from nas_proxy.tracking import _uploader as uploader
+from nas_proxy.tracking import launch_ui
 from tests.tracking.helpers import (
     Found,
     Server,

@@ -17,7 +17,7 @@ from nas_proxy.data.proxy_dataset import Labelling, LearningRateRule, ProxyDatas
 from nas_proxy.data.splits import draw_per_class
 from nas_proxy.data.transforms import normalise
 from nas_proxy.data.whitening import Whitening
-from nas_proxy.distill.common.lamb import Lamb
+from nas_proxy.distill.common._lamb import Lamb
 from nas_proxy.distill.common.recording import recorded
 from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
 from nas_proxy.errors import ConfigError, DivergedError, instance_of

@@ -18,9 +18,9 @@ from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import normalise, resize
 from nas_proxy.distill.common.recording import map_in_workers, recorded
-from nas_proxy.distill.rank_aware.images import Composition, Parts, choose, divide, rate
-from nas_proxy.distill.rank_aware.race import CONTROL, NUM_FOLDS, Plan, Race, make_plan
-from nas_proxy.distill.rank_aware.training import (
+from nas_proxy.distill.rank_aware._images import Composition, Parts, choose, divide, rate
+from nas_proxy.distill.rank_aware._race import CONTROL, NUM_FOLDS, Plan, Race, make_plan
+from nas_proxy.distill.rank_aware._training import (
     Entry,
     SetTraining,
     ShortTraining,

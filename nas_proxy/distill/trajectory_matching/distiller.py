@@ -15,8 +15,8 @@ from nas_proxy.data.proxy_dataset import LearningRateRule, ProxyDataset
 from nas_proxy.distill.common.inner_training import InnerTraining
 from nas_proxy.distill.common.pixels import Objective, PixelDistiller, initial_label_logits
 from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
-from nas_proxy.distill.trajectory_matching.published import Published, Variant, published
-from nas_proxy.distill.trajectory_matching.trajectories import (
+from nas_proxy.distill.trajectory_matching._published import Published, Variant, published
+from nas_proxy.distill.trajectory_matching._trajectories import (
     ExpertRecipe,
     Trajectories,
     obtain_trajectories,

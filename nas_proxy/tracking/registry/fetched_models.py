@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import StudyError
 from nas_proxy.reproducibility import content_hash
-from nas_proxy.tracking.mlflow_border import default_uri, masked, prepare_environment, reason_of
-from nas_proxy.tracking.runs import TrackingSettings
+from nas_proxy.tracking._mlflow_border import default_uri, masked, prepare_environment, reason_of
+from nas_proxy.tracking._runs import TrackingSettings
 
 MODEL_FILE = "model.safetensors"
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_proxy.tracking.mlflow_border import accepted_text, prepare_environment
-from nas_proxy.tracking.registry.registrar import (
+from nas_proxy.tracking._mlflow_border import accepted_text, prepare_environment
+from nas_proxy.tracking.registry._registrar import (
     CONTENT_HASH,
     SOURCE_HASH,
     Registrar,

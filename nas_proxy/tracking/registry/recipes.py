@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from nas_proxy.errors import StudyError, did_you_mean
-from nas_proxy.tracking.mlflow_border import (
+from nas_proxy.tracking._mlflow_border import (
     default_uri,
     exclusive,
     make_database,
@@ -33,10 +33,11 @@ from nas_proxy.tracking.mlflow_border import (
     reason_of,
     results_beside,
 )
-from nas_proxy.tracking.registry.pages import TRUSTED
-from nas_proxy.tracking.registry.rank_card import RankCard
-from nas_proxy.tracking.registry.registrar import CONTENT_HASH, SOURCE_HASH, Registrar
-from nas_proxy.tracking.registry.versions import (
+from nas_proxy.tracking._runs import TrackingSettings
+from nas_proxy.tracking._store import Store
+from nas_proxy.tracking.registry._pages import TRUSTED
+from nas_proxy.tracking.registry._registrar import CONTENT_HASH, SOURCE_HASH, Registrar
+from nas_proxy.tracking.registry._versions import (
     COMPLETED,
     FILES,
     RANK_CARD_FILE,
@@ -50,8 +51,7 @@ from nas_proxy.tracking.registry.versions import (
     trust_and_link,
     upload_as_run,
 )
-from nas_proxy.tracking.runs import TrackingSettings
-from nas_proxy.tracking.store import Store
+from nas_proxy.tracking.registry.rank_card import RankCard
 
 if TYPE_CHECKING:
     from nas_proxy.data.proxy_dataset import ProxyDataset

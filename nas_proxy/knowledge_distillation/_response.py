@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nas_proxy.knowledge_distillation.term import Term, TermInputs, divergence
+from nas_proxy.knowledge_distillation._term import Term, TermInputs, divergence
 
 
 class Response(Term):

@@ -13,7 +13,7 @@ from nas_proxy.errors import EvaluationError
 from nas_proxy.interfaces import SearchSpace, ZeroCostScore
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import isolated_rng
-from nas_proxy.testing.common import (
+from nas_proxy.testing._common import (
     blame,
     check_class,
     global_generators_untouched,

@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_proxy.core.nested import flatten
-from nas_proxy.tracking.mlflow_border import accepted_name, accepted_text
-from nas_proxy.tracking.registry.pages import (
+from nas_proxy.tracking._mlflow_border import accepted_name, accepted_text
+from nas_proxy.tracking.registry._pages import (
     TRUSTED,
     proxy_model_page,
     proxy_version_page,
     recipe_model_page,
     recipe_version_page,
 )
-from nas_proxy.tracking.registry.rank_card import RankCard
-from nas_proxy.tracking.registry.registrar import (
+from nas_proxy.tracking.registry._registrar import (
     SOURCE_HASH,
     Registrar,
     StoredFiles,
     VersionEntry,
     registered_model,
 )
+from nas_proxy.tracking.registry.rank_card import RankCard
 
 if TYPE_CHECKING:
     from nas_proxy.data.proxy_dataset import ProxyDataset

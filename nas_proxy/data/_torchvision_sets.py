@@ -21,9 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas_proxy.data.decoded import keep_decoded, read_decoded
-from nas_proxy.data.folder import cache_folder, data_root, square, to_rgb
-from nas_proxy.data.found import (
+from nas_proxy.data._decoded import keep_decoded, read_decoded
+from nas_proxy.data._found import (
     DatasetSource,
     DataSettings,
     FoundImages,
@@ -31,13 +30,14 @@ from nas_proxy.data.found import (
     not_found,
     required_image_size,
 )
-from nas_proxy.data.torchvision_labels import (
+from nas_proxy.data._torchvision_labels import (
     as_it_is,
     label_by_folder,
     read_labels,
     read_pcam_labels,
     sort_by_path,
 )
+from nas_proxy.data.folder import cache_folder, data_root, square, to_rgb
 from nas_proxy.errors import DataError, first_line
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.types import Progress

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_proxy.errors import UserError
-from nas_proxy.tracking.mlflow_border import artifact_root
+from nas_proxy.tracking._mlflow_border import artifact_root
 from nas_proxy.tracking.registry.models import ModelEntry, register_model
 
 # One thing logged about a run: ("param", name), ("metric", name, step), ("tag", name),

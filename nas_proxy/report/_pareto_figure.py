@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
-from nas_proxy.report.drawing import (
+from nas_proxy.report._drawing import (
     BLUE,
     GREY,
     RED,

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from nas_proxy.errors import UserError
-from nas_proxy.tracking.mlflow_border import artifact_root, default_uri, masked
+from nas_proxy.tracking._mlflow_border import artifact_root, default_uri, masked
 
 # The job runner serves features of MLflow that a study does not use, with processes of its own.
 UI_ENVIRONMENT = {

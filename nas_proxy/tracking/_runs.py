@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from nas_proxy.options import Options
-from nas_proxy.tracking.mlflow_border import (
+from nas_proxy.tracking._mlflow_border import (
     MAX_NAME,
     MAX_REASON,
     accepted_name,
@@ -20,10 +20,10 @@ from nas_proxy.tracking.mlflow_border import (
     prepare_environment,
     results_beside,
 )
-from nas_proxy.tracking.outbox import Journal
+from nas_proxy.tracking._outbox import Journal
+from nas_proxy.tracking._store import Fact
+from nas_proxy.tracking._uploader import STUDY, Uploader
 from nas_proxy.tracking.registry.models import ModelEntry
-from nas_proxy.tracking.store import Fact
-from nas_proxy.tracking.uploader import STUDY, Uploader
 
 logger = logging.getLogger("nas_proxy")
 

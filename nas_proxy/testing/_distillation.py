@@ -17,7 +17,7 @@ from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSetti
 from nas_proxy.knowledge_distillation.teachers import Generation, Teachers
 from nas_proxy.networks.catalogue import NetworkName, NetworkSettings, build_network
 from nas_proxy.reproducibility import isolated_rng, make_generator
-from nas_proxy.testing.common import blame, require, tiny_dataset
+from nas_proxy.testing._common import blame, require, tiny_dataset
 from nas_proxy.train.phases import Phase
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.teacher_settings import TeacherSettings

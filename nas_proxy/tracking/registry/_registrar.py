@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nas_proxy.tracking.mlflow_border import accepted_text
+from nas_proxy.tracking._mlflow_border import accepted_text
 
 CONTENT_HASH = "nas_proxy.content_hash"
 SOURCE_HASH = "nas_proxy.source_hash"

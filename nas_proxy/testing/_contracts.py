@@ -11,9 +11,9 @@ each check tells more than one test for all::
 from __future__ import annotations
 
 from nas_proxy.interfaces import Distiller, SearchSpace, ZeroCostScore
-from nas_proxy.testing.distillers import DISTILLER_CHECKS
-from nas_proxy.testing.scores import SCORE_CHECKS
-from nas_proxy.testing.spaces import SPACE_CHECKS
+from nas_proxy.testing._distillers import DISTILLER_CHECKS
+from nas_proxy.testing._scores import SCORE_CHECKS
+from nas_proxy.testing._spaces import SPACE_CHECKS
 
 
 def check_search_space(space: SearchSpace, *, num_samples: int = 8) -> None:

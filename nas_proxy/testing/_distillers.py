@@ -15,8 +15,8 @@ from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.errors import DataError
 from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
 from nas_proxy.reproducibility import make_generator
-from nas_proxy.testing.calibration import tiny_calibration_sample
-from nas_proxy.testing.common import (
+from nas_proxy.testing._calibration import tiny_calibration_sample
+from nas_proxy.testing._common import (
     blame,
     check_class,
     global_generators_untouched,

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from nas_proxy.core.files import drop_partial_line
-from nas_proxy.tracking.mlflow_border import accepted_name
-from nas_proxy.tracking.store import Fact
-from nas_proxy.tracking.uploader import Uploader, parse_line
+from nas_proxy.tracking._mlflow_border import accepted_name
+from nas_proxy.tracking._store import Fact
+from nas_proxy.tracking._uploader import Uploader, parse_line
 
 logger = logging.getLogger("nas_proxy")
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas_proxy.knowledge_distillation._term import Term, TermInputs
 from nas_proxy.knowledge_distillation.feature_maps import FeatureMap
-from nas_proxy.knowledge_distillation.term import Term, TermInputs
 
 
 class Attention(Term):

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_proxy.errors import ConfigError
+from nas_proxy.knowledge_distillation._term import Term, TermInputs, divergence, labels_loss
 from nas_proxy.knowledge_distillation.feature_maps import FeatureLayout, FeatureMap
-from nas_proxy.knowledge_distillation.term import Term, TermInputs, divergence, labels_loss
 
 
 class Exits(Term):

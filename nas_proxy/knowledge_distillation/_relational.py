@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas_proxy.errors import required
-from nas_proxy.knowledge_distillation.term import Term, TermInputs
+from nas_proxy.knowledge_distillation._term import Term, TermInputs
 
 _SMALLEST = 1e-12  # square of a distance: the root has no gradient at zero
 

@@ -15,7 +15,7 @@ from nas_proxy.interfaces import SearchSpace, TransferSpace
 from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.scores.flops import Flops
-from nas_proxy.testing.common import (
+from nas_proxy.testing._common import (
     blame,
     check_class,
     global_generators_untouched,

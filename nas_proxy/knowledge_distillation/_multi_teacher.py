@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nas_proxy.errors import StudyError
-from nas_proxy.knowledge_distillation.term import Term, TermInputs, class_losses, divergence
+from nas_proxy.knowledge_distillation._term import Term, TermInputs, class_losses, divergence
 
 
 class MultiTeacher(Term):

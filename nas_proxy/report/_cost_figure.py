@@ -12,7 +12,7 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from nas_proxy.report.drawing import (
+from nas_proxy.report._drawing import (
     BLUE,
     GREY,
     RED,
