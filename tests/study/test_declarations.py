@@ -84,6 +84,8 @@ def test_what_a_stage_reads_is_there(stage) -> None:
         known = config.resolved[section.name] if any(names) or section.growing else {}
         for key in (*names, *([section.growing] if section.growing else ())):
             assert key in known, f"{section.name} has no key {key}"
+    names = [section.name for section in stage.reads] + [source.name for source in stage.sources]
+    assert len(names) == len(set(names)), "a record holds them side by side"
     earlier = [each.name for each in STAGES[: STAGES.index(stage)]]
     assert all(source.stage in (None, *earlier) for source in stage.sources)
 

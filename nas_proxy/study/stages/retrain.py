@@ -76,7 +76,7 @@ class Retrain(Stage):
     sources = (
         IMAGES,
         Source(
-            name="search",
+            name="trials",
             stage="search",
             identity=lambda study: recorded_key(study.layout.stage("search")),
         ),
