@@ -1,4 +1,7 @@
-"""The values that the stages exchange. All are immutable; none holds a network."""
+"""The values that everything else speaks of. All are immutable; none holds a network.
+
+What a stage leaves behind is in the file `result.py` of its package.
+"""
 
 from __future__ import annotations
 

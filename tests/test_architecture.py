@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 SOURCES = sorted((ROOT / "nas_proxy").rglob("*.py"))
 
 
@@ -69,6 +70,27 @@ def test_packages_do_not_import_in_a_circle() -> None:
         if imported in MODULES and package(own) != package(imported)
     }
     assert not circle_in(edges), f"these imports close a circle:\n{circle_in(edges)}"
+
+
+def drawn_lines() -> dict[str, int]:
+    """The line of each room in README's drawing, from the ground up."""
+    drawing = re.search(r"```\n(errors, .*?)search_spaces", README, re.DOTALL)
+    assert drawing is not None
+    lines = [re.split(r"\s{2,}", line.strip())[0] for line in drawing[1].splitlines()]
+    return {room.strip(): number for number, rooms in enumerate(lines) for room in rooms.split(",")}
+
+
+def test_imports_go_as_readme_draws_them() -> None:
+    lines = drawn_lines()
+    assert lines.keys() == {package(module) for module in MODULES} - {"nas_proxy", "search_spaces"}
+    upward = [
+        f"{path}:{line} imports {imported}"
+        for path, line, own, imported in IMPORTS
+        if imported in MODULES
+        and {package(own), package(imported)} <= lines.keys()
+        and lines[package(imported)] > lines[package(own)]
+    ]
+    assert not upward
 
 
 def test_modules_do_not_import_in_a_circle() -> None:

@@ -75,7 +75,8 @@ def _stage_command(name: str, summary: str) -> None:
 
 
 _stage_command(
-    "run", "Distil, calibrate, search, validate and report; continue where an earlier run stopped."
+    "run",
+    "Distil, calibrate, search, validate, retrain, report; continue where an earlier run stopped.",
 )
 _stage_command("distill", "Make the proxy data set.")
 _stage_command("calibrate", "Find the cheapest recipe whose ranking can be trusted.")

@@ -1,4 +1,12 @@
 from .replay import ReplayResult, run_replay
-from .settings import ReplaySettings
+from .result import ProxyAccuracy, ProxyReplay
+from .settings import EvaluateProxySettings, ReplaySettings
 
-__all__ = ["ReplayResult", "ReplaySettings", "run_replay"]
+__all__ = [
+    "EvaluateProxySettings",
+    "ProxyAccuracy",
+    "ProxyReplay",
+    "ReplayResult",
+    "ReplaySettings",
+    "run_replay",
+]

@@ -1,7 +1,12 @@
-from ._attention import attention_loss
-from ._relational import Relational
-from ._response import Response
 from .objective import make_objective
-from .settings import TermSettings
+from .prepared import KnowledgeDistillation, prepare_distillation, train_student
+from .settings import KnowledgeDistillationSettings, TermSettings
 
-__all__ = ["Relational", "Response", "TermSettings", "attention_loss", "make_objective"]
+__all__ = [
+    "KnowledgeDistillation",
+    "KnowledgeDistillationSettings",
+    "TermSettings",
+    "make_objective",
+    "prepare_distillation",
+    "train_student",
+]

@@ -1,4 +1,5 @@
 from .figures import write_figures
 from .html import render_html
+from .values import Cost, StudyReport
 
-__all__ = ["render_html", "write_figures"]
+__all__ = ["Cost", "StudyReport", "render_html", "write_figures"]

@@ -1,4 +1,17 @@
 from .config import StudyConfig, check_config, load_config
-from .pipeline import open_study, run_pipeline
+from .layout import StudyLayout
+from .pipeline import STAGES, open_study, run_pipeline
+from .stage import Section, Source, Stage
 
-__all__ = ["StudyConfig", "check_config", "load_config", "open_study", "run_pipeline"]
+__all__ = [
+    "STAGES",
+    "Section",
+    "Source",
+    "Stage",
+    "StudyConfig",
+    "StudyLayout",
+    "check_config",
+    "load_config",
+    "open_study",
+    "run_pipeline",
+]

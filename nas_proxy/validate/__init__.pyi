@@ -1,5 +1,15 @@
-from .rank_report import judge
+from .rank_report import judge, points_of
 from .settings import ValidateSettings
-from .values import Ranking, RankReport, Sample
+from .values import Point, Points, Ranking, RankReport, RankRow, Sample
 
-__all__ = ["RankReport", "Ranking", "Sample", "ValidateSettings", "judge"]
+__all__ = [
+    "Point",
+    "Points",
+    "RankReport",
+    "RankRow",
+    "Ranking",
+    "Sample",
+    "ValidateSettings",
+    "judge",
+    "points_of",
+]

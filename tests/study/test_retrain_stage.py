@@ -257,15 +257,15 @@ def test_teachers_teach_all_networks_of_the_table(tmp_path: Path) -> None:
     assert record["auto"]["chosen"][0]["temperature"] in (1.0, 2.0, 4.0, 8.0)
     assert len(record["auto"]["trials"]) == 4
     assert record["num_leaked_images"] == [0]
-    card = read(studies[1].folder, "retrain", "champion", "card.json")
+    card = read(studies[1].layout.folder, "retrain", "champion", "card.json")
     assert any(name.startswith("teacher ConvNet") for name in card["licences"])
-    html = (studies[1].folder / "report.html").read_text()
+    html = (studies[1].layout.folder / "report.html").read_text()
     assert "learned by distillation: response (hinton), from ConvNet" in html
-    paid = [entry["what"] for entry in read(studies[1].folder, "report.json")["costs"]]
+    paid = [entry["what"] for entry in read(studies[1].layout.folder, "report.json")["costs"]]
     assert "retrain: teaching" in paid
     assert "retrain: choosing temperature and weight" in paid
     # The resolved configuration gives the same study.
-    again = load_config(studies[1].folder / "config.yaml")
+    again = load_config(studies[1].layout.folder / "config.yaml")
     assert again.retrain == studies[1].retrain
 
 

@@ -33,6 +33,8 @@ T = TypeVar("T", bound=StoredResult)
 class Report(Stage):
     """Writes `report.json`, `report.html` and the figures, from what the other stages left.
 
+    A calibrated recipe is registered with what it turned out to be worth.
+
     Cheap, so it is never skipped.
     """
 
