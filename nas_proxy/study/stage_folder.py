@@ -6,16 +6,37 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from nas_proxy.core.files import write_atomically
+from nas_proxy.core.results import StoredResult
 from nas_proxy.errors import StudyError, UserError
 from nas_proxy.reproducibility import canonical_json, content_hash
 
 _RECORD = "stage.json"
-_FORMAT = 2
 _MISSING = "(absent)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord(StoredResult):
+    """`stage.json`: what a stage was given, and how far it came.
+
+    Attributes:
+        finished: Whether its result is complete.
+        goal: How much was asked for; None where that is no number.
+        terms: What was asked of the stage's material.
+        inputs: What its result depends on: the stage's version, sections, sources.
+        results: Files of the folder that the result consists of.
+    """
+
+    FORMAT: ClassVar[int] = 2
+
+    finished: bool
+    goal: int | None
+    terms: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    results: tuple[str, ...] = ()
 
 
 class StageFolder:
@@ -62,15 +83,15 @@ class StageFolder:
         if record is None:
             self._write(finished=False)
             return True
-        changed = differences(record["inputs"], self._inputs)
+        changed = differences(record.inputs, self._inputs)
         if changed:
             raise StudyError(
                 f"{self.path} was written by a different config ({'; '.join(changed)}); "
                 "choose another study_name, or pass --force to discard it and repeat the stage"
             )
-        enough = (self._goal or 0) <= (record["goal"] or 0)
-        whole = all((self.path / name).is_file() for name in record.get("results", ()))
-        if record["finished"] and enough and whole and record.get("terms", {}) == self._terms:
+        enough = (self._goal or 0) <= (record.goal or 0)
+        whole = all((self.path / name).is_file() for name in record.results)
+        if record.finished and enough and whole and record.terms == self._terms:
             return False
         self._write(finished=False)
         return True
@@ -86,25 +107,24 @@ class StageFolder:
         self._write(finished=True, results=names)
 
     def _write(self, *, finished: bool, results: Sequence[str] = ()) -> None:
-        record = {
-            "format": _FORMAT,
-            "finished": finished,
-            "goal": self._goal,
-            "terms": self._terms,
-            "inputs": self._inputs,
-            **({"results": list(results)} if results else {}),
-        }
-        write_atomically(self.path / _RECORD, json.dumps(record, indent=1))
+        record = StageRecord(
+            finished=finished,
+            goal=self._goal,
+            terms=self._terms,
+            inputs=self._inputs,
+            results=tuple(results),
+        )
+        record.write(self.path / _RECORD)
 
 
-def recorded_inputs(path: Path) -> dict[str, Any] | None:
+def recorded_inputs(path: Path) -> Mapping[str, Any] | None:
     """What the stage whose folder is `path` was given; None if it was not begun.
 
     Raises:
         StudyError: If the record is damaged.
     """
     record = _read(path)
-    return None if record is None else record["inputs"]
+    return None if record is None else record.inputs
 
 
 def recorded_key(path: Path) -> str:
@@ -119,23 +139,9 @@ def recorded_key(path: Path) -> str:
     return content_hash(inputs)
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
+def _read(folder: Path) -> StageRecord | None:
     path = folder / _RECORD
-    if not path.is_file():
-        return None
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        record["inputs"], record["finished"], record["goal"]  # noqa: B018 - are they there?
-    except (ValueError, KeyError, TypeError) as error:
-        raise StudyError(
-            f"{path} is damaged ({error}); pass --force to discard the stage and repeat it"
-        ) from error
-    if record.get("format") != _FORMAT:
-        raise StudyError(
-            f"{folder} was written by another version of nas_proxy, whose results this one does "
-            "not read; choose another study_name, or pass --force to discard them and repeat it"
-        )
-    return record
+    return StageRecord.read(path) if path.is_file() else None
 
 
 @contextmanager

@@ -50,6 +50,7 @@ def test_a_new_stage_runs_and_says_what_it_was_given(tmp_path):
         "goal": 7,
         "terms": {},
         "inputs": {"stage version": 1, **INPUTS},
+        "results": [],
     }
 
 
@@ -204,7 +205,7 @@ def test_a_damaged_record_is_refused_with_the_way_out(tmp_path, text):
     folder = finished(tmp_path)
     (folder.path / "stage.json").write_bytes(text.encode(errors="surrogateescape"))
     before = content(folder)
-    with pytest.raises(StudyError, match=r"stage\.json is damaged .* pass --force to discard"):
+    with pytest.raises(StudyError, match=r"stage\.json .*is damaged .* pass --force to repeat"):
         stage(tmp_path).open(force=False)
     assert content(folder) == before
 
@@ -278,8 +279,11 @@ json_values = st.recursive(
 
 def shown_at(value, path):
     """What stands at `path` of a JSON value, in at most forty characters."""
-    for key in path.split(".") if path else []:
-        value = value.get(key, "(absent)") if isinstance(value, dict) else "(absent)"
+    for key in re.findall(r"[a-z]+|\[\d+\]", path):
+        if key.startswith("["):
+            value = value[int(key[1:-1])] if isinstance(value, list) else "(absent)"
+        else:
+            value = value.get(key, "(absent)") if isinstance(value, dict) else "(absent)"
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
