@@ -40,8 +40,6 @@ from nas_proxy.statistics.ranks import MIN_FOR_INTERVAL, Estimate, estimate, spe
 from nas_proxy.statistics.words import decimal
 from nas_proxy.types import Architecture, Evaluation, Progress
 
-GUARD_FILE = "guard.json"
-GUARD_LOG = "guard.jsonl"
 REFERENCE_SIGNAL = "val_accuracy"
 _NUM_RESAMPLES = 1000
 

@@ -29,8 +29,6 @@ from nas_proxy.reproducibility import canonical_json, isolated_rng
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.types import Architecture, DatasetSpec
 
-LATENCIES = "latencies.log"  # not .jsonl: these are logs of evaluations
-
 
 class LatencyLog:
     """An append-only file of latencies, and its content in memory.

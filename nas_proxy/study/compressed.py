@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from torch import nn
 
@@ -18,10 +17,10 @@ from nas_proxy.train.measuring import measure
 from nas_proxy.train.training_set import TrainingSet
 
 
-def compressed(
-    study: StudyContext, settings: CompressSettings, network: nn.Module, image_size: int, path: Path
+def compress_recommended(
+    study: StudyContext, settings: CompressSettings, network: nn.Module, image_size: int
 ) -> CompressionResult:
-    """Make the versions of `network` in the folder `path`, and meet the test images with each once.
+    """Make smaller versions of `network`, and meet the test images with each of them once.
 
     A variant that cannot be made costs nothing but itself. A finished folder is read, so a study
     that was killed later measures nothing again.
@@ -31,7 +30,6 @@ def compressed(
         settings: With `fine_tuning` said.
         network: Fully trained, on the study's device.
         image_size: Of the images it was trained on.
-        path: Gets an ONNX file for each version, and `compressed.json`.
 
     Raises:
         StudyError: If what was finished earlier was written by another version of nas_proxy.
@@ -41,7 +39,7 @@ def compressed(
     from nas_proxy.compress.measurements import EXACT
     from nas_proxy.compress.self_distillation import DistilFromItself
 
-    finished = path / "compressed.json"
+    path, finished = study.layout.compressed, study.layout.compression
     if finished.is_file():
         found = CompressionResult.read(finished)
         if all((path / version.file).is_file() for version in found.versions):

@@ -63,8 +63,9 @@ def run_evaluate_proxy(
     """
     proxy_dataset = ProxyDataset.load(file)
     proxy_dataset.check_fits(study.splits.spec)
+    result_file = study.layout.proxy_result(proxy_dataset.id, task)
     folder = StageFolder(
-        study.layout.evaluate_proxy(proxy_dataset.id) / task,
+        result_file.parent,
         VERSION,
         {
             "proxy_dataset": proxy_dataset.id,
@@ -73,7 +74,6 @@ def run_evaluate_proxy(
             "seed": study.config.seed,
         },
     )
-    result_file = folder.path / f"{task}.json"
     if folder.open(force=force):
         evaluation = _ProxyEvaluation(study, file, proxy_dataset, folder.path)
         found = _accuracy(evaluation) if task == "accuracy" else _replay(evaluation)

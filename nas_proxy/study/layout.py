@@ -128,6 +128,19 @@ class StudyLayout:
         return self.stage("search") / "evaluations.jsonl"
 
     @property
+    def guard(self) -> Path:
+        """The checks that were made while the search ran."""
+        return self.stage("search") / "guard.json"
+
+    def guard_log(self, search: str = "search") -> Path:
+        """Log of the full trainings of these checks; `search` may be one that was set aside."""
+        return self.stage(search) / "guard.jsonl"
+
+    def latencies(self, stage: str = "search") -> Path:
+        """Log of measured latencies; not `.jsonl`, for these are logs of evaluations."""
+        return self.stage(stage) / "latencies.log"
+
+    @property
     def score_reference(self) -> Path:
         """Log of the architectures among which a `rank_mean` ranks."""
         return self.stage("search") / "score_reference.jsonl"
@@ -180,11 +193,30 @@ class StudyLayout:
         """Folder of the smaller versions of the recommended network."""
         return self.stage("retrain") / "compressed"
 
+    @property
+    def compression(self) -> Path:
+        """What is known of the smaller versions."""
+        return self.compressed / "compressed.json"
+
+    def retrain_pictures(self) -> list[Path]:
+        """Learning curves of the full trainings."""
+        return sorted(self.stage("retrain").glob("retrain_*.png"))
+
+    def model_files(self) -> list[Path]:
+        """All files of exported networks and of their smaller versions that are there."""
+        folder = self.stage("retrain")
+        patterns = ("champion/*", "runner_up_*/*", "compressed/*")
+        return sorted(path for pattern in patterns for path in folder.glob(pattern))
+
     # Beside the stages
 
     def evaluate_proxy(self, proxy_dataset_id: str) -> Path:
         """Folder of what a proxy data set was found to be worth, a folder for each task."""
         return self.folder / "evaluate_proxy" / proxy_dataset_id
+
+    def proxy_result(self, proxy_dataset_id: str, task: str) -> Path:
+        """What one task found out about a proxy data set."""
+        return self.evaluate_proxy(proxy_dataset_id) / task / f"{task}.json"
 
     @property
     def report(self) -> Path:

@@ -8,7 +8,6 @@ from nas_proxy.compress.result import CompressionResult
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.report.values import Cost
 from nas_proxy.retrain.result import RetrainResult
-from nas_proxy.search.resources import LATENCIES
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logs import StudyLogs
@@ -38,10 +37,10 @@ def ledger(study: StudyContext) -> list[Cost]:
             entries.append(
                 _entry(f"{stage}: {path.stem.replace('_', ' ')}", logs.evaluations(path))
             )
-        timed = logs.latencies(layout.stage(stage) / LATENCIES)
+        timed = logs.latencies(layout.latencies(stage))
         if len(timed):
             entries.append(Cost(f"{stage}: latencies", len(timed), timed.seconds))
-    return [*entries, *_teaching(layout, logs), *_compressing(layout.compressed)]
+    return [*entries, *_teaching(layout, logs), *_compressing(layout.compression)]
 
 
 def _candidates_teaching(study: StudyContext) -> list[Cost]:
@@ -55,9 +54,8 @@ def _candidates_teaching(study: StudyContext) -> list[Cost]:
     ]
 
 
-def _compressing(folder: Path) -> list[Cost]:
+def _compressing(made: Path) -> list[Cost]:
     """What fine-tuning the smaller versions of the recommended network cost."""
-    made = folder / "compressed.json"
     if not made.is_file():
         return []
     versions = CompressionResult.read(made).versions

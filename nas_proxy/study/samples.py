@@ -13,7 +13,6 @@ from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.evaluate.table import TruthTable, read_references, read_table
 from nas_proxy.interfaces import CalibrationSample
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
-from nas_proxy.search.guard import GUARD_LOG
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.evaluators import EvaluationRunner, EvaluatorFactories
 from nas_proxy.study.logs import StudyLogs
@@ -127,7 +126,7 @@ def draw_sample(
         make_generator(derive_seed("calibration", config.seed)),
         among=None if table is None else list(table.values),
     )
-    checked = logs.evaluations(config.layout.before_recalibration / GUARD_LOG)
+    checked = logs.evaluations(config.layout.guard_log(config.layout.before_recalibration.name))
     added = [e.architecture for e in checked if table is None or e.architecture in table.values]
     return table, list(dict.fromkeys([*added, *drawn]))
 

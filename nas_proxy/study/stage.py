@@ -97,9 +97,7 @@ class Stage(ABC):
         version: Of its code; raised by hand when its results change.
         reads: Sections of the configuration.
         sources: What it reads beside them: results of earlier stages, the images, tables.
-        writes: Patterns of the files in its folder that are its result: where one that was there
-            is missing, the stage runs again with what is left. Empty for a stage that is cheap
-            and writes beside the stages' folders: it always runs.
+        always_runs: Whether it is too cheap to be skipped, and keeps no record.
         not_wanted: What is said of a study that does not ask for the stage; empty: nothing.
     """
 
@@ -107,7 +105,7 @@ class Stage(ABC):
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[Section, ...]] = ()
     sources: ClassVar[tuple[Source, ...]] = ()
-    writes: ClassVar[tuple[str, ...]] = ()
+    always_runs: ClassVar[bool] = False
     not_wanted: ClassVar[str] = ""
 
     def is_wanted(self, config: StudyConfig) -> bool:
@@ -117,6 +115,13 @@ class Stage(ABC):
     def asked(self, study: StudyContext) -> Mapping[str, Any]:
         """What is asked of it beside the configuration; a change makes it go on, as `continued`."""
         return {}
+
+    def writes(self, layout: StudyLayout) -> Iterable[Path]:
+        """The files that its result consists of, as far as a study has them.
+
+        Where one that was there is missing later, the stage runs again with what is left.
+        """
+        return ()
 
     @abstractmethod
     def run(self, study: StudyContext, folder: Path) -> None:
@@ -173,7 +178,7 @@ def run_stage(stage: Stage, study: StudyContext, *, force: bool) -> None:
             study.display.say(f"{stage.name}: {stage.not_wanted}")
         return
     path = study.layout.stage(stage.name)
-    if not stage.writes:
+    if stage.always_runs:
         stage.run(study, path)
         return
     if force:
@@ -182,8 +187,7 @@ def run_stage(stage: Stage, study: StudyContext, *, force: bool) -> None:
         folder = stage.folder(study)
         if folder.open(force=force):
             stage.run(study, path)
-            made = (each for pattern in stage.writes for each in path.glob(pattern))
-            folder.finish(*filter(Path.is_file, made))
+            folder.finish(*filter(Path.is_file, stage.writes(study.layout)))
         else:
             study.display.say(f"{stage.name}: finished already")
         stage.check(study)

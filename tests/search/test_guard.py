@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from nas_proxy.errors import ConfigError
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.search.guard import GUARD_FILE, GUARD_LOG, Guard, RecalibrationNeeded
+from nas_proxy.search.guard import Guard, RecalibrationNeeded
 from nas_proxy.search.settings import GuardSettings
 from nas_proxy.study.config import check_config
 from nas_proxy.train.settings import TrainSettings
@@ -52,8 +52,8 @@ def guarded(folder, full=None, *, executor=None, storage=None, n_trials=40, seed
         settings,
         full or FullData(),
         executor,
-        EvaluationLog(folder / GUARD_LOG),
-        folder / GUARD_FILE,
+        EvaluationLog(folder / "guard.jsonl"),
+        folder / "guard.json",
         seed=seed,
         on_check=lambda check, is_new: told.append((check, is_new)),
     )

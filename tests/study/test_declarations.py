@@ -50,7 +50,7 @@ def table() -> str:
         "|---|---|---|---|",
     ]
     for stage in STAGES:
-        if not stage.writes:
+        if stage.always_runs:
             lines.append(f"| `{stage.name}` | always runs, for it is cheap | | |")
             continue
         anew = [read(section) for section in stage.reads] + [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from nas_proxy.statistics.words import decimal
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.knowledge_distillation import recipe_factory
+from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.recipe import ActiveRecipe, spelt_out
 from nas_proxy.study.samples import SampleReferences
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, SPACE, table_identity
@@ -65,7 +66,10 @@ class Calibrate(Stage):
             identity=lambda study: table_identity(_settings(study.config).reference.table),
         ),
     )
-    writes = ("calibration.json", "frontier.png", "recipe/*")
+
+    def writes(self, layout: StudyLayout) -> Iterable[Path]:
+        """What the race found, and the recipe."""
+        return (layout.calibration, layout.frontier, *layout.recipe.glob("*"))
 
     def is_wanted(self, config: StudyConfig) -> bool:
         """Whether a recipe is looked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.sources import IMAGES
 from nas_proxy.study.stage import Condition, Section, Stage
 from nas_proxy.study.trust import fetch_trusted
@@ -52,7 +54,10 @@ class Distill(Stage):
         ),
     )
     sources = (IMAGES,)
-    writes = ("proxy.safetensors", "before.png", "after.png")
+
+    def writes(self, layout: StudyLayout) -> Iterable[Path]:
+        """The set and its pictures."""
+        return (layout.proxy_dataset, layout.images_before, layout.images_after)
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Distil, or fetch what an earlier study distilled."""

@@ -20,6 +20,7 @@ from nas_proxy.retrain.result import RetrainResult
 from nas_proxy.search.result import SearchResult
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import ledger
 from nas_proxy.study.stage import Stage
 from nas_proxy.study.trust import register_recipe
@@ -39,6 +40,7 @@ class Report(Stage):
     """
 
     name = "report"
+    always_runs = True
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Collect, draw and write."""
@@ -50,7 +52,7 @@ class Report(Stage):
             layout.images_after,
             *sorted(layout.evaluate_proxy(study.proxy_dataset.id).glob("*/*.png")),
             layout.frontier,
-            *sorted(layout.stage("retrain").glob("retrain_*.png")),
+            *layout.retrain_pictures(),
         ]
         write_atomically(layout.page, render_html(report, [*pictures, *figures]))
         _log(study, report, [*figures, *([layout.frontier] if layout.frontier.is_file() else [])])
@@ -83,16 +85,16 @@ def collect(study: StudyContext) -> StudyReport:
         search=SearchResult.read(layout.search_result),
         validation=validation,
         points=points.points if points else (),
-        evaluate_proxy=_evaluated(layout.evaluate_proxy(proxy_dataset.id)),
+        evaluate_proxy=_evaluated(layout, proxy_dataset.id),
         retrain=_read(RetrainResult, layout.retrain_result) if is_retrained else None,
         costs=tuple(ledger(study)),
     )
 
 
-def _evaluated(folder: Path) -> ProxyEvaluations | None:
+def _evaluated(layout: StudyLayout, proxy_dataset_id: str) -> ProxyEvaluations | None:
     """What `nas-proxy evaluate-proxy` has found out about the study's proxy data set."""
-    accuracy = _read(ProxyAccuracy, folder / "accuracy" / "accuracy.json")
-    replay = _read(ProxyReplay, folder / "replay" / "replay.json")
+    accuracy = _read(ProxyAccuracy, layout.proxy_result(proxy_dataset_id, "accuracy"))
+    replay = _read(ProxyReplay, layout.proxy_result(proxy_dataset_id, "replay"))
     return ProxyEvaluations(accuracy, replay) if accuracy or replay else None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -47,11 +47,12 @@ from nas_proxy.retrain.result import (
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.search.result import SearchResult
 from nas_proxy.statistics.accuracy import over_images, over_seeds
-from nas_proxy.study.compressed import compressed
+from nas_proxy.study.compressed import compress_recommended
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.evaluators import zero_cost_scores
 from nas_proxy.study.knowledge_distillation import PreparedDistillation, retraining_distillation
+from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logged_models import log_compressed, log_contender, log_model
 from nas_proxy.study.sources import IMAGES
 from nas_proxy.study.stage import Condition, Section, Source, Stage
@@ -87,8 +88,11 @@ class Retrain(Stage):
             when=_VALIDATES,
         ),
     )
-    writes = ("retrain*", "champion/*", "runner_up_*/*", "compressed/*")
     not_wanted = "the config has no section retrain; nothing is trained for use"
+
+    def writes(self, layout: StudyLayout) -> Iterable[Path]:
+        """What a user takes from here."""
+        return (layout.retrain_result, *layout.retrain_pictures(), *layout.model_files())
 
     def is_wanted(self, config: StudyConfig) -> bool:
         """Whether networks are trained for use."""
@@ -177,14 +181,13 @@ class _Retraining:
             self.study.config.space, architecture, self.spec, settings, self.keep,
             trained.chosen.seed,
         )  # fmt: skip
-        folder = self.study.layout.compressed
-        made = compressed(
+        made = compress_recommended(
             self.study,
             self.settings.compress.after(settings),
             network.to(self.study.device),
             self.spec.image_shape[1],
-            folder,
         )
+        folder = self.study.layout.compressed
         log_compressed(self.study.tracker, trained.row(), made.versions, folder)
         return made
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,15 +14,13 @@ from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import (
-    GUARD_FILE,
-    GUARD_LOG,
     Guard,
     GuardCheck,
     GuardResult,
     TrialRecord,
 )
 from nas_proxy.search.pareto import SCORE, knee, pareto_front
-from nas_proxy.search.resources import LATENCIES, Resources
+from nas_proxy.search.resources import Resources
 from nas_proxy.search.result import BestTraining, SearchResult, TrialRow
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_storage
@@ -32,6 +30,7 @@ from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
 from nas_proxy.study.evaluators import zero_cost_scores
 from nas_proxy.study.knowledge_distillation import distillation_record, recipe_factory
+from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logged_trials import log_trial
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE
@@ -50,7 +49,10 @@ class Search(Stage):
         Section(name="search", free=("executor", "num_workers"), growing="n_trials"),
     )
     sources = (IMAGES, SPACE, PROXY_DATASET, RECIPE)
-    writes = ("search.json",)
+
+    def writes(self, layout: StudyLayout) -> Iterable[Path]:
+        """Every trial."""
+        return (layout.search_result,)
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Search, or go on with a search that ended before."""
@@ -127,8 +129,8 @@ def _guard(study: StudyContext, folder: Path) -> Guard | None:
         settings,
         study.factories.on_full_data(settings.train, "search_val"),
         study.executor,
-        study.logs.evaluations(folder / GUARD_LOG),
-        folder / GUARD_FILE,
+        study.logs.evaluations(study.layout.guard_log()),
+        study.layout.guard,
         seed=study.config.seed,
         on_check=on_check,
     )
@@ -140,7 +142,7 @@ def _resources(study: StudyContext, folder: Path) -> Resources:
         study.splits.spec,
         zero_cost_scores(("num_params", "flops")),
         study.config.search,
-        study.logs.latencies(folder / LATENCIES),
+        study.logs.latencies(study.layout.latencies()),
         study.device,
     )
 
@@ -189,7 +191,7 @@ def _finish(
         # Again, for a kill may have come between a trial and its logging.
         log_trial(study.tracker, space, trial, objectives)
         rows.append(_row(space, objectives, resources, trial))
-    guard = folder / GUARD_FILE
+    guard = study.layout.guard
     result = _result(
         study.recipe.recipe,
         outcome,

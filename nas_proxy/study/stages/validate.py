@@ -7,7 +7,7 @@ is measured here goes back into the search.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import control_score, other_scores, trained_controls
 from nas_proxy.study.knowledge_distillation import recipe_factory
+from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import one_off_seconds
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.samples import draw_validation
@@ -82,8 +83,11 @@ class Validate(Stage):
             identity=lambda study: table_identity(_settings(study.config).reference.table),
         ),
     )
-    writes = ("points.json", "rank_report.json")
     not_wanted = "the config has no section validate; the ranking is not judged"
+
+    def writes(self, layout: StudyLayout) -> Iterable[Path]:
+        """The judgement, and what it rests on."""
+        return (layout.points, layout.rank_report)
 
     def is_wanted(self, config: StudyConfig) -> bool:
         """Whether the ranking is to be judged."""
