@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from nas_proxy.data.proxy_dataset import Labelling, TeacherRecord
 from nas_proxy.report.html import render_html
 from tests.report.helpers import Page, make_report, with_search
 
@@ -45,3 +46,14 @@ def test_a_recipe_that_trains_nothing():
     text = shown(train_on="nothing", train=TRAIN, score=score)
     assert "none of them trained, and ranked by naswot + flops (mean of their ranks)." in text
     assert "Training of a candidate" not in text
+
+
+@pytest.mark.parametrize("num_leaked", [0, 7])
+def test_teachers_are_named_and_what_they_have_seen(num_leaked):
+    report = make_report()
+    taught_by = (TeacherRecord("ab", "resnet18 of 20 epochs", "CC BY", num_leaked),)
+    labels = Labelling(kind="soft", teachers=taught_by)
+    proxy_dataset = replace(report.proxy_dataset, labelling=labels, networks=taught_by)
+    text = Page(render_html(replace(report, proxy_dataset=proxy_dataset), [])).text
+    assert text.count("resnet18 of 20 epochs") >= 1
+    assert ("trained on 7 images that judge its students" in text) is (num_leaked > 0)
