@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from common import parser, publish
 
+from nas_proxy.evaluate.executors import EvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.interfaces import EvaluatorFactory
 from nas_proxy.scores.combine import SingleSignal
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_storage

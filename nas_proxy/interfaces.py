@@ -23,8 +23,6 @@ from nas_proxy.reproducibility import content_hash
 from nas_proxy.types import (
     Architecture,
     DatasetSpec,
-    Evaluation,
-    Fidelity,
     ImageDataset,
     Progress,
     Splits,
@@ -375,36 +373,12 @@ class Builder(Protocol):
         """A fresh network; see `SearchSpace.build`."""
 
 
-class Evaluator(Protocol):
-    """Measures architectures; can be rebuilt in a worker process."""
-
-    @property
-    def fidelity(self) -> Fidelity:
-        """What one evaluation costs."""
-
-    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
-        """Measure one architecture; a failure is a `FAILED` evaluation, not an exception."""
-
-
-class EvaluatorFactory(Protocol):
-    """A picklable description of an evaluator, from which each worker builds its own."""
-
-    @property
-    def fidelity(self) -> Fidelity:
-        """What one evaluation costs."""
-
-    def build(self) -> Evaluator:
-        """Load what the evaluator needs and construct it."""
-
-
 __all__ = [
     "Builder",
     "CalibrationSample",
     "DistillContext",
     "DistillTask",
     "Distiller",
-    "Evaluator",
-    "EvaluatorFactory",
     "SearchSpace",
     "TransferSpace",
     "Trial",

@@ -14,9 +14,31 @@ from typing import Protocol
 
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.interfaces import Evaluator, EvaluatorFactory
 from nas_proxy.processes import WorkerPool
-from nas_proxy.types import Architecture, Evaluation, Progress, Status, no_progress
+from nas_proxy.types import Architecture, Evaluation, Fidelity, Progress, Status, no_progress
+
+
+class Evaluator(Protocol):
+    """Measures architectures; can be rebuilt in a worker process."""
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """What one evaluation costs."""
+
+    def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
+        """Measure one architecture; a failure is a `FAILED` evaluation, not an exception."""
+
+
+class EvaluatorFactory(Protocol):
+    """A picklable description of an evaluator, from which each worker builds its own."""
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """What one evaluation costs."""
+
+    def build(self) -> Evaluator:
+        """Load what the evaluator needs and construct it."""
+
 
 Job = tuple[EvaluatorFactory, Architecture, int]
 

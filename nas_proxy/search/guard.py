@@ -31,9 +31,8 @@ import torch
 
 from nas_proxy.core.results import StoredResult
 from nas_proxy.errors import StudyError, required
-from nas_proxy.evaluate.executors import Executor, evaluate_all
+from nas_proxy.evaluate.executors import EvaluatorFactory, Executor, evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.interfaces import EvaluatorFactory
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.search.settings import GuardSettings
 from nas_proxy.statistics.ranks import MIN_FOR_INTERVAL, Estimate, estimate, spearman

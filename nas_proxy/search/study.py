@@ -18,9 +18,9 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas_proxy.errors import EvaluationError, PluginError, StudyError
-from nas_proxy.evaluate.executors import Executor
+from nas_proxy.evaluate.executors import EvaluatorFactory, Executor
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.interfaces import EvaluatorFactory, SearchSpace
+from nas_proxy.interfaces import SearchSpace
 from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import Guard, TrialRecord
 from nas_proxy.search.pareto import SCORE

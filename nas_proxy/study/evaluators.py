@@ -10,9 +10,9 @@ from typing import Literal
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import StudyError
-from nas_proxy.evaluate.executors import Executor, evaluate_jobs
+from nas_proxy.evaluate.executors import EvaluatorFactory, Executor, evaluate_jobs
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
-from nas_proxy.interfaces import EvaluatorFactory, SearchSpace, ZeroCostScore
+from nas_proxy.interfaces import SearchSpace, ZeroCostScore
 from nas_proxy.registry import SCORES
 from nas_proxy.scores.signals import base_signal, trained_among, zero_cost_among
 from nas_proxy.study.display import Display

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from nas_proxy.core.costs import CostMeter
 from nas_proxy.data.pictures import write_image_grid
+from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.transforms import denormalise
 from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.errors import DivergedError, StudyError, UserError
@@ -23,6 +26,7 @@ from nas_proxy.teachers.labelling import save_teachers
 from nas_proxy.teachers.leakage import check_leakage, with_leaked_images
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.teachers.training import obtain_teachers
+from nas_proxy.tracking import Tracker
 from nas_proxy.types import ImageDataset, Splits
 
 _DISTILS = Condition("unless the recipe is trusted", lambda config: config.recipe != "trusted")
@@ -95,7 +99,7 @@ def _distill(study: StudyContext) -> None:
                 generator=make_generator(seed),
                 context=context,
             )
-            proxy_dataset = distill_and_label(config.distiller, task, config.labels)
+            made = distill_and_label(config.distiller, task, config.labels)
         except (UserError, DivergedError) as error:
             # Where no checkpoint is left, nothing is: the config may change.
             if not layout.distill_checkpoint.is_file():
@@ -103,23 +107,32 @@ def _distill(study: StudyContext) -> None:
             if isinstance(error, DivergedError):  # its sentence says what to change
                 raise StudyError(str(error)) from error
             raise
-    proxy_dataset = with_leaked_images(proxy_dataset, seen)
+    proxy_dataset = with_leaked_images(made, seen)
     if proxy_dataset.labelling.kind == "soft":  # they label views, and agreement is a signal
         save_teachers(teachers, layout.proxy_dataset)
-    proxy_dataset.save(layout.proxy_dataset)
-    per_class = proxy_dataset.images_per_class
     # The same seed draws the same images that the distiller started from.
-    initial, _ = config.distiller.initialise(dataset, per_class, make_generator(seed))
-    write_image_grid(layout.images_before, denormalise(initial, dataset.spec), per_class)
-    write_image_grid(layout.images_after, proxy_dataset.pixels(), per_class)
-    for picture in (layout.images_before, layout.images_after):
-        study.tracker.study.artifact(picture, "images")
-    study.tracker.study.artifact(layout.proxy_dataset, "proxy_dataset")
+    initial, _ = config.distiller.initialise(
+        dataset, proxy_dataset.images_per_class, make_generator(seed)
+    )
+    _write(proxy_dataset, denormalise(initial, dataset.spec), layout, study.tracker)
     costs.forget()
     study.display.say(
         f"distill: {len(proxy_dataset)} images in {proxy_dataset.cost_seconds:.1f} s, "
         f"{layout.proxy_dataset}"
     )
+
+
+def _write(
+    proxy_dataset: ProxyDataset, initial: Tensor, layout: StudyLayout, tracker: Tracker
+) -> None:
+    """The set and pictures of it; `initial` is `(n, c, h, w)` in [0, 1], class by class."""
+    proxy_dataset.save(layout.proxy_dataset)
+    per_class = proxy_dataset.images_per_class
+    write_image_grid(layout.images_before, initial, per_class)
+    write_image_grid(layout.images_after, proxy_dataset.pixels(), per_class)
+    for picture in (layout.images_before, layout.images_after):
+        tracker.study.artifact(picture, "images")
+    tracker.study.artifact(layout.proxy_dataset, "proxy_dataset")
 
 
 def _take_trusted(study: StudyContext) -> None:

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.evaluate.executors import EvaluatorFactory
 from nas_proxy.evaluate.sample import draw_architectures
-from nas_proxy.interfaces import EvaluatorFactory, SearchSpace
+from nas_proxy.interfaces import SearchSpace
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.reproducibility import derive_seed, make_generator
