@@ -29,8 +29,8 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.statistics import ranks
 from nas_proxy.study.config import load_config
+from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.pipeline import open_study, run_pipeline
-from nas_proxy.study.student_training import recipe_factory
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture
 from nas_proxy.validate.values import Points, RankReport

@@ -21,7 +21,7 @@ from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_storage
 from nas_proxy.search.study import SearchTask, run_search
 from nas_proxy.search_spaces.nasbench201 import NASBench201Space
-from nas_proxy.study.stages.search import log_trial
+from nas_proxy.study.logged_trials import log_trial
 from nas_proxy.tracking import TrackingSettings, open_tracker
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
 
@@ -69,7 +69,8 @@ def milliseconds_per_trial(results: Path, n_trials: int, *, tracked: bool) -> tu
     with open_tracker(settings, results, results / "study", "study") as tracker:
 
         def on_trial(number: int, evaluation: Evaluation, score: float | None) -> None:
-            log_trial(tracker, space, number, evaluation, score)
+            objectives = {} if score is None else {"score": score}
+            log_trial(tracker, space, (number, evaluation, score), objectives)
             told.append(time.perf_counter())
 
         task = SearchTask(

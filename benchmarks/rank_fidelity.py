@@ -30,8 +30,8 @@ from nas_proxy.statistics import ranks
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.study.config import load_config
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.pipeline import open_study, run_pipeline
-from nas_proxy.study.student_training import recipe_factory
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.values import Point, Points, RankReport
 
@@ -96,7 +96,7 @@ class Proof:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every ranking's figures, the recipe's first, with what they cost."""
-        folder = self._study.config.folder / "validate"
+        folder = self._study.layout.stage("validate")
         found = []
         for row in RankReport.read(folder / "rank_report.json").all_rows:
             scores = self._rankings.get(row.name, {})

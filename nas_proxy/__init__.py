@@ -4,4 +4,4 @@ from lazy_loader import attach_stub
 
 # What a name stands for is imported when it is asked for: the command line starts without torch.
 __getattr__, __dir__, __all__ = attach_stub(__name__, __file__)
-__version__ = "0.1.0"
+__version__ = "0.2.0"

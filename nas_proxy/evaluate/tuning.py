@@ -28,8 +28,8 @@ def tune_distillation(
 
     Args:
         executor: Where the short trainings run.
-        factory: Of the trainings that are to come; networks
-            learn from teachers in them, and `search_val` measures them.
+        factory: Of the trainings that are to come; networks learn from teachers in them, and
+            `search_val` measures them.
         job: The architecture whose trainings choose, and the seed of all of them.
         folder: Where finished trainings are kept, for a choice that continues after a kill.
         progress: Told of each of a term's trainings.

@@ -1,4 +1,4 @@
-"""The pictures of what a proxy data set is result, drawn from the written results alone."""
+"""The pictures of what a proxy data set is worth, drawn from the written results alone."""
 
 from __future__ import annotations
 

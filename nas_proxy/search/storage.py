@@ -37,7 +37,7 @@ def open_storage(storage: str, folder: Path) -> optuna.storages.BaseStorage | st
         ) from error
 
 
-def open_study(
+def open_optuna_study(
     settings: SearchSettings,
     study_name: str,
     seed: int,

@@ -25,7 +25,7 @@ from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import Guard, TrialRecord
 from nas_proxy.search.pareto import SCORE
 from nas_proxy.search.settings import SearchSettings
-from nas_proxy.search.storage import open_study, sampler_seed
+from nas_proxy.search.storage import open_optuna_study, sampler_seed
 from nas_proxy.types import Architecture, Evaluation, Progress, Status, no_progress
 
 logger = logging.getLogger("nas_proxy")
@@ -102,7 +102,9 @@ def run_search(
         PluginError: If the space suggests architectures of another.
         RecalibrationNeeded: If the guard asks for it.
     """
-    study = open_study(task.settings, task.study_name, task.seed, storage, executor.num_workers)
+    study = open_optuna_study(
+        task.settings, task.study_name, task.seed, storage, executor.num_workers
+    )
     return _Search(task, executor, log, study).run()
 
 

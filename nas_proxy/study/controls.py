@@ -15,8 +15,8 @@ from nas_proxy.scores.calibrated import MIN_CALIBRATION
 from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSignal
 from nas_proxy.scores.signals import trained_among
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.knowledge_distillation import candidates_distillation
 from nas_proxy.study.recipe import ActiveRecipe
-from nas_proxy.study.student_training import candidates_distillation
 from nas_proxy.teachers.labelling import copy_teachers, labels_like
 from nas_proxy.types import Evaluation
 

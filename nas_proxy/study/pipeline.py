@@ -67,8 +67,10 @@ def run_pipeline(
         _refuse_nothing_to_calibrate(config)
     logs = StudyLogs()
     check_samples(config, logs)
-    repeated = {s.name for s in STAGES if force and last in (s.name, "report")}
-    kept = [stage for stage in STAGES if stage.name not in repeated]
+    names = [stage.name for stage in STAGES]
+    asked = STAGES[: names.index(last) + 1]
+    repeated = {stage.name for stage in asked if force and last in (stage.name, "report")}
+    kept = [stage for stage in asked if stage.name not in repeated]
     refuse_other_configuration(kept, config, config.layout)
     with open_study(config, display, logs) as study:
         if isinstance(config.space, TransferSpace):
@@ -76,14 +78,12 @@ def run_pipeline(
             for notice in config.space.notices():
                 display.say(f"{config.space.name}: {notice}")
         write_atomically(config.layout.config, config.to_yaml())
-        for stage in STAGES:
+        for stage in asked:
             try:
                 run_stage(stage, study, force=stage.name in repeated)
             except RecalibrationNeeded as request:
                 display.say(f"search: {request}")
                 _calibrate_again(study, request)
-            if stage.name == last:
-                return
 
 
 def _calibrate_again(study: StudyContext, request: RecalibrationNeeded) -> None:

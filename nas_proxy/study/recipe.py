@@ -12,7 +12,7 @@ from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.interfaces import SearchSpace
-from nas_proxy.reproducibility import content_hash
+from nas_proxy.reproducibility import canonical_json, content_hash
 from nas_proxy.scores.combine import Score, make_score
 from nas_proxy.study.config import StudyConfig, dump_options, read_options
 from nas_proxy.teachers.labelling import copy_teachers
@@ -78,10 +78,8 @@ class ActiveRecipe:
             OSError: If the folder cannot be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _EVALUATIONS).unlink(missing_ok=True)  # a log grows, and this may be a repetition
-        log = EvaluationLog(folder / _EVALUATIONS)
-        for evaluation in self.calibrated_on:
-            log.append(evaluation)
+        lines = (f"{canonical_json(each.to_json())}\n" for each in self.calibrated_on)
+        write_atomically(folder / _EVALUATIONS, "".join(lines))
         found = [[a.to_json(), value] for a, value in self.references.items()]
         write_atomically(folder / _REFERENCES, json.dumps(found, indent=1))
         learned = [architecture.to_json() for architecture in self.learned_from]

@@ -77,8 +77,7 @@ class SampleReferences:
         if not references:
             raise StudyError(
                 "no full-data training of the calibration sample succeeded; look at "
-                f"{self._log} for the reasons, and change "
-                "calibrate.reference.train"
+                f"{self._log} for the reasons, and change calibrate.reference.train"
             )
         return CalibrationSample(
             space=self._config.space,

@@ -73,7 +73,7 @@ _CHANGING = re.compile(
     r"seconds|^created$|hardware|versions|environment|latenc|memory|folder$|commands|bytes|"
     r"^frontier$|^files$|^results$|^root$|^costs$"
 )
-_COUNTING_SECONDS = ("recipe", "calibrated recipe", "search")
+_COUNTING_SECONDS = ("recipe", "calibrated recipe", "trials", "validation")
 _SECONDS = re.compile(r"[\d.e+-]+ s for each architecture")
 
 

@@ -39,12 +39,12 @@ def config(results: Path, **changes: Any) -> StudyConfig:
 
 
 def scores(study: StudyConfig) -> dict[str, float]:
-    trials = read(study.folder, "search", "search.json")["trials"]
+    trials = read(study.layout.folder, "search", "search.json")["trials"]
     return {trial["architecture_id"]: trial["score"] for trial in trials}
 
 
 def losses(study: StudyConfig, name: str) -> list[float]:
-    log = EvaluationLog(study.folder / "validate" / f"{name}.jsonl")
+    log = EvaluationLog(study.layout.folder / "validate" / f"{name}.jsonl")
     return [e.signals["val_loss"] for e in log]
 
 
@@ -61,23 +61,28 @@ def test_teachers_teach_candidates_and_controls_and_are_paid_for(tmp_path: Path)
         assert all(without != with_teacher for without, with_teacher in pairs)
     # Full training is what it was: candidates alone are taught.
     references = [
-        [dict(e.signals) for e in EvaluationLog(study.folder / "validate" / "reference.jsonl")]
+        [
+            dict(e.signals)
+            for e in EvaluationLog(study.layout.folder / "validate" / "reference.jsonl")
+        ]
         for study in (plain, taught)
     ]
     for without, with_teacher in zip(*references, strict=True):
         assert without["test_accuracy"] == with_teacher["test_accuracy"]
-    record = read(taught.folder, "search", "search.json")["knowledge_distillation"]
+    record = read(taught.layout.folder, "search", "search.json")["knowledge_distillation"]
     assert record["terms"] == ["response (hinton)"]
     assert record["num_leaked_images"] == [0]
-    report = read(taught.folder, "report.json")
+    report = read(taught.layout.folder, "report.json")
     (paid,) = (e for e in report["costs"] if e["what"].startswith("candidates: teaching ConvNet"))
     assert paid["seconds"] == record["teaching_seconds"] > 0
-    proxy = read(taught.folder, "validate", "rank_report.json")["judged"]
-    distilling = ProxyDataset.load(taught.folder / "distill" / "proxy.safetensors").cost_seconds
+    proxy = read(taught.layout.folder, "validate", "rank_report.json")["judged"]
+    distilling = ProxyDataset.load(
+        taught.layout.folder / "distill" / "proxy.safetensors"
+    ).cost_seconds
     assert proxy["one_off_seconds"] == pytest.approx(distilling + paid["seconds"])
-    html = (taught.folder / "report.html").read_text()
+    html = (taught.layout.folder / "report.html").read_text()
     assert "every candidate learned by distillation: response (hinton), from ConvNet" in html
-    assert "every candidate learned" not in (plain.folder / "report.html").read_text()
+    assert "every candidate learned" not in (plain.layout.folder / "report.html").read_text()
 
     # Again, as it is written down: everything is there. Another distillation is another search.
     resolved = check_config(taught.resolved)
@@ -95,12 +100,12 @@ def test_teachers_teach_candidates_and_controls_and_are_paid_for(tmp_path: Path)
 def test_candidates_teach_themselves(tmp_path: Path, variant: str) -> None:
     study = config(tmp_path, knowledge_distillation={"kind": "self", "variant": variant})
     run_pipeline(study, Quiet(), last="search")
-    trials = read(study.folder, "search", "search.json")["trials"]
+    trials = read(study.layout.folder, "search", "search.json")["trials"]
     assert sum(trial["score"] is not None for trial in trials) >= 2
     for trial in trials:  # one without pooling has no shallower stage
         expected = "self (exits) needs feature maps of two resolutions or more"
         assert trial["score"] is not None or trial["reason"].startswith(expected)
-    assert not list((study.folder / "teachers").glob("*.safetensors"))
+    assert not list((study.layout.folder / "teachers").glob("*.safetensors"))
 
 
 def test_a_teacher_that_has_seen_held_out_images_is_refused_unless_that_is_said(
@@ -117,7 +122,7 @@ def test_a_teacher_that_has_seen_held_out_images_is_refused_unless_that_is_said(
         run_pipeline(config(tmp_path, knowledge_distillation=section), Quiet(), last="search")
     allowed = config(tmp_path, knowledge_distillation={**section, "allow_leakage": True})
     run_pipeline(allowed, Quiet())
-    assert "The teachers have seen" in (allowed.folder / "report.html").read_text()
+    assert "The teachers have seen" in (allowed.layout.folder / "report.html").read_text()
 
 
 def test_a_replaced_teacher_does_not_go_on_with_the_work_of_another(

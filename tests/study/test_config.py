@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +111,19 @@ def test_a_key_that_was_renamed_is_answered_with_its_new_name(
     assert said in str(caught.value).replace("[0]", ".0")
 
 
-def test_a_folder_whose_config_has_the_old_key_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    changed = {"results": str(tmp_path), "knowledge_distillation": "self"}
-    config = check_config({**MINIMAL, **changed})
+def test_a_folder_of_an_earlier_release_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    config = check_config({**MINIMAL, "results": str(tmp_path)})
     stored = dict(config.resolved)
     stored["distillation"] = stored.pop("knowledge_distillation")
-    (config.folder / "search").mkdir(parents=True)
-    (config.folder / "search" / "stage.json").write_text("{}")
-    (config.folder / "config.yaml").write_text(yaml.safe_dump(stored))
-    with pytest.raises(StudyError, match=r"different config \(knowledge_distillation: null ->"):
+    folder = config.layout.stage("search")
+    folder.mkdir(parents=True)
+    record = {"finished": True, "goal": 20, "terms": {}, "inputs": {"stage version": 1, "seed": 0}}
+    (folder / "stage.json").write_text(json.dumps(record))
+    config.layout.config.write_text(yaml.safe_dump(stored))
+    with pytest.raises(StudyError, match="written by another version of nas_proxy") as refused:
         run_pipeline(config, Quiet())
+    assert "\n" not in str(refused.value)
+    assert json.loads((folder / "stage.json").read_text()) == record
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from nas_proxy.errors import StudyError
 from nas_proxy.study.config import _Sections, check_config
 from nas_proxy.study.pipeline import STAGES
-from nas_proxy.study.stage import Section, StageName, refuse_other_configuration
+from nas_proxy.study.stage import Section, Source, StageName, refuse_other_configuration
 from nas_proxy.study.stage_folder import StageFolder
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -34,20 +34,28 @@ def read(section: Section) -> str:
     return f"{named} ({words})" if named and words else named
 
 
+def source_in_words(source: Source) -> str:
+    words = [f"of `{source.stage}`"] if source.stage else []
+    words += [source.when.words] if source.when.words else []
+    return f"{source.name} ({', '.join(words)})" if words else source.name
+
+
 def keys(section: Section, names: tuple[str | None, ...]) -> list[str]:
     return [f"`{section.name}.{name}`" for name in names if name is not None]
 
 
 def table() -> str:
     lines = [
-        "| stage | begins anew when this changes | goes on when this changes | may change freely |",
+        "| stage | refused when this changes | goes on when this changes | may change freely |",
         "|---|---|---|---|",
     ]
     for stage in STAGES:
         if not stage.writes:
             lines.append(f"| `{stage.name}` | always runs, for it is cheap | | |")
             continue
-        anew = [read(section) for section in stage.reads] + [s.name for s in stage.sources]
+        anew = [read(section) for section in stage.reads] + [
+            source_in_words(s) for s in stage.sources
+        ]
         goes_on = [key for s in stage.reads for key in keys(s, (*s.continued, s.growing))]
         free = [key for section in stage.reads for key in keys(section, section.free)]
         cells = (", ".join(filter(None, cell)) for cell in (anew, goes_on, free))
@@ -76,6 +84,8 @@ def test_what_a_stage_reads_is_there(stage) -> None:
         known = config.resolved[section.name] if any(names) or section.growing else {}
         for key in (*names, *([section.growing] if section.growing else ())):
             assert key in known, f"{section.name} has no key {key}"
+    names = [section.name for section in stage.reads] + [source.name for source in stage.sources]
+    assert len(names) == len(set(names)), "a record holds them side by side"
     earlier = [each.name for each in STAGES[: STAGES.index(stage)]]
     assert all(source.stage in (None, *earlier) for source in stage.sources)
 

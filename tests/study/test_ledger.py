@@ -35,8 +35,8 @@ def run(folder, distill, **changes):
     config = {"study_name": "paid", "distill": distill, "results": str(folder), **TINY, **changes}
     checked = check_config(config)
     run_pipeline(checked, Quiet())
-    entries = json.loads((checked.folder / "report.json").read_text())["costs"]
-    return checked.folder, {entry["what"]: entry for entry in entries}
+    entries = json.loads((checked.layout.folder / "report.json").read_text())["costs"]
+    return checked.layout.folder, {entry["what"]: entry for entry in entries}
 
 
 def test_a_plugin_that_states_nothing_is_on_the_ledger(tmp_path):

@@ -55,11 +55,11 @@ def test_each_version_is_a_file_with_the_reported_accuracies(
     monkeypatch.setattr(RunLog, "artifact", lambda self, path, folder="": uploaded.append(path))
     study = config(tmp_path)
     run_pipeline(study, Quiet())
-    costs = read(study.folder, "report.json")["costs"]
+    costs = read(study.layout.folder, "report.json")["costs"]
     (paid,) = (entry for entry in costs if entry["what"] == "retrain: fine-tuning smaller versions")
     assert paid["count"] == 1  # rounding alone trains nothing
     assert paid["seconds"] > 0
-    folder = study.folder / "retrain"
+    folder = study.layout.folder / "retrain"
     rows = read(folder, "retrain.json")["compressed"]["versions"]
     assert [row["name"] for row in rows] == [
         "float32",
@@ -90,9 +90,9 @@ def test_what_cannot_be_compressed_costs_nothing_else(
     monkeypatch.setattr(compressing, "compress", refuse)
     study, display = config(tmp_path), Quiet()
     run_pipeline(study, display, last="retrain")
-    found = read(study.folder / "retrain", "retrain.json")["compressed"]
+    found = read(study.layout.folder / "retrain", "retrain.json")["compressed"]
     assert found == {"versions": [], "reason": "the layer body.3 cannot be quantised"}
-    assert (study.folder / "retrain" / "champion" / "model.safetensors").is_file()
+    assert (study.layout.folder / "retrain" / "champion" / "model.safetensors").is_file()
     assert any("body.3" in line for line in display.said)
 
 
@@ -115,7 +115,7 @@ def test_a_variant_that_cannot_be_made_is_said_beside_the_others(
     monkeypatch.setattr(retrain, "log_compressed", lambda *arguments: None)
     study, display = config(tmp_path), Quiet()
     run_pipeline(study, display, last="retrain")
-    found = read(study.folder / "retrain", "retrain.json")["compressed"]
+    found = read(study.layout.folder / "retrain", "retrain.json")["compressed"]
     assert [version["name"] for version in found["versions"]] == ["float32"]
     assert found["reason"] == "structured_pruning: no channel can be followed"
     assert any("no channel can be followed" in line for line in display.said)

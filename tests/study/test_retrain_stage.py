@@ -59,10 +59,10 @@ def test_the_line_ends_with_models_and_meets_the_test_split_once(
     display = Quiet()
     run_pipeline(study, display, last="retrain")
     assert events == ["train"] * 8 + ["test"] * 8  # (2 + median + ResNet-18) x 2 seeds
-    result = read(study.folder, "retrain", "retrain.json")
+    result = read(study.layout.folder, "retrain", "retrain.json")
     rows = result["rows"]
     assert [row["role"] for row in rows] == ["best", "best", "median", "resnet18"]
-    search = read(study.folder, "search", "search.json")
+    search = read(study.layout.folder, "search", "search.json")
     ranked = [trial["architecture_id"] for trial in search["best"]]
     assert {row["architecture_id"] for row in rows[:2]} == set(ranked[:2])
     assert rows[2]["architecture_id"] in ranked[2:]
@@ -73,7 +73,7 @@ def test_the_line_ends_with_models_and_meets_the_test_split_once(
 
     # The champion's file gives the figures that were reported of it.
     splits = load_splits(study.data)
-    folder = study.folder / "retrain" / "champion"
+    folder = study.layout.folder / "retrain" / "champion"
     model = nas_proxy.load_model(folder / "model.safetensors")
     for split, found in (
         (splits.test, rows[0]["test_accuracy"]["values"][rows[0]["model"]["chosen_seed"]]),
@@ -90,8 +90,8 @@ def test_the_line_ends_with_models_and_meets_the_test_split_once(
     assert "CC BY 4.0" in page
     assert f"**Parameters:** {card['num_params']:,}" in page
     assert f"{100 * card['test_accuracy']['value']:.1f} % [" in page
-    assert (study.folder / "retrain" / "runner_up_1" / "model.safetensors").is_file()
-    assert not (study.folder / "retrain" / "weights" / "unfinished").exists()
+    assert (study.layout.folder / "retrain" / "runner_up_1" / "model.safetensors").is_file()
+    assert not (study.layout.folder / "retrain" / "weights" / "unfinished").exists()
 
     # README's lines work on it as they are printed.
     guide = (Path(__file__).parents[2] / "README.md").read_text()
@@ -107,7 +107,8 @@ def test_the_line_ends_with_models_and_meets_the_test_split_once(
     longer = config(tmp_path, search={**TINY["search"], "n_trials": 5})
     run_pipeline(longer, display, last="retrain")
     again = {
-        row["architecture_id"] for row in read(study.folder, "retrain", "retrain.json")["rows"]
+        row["architecture_id"]
+        for row in read(study.layout.folder, "retrain", "retrain.json")["rows"]
     }
     new = again - {row["architecture_id"] for row in rows}
     assert len(events) == len(before) + 4 * len(new)
@@ -130,14 +131,14 @@ def test_no_choice_depends_on_the_test_split(
     for module in (pipeline, factory, final_test):
         monkeypatch.setattr(module, "load_splits", with_other_test_images)
     run_pipeline(studies[1], Quiet(), last="retrain")
-    real, other = (read(s.folder, "retrain", "retrain.json") for s in studies)
+    real, other = (read(s.layout.folder, "retrain", "retrain.json") for s in studies)
     assert real["rows"][0]["test_accuracy"] != other["rows"][0]["test_accuracy"]
     kept = ("architecture_id", "val_accuracy", "curves", "role")
     for row, twin in zip(real["rows"], other["rows"], strict=True):
         assert {k: row[k] for k in kept} == {k: twin[k] for k in kept}
         chosen, also = ((each["model"] or {}).get("chosen_seed") for each in (row, twin))
         assert chosen == also
-    weights = [s.folder / "retrain" / "champion" / "model.safetensors" for s in studies]
+    weights = [s.layout.folder / "retrain" / "champion" / "model.safetensors" for s in studies]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
@@ -160,21 +161,21 @@ def test_the_report_and_the_median_of_a_validated_study(
     settings = retrain(num_architectures=1, formats=["onnx", "torch_export"])
     study = config(tmp_path, validate=validation, retrain=settings)
     run_pipeline(study, Quiet())
-    report = read(study.folder, "report.json")
+    report = read(study.layout.folder, "report.json")
     best, median, resnet = report["retrain"]["rows"]
-    points = read(study.folder, "validate", "points.json")["points"]
+    points = read(study.layout.folder, "validate", "points.json")["points"]
     (proxy, *_) = points[0]["scores"]
     others = [p for p in points if p["architecture_id"] != best["architecture_id"]]
     ranked = sorted(others, key=lambda point: -point["scores"][proxy])
     assert median["architecture_id"] == ranked[len(ranked) // 2]["architecture_id"]
     assert best["share_below"] == sum(p["scores"][proxy] < best["score"] for p in points) / 5
     assert [c["role"] for c in report["retrain"]["comparisons"]] == ["median", "resnet18"]
-    html = (study.folder / "report.html").read_text()
+    html = (study.layout.folder / "report.html").read_text()
     assert 'id="retrained"' in html
     assert resnet["description"] in html
     assert "<b>missing:</b> it cannot be exported to ONNX: the operator aten.roll has no" in html
     assert html.count("data:image/png") >= 2
-    champion = study.folder / "retrain" / "champion"
+    champion = study.layout.folder / "retrain" / "champion"
     assert {path.name for path in champion.iterdir()} == {
         "architecture.json", "card.json", "card.md", "model.pt2", "model.safetensors",
     }  # fmt: skip
@@ -188,8 +189,8 @@ def test_without_a_section_nothing_is_trained(tmp_path: Path) -> None:
     display = Quiet()
     run_pipeline(study, display)
     assert any("no section retrain" in said for said in display.said)
-    assert not (study.folder / "retrain").exists()
-    assert "retrained" not in (study.folder / "report.html").read_text()
+    assert not (study.layout.folder / "retrain").exists()
+    assert "retrained" not in (study.layout.folder / "report.html").read_text()
 
 
 def test_a_reduced_space_is_retrained_and_exported_as_it_was_trained(tmp_path: Path) -> None:
@@ -199,10 +200,10 @@ def test_a_reduced_space_is_retrained_and_exported_as_it_was_trained(tmp_path: P
     search = {**TINY["search"], "n_trials": 1}
     study = config(tmp_path, space=space, retrain=settings, search=search)
     run_pipeline(study, Quiet(), last="retrain")
-    model = nas_proxy.load_model(study.folder / "retrain" / "champion" / "model.safetensors")
+    model = nas_proxy.load_model(study.layout.folder / "retrain" / "champion" / "model.safetensors")
     assert model.origin.space_options["num_cells"] == 1
     assert model(torch.rand(2, 1, 16, 16)).shape == (2, 10)
-    assert read(study.folder, "retrain", "champion", "card.json")["over_seeds"]["values"]
+    assert read(study.layout.folder, "retrain", "champion", "card.json")["over_seeds"]["values"]
 
 
 def test_trainings_that_all_diverge_are_said(tmp_path: Path) -> None:
@@ -210,9 +211,9 @@ def test_trainings_that_all_diverge_are_said(tmp_path: Path) -> None:
     study = config(tmp_path, retrain=retrain(num_architectures=1, num_seeds=1, train=train))
     with pytest.raises(StudyError, match=r"could be trained \(.*not finite.*\); change retrain.t"):
         run_pipeline(study, Quiet(), last="retrain")
-    log = EvaluationLog(study.folder / "retrain" / "training.jsonl")
+    log = EvaluationLog(study.layout.folder / "retrain" / "training.jsonl")
     assert len(log) == 3
-    assert not (study.folder / "retrain" / "test.jsonl").exists()
+    assert not (study.layout.folder / "retrain" / "test.jsonl").exists()
 
 
 def test_the_pareto_front_of_a_search_is_retrained(tmp_path: Path) -> None:
@@ -220,13 +221,13 @@ def test_the_pareto_front_of_a_search_is_retrained(tmp_path: Path) -> None:
     settings = retrain(num_architectures=None, pick="all", num_seeds=1, comparisons=[])
     study = config(tmp_path, search=search, retrain=settings)
     run_pipeline(study, Quiet(), last="retrain")
-    rows = read(study.folder, "retrain", "retrain.json")["rows"]
+    rows = read(study.layout.folder, "retrain", "retrain.json")["rows"]
     by_size = sorted(rows, key=lambda row: row["num_params"])
     scores = [row["score"] for row in by_size]
     assert scores == sorted(scores)  # more parameters only for a better score
-    trials = read(study.folder, "search", "search.json")["trials"]
+    trials = read(study.layout.folder, "search", "search.json")["trials"]
     assert max(trial["score"] for trial in trials) == scores[-1]
-    assert len(list((study.folder / "retrain").glob("runner_up_*"))) == len(rows) - 1
+    assert len(list((study.layout.folder / "retrain").glob("runner_up_*"))) == len(rows) - 1
 
 
 @pytest.mark.slow
@@ -247,7 +248,7 @@ def test_teachers_teach_all_networks_of_the_table(tmp_path: Path) -> None:
     ]
     run_pipeline(studies[0], Quiet(), last="retrain")
     run_pipeline(studies[1], Quiet())
-    without, result = (read(study.folder, "retrain", "retrain.json") for study in studies)
+    without, result = (read(study.layout.folder, "retrain", "retrain.json") for study in studies)
     for row, other in zip(result["rows"], without["rows"], strict=True):
         assert row["architecture_id"] == other["architecture_id"]
         assert row["curves"]["train_loss"] != other["curves"]["train_loss"]
@@ -272,7 +273,7 @@ def test_a_changed_recipe_is_refused_and_force_repeats(tmp_path: Path, events: l
     settings = retrain(num_architectures=1, num_seeds=1, comparisons=[])
     study = config(tmp_path, retrain=settings)
     run_pipeline(study, Quiet(), last="retrain")
-    first = read(study.folder, "retrain", "retrain.json")
+    first = read(study.layout.folder, "retrain", "retrain.json")
     train = {**TINY["retrain"]["train"], "learning_rate": 0.05}
     changed = config(tmp_path, retrain={**settings, "train": train})
     with pytest.raises(StudyError, match=r"retrain.train.learning_rate: 0.02 -> 0.05"):
@@ -280,7 +281,7 @@ def test_a_changed_recipe_is_refused_and_force_repeats(tmp_path: Path, events: l
     run_pipeline(changed, Quiet(), last="retrain", force=True)
     assert events == ["train", "test"] * 2
     run_pipeline(study, Quiet(), last="retrain", force=True)
-    repeated = read(study.folder, "retrain", "retrain.json")
+    repeated = read(study.layout.folder, "retrain", "retrain.json")
     assert without_clocks(repeated) == without_clocks(first)
 
 

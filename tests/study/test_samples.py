@@ -128,8 +128,8 @@ def test_a_study_that_trusts_it_is_judged_on_none_of_them(learned, monkeypatch):
     architectures, reference, folder = learned
 
     def fetch(study):
-        shutil.copytree(folder / "tiny" / "calibrate" / "recipe", study.trusted_folder)
-        shutil.copy(study.trusted_folder / PROXY, study.proxy_file)
+        shutil.copytree(folder / "tiny" / "calibrate" / "recipe", study.layout.trusted_recipe)
+        shutil.copy(study.layout.trusted_recipe / PROXY, study.layout.proxy_dataset)
 
     monkeypatch.setattr(distill, "fetch_trusted", fetch)
     # 28 rows: those 20, and the only eight that may be drawn.

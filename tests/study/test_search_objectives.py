@@ -95,7 +95,7 @@ def test_a_continued_study_measures_only_what_is_new(study, search, results, mon
         {**TINY, "results": str(results), "search": {**TINY["search"], "n_trials": 6}}
     )
     run_pipeline(more, Quiet(), last="search")
-    again = SearchResult.read(more.folder / "search" / "search.json")
+    again = SearchResult.read(more.layout.folder / "search" / "search.json")
     assert again.trials[:5] == search.trials
     assert len(again.trials) == 6
     assert measured == [(1, 8, 8)]

@@ -28,11 +28,11 @@ from nas_proxy.statistics.ranks import num_architectures_to_tell
 from nas_proxy.statistics.words import decimal
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.recipe import ActiveRecipe, spelt_out
 from nas_proxy.study.samples import SampleReferences
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, SPACE, table_identity
 from nas_proxy.study.stage import Section, Source, Stage
-from nas_proxy.study.student_training import recipe_factory
 from nas_proxy.types import Architecture
 
 

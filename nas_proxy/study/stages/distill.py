@@ -92,9 +92,8 @@ def _distill(study: StudyContext) -> None:
             )
             proxy_dataset = distill_and_label(config.distiller, task, config.labels)
         except (UserError, DivergedError) as error:
-            if (
-                not layout.distill_checkpoint.is_file()
-            ):  # nothing is left of it, so the config may change
+            # Where no checkpoint is left, nothing is: the config may change.
+            if not layout.distill_checkpoint.is_file():
                 costs.forget()
             if isinstance(error, DivergedError):  # its sentence says what to change
                 raise StudyError(str(error)) from error

@@ -51,19 +51,16 @@ from nas_proxy.study.compressed import compressed
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.evaluators import zero_cost_scores
+from nas_proxy.study.knowledge_distillation import PreparedDistillation, retraining_distillation
 from nas_proxy.study.logged_models import log_compressed, log_contender, log_model
 from nas_proxy.study.sources import IMAGES
 from nas_proxy.study.stage import Condition, Section, Source, Stage
 from nas_proxy.study.stage_folder import recorded_key
-from nas_proxy.study.student_training import PreparedDistillation, retraining_distillation
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation
 from nas_proxy.validate.values import Points, RankReport
 
-_COMPARES_MEDIAN = Condition(
-    "if it compares with the median",
-    lambda config: config.retrain is not None and "median" in config.retrain.comparisons,
-)
+_VALIDATES = Condition("if there is one", lambda config: config.validation is not None)
 
 
 class Retrain(Stage):
@@ -72,16 +69,22 @@ class Retrain(Stage):
     name = "retrain"
     reads = (
         Section(name="retrain"),
-        Section(name="validate", when=_COMPARES_MEDIAN),
+        Section(name="validate", when=_VALIDATES),
         # A longer search may find a better one.
         Section(name="search", keys=("n_trials",), growing="n_trials"),
     )
     sources = (
         IMAGES,
         Source(
-            name="search",
+            name="trials",
             stage="search",
             identity=lambda study: recorded_key(study.layout.stage("search")),
+        ),
+        Source(
+            name="validation",
+            stage="validate",
+            identity=lambda study: recorded_key(study.layout.stage("validate")),
+            when=_VALIDATES,
         ),
     )
     writes = ("retrain*", "champion/*", "runner_up_*/*", "compressed/*")
@@ -141,10 +144,8 @@ class _Retraining:
         failed = [each for each in trained if each.contender.role == "best" and not each.complete]
         # Everything has been chosen. From here on the test images are seen, once.
         ranked, compared = self._test(ranked), self._test(compared)
-        for earlier in self.study.layout.stage("retrain").glob(
-            "runner_up_*"
-        ):  # of a shorter search
-            shutil.rmtree(earlier)
+        for of_a_shorter_search in self.study.layout.stage("retrain").glob("runner_up_*"):
+            shutil.rmtree(of_a_shorter_search)
         models = [self._model(each, place, ready) for place, each in enumerate(ranked)]
         versions = self._compressed(ranked[0])
         shutil.rmtree(self.keep / "unfinished", ignore_errors=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.evaluate.sample import draw_architectures
-from nas_proxy.interfaces import EvaluatorFactory
+from nas_proxy.interfaces import EvaluatorFactory, SearchSpace
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.reproducibility import derive_seed, make_generator
@@ -23,18 +24,19 @@ from nas_proxy.search.guard import (
 from nas_proxy.search.pareto import SCORE, knee, pareto_front
 from nas_proxy.search.resources import LATENCIES, Resources
 from nas_proxy.search.result import BestTraining, SearchResult, TrialRow
+from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_storage
 from nas_proxy.search.study import SearchOutcome, SearchTask, run_search
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.display import Display
 from nas_proxy.study.evaluators import zero_cost_scores
+from nas_proxy.study.knowledge_distillation import distillation_record, recipe_factory
+from nas_proxy.study.logged_trials import log_trial
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE
 from nas_proxy.study.stage import Section, Stage
-from nas_proxy.study.student_training import distillation_record, recipe_factory
 from nas_proxy.types import Evaluation
-
-_CURVE_POINTS = 50  # of a trial's training loss in MLflow; the log keeps every step
 
 
 class Search(Stage):
@@ -54,18 +56,24 @@ class Search(Stage):
         """Search, or go on with a search that ended before."""
         config, active = study.config, study.recipe
         factory = recipe_factory(study, active.recipe)
-        score = active.score(config.space, _reference_sample(study, active, factory))
+        ranking = active.score(config.space, _reference_sample(study, active, factory))
         resources = _resources(study, folder)
+
+        def on_trial(number: int, evaluation: Evaluation, score: float | None) -> None:
+            trial = (number, evaluation, score)
+            objectives = _objectives(config.search, resources, trial)
+            log_trial(study.tracker, config.space, trial, objectives)
+
         with study.display.progress(f"searching: {config.search.sampler}") as progress:
             task = SearchTask(
                 space=config.space,
                 factory=factory,
-                score=score,
+                score=ranking,
                 settings=config.search,
                 study_name=_optuna_name(config, active),
                 seed=config.seed,
                 sizes=resources,
-                on_trial=lambda *trial: _log_trial(study, resources, trial),
+                on_trial=on_trial,
                 progress=progress,
                 guard=_guard(study, folder),
             )
@@ -73,7 +81,7 @@ class Search(Stage):
             outcome = run_search(
                 task, study.executor, study.logs.evaluations(study.layout.trials), storage
             )
-        _finish(study, folder, score, outcome, resources, factory.knowledge_distillation)
+        _finish(study, folder, ranking, outcome, resources, factory.knowledge_distillation)
 
 
 def _optuna_name(config: StudyConfig, active: ActiveRecipe) -> str:
@@ -137,55 +145,30 @@ def _resources(study: StudyContext, folder: Path) -> Resources:
     )
 
 
-def _objectives(study: StudyContext, resources: Resources, trial: TrialRecord) -> dict[str, float]:
+def _objectives(
+    settings: SearchSettings, resources: Resources, trial: TrialRecord
+) -> dict[str, float]:
     """Value of each objective of a trial; none if it failed."""
     _, evaluation, score = trial
     if score is None:
         return {}
-    settings = study.config.search
     values = {SCORE: score, **(resources(evaluation.architecture) if settings.costs else {})}
     return {name: values[name] for name in settings.objectives}
 
 
-def _log_trial(study: StudyContext, resources: Resources, trial: TrialRecord) -> None:
-    """One child run; logging it again changes nothing."""
-    (number, evaluation, score), space = trial, study.config.space
-    run = study.tracker.trial(number, f"trial {number:04d}")
-    architecture = evaluation.architecture
-    genotype = architecture.genotype
-    choices = genotype if isinstance(genotype, dict) else dict(enumerate(genotype))
-    run.params(
-        {
-            "architecture": space.describe(architecture),
-            "architecture_id": architecture.id,
-            **{f"choice.{name}": value for name, value in choices.items()},
-        }
-    )
-    run.description(space.describe(architecture))
-    run.metrics({**evaluation.signals, "seconds": evaluation.seconds})
-    stride = max(1, len(evaluation.train_losses) // _CURVE_POINTS)
-    steps = range(0, len(evaluation.train_losses), stride)
-    run.curve("train_loss", [evaluation.train_losses[step] for step in steps], list(steps))
-    if score is None:
-        run.finish("FAILED", evaluation.reason)
-        return
-    objectives = _objectives(study, resources, trial)
-    run.metrics(objectives)
-    run.finish()
-    study.tracker.study.metrics(objectives, step=number)
-
-
-def _row(study: StudyContext, resources: Resources, trial: TrialRecord) -> TrialRow:
+def _row(
+    space: SearchSpace, objectives: Mapping[str, float], resources: Resources, trial: TrialRecord
+) -> TrialRow:
     number, evaluation, score = trial
     architecture = evaluation.architecture
     return TrialRow(
         trial=number,
         score=score,
-        objectives=_objectives(study, resources, trial),
+        objectives=dict(objectives),
         latency=resources.latency(architecture),
         architecture=architecture,
         architecture_id=architecture.id,
-        description=study.config.space.describe(architecture),
+        description=space.describe(architecture),
         signals=dict(evaluation.signals),
         seconds=evaluation.seconds,
         reason=evaluation.reason,
@@ -200,12 +183,15 @@ def _finish(
     resources: Resources,
     knowledge_distillation: KnowledgeDistillation | None,
 ) -> None:
-    for trial in outcome.trials:  # a kill may have come between a trial and its logging
-        _log_trial(study, resources, trial)
-    rows = [_row(study, resources, trial) for trial in outcome.trials]
+    space, rows = study.config.space, []
+    for trial in outcome.trials:
+        objectives = _objectives(study.config.search, resources, trial)
+        # Again, for a kill may have come between a trial and its logging.
+        log_trial(study.tracker, space, trial, objectives)
+        rows.append(_row(space, objectives, resources, trial))
     guard = folder / GUARD_FILE
     result = _result(
-        study,
+        study.recipe.recipe,
         outcome,
         rows,
         signals=score.signals,
@@ -221,11 +207,11 @@ def _finish(
             best_so_far = value
             study.tracker.study.metrics({"best_score": value}, step=number)
     study.tracker.study.metrics({"pareto_front_size": len(result.pareto_front)})
-    _say(study, result)
+    _say(study.display, study.config.search, result)
 
 
 def _result(
-    study: StudyContext,
+    recipe: Recipe,
     outcome: SearchOutcome,
     rows: Sequence[TrialRow],
     *,
@@ -233,7 +219,6 @@ def _result(
     knowledge_distillation: DistillationRecord | None,
     guard: GuardResult | None,
 ) -> SearchResult:
-    recipe = study.recipe.recipe
     scored = [(row.score, row) for row in rows if row.score is not None]
     best = [row for _, row in sorted(scored, key=lambda each: -each[0])]
     front = pareto_front(best)
@@ -263,20 +248,20 @@ def _best_training(outcome: SearchOutcome, best: TrialRow) -> BestTraining | Non
     return BestTraining(best.description, found.train_losses, found.phases)
 
 
-def _say(study: StudyContext, result: SearchResult) -> None:
+def _say(display: Display, settings: SearchSettings, result: SearchResult) -> None:
     num_trials, front = len(result.trials), result.pareto_front
     if result.stopped:
-        study.display.say(
-            f"search: the guard ended it after {num_trials} of {study.config.search.n_trials} "
+        display.say(
+            f"search: the guard ended it after {num_trials} of {settings.n_trials} "
             "architectures; another score or other training settings may rank better"
         )
     if result.best:
-        study.display.say(
+        display.say(
             f"search: {num_trials} architectures, {result.num_failed} failed; "
             f"best score {result.best[0].score:.4g}: {result.best[0].description}"
         )
-    if study.config.search.costs and front:
-        study.display.say(
-            f"search: Pareto front of {', '.join(study.config.search.objectives)}: "
+    if settings.costs and front:
+        display.say(
+            f"search: Pareto front of {', '.join(settings.objectives)}: "
             f"{len(front)} of {num_trials} architectures; its knee: {knee(front).description}"
         )

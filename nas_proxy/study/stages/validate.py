@@ -26,12 +26,12 @@ from nas_proxy.scores.signals import is_trained, trained_among, zero_cost_among
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import control_score, other_scores, trained_controls
+from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.ledger import one_off_seconds
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.samples import draw_validation
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE, table_identity
-from nas_proxy.study.stage import Section, Source, Stage
-from nas_proxy.study.student_training import recipe_factory
+from nas_proxy.study.stage import Condition, Section, Source, Stage
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.combination import best_combination
 from nas_proxy.validate.rank_report import judge, points_of
@@ -66,6 +66,16 @@ class Validate(Stage):
             identity=lambda study: content_hash(
                 [e.to_json() for e in study.logs.evaluations(study.layout.score_reference)]
             ),
+        ),
+        # All of it is set aside, whatever was learned from it.
+        Source(
+            name="calibration sample",
+            identity=lambda study: content_hash(
+                []
+                if study.calibration_sample is None
+                else [a.id for a in study.calibration_sample.architectures]
+            ),
+            when=Condition("if there is one", lambda config: config.calibration is not None),
         ),
         Source(
             name="truth table",
