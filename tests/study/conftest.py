@@ -15,12 +15,19 @@ def no_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
     poison_test_split(monkeypatch)
 
 
-@pytest.fixture(autouse=True)
-def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is drawn, which takes seconds: a blank picture stands for all.
+@pytest.fixture
+def drawn() -> None:
+    """The figures of this test's studies are drawn."""
 
-    Studies that a fixture of a module runs, and those in other processes, are drawn.
+
+@pytest.fixture(autouse=True)
+def blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn, which takes seconds, unless a test asks for `drawn`: one blank picture.
+
+    Studies that a fixture of a module runs, and those in other processes, are drawn too.
     """
+    if "drawn" in request.fixturenames:
+        return
 
     def blank(_: object, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
