@@ -51,13 +51,28 @@ TOGETHER = {
     "models": ("tests/export/", "tests/compress/", "tests/tracking/"),
     "processes": ("tests/study/test_pipeline.py", "tests/study/test_retrain_killed.py"),
 }
+# Files that one worker runs each: their fixtures start processes, run a study or draw a report.
+WHOLE_FILES = (
+    "tests/distill/test_memory.py",
+    "tests/evaluate/test_executors.py",
+    "tests/report/test_figures_html.py",
+    "tests/report/test_pareto_figure.py",
+    "tests/study/test_calibrate_stage.py",
+    "tests/study/test_evaluate_proxy.py",
+    "tests/study/test_search_objectives.py",
+    "tests/study/test_validate_stage.py",
+    "tests/test_processes.py",
+    "tests/test_wheel.py",
+)
 
 
 class TogetherScheduling(LoadScopeScheduling):
     """Every other test goes to the next worker that is free."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((name for name, at in TOGETHER.items() if nodeid.startswith(at)), nodeid)
+        file = nodeid.partition("::")[0]
+        alone = file if file in WHOLE_FILES else nodeid
+        return next((name for name, at in TOGETHER.items() if nodeid.startswith(at)), alone)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TogetherScheduling:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -23,8 +24,13 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(path): path for path in SOURCES}
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def imports(path: Path) -> list[tuple[int, str]]:
     """Every module that a file imports anywhere, in functions and for type checkers too."""
+    return list(imports_in(path))
+
+
+def imports_in(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -38,11 +44,14 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, ".".join([*parent, node.module or ""]).rstrip(".")
 
 
-IMPORTS = [
-    (path.relative_to(ROOT), line, module_of(path), imported)
-    for path in SOURCES
-    for line, imported in imports(path)
-]
+@cache
+def all_imports() -> list[tuple[Path, int, str, str]]:
+    """File, line, importing and imported module; parsed when the first test asks for it."""
+    return [
+        (path.relative_to(ROOT), line, module_of(path), imported)
+        for path in SOURCES
+        for line, imported in imports(path)
+    ]
 
 
 def package(module: str) -> str:
@@ -66,7 +75,7 @@ def circle_in(edges: dict[tuple[str, str], str]) -> str:
 def test_packages_do_not_import_in_a_circle() -> None:
     edges = {
         (package(own), package(imported)): f"{path}:{line} imports {imported}"
-        for path, line, own, imported in IMPORTS
+        for path, line, own, imported in all_imports()
         if imported in MODULES and package(own) != package(imported)
     }
     assert not circle_in(edges), f"these imports close a circle:\n{circle_in(edges)}"
@@ -96,7 +105,7 @@ def test_imports_go_as_readme_draws_them() -> None:
 def test_modules_do_not_import_in_a_circle() -> None:
     edges = {
         (own, imported): f"{path}:{line} imports {imported}"
-        for path, line, own, imported in IMPORTS
+        for path, line, own, imported in all_imports()
         # A package that shows what its modules define is not above them.
         if imported in MODULES and own != imported and path.name != "__init__.py"
     }
@@ -116,7 +125,9 @@ def test_a_circle_is_found_and_named() -> None:
 
 
 def importers_of(library: str) -> set[str]:
-    return {package(own) for _, _, own, imported in IMPORTS if imported.split(".")[0] == library}
+    return {
+        package(own) for _, _, own, imported in all_imports() if imported.split(".")[0] == library
+    }
 
 
 @pytest.mark.parametrize(
@@ -129,7 +140,7 @@ def test_one_package_alone_imports(library: str, packages: set[str]) -> None:
 def test_search_spaces_are_above_everything() -> None:
     below = [
         f"{path}:{line} imports {imported}"
-        for path, line, _, imported in IMPORTS
+        for path, line, _, imported in all_imports()
         if imported.removeprefix("nas_proxy.").split(".")[0] == "search_spaces"
     ]
     assert not below
@@ -180,7 +191,7 @@ def test_stages_do_not_import_one_another() -> None:
     stages = "nas_proxy.study.stages."
     between = [
         f"{path}:{line} imports {imported}"
-        for path, line, own, imported in IMPORTS
+        for path, line, own, imported in all_imports()
         if own.startswith(stages) and imported.startswith(stages)
     ]
     assert not between

@@ -185,7 +185,7 @@ def run(code, *words):
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_everything_imports_without_what_posix_alone_has():
     """Imported twice: torch reads the platform's name and would miss what it has there."""
     again = "for name in import_everything(): del sys.modules[name]\n"

@@ -1,5 +1,7 @@
 """Every classification network of torchvision: its head is found and replaced, its layers cut."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -23,6 +25,15 @@ NAMES = models.list_models(module=models)
 SMALLEST = {"alexnet": 64, "inception_v3": 96, "maxvit_t": 224, "vit_h_14": 224}
 
 
+def one_of_each_family():
+    """All networks; after the first of a family (resnet18 of ResNets) they are exhaustive."""
+    seen = set()
+    for name in sorted(NAMES, key=lambda name: (len(name), name)):
+        family = re.match(r"(wide_)?[a-z]+", name)[0]
+        yield pytest.param(name, marks=[pytest.mark.exhaustive] if family in seen else [])
+        seen.add(family)
+
+
 def test_none_is_left_out():
     assert backbone_names() == sorted(NAMES)
     assert len(NAMES) >= 80
@@ -36,7 +47,7 @@ def without_batchnorms(network):
                 setattr(module, name, nn.Identity())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", one_of_each_family())
 def test_the_head_is_found_and_replaced(name):
     size = SMALLEST.get(name, 32)
     network = build_without_weights(name, 1000, size)
@@ -137,7 +148,10 @@ def test_a_network_that_ends_in_something_else_is_refused_by_name():
         find_structure(network, (1, 8, 8))
 
 
-@pytest.mark.parametrize("name", [*SMALLEST, "resnet18", "regnet_y_400mf"])
+LARGE = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("maxvit_t", "vit_h_14")]
+
+
+@pytest.mark.parametrize("name", ["alexnet", "inception_v3", *LARGE, "resnet18", "regnet_y_400mf"])
 def test_the_smallest_size_is_the_first_that_works(name):
     assert smallest_size(name) == SMALLEST.get(name, 32)
 

@@ -18,7 +18,7 @@ from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.errors import CompressionError
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.objective import Objective
-from tests.compress.helpers import SHORT, digits, trained, training_set
+from tests.compress.helpers import SHORT, digits, trained, training_set, untrained
 
 PRUNE, QAT = "structured_pruning", "quantisation_aware_training"
 
@@ -101,18 +101,19 @@ def test_every_version_is_written_measured_and_named(tmp_path) -> None:
 def test_a_killed_call_continues_to_the_identical_result(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Checkpointer, "is_due", property(lambda self: True))
     variants = ((PRUNE, "distillation"), (PRUNE, QAT, "distillation"))
-    whole, killed, rest = [], [], []
-    expected = run(tmp_path / "whole", *variants, make_objective=counted(whole))
+    whole, killed, rest, network = [], [], [], untrained(width=8, depth=1)
+    expected = run(tmp_path / "whole", *variants, network=network, make_objective=counted(whole))
     assert len(whole) == 2 * SHORT.num_steps  # what both begin with is trained once
     _, first, second = (model.made for model in expected)
     assert first.paid_seconds == first.train_seconds > 0
     # ... and paid for once.
     assert 0 < second.paid_seconds < second.train_seconds
     folder = tmp_path / "killed"
+    objective = counted(killed, SHORT.num_steps + 3)
     with pytest.raises(KeyboardInterrupt):
-        run(folder, *variants, make_objective=counted(killed, SHORT.num_steps + 3))
+        run(folder, *variants, network=network, make_objective=objective)
     assert list(folder.glob("*.safetensors"))
-    found = run(folder, *variants, make_objective=counted(rest))
+    found = run(folder, *variants, network=network, make_objective=counted(rest))
     assert len(rest) == SHORT.num_steps - 3
     for one, other in zip(found, expected, strict=True):
         assert same_state(one.network, other.network)

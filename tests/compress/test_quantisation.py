@@ -1,4 +1,5 @@
 import copy
+import shutil
 import subprocess
 import sys
 
@@ -119,11 +120,19 @@ def test_norms_that_follow_no_convolution_are_kept_as_scale_and_shift(make) -> N
     torch.testing.assert_close(made(batches()[0]), network(batches()[0]), atol=0.05, rtol=0.1)
 
 
-def test_the_int8_file_is_small_holds_int8_and_agrees(tmp_path) -> None:
-    network = trained()
-    quantised, spec = quantise(network, batches()), digits().spec
-    for name, each in (("float32", network), ("int8", quantised)):
-        write_onnx(each, spec, tmp_path / f"{name}.onnx")
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory):
+    """A quantised network, and its file."""
+    quantised, path = quantise(trained(), batches()), tmp_path_factory.mktemp("int8") / "int8.onnx"
+    write_onnx(quantised, digits().spec, path)
+    return quantised, path
+
+
+def test_the_int8_file_is_small_holds_int8_and_agrees(int8, tmp_path) -> None:
+    network, spec = trained(), digits().spec
+    quantised, path = int8
+    write_onnx(network, spec, tmp_path / "float32.onnx")
+    shutil.copy(path, tmp_path)
     stored = onnx.load(tmp_path / "int8.onnx").graph.initializer
     large = [each for each in stored if np.prod(each.dims) > 100]
     assert large
@@ -138,9 +147,9 @@ def test_the_int8_file_is_small_holds_int8_and_agrees(tmp_path) -> None:
             assert found.shape == expected.shape
 
 
-def test_the_int8_file_runs_where_nas_proxy_is_not(tmp_path) -> None:
-    quantised = quantise(trained(), batches())
-    write_onnx(quantised, digits().spec, tmp_path / "int8.onnx")
+def test_the_int8_file_runs_where_nas_proxy_is_not(int8, tmp_path) -> None:
+    quantised, path = int8
+    shutil.copy(path, tmp_path)
     colours = digits().search_val.images[:100].float() / 255
     np.save(tmp_path / "images.npy", colours.numpy())
     code = (

@@ -5,18 +5,18 @@ import pytest
 from nas_proxy.distill.rank_aware._images import Composition
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
-from nas_proxy.testing import DISTILLER_CHECKS, SCORE_CHECKS, SPACE_CHECKS
+from nas_proxy.testing import DISTILLER_CHECKS, SCORE_CHECKS, SPACE_CHECKS, _scores
 from nas_proxy.testing._distillation import DISTILLATIONS, check_distillation
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.teacher_settings import TeacherSettings
 from tests.contracts.silent import Silent
 
 # Options that make the built-in methods cheap; others run with their defaults.
-SMALL_NETWORK = {"num_steps": 7, "network_width": 8, "network_depth": 2}
-SMALL_CONVNET = NetworkSettings(name="convnet", width=8, depth=2)
+SMALL_NETWORK = {"num_steps": 7, "network_width": 4, "network_depth": 1}
+SMALL_CONVNET = NetworkSettings(name="convnet", width=4, depth=1)
 SMALL_TEACHER = TeacherSettings(network=SMALL_CONVNET, train=TrainSettings(num_steps=7))
 SMALL_BATCHNORM_TEACHER = TeacherSettings(
-    network=NetworkSettings(name="convnet", norm="batch", width=8, depth=2),
+    network=NetworkSettings(name="convnet", norm="batch", width=4, depth=1),
     train=TrainSettings(num_steps=7),
 )
 SMALL_OPTIONS = {
@@ -26,7 +26,7 @@ SMALL_OPTIONS = {
     "trajectory_matching": {
         **SMALL_NETWORK,
         "num_inner_steps": 3,
-        "num_experts": 2,
+        "num_experts": 1,
         "expert_num_epochs": 3,
         "initial_max_start_epoch": 1,
         "max_start_epoch": 2,
@@ -59,17 +59,18 @@ def check_name(check):
     return check.__name__.removeprefix("check_")
 
 
+@pytest.mark.parametrize("num_samples", [3, pytest.param(6, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("check", SPACE_CHECKS, ids=check_name)
 @pytest.mark.parametrize("name", SEARCH_SPACES.names())
-def test_search_space(name, check):
-    check(SEARCH_SPACES.get(name)(), 6)
+def test_search_space(name, check, num_samples):
+    check(SEARCH_SPACES.get(name)(), num_samples)
 
 
 def students():
-    """All kinds on one space; on the others those with the most parts, the rest is exhaustive."""
+    """All kinds on one space; on the others all together, the rest is exhaustive."""
     for name in SEARCH_SPACES.names():
         for kind in DISTILLATIONS:
-            typical = name == "convnet" or kind in ("all together", "generations")
+            typical = name == "convnet" or kind == "all together"
             marks = [] if typical else [pytest.mark.exhaustive]
             yield pytest.param(name, kind, id=f"{name}-{kind}", marks=marks)
 
@@ -90,9 +91,22 @@ def test_a_distiller_that_states_no_costs(check):
     check(Silent())
 
 
-@pytest.mark.parametrize("check", SCORE_CHECKS, ids=check_name)
+def score_checks():
+    """All; the one that measures twice on a network of each space, on the others exhaustively."""
+    for check in SCORE_CHECKS:
+        twice = check.__name__ == "check_deterministic"
+        if twice:
+            yield pytest.param(check, 1, id=f"{check_name(check)}-one of each space")
+        marks = [pytest.mark.exhaustive] if twice else []
+        yield pytest.param(check, None, id=check_name(check), marks=marks)
+
+
+@pytest.mark.parametrize(("check", "num_networks"), list(score_checks()))
 @pytest.mark.parametrize("name", SCORES.names())
-def test_score(name, check):
+def test_score(name, check, num_networks, monkeypatch):
+    """`num_networks` of each space; all that the check knows if it is None."""
+    networks = {space: texts[:num_networks] for space, texts in _scores._ARCHITECTURES.items()}
+    monkeypatch.setattr(_scores, "_ARCHITECTURES", networks)
     check(SCORES.get(name)())
 
 

@@ -233,6 +233,7 @@ def test_an_unreachable_site_is_a_failed_download(tmp_path, monkeypatch, name):
 # Real images
 
 
+@pytest.mark.exhaustive
 def test_the_real_cifar10(shared_folder):
     splits = load_splits(DataSettings(name="cifar10", root=str(shared_folder / "data")))
     assert [per_class(part) for part in parts_of(splits)] == [[4000] * 10, [1000] * 10, [1000] * 10]

@@ -139,6 +139,7 @@ def test_a_folder_that_is_missing_or_not_named_says_so(tmp_path):
         load_splits(replace(settings, root=None))
 
 
+@pytest.mark.exhaustive
 def test_the_real_imagenet10_folder(shared_folder):
     settings = DataSettings(
         name="image_folder", root=str(shared_folder / "data" / "imagenet10-64"), image_size=32

@@ -56,7 +56,7 @@ def never_killed(name):
 
 @pytest.mark.usefixtures("always_due")
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("kills", [[4], [1, 3]])
+@pytest.mark.parametrize("kills", [pytest.param([4], marks=pytest.mark.exhaustive), [1, 3]])
 def test_a_killed_distillation_continues_to_the_identical_set(checkpoint, name, kills):
     undisturbed = never_killed(name)
     for step in kills:

@@ -84,39 +84,66 @@ def test_empty_search_renders(tmp_path):
     assert "No trial of the search succeeded." in Page(render_html(report, [])).text
 
 
-@pytest.mark.parametrize("gone", ["spearman", "kendall", "regret_at_k", "precision_at_k",
-                                  "spearman_best", "difference", "partial_spearman", "ndcg",
-                                  "regret_at_1"])  # fmt: skip
-@pytest.mark.parametrize("part", ["all", "interval"])
-def test_figures_that_are_not_defined_are_no_obstacle(report, gone, part, tmp_path):
-    def without(row):
+UNDEFINED = ["spearman", "kendall", "regret_at_k", "precision_at_k", "spearman_best", "difference",
+             "partial_spearman", "ndcg", "regret_at_1"]  # fmt: skip
+
+
+def without(report, gone, part):
+    """The report without a figure of all rows, or without its interval."""
+
+    def strip(row):
         figure = getattr(row, gone)
         left = None if part == "all" or figure is None else replace(figure, low=None, high=None)
         return replace(row, **{gone: left})
 
     validation = report.validation
-    altered = with_validation(
-        report, judged=without(validation.judged), rows=tuple(map(without, validation.rows))
-    )
-    assert ("–" if part == "all" else "no interval") in Page(render_html(altered, [])).text
-    if gone == "spearman":  # no other is drawn
-        names = [path.name for path in write_figures(altered, tmp_path)]
-        missing = ["rank_comparison.png", "cost.png"] if part == "all" else []
-        assert names == [name for name in FIGURES if name not in missing]
+    rows = tuple(map(strip, validation.rows))
+    return with_validation(report, judged=strip(validation.judged), rows=rows)
+
+
+@pytest.mark.parametrize("gone", UNDEFINED)
+@pytest.mark.parametrize(("part", "said"), [("all", "–"), ("interval", "no interval")])
+def test_figures_that_are_not_defined_are_no_obstacle(report, gone, part, said):
+    assert said in Page(render_html(without(report, gone, part), [])).text
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("part", "missing"),
     [
-        {"num_trials": 1, "num_architectures": 6, "num_stratified": 0, "controls": ()},
-        {"num_trials": 100, "describe": (NASBENCH + " {}").format,
-         "controls": tuple(f"package_{n}.scores:AVeryLongNameWithoutSpaces" for n in range(12))},
-        {"reference_seconds": 0.0, "controls": ("$\\alpha", "costs $5 and $6", "a_b^{c}", "")},
+        ("all", ["rank_comparison.png", "cost.png"]),
+        pytest.param("interval", [], marks=pytest.mark.exhaustive),
     ],
-    ids=["little", "long and many", "free reference, dollar signs"],
-)  # fmt: skip
-def test_extremes_are_drawn(options, tmp_path):
-    report = make_report(**options)
+)
+def test_a_correlation_that_is_not_defined_is_not_drawn(report, part, missing, tmp_path):
+    """No other figure is drawn."""
+    names = [path.name for path in write_figures(without(report, "spearman", part), tmp_path)]
+    assert names == [name for name in FIGURES if name not in missing]
+
+
+EXTREMES = {
+    "little": {"num_trials": 1, "num_architectures": 6, "num_stratified": 0, "controls": ()},
+    "long and many": {
+        "num_trials": 100,
+        "describe": (NASBENCH + " {}").format,
+        "controls": tuple(f"package_{n}.scores:AVeryLongNameWithoutSpaces" for n in range(12)),
+    },
+    "free reference, dollar signs": {
+        "reference_seconds": 0.0,
+        "controls": ("$\\alpha", "costs $5 and $6", "a_b^{c}", ""),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "little",
+        pytest.param("long and many", marks=pytest.mark.exhaustive),
+        pytest.param("free reference, dollar signs", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_extremes_are_drawn(name, tmp_path):
+    report = make_report(**EXTREMES[name])
     written = write_figures(report, tmp_path)
     assert [path.name for path in written] == FIGURES
     Page(render_html(report, written))

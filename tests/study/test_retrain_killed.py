@@ -15,7 +15,6 @@ from tests.study.helpers_retrain import TINY, read, without_clocks
 
 CONFIG = {
     **TINY,
-    "search": {**TINY["search"], "executor": "processes", "num_workers": 2},
     "retrain": {
         "num_seeds": 1,
         "comparisons": [],
@@ -25,10 +24,11 @@ CONFIG = {
 }
 
 
-def train_until_killed(results: Path) -> None:
+def train_until_killed(results: Path, executor: str) -> None:
     """As soon as there is something of an unfinished training."""
     file, output = results / "tiny.yaml", results / "output"
-    file.write_text(yaml.safe_dump({**CONFIG, "results": str(results)}))
+    search = {**TINY["search"], "executor": executor, "num_workers": 2}
+    file.write_text(yaml.safe_dump({**CONFIG, "search": search, "results": str(results)}))
     unfinished = results / "tiny" / "retrain" / "weights" / "unfinished"
     process = start_command("retrain", str(file), output=output)
     kill_when(lambda: any(unfinished.glob("*.safetensors")), process, output)
@@ -36,15 +36,17 @@ def train_until_killed(results: Path) -> None:
 
 def finish(results: Path) -> None:
     """In this process, where one network is trained after the other: neither is any matter."""
-    search = {**TINY["search"], "executor": "serial"}
-    config = check_config({**CONFIG, "search": search, "results": str(results)})
+    config = check_config({**CONFIG, "results": str(results)})
     run_pipeline(config, Quiet(), last="retrain")
 
 
 @pytest.mark.slow
-def test_a_killed_retraining_continues_to_the_same_models(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "executor", ["serial", pytest.param("processes", marks=pytest.mark.exhaustive)]
+)
+def test_a_killed_retraining_continues_to_the_same_models(tmp_path: Path, executor: str) -> None:
     (tmp_path / "killed").mkdir()
-    train_until_killed(tmp_path / "killed")
+    train_until_killed(tmp_path / "killed", executor)
     finish(tmp_path / "killed")
     finish(tmp_path / "whole")
     found, expected = (

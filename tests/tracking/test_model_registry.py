@@ -28,9 +28,12 @@ from tests.tracking.helpers_registry import (
     served_shelf,
 )
 
+SERVER = pytest.param("server", marks=pytest.mark.exhaustive)
 
-@pytest.fixture(params=["server", "local"])
+
+@pytest.fixture
 def shelf(request: pytest.FixtureRequest) -> Shelf:
+    """The one that `parametrize` names."""
     if request.param == "server":
         return served_shelf(request.getfixturevalue("server"))
     return local_shelf(request.getfixturevalue("store"))
@@ -52,6 +55,7 @@ def model_of(spec: DatasetSpec) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shelf", ["server", "local"], indirect=True)
 def test_round_trip(shelf: Shelf, spec: DatasetSpec, tmp_path: Path) -> None:
     proxy_dataset, proxy_file = make_proxy(spec, tmp_path)
     card = make_card(spec, proxy_dataset_id=proxy_dataset.id)
@@ -94,6 +98,7 @@ def test_round_trip(shelf: Shelf, spec: DatasetSpec, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shelf", [SERVER, "local"], indirect=True)
 def test_the_alias_is_the_newest_that_is_trusted(
     shelf: Shelf, spec: DatasetSpec, tmp_path: Path
 ) -> None:
@@ -121,6 +126,7 @@ def test_the_alias_is_the_newest_that_is_trusted(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shelf", [SERVER, "local"], indirect=True)
 @pytest.mark.parametrize("harm", ["altered", "missing", "sums altered", "all missing"])
 def test_damage_is_refused(harm: str, shelf: Shelf, spec: DatasetSpec, tmp_path: Path) -> None:
     spec = replace(spec, name=f"{spec.name} {harm}")  # a blank in a name is no obstacle
