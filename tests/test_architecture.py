@@ -94,7 +94,7 @@ def test_imports_go_as_readme_draws_them() -> None:
     assert lines.keys() == {package(module) for module in MODULES} - {"nas_proxy", "search_spaces"}
     upward = [
         f"{path}:{line} imports {imported}"
-        for path, line, own, imported in IMPORTS
+        for path, line, own, imported in all_imports()
         if imported in MODULES
         and {package(own), package(imported)} <= lines.keys()
         and lines[package(imported)] > lines[package(own)]
