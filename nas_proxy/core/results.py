@@ -97,8 +97,8 @@ def _adapter(kind: Any) -> Any:
 
 def _refused(where: str, what: str) -> StudyError:
     return StudyError(
-        f"{where} {what}; choose another study_name, or pass --force to repeat the stage that "
-        "wrote it"
+        f"{where} {what}; choose another study_name, or pass --force to the command of the stage "
+        "that wrote it, such as nas-proxy search"
     )
 
 

@@ -6,7 +6,6 @@ config -> distill -> ProxyDataset -> calibrate -> Recipe -> search -> evaluation
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from nas_proxy.errors import ConfigError, StudyError
 from nas_proxy.evaluate.executors import open_executor
 from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
 from nas_proxy.interfaces import TransferSpace
+from nas_proxy.report.values import StudyReport
 from nas_proxy.search.guard import RecalibrationNeeded
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
@@ -136,14 +136,17 @@ def evaluate_proxy(
     ProxyDataset.load(file)  # before images are loaded: a wrong path shows at once
     with open_study(config, display) as study:
         result = run_evaluate_proxy(study, file, task, force=force)
-        if _is_reported(study.layout.report, result.proxy_dataset.id):
-            run_stage(Report(), study, force=False)
+        try:
+            if _is_reported(study.layout.report, result.proxy_dataset.id):
+                run_stage(Report(), study, force=False)
+        except StudyError as error:  # what was asked for is done all the same
+            display.say(f"report: not written again, for {error}")
         return result
 
 
 def _is_reported(report: Path, proxy_id: str) -> bool:
     """Whether the study has a report, on this very proxy data set."""
-    return report.is_file() and json.loads(report.read_text())["proxy_dataset"]["id"] == proxy_id
+    return report.is_file() and StudyReport.read(report).proxy_dataset.id == proxy_id
 
 
 @contextmanager

@@ -206,19 +206,20 @@ def refuse_other_configuration(
     Raises:
         StudyError: If a stage that was run read something else, or its record is damaged.
     """
-    before: dict[str, Any] = {}
-    now: dict[str, Any] = {}
+    found: dict[str, None] = {}  # in order, what several stages read once
     for stage in stages:
         recorded = recorded_inputs(layout.stage(stage.name))
         if recorded is None:
             continue
         asked = stage.sections(config)
         names = {section.name for section in stage.reads} & {*recorded, *asked}
-        before.update({name: recorded[name] for name in names if name in recorded})
-        now.update({name: asked[name] for name in names if name in asked})
-    found = differences(before, now)
+        before = {name: recorded[name] for name in names if name in recorded}
+        now = {name: asked[name] for name in names if name in asked}
+        found.update(dict.fromkeys(differences(before, now)))
     if found:
+        changed = "; ".join(list(found)[:5])
         raise StudyError(
-            f"{layout.folder} was written by a different config ({'; '.join(found)}); choose "
-            "another study_name, or pass --force to discard that work and repeat it"
+            f"{layout.folder} was written by a different config ({changed}); choose another "
+            "study_name, or pass --force to the command of the stage that is to discard its work and "
+            "repeat it (nas-proxy run --force repeats all of them)"
         )

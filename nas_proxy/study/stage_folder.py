@@ -87,7 +87,8 @@ class StageFolder:
         if changed:
             raise StudyError(
                 f"{self.path} was written by a different config ({'; '.join(changed)}); "
-                "choose another study_name, or pass --force to discard it and repeat the stage"
+                "choose another study_name, or discard it and repeat the stage with nas-proxy "
+                f"{self.path.name} --force"
             )
         enough = (self._goal or 0) <= (record.goal or 0)
         whole = all((self.path / name).is_file() for name in record.results)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from nas_proxy.calibrate.result import CalibrationResult
 from nas_proxy.core.environment import hardware, versions
@@ -20,6 +22,8 @@ from nas_proxy.teachers.labelling import copy_teachers
 from nas_proxy.tracking.registry.rank_card import RankCard
 from nas_proxy.tracking.registry.recipes import RecipeRegistry
 from nas_proxy.validate.values import RankReport
+
+logger = logging.getLogger("nas_proxy")
 
 
 def fetch_trusted(study: StudyContext) -> None:
@@ -84,13 +88,22 @@ def _card(study: StudyContext) -> RankCard:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
     )
-    path = study.layout.rank_card
-    if path.is_file():
-        before = RankCard.from_json(json.loads(path.read_text()))
-        if {**before.to_json(), "created": ""} == {**card.to_json(), "created": ""}:
-            return before
-    write_atomically(path, json.dumps(card.to_json(), indent=1))
+    before = _written_before(study.layout.rank_card)
+    if before and {**before.to_json(), "created": ""} == {**card.to_json(), "created": ""}:
+        return before
+    write_atomically(study.layout.rank_card, json.dumps(card.to_json(), indent=1))
     return card
+
+
+def _written_before(path: Path) -> RankCard | None:
+    """The card on disk; None where there is none that can be read: it is made from the results."""
+    if not path.is_file():
+        return None
+    try:
+        return RankCard.from_json(json.loads(path.read_text()))
+    except (ValueError, TypeError, StudyError) as error:
+        logger.warning("%s cannot be read (%s); it is written anew", path, error)
+        return None
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,33 @@ def test_a_change_is_refused_or_allowed_as_declared(tmp_path, name, change, refu
         refuse_other_configuration(STAGES, now, now.layout)
 
 
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        ({"search": {"sampler": "random"}}, "search.sampler: tpe -> random"),
+        ({"search": {"guard": {"every": 5, "train": {"num_steps": 5}}}}, "search.guard.every"),
+        ({"train": {"num_steps": 6}}, "train.num_steps: 5 -> 6"),
+        ({"distill": {"name": "random_subset", "images_per_class": 3}}, "images_per_class"),
+        ({"validate": {**MINIMAL["validate"], "k": 3}}, "validate.k"),
+        ({"retrain": {**MINIMAL["retrain"], "num_seeds": 2}}, "retrain.num_seeds: 3 -> 2"),
+        ({"search": {"n_trials": 99}, "data": {"root": "elsewhere"}}, ""),
+    ],
+)
+def test_a_finished_study_refuses_what_any_of_its_stages_read(tmp_path, change, refused) -> None:
+    before = check_config({**MINIMAL, "results": str(tmp_path)})
+    now = check_config({**MINIMAL, **change, "results": str(tmp_path)})
+    for stage in STAGES:
+        if not stage.always_runs:
+            folder = StageFolder(before.layout.stage(stage.name), 1, stage.sections(before))
+            folder.open(force=False)
+    if not refused:
+        refuse_other_configuration(STAGES, now, now.layout)
+        return
+    with pytest.raises(StudyError, match=re.escape(refused)) as found:
+        refuse_other_configuration(STAGES, now, now.layout)
+    assert str(found.value).count(refused) == 1
+
+
 def test_a_method_that_learns_from_architectures_reads_how_many(tmp_path) -> None:
     learns = {**MINIMAL, "results": str(tmp_path), "distill": {"name": "rank_aware"}}
     before = check_config(learns)

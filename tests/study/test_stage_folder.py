@@ -205,7 +205,7 @@ def test_a_damaged_record_is_refused_with_the_way_out(tmp_path, text):
     folder = finished(tmp_path)
     (folder.path / "stage.json").write_bytes(text.encode(errors="surrogateescape"))
     before = content(folder)
-    with pytest.raises(StudyError, match=r"stage\.json .*is damaged .* pass --force to repeat"):
+    with pytest.raises(StudyError, match=r"stage\.json .*is damaged .* pass --force to the"):
         stage(tmp_path).open(force=False)
     assert content(folder) == before
 

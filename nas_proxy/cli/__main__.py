@@ -1,0 +1,7 @@
+"""`python -m nas_proxy.cli`, as `nas-proxy`."""
+
+from __future__ import annotations
+
+from nas_proxy.cli.main import main
+
+main()
