@@ -220,6 +220,6 @@ def refuse_other_configuration(
         changed = "; ".join(list(found)[:5])
         raise StudyError(
             f"{layout.folder} was written by a different config ({changed}); choose another "
-            "study_name, or pass --force to the command of the stage that is to discard its work and "
-            "repeat it (nas-proxy run --force repeats all of them)"
+            "study_name, or pass --force to the command of the stage that is to discard its work "
+            "and repeat it (nas-proxy run --force repeats all of them)"
         )
