@@ -95,7 +95,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
 
 @pytest.mark.slow
-def test_the_fixed_study_gives_what_it_always_gave(tmp_path: Path, opened: Counter) -> None:
+def test_the_fixed_study_gives_what_it_always_gave(
+    tmp_path: Path, opened: Counter, drawn: None
+) -> None:
     found = essence(json.loads(json.dumps(run(tmp_path))))
     kept = json.loads(KEPT.read_text())
     assert found["chosen"] == STUDY["calibrate"]["recipes"][0]["name"]
