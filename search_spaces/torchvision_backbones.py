@@ -18,12 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_proxy.backbones.backbone import build_backbone
-from nas_proxy.backbones.tuning import (
-    RateDecay,
-    fine_tuning_groups,
-    head_group,
-    share_length,
-)
+from nas_proxy.backbones.tuning import RateDecay, fine_tuning_groups, head_group, share_length
 from nas_proxy.backbones.weights import identify_weights, is_file, record_of
 from nas_proxy.backbones.zoo import accepts, check_backbone, fitting_size, smallest_size
 from nas_proxy.errors import ConfigError, did_you_mean
