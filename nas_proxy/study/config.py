@@ -322,7 +322,8 @@ def _fields(kind: Any) -> dict[str, Any]:
 
 def dump_options(plugin: Any) -> dict[str, Any]:
     """The fields of a plug-in or a section as plain JSON values."""
-    dumped: dict[str, Any] = adapter(type(plugin)).dump_python(plugin, mode="json")
+    kind: Any = type(plugin)
+    dumped: dict[str, Any] = adapter(kind).dump_python(plugin, mode="json")
     return dumped
 
 

@@ -54,7 +54,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def measure(
     network: nn.Module,
     dataset: ImageDataset | TrainingSet,
@@ -68,7 +68,7 @@ def measure(
         network: On the device of the images.
         dataset: The images; where their labels are soft, the likeliest class is the true one.
         settings: Precision and layout.
-        batch_size: Images at once; None takes what memory allows.
+        batch_size: Images at once; None takes what is fastest.
         expected: What a teacher says of each image, probabilities `(n, num_classes)`.
 
     Raises:
@@ -82,7 +82,8 @@ def measure(
     loss, divergence = torch.zeros((), device=device), torch.zeros((), device=device)
     pairs = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
     everything = torch.arange(len(real), device=device)
-    for indices in everything.tensor_split(num_parts(len(real), real.images.shape, batch_size)):
+    num = num_parts(len(real), real.images.shape, batch_size or _fastest(real.images))
+    for indices in everything.tensor_split(num):
         images, labels = real.batch(indices)
         logits = forward(network, images, settings, channels_last=channels_last)
         if logits.shape[1] != num_classes:
@@ -105,6 +106,15 @@ def measure(
         pairs.view(num_classes, num_classes).cpu(),
         None if expected is None else float(divergence) / len(real),
     )
+
+
+def _fastest(images: Tensor) -> int:
+    """Images at once: on a CPU their activations should stay near its cache, and fill a GPU.
+
+    A few at least: group norm refuses a single image with a single pixel.
+    """
+    at_once, most = (2**16, 500) if images.device.type == "cpu" else (2**22, 4096)
+    return max(4, min(most, at_once // math.prod(images.shape[-2:])))
 
 
 @torch.no_grad()

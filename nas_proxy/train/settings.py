@@ -42,9 +42,11 @@ class TrainSettings(Options):
         augmentation: Random changes of the training images. None takes what the proxy data set
             asks for, and nothing for real images.
         precision: `bfloat16` computes convolutions and products in bfloat16 (autocast) and keeps
-            weights in float32. `auto`: bfloat16 where the processor has instructions for it.
-        channels_last: Memory layout of images and weights. None: with bfloat16, where it is faster;
-            not for networks with instance or layer norm on a CPU, which it makes slower.
+            weights in float32. `auto`: what a few timed steps of the study's candidates say (see
+            `nas_proxy.evaluate.arithmetic`); outside a study, and for networks that are no
+            candidates, float32 on a CPU, bfloat16 on a GPU that has it.
+        channels_last: Memory layout of images and weights. None: likewise; where nothing is timed,
+            channels-last, but on a CPU not for networks with instance or layer norm.
         num_seeds: Trainings per architecture, whose signals are averaged.
         image_size: Train and measure at this size; None keeps the data set's.
         space_fidelity: Options of the search space to reduce, such as `num_cells: 1`.
@@ -121,15 +123,14 @@ class TrainSettings(Options):
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Whether training on `device` computes in bfloat16."""
         if self.precision == "auto":
-            return has_bfloat16(device)
+            return device.type == "cuda" and has_bfloat16(device)
         return self.precision == "bfloat16"
 
     def uses_channels_last(self, network: nn.Module, device: torch.device) -> bool:
         """Whether images and the weights of `network` are laid out channels-last on `device`."""
         if self.channels_last is not None:
             return self.channels_last
-        slow = device.type == "cpu" and any(map(_normalises_each_image, network.modules()))
-        return self.uses_bfloat16(device) and not slow
+        return device.type != "cpu" or not any(map(_normalises_each_image, network.modules()))
 
 
 def _normalises_each_image(module: nn.Module) -> bool:
