@@ -18,7 +18,7 @@ from nas_proxy.core.environment import hardware
 from nas_proxy.core.results import StoredResult
 from nas_proxy.errors import EvaluationError
 from nas_proxy.evaluate.network import at_fidelity, failure_reason
-from nas_proxy.interfaces import SearchSpace
+from nas_proxy.interfaces import Builder, SearchSpace
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import train
 from nas_proxy.train.settings import Precision, TrainSettings
@@ -32,8 +32,9 @@ _MAX_BATCH = 64  # more images change the seconds, hardly their order
 _HOPELESS = 3.0  # so many times slower than the fastest: not timed any further
 # Bfloat16 changes the figures, so a gain within the noise of a busy machine must not decide.
 _CLEAR_GAIN = 1.25
+_PLAIN: tuple[Precision, bool] = ("float32", False)
 _KINDS: tuple[tuple[Precision, bool], ...] = (
-    ("float32", False),
+    _PLAIN,
     ("float32", True),
     ("bfloat16", True),
 )
@@ -122,6 +123,9 @@ def measure_arithmetic(
 ) -> Arithmetic:
     """Time training steps of a few networks, on noise, in every precision and layout.
 
+    What a network cannot be trained in, as where it calls `view` on features that are laid out
+    channels-last, is left out.
+
     Args:
         space: At full size; its networks are built as the settings reduce them.
         spec: Of the images that the networks are built for.
@@ -138,20 +142,20 @@ def measure_arithmetic(
     found: dict[tuple[Precision, bool], list[float]] = {kind: [] for kind in _KINDS}
     num_timed, reason = 0, ""
     for number in range(_NUM_DRAWS):
-        seed = derive_seed("arithmetic", number)
-        times = {}
-        try:
-            architecture = space.sample(make_generator(seed))
-            for kind in found:
-                with isolated_rng(seed):
-                    network = reduced.build(architecture, spec).to(device)
-                    told = replace(settings, precision=kind[0], channels_last=kind[1])
-                    times[kind] = _step_seconds(network, noise, told)
-        except Exception as error:  # noqa: BLE001 - a space's own code may raise anything
-            reason = failure_reason(error)
+        times: dict[tuple[Precision, bool], float] = {}
+        for kind in found:
+            told = replace(settings, precision=kind[0], channels_last=kind[1])
+            try:
+                times[kind] = _seconds_of_network(reduced, space, spec, number, noise, told)
+            except Exception as error:  # noqa: BLE001 - a space's own code may raise anything
+                if kind == _PLAIN:  # the network's fault
+                    reason = failure_reason(error)
+                    break
+        if not times:
             continue
         limit = _HOPELESS * min(times.values())
-        found = {k: [*found[k], taken] for k, taken in times.items() if taken <= limit}
+        # Plain float32 stays, slow as it may be: what fails or is hopeless in the others goes.
+        found = {k: [*found[k], t] for k, t in times.items() if t <= limit or k == _PLAIN}
         num_timed += 1
         if num_timed == _NUM_ARCHITECTURES:
             break
@@ -170,6 +174,22 @@ def _noise(spec: DatasetSpec, num_images: int, device: torch.device) -> Training
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
     labels = torch.randint(spec.num_classes, (num_images,), generator=generator)
     return TrainingSet(images.to(device), labels.to(device), spec)
+
+
+def _seconds_of_network(
+    reduced: Builder,
+    space: SearchSpace,
+    spec: DatasetSpec,
+    number: int,
+    noise: TrainingSet,
+    settings: TrainSettings,
+) -> float:
+    """Seconds of a training step of the network with this number, always the same network."""
+    seed = derive_seed("arithmetic", number)
+    architecture = space.sample(make_generator(seed))
+    with isolated_rng(seed):
+        network = reduced.build(architecture, spec).to(noise.images.device)
+        return _step_seconds(network, noise, settings)
 
 
 def _step_seconds(network: nn.Module, noise: TrainingSet, settings: TrainSettings) -> float:

@@ -210,6 +210,8 @@ def failure_reason(error: BaseException) -> str:
     # On a CPU torch raises a plain RuntimeError for memory; the text is all there is to tell by.
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
         return f"does not fit in memory: {text}"
+    if "view size is not compatible" in text:  # torch's own advice names no option of ours
+        text = f"{text} Call reshape or flatten in the network, or set train.channels_last: false"
     return f"{type(error).__name__}: {text}"
 
 

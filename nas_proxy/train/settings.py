@@ -46,7 +46,7 @@ class TrainSettings(Options):
             `nas_proxy.evaluate.arithmetic`); outside a study, and for networks that are no
             candidates, float32 on a CPU, bfloat16 on a GPU that has it.
         channels_last: Memory layout of images and weights. None: likewise; where nothing is timed,
-            channels-last, but on a CPU not for networks with instance or layer norm.
+            with bfloat16, but on a CPU not for networks with instance or layer norm.
         num_seeds: Trainings per architecture, whose signals are averaged.
         image_size: Train and measure at this size; None keeps the data set's.
         space_fidelity: Options of the search space to reduce, such as `num_cells: 1`.
@@ -130,7 +130,8 @@ class TrainSettings(Options):
         """Whether images and the weights of `network` are laid out channels-last on `device`."""
         if self.channels_last is not None:
             return self.channels_last
-        return device.type != "cpu" or not any(map(_normalises_each_image, network.modules()))
+        slow = device.type == "cpu" and any(map(_normalises_each_image, network.modules()))
+        return self.uses_bfloat16(device) and not slow
 
 
 def _normalises_each_image(module: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from nas_proxy.errors import EvaluationError
 from nas_proxy.evaluate import arithmetic as arithmetic_module
@@ -74,8 +75,11 @@ def test_measured_times_decide_and_survive_their_file(monkeypatch, tmp_path):
     spec = make_spec(16)
     found = measure_arithmetic(SPACE, spec, settings(image_size=8), CPU)
     assert {shape for *_, shape in asked} == {(8, 3, 8, 8)}
-    # float32 with channels first is too slow to be timed twice.
-    assert [(t.precision, t.channels_last) for t in found.step_times] == [("bfloat16", True)]
+    # float32 with channels last is too slow to be timed twice; plain float32 always is.
+    assert [(t.precision, t.channels_last) for t in found.step_times] == [
+        ("float32", False),
+        ("bfloat16", True),
+    ]
     found.write(tmp_path / "arithmetic.json")
     assert Arithmetic.read(tmp_path / "arithmetic.json") == found
 
@@ -93,3 +97,23 @@ def test_a_space_whose_networks_do_not_train_is_said(monkeypatch):
     monkeypatch.setattr(ConvNetSpace, "build", build)
     with pytest.raises(EvaluationError, match="could be trained: ValueError: no such layer"):
         measure_arithmetic(SPACE, make_spec(8), settings(), CPU)
+
+
+class Views(nn.Module):
+    """Features are read by `view`, which refuses those that are laid out channels-last."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Conv2d(3, 4, 3, padding=1)
+        self.classifier = nn.Linear(4 * 8 * 8, 10)
+
+    def forward(self, images):
+        features = self.features(images)
+        return self.classifier(features.view(len(images), -1))
+
+
+def test_a_layout_that_a_network_refuses_is_not_chosen(monkeypatch):
+    monkeypatch.setattr(ConvNetSpace, "build", lambda *_: Views())
+    found = measure_arithmetic(SPACE, make_spec(8), settings(), CPU)
+    assert [(t.precision, t.channels_last) for t in found.step_times] == [("float32", False)]
+    assert found.settle(settings()).channels_last is False
