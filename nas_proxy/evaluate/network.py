@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nas_proxy.devices import is_out_of_memory, release_memory
 from nas_proxy.errors import EvaluationError, StudyError, UserError, required
 from nas_proxy.evaluate._kept import KeptTraining
 from nas_proxy.evaluate.trained_signals import EvaluationData, SignalObserver
@@ -78,8 +79,8 @@ class NetworkEvaluator:
             if self.keep is not None and isinstance(error, StudyError | OSError):
                 raise  # the disk's fault, not the architecture's
             evaluation = replace(evaluation, reason=failure_reason(error))
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()  # what an out-of-memory error left behind
+        if not evaluation.complete:  # out here: the error holds on to what it was raised among
+            release_memory(self.device)
         return replace(
             evaluation,
             seconds=time.perf_counter() - started,
@@ -207,8 +208,7 @@ def failure_reason(error: BaseException) -> str:
     text = (str(error).strip() or "no message").splitlines()[0]
     if isinstance(error, EvaluationError | UserError):
         return text
-    # On a CPU torch raises a plain RuntimeError for memory; the text is all there is to tell by.
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return f"does not fit in memory: {text}"
     return f"{type(error).__name__}: {text}"
 

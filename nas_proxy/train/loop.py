@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_proxy.core.checkpoint import Checkpointer, State
+from nas_proxy.devices import global_rng_state, set_global_rng_state
 from nas_proxy.errors import DivergedError
 from nas_proxy.train.measuring import forward
 from nas_proxy.train.objective import Batch, CrossEntropy, Objective, ParameterGroup
@@ -246,7 +247,7 @@ class _Loop:
             },
             "generator": self._generator.get_state(),
             # Dropout draws from the global generator of the network's device.
-            "global_generator": _global_state(self._generator.device),
+            "global_generator": global_rng_state(self._generator.device),
             "upcoming": self._upcoming,
             "losses": torch.stack(self._losses) if self._losses else torch.empty(0),
         }
@@ -262,7 +263,7 @@ class _Loop:
             buffers.setdefault(int(at), {})[buffer] = value
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": buffers})
         self._generator.set_state(tensors["generator"])
-        _set_global_state(device, tensors["global_generator"])
+        set_global_rng_state(device, tensors["global_generator"])
         self._upcoming = tensors["upcoming"].to(device)
         self._losses = list(tensors["losses"].to(self._training_set.images.device))
         self._earlier_seconds = saved.seconds
@@ -321,14 +322,3 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, value in tensors.items()
         if name.startswith(f"{prefix}.")
     }
-
-
-def _global_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_global_state(device: torch.device, state: Tensor) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)

@@ -11,6 +11,7 @@ from torch import nn
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import LearningRateRule
+from nas_proxy.devices import gpu_has_bfloat16, is_gpu
 from nas_proxy.errors import ConfigError
 from nas_proxy.options import Bound, Fraction, NonNegativeFloat, Options, PositiveFloat, PositiveInt
 
@@ -141,7 +142,7 @@ def _normalises_each_image(module: nn.Module) -> bool:
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the processor has instructions for bfloat16, not just an emulation."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if is_gpu(device):
+        return gpu_has_bfloat16(device)
     # torch has no public word for this before 2.9; the private one exists since 2.4.
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
