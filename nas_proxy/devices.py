@@ -6,6 +6,8 @@ Each question has an answer for a CPU too, so that its callers need not tell the
 from __future__ import annotations
 
 import gc
+import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -84,3 +86,53 @@ def peak_gpu_memory(device: torch.device) -> int:
 def free_gpu_memory(device: torch.device) -> int:
     """Bytes of the GPU that no process has taken."""
     return torch.cuda.mem_get_info(device)[0]
+
+
+class StepGraph:
+    """Work that a GPU repeats by itself once it has been recorded: a CUDA graph.
+
+    What is recorded are the operations on the GPU, with the very tensors that they were given.
+    Nothing else is repeated: no Python, no choice that Python made, no number that it passed on.
+
+    Args:
+        device: The GPU.
+        generator: On it; its draws go on from replay to replay, as those of the global one do.
+    """
+
+    def __init__(self, device: torch.device, generator: torch.Generator) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+        self._graph.register_generator_state(generator)
+        self._stream = torch.cuda.Stream(device)
+
+    def rehearse(self, work: Callable[[], None]) -> list[str]:
+        """Do the work once as usual, where it will be recorded.
+
+        Returns:
+            The lines that made this process wait for the GPU, which cannot be recorded.
+        """
+        now = torch.cuda.current_stream(self._stream.device)
+        before = torch.cuda.get_sync_debug_mode()
+        self._stream.wait_stream(now)
+        with warnings.catch_warnings(record=True) as said, torch.cuda.stream(self._stream):
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                work()
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+        now.wait_stream(self._stream)
+        waits = [each for each in said if "synchronizing" in str(each.message)]
+        return [f"{each.filename}:{each.lineno}" for each in waits]
+
+    def record(self, work: Callable[[], None]) -> None:
+        """Record the work; it is not done.
+
+        Raises:
+            RuntimeError: If it cannot be recorded.
+        """
+        with torch.cuda.graph(self._graph, stream=self._stream):
+            work()
+
+    def replay(self) -> None:
+        """Do what was recorded, with what its tensors hold now."""
+        self._graph.replay()

@@ -53,6 +53,7 @@ class NetworkEvaluatorFactory:
         score_on: A proxy data set's file whose images zero-cost scores look at; None: real ones.
         keep: Folder in which trained weights stay; see `NetworkEvaluator`.
         knowledge_distillation: What networks learn beside the labels; None: nothing.
+        cuda_graph: Do training steps as one CUDA graph each where that can be done.
     """
 
     data: DataSettings
@@ -69,6 +70,7 @@ class NetworkEvaluatorFactory:
     score_on: Path | None = None
     keep: Path | None = None
     knowledge_distillation: KnowledgeDistillation | None = None
+    cuda_graph: bool = False
 
     def build(self) -> NetworkEvaluator:
         """Load the images and put them on the device, every one at the size of the training."""
@@ -90,6 +92,7 @@ class NetworkEvaluatorFactory:
             knowledge_distillation=None
             if self.knowledge_distillation is None
             else self.knowledge_distillation.load(splits.spec, device),
+            cuda_graph=self.cuda_graph,
         )
 
     def _score_images(self, search_train: ImageDataset) -> tuple[Tensor, Tensor]:

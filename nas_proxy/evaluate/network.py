@@ -43,6 +43,7 @@ class NetworkEvaluator:
         keep: Folder in which the weights of each training stay, and from which a training that was
             killed continues; None keeps nothing.
         knowledge_distillation: What networks learn beside the labels; None: nothing.
+        cuda_graph: Do training steps as one CUDA graph each where that can be done.
     """
 
     space: Builder
@@ -55,6 +56,7 @@ class NetworkEvaluator:
     keep_confusion: bool = False
     keep: Path | None = None
     knowledge_distillation: LoadedKnowledgeDistillation | None = None
+    cuda_graph: bool = False
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Measure all signals; whatever goes wrong makes a failed evaluation with its reason.
@@ -161,6 +163,7 @@ class NetworkEvaluator:
                 generator,
                 observer,
                 checkpoint=checkpoint,
+                graphed=self.cuda_graph,
             )
             signals, measured = observer.finish(result)
         if kept is not None:

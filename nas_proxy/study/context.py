@@ -93,6 +93,7 @@ class StudyContext:
             space=self.config.space,
             device=self.config.device,
             proxy_file=self.layout.proxy_dataset,
+            cuda_graph=self.config.cuda_graph,
         )
 
     @property

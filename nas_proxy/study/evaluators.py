@@ -36,6 +36,7 @@ class EvaluatorFactories:
         space: Where architectures come from.
         device: Such as `cpu`.
         proxy_file: The study's proxy data set; it need not be there before it is asked for.
+        cuda_graph: Do training steps as one CUDA graph each where that can be done.
     """
 
     data: DataSettings
@@ -44,6 +45,7 @@ class EvaluatorFactories:
     space: SearchSpace
     device: str
     proxy_file: Path
+    cuda_graph: bool = False
 
     def measuring(
         self,
@@ -98,6 +100,7 @@ class EvaluatorFactories:
             train_on=train_on,
             device=self.device,
             fidelity=fidelity,
+            cuda_graph=self.cuda_graph,
         )
 
     def _teachers(self, trained: Sequence[str]) -> tuple[Path, ...]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Literal
 from unittest import mock
 
@@ -32,8 +33,10 @@ ATEN = torch.ops.aten
 # These move values from one place to the other.
 _CROSSING = {ATEN.copy_, ATEN._to_copy, ATEN._foreach_copy_}
 _OF_NUMBERS = {ATEN.lift_fresh, ATEN.detach_}  # `torch.tensor([1.0])` and `new_tensor` go on so
+_READING = {ATEN._local_scalar_dense, ATEN.nonzero, ATEN.equal, ATEN.masked_select}
 _INDEXING = {ATEN.index, ATEN.index_put, ATEN.index_put_, ATEN._index_put_impl_}
 _TAKES_CPU_SCALARS = {ATEN.masked_fill, ATEN.masked_fill_, ATEN.fill_, ATEN.index_put_}
+_FROM_NUMBERS = {torch.tensor, torch.as_tensor, torch.from_numpy}
 _READERS = {Tensor.numpy, Tensor.__array__}
 
 
@@ -43,6 +46,8 @@ class Places:
     def __init__(self) -> None:
         # A weak reference keeps the address from being given to another storage.
         self._of: dict[int, tuple[StorageWeakRef, Place]] = {}
+        self.waits: list[str] = []
+        self.recording = False
 
     def known(self, tensor: Tensor) -> Place | None:
         found = self._of.get(tensor.untyped_storage()._cdata)
@@ -60,6 +65,12 @@ class Places:
     def among(self, values: Any) -> set[Place]:
         return {self.of(value) for value in tree_leaves(values) if isinstance(value, Tensor)}
 
+    def wait(self, what: str) -> None:
+        """Note that the host has to wait for the GPU here."""
+        if self.recording:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
+        self.waits.append(what)
+
 
 class Below(TorchDispatchMode):
     """Sees every operation, those of gradients too: refuses what mixes places."""
@@ -74,6 +85,8 @@ class Below(TorchDispatchMode):
         found = places.among((args, kwargs))
         if found >= {"cpu", "cuda"} and func.overloadpacket not in _CROSSING:
             self._check(func, args, kwargs)
+        if "cuda" in found and self._waits(func, args, found):
+            places.wait(str(func))
         with torch._C.DisableTorchFunction():  # this call is not one from Python
             out = func(*args, **kwargs)
         if func.overloadpacket in _OF_NUMBERS:
@@ -83,6 +96,15 @@ class Below(TorchDispatchMode):
             if isinstance(value, Tensor) and places.known(value) in (None, "anywhere"):
                 places.put(value, made)
         return out
+
+    def _waits(self, func: Any, args: Any, found: set[Place]) -> bool:
+        """Whether a number is read, a number of results is asked for, or values cross over."""
+        packet = func.overloadpacket
+        if packet in _INDEXING:
+            indices = [each for each in tree_leaves(args[1]) if isinstance(each, Tensor)]
+            on_cpu = any(self._places.of(each) == "cpu" for each in indices)
+            return on_cpu or any(each.dtype == torch.bool for each in indices)
+        return packet in _READING or (packet in _CROSSING and "cpu" in found)
 
     def _check(self, func: Any, args: Any, kwargs: Any) -> None:
         packet = func.overloadpacket
@@ -138,6 +160,9 @@ class Above(TorchFunctionMode):
             raise TypeError("can't convert cuda:0 device type tensor to numpy; use Tensor.cpu()")
         wanted, func, args, kwargs = self._asked_for(func, args, kwargs)
         self._check_generator(args, kwargs, wanted or ("cuda" if "cuda" in found else "cpu"))
+        crosses = func in _FROM_NUMBERS or found == {"cpu", "cuda"} - {wanted}
+        if wanted is not None and crosses and "cuda" in (wanted, *found):
+            self._places.wait(str(func))
         out = func(*args, **kwargs)
         for value in tree_leaves(out):
             if not isinstance(value, Tensor):
@@ -195,6 +220,82 @@ class StandInGenerator(torch.Generator):
     @property
     def device(self) -> torch.device:  # type: ignore[override]
         return self._place
+
+
+class Recorder(TorchDispatchMode):
+    """Notes operations and the tensors they were given, and what they wrote held before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self._before: dict[int, tuple[Tensor, Tensor]] = {}
+        self._made: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for number, value in enumerate(args):
+            # The one operation that writes what its schema does not say it writes.
+            norm = func.overloadpacket is ATEN.native_batch_norm and number in (3, 4)
+            if norm or _is_written(func, number):
+                self._remember(value)
+        with torch._C.DisableTorchFunction():
+            out = func(*args, **kwargs)
+        self.calls.append((func, args, kwargs, out))
+        self._made |= _storages(out) - _storages((args, kwargs))
+        return out
+
+    def _remember(self, written: Any) -> None:
+        for value in tree_leaves(written):
+            if isinstance(value, Tensor) and not _storages(value) <= self._made:
+                self._before.setdefault(id(value), (value, value.detach().clone()))
+
+    def undo(self) -> None:
+        with torch.no_grad():
+            for tensor, value in self._before.values():
+                tensor.copy_(value)
+
+
+def _storages(values: Any) -> set[int]:
+    leaves = tree_leaves(values)
+    return {leaf.untyped_storage()._cdata for leaf in leaves if isinstance(leaf, Tensor)}
+
+
+class StandInGraph:
+    """What `StepGraph` does on a GPU: repeats the operations of a step without its Python.
+
+    Like the real one it does not do the work while it records it, goes on drawing from its
+    generator, and refuses what would make the host wait.
+    """
+
+    def __init__(self, places: Places, device: torch.device, generator: torch.Generator) -> None:
+        self._places = places
+        self._generator = generator
+        self._recorder = Recorder()
+
+    def rehearse(self, work: Callable[[], None]) -> list[str]:
+        self._places.waits.clear()
+        work()
+        return list(self._places.waits)
+
+    def record(self, work: Callable[[], None]) -> None:
+        state, drawn = self._generator.get_state(), torch.get_rng_state()
+        self._places.recording = True
+        try:
+            with self._recorder:
+                work()
+        finally:
+            self._places.recording = False
+            self._recorder.undo()
+            self._generator.set_state(state)
+            torch.set_rng_state(drawn)
+
+    def replay(self) -> None:
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            for func, args, kwargs, out in self._recorder.calls:
+                found = func(*args, **kwargs)
+                for old, new in zip(tree_leaves(out), tree_leaves(found), strict=True):
+                    if _storages(old) != _storages(new):  # else it is a view, or was written
+                        old.copy_(new)
 
 
 _GROUP = "_group_tensors_by_device_and_dtype"
@@ -260,6 +361,8 @@ def stand_in_gpu() -> Iterator[torch.device]:
         # Gradients run Python too, such as that of a function of our own.
         running = mock.patch("torch.autograd._engine_run_backward", _seen_by(above))
         stack.enter_context(running)
+        graph = mock.patch("nas_proxy.train.graphed.StepGraph", partial(StandInGraph, places))
+        stack.enter_context(graph)
         stack.enter_context(Below(places))
         stack.enter_context(above)
         yield GPU
