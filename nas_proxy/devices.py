@@ -51,6 +51,17 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def share_memory(device: torch.device, num_processes: int) -> None:
+    """Take no more of the GPU's memory than an equal share among processes that work on it.
+
+    A candidate that fits into its share fits whatever its neighbours do at the same time, so that
+    which of them fail does not depend on who ran beside whom. A tenth of the memory stays with the
+    libraries of each process and with the one that started them. One process alone takes all.
+    """
+    if is_gpu(device) and num_processes > 1:
+        torch.cuda.set_per_process_memory_fraction(0.9 / num_processes, device)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on a GPU or on a CPU."""
     # On a CPU torch raises a plain RuntimeError for memory; the text is all there is to tell by.

@@ -37,6 +37,7 @@ class EvaluatorFactories:
         device: Such as `cpu`.
         proxy_file: The study's proxy data set; it need not be there before it is asked for.
         cuda_graph: Do training steps as one CUDA graph each where that can be done.
+        num_slots: Processes that evaluate on that device at the same time.
     """
 
     data: DataSettings
@@ -46,6 +47,7 @@ class EvaluatorFactories:
     device: str
     proxy_file: Path
     cuda_graph: bool = False
+    num_slots: int = 1
 
     def measuring(
         self,
@@ -101,6 +103,7 @@ class EvaluatorFactories:
             device=self.device,
             fidelity=fidelity,
             cuda_graph=self.cuda_graph,
+            num_slots=self.num_slots,
         )
 
     def _teachers(self, trained: Sequence[str]) -> tuple[Path, ...]:

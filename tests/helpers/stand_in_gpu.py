@@ -43,7 +43,8 @@ _READERS = {Tensor.numpy, Tensor.__array__}
 class Places:
     """Where each storage lies."""
 
-    def __init__(self) -> None:
+    def __init__(self, moved: list[tuple[torch.dtype, torch.Size]] | None) -> None:
+        self.moved = [] if moved is None else moved
         # A weak reference keeps the address from being given to another storage.
         self._of: dict[int, tuple[StorageWeakRef, Place]] = {}
         self.waits: list[str] = []
@@ -161,6 +162,8 @@ class Above(TorchFunctionMode):
         wanted, func, args, kwargs = self._asked_for(func, args, kwargs)
         self._check_generator(args, kwargs, wanted or ("cuda" if "cuda" in found else "cpu"))
         crosses = func in _FROM_NUMBERS or found == {"cpu", "cuda"} - {wanted}
+        if wanted == "cuda" and func is Tensor.to and found == {"cpu"}:
+            self._places.moved.append((args[0].dtype, args[0].shape))
         if wanted is not None and crosses and "cuda" in (wanted, *found):
             self._places.wait(str(func))
         out = func(*args, **kwargs)
@@ -341,15 +344,22 @@ ANSWERS: dict[str, Any] = {
     "set_rng_state": lambda state, device: torch.set_rng_state(state),
     "reset_peak_memory_stats": lambda device: None,
     "memory_allocated": lambda device: 0,
+    "set_per_process_memory_fraction": lambda fraction, device: None,
     "max_memory_allocated": lambda device: 2**20,
     "mem_get_info": lambda device: (2**34, 2**34),
 }
 
 
 @contextmanager
-def stand_in_gpu() -> Iterator[torch.device]:
-    """A block in which `cuda:0` can be used; gives that device."""
-    places = Places()
+def stand_in_gpu(
+    moved: list[tuple[torch.dtype, torch.Size]] | None = None,
+) -> Iterator[torch.device]:
+    """A block in which `cuda:0` can be used; gives that device.
+
+    Args:
+        moved: Gets dtype and shape of what is moved to it.
+    """
+    places = Places(moved)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(torch, "Generator", StandInGenerator))
         stack.enter_context(mock.patch.object(torch, "autocast", _Autocast))

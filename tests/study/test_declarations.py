@@ -178,6 +178,21 @@ def test_a_cuda_graph_is_asked_for_where_candidates_train() -> None:
     for given in (False, True):
         config = check_config({**MINIMAL, "device": "cuda", "cuda_graph": given})
         splits = load_splits(config.data)
-        study = StudyContext(config, splits, None, None, Quiet(), StudyLogs())
+        study = StudyContext(config, splits, FourWorkers(), None, Quiet(), StudyLogs())
         factory = study.factories.on_full_data(config.train, "search_val")
         assert factory.cuda_graph is given
+
+
+class FourWorkers:
+    num_workers = 4
+
+
+@pytest.mark.parametrize(("executor", "num_slots"), [("serial", 1), ("processes", 4)])
+def test_workers_on_one_device_know_of_one_another(executor, num_slots) -> None:
+    told = {"executor": executor, "num_workers": 4} if num_slots > 1 else {"executor": executor}
+    config = check_config({**MINIMAL, "device": "cuda", "search": told})
+    study = StudyContext(
+        config, load_splits(config.data), FourWorkers(), None, Quiet(), StudyLogs()
+    )
+    factory = study.factories.on_full_data(config.train, "search_val")
+    assert factory.num_slots == num_slots

@@ -19,8 +19,8 @@ from nas_proxy.train.measuring import measure
 from nas_proxy.train.objective import Objective, ParameterGroup
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
+from tests.gpu.helpers import CELL, factory_on, images_on
 from tests.helpers.stand_in_gpu import StandInGraph, stand_in_gpu
-from tests.test_device_mistakes import CELL, factory_on, images_on
 
 STEPS = 9
 CROPPED = Augmentation(crop=0.125, flip=True, cutout=0.5)

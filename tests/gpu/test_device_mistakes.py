@@ -3,7 +3,6 @@
 What runs there gives the same figures, for it is the same arithmetic.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,29 +10,22 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
 from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
-from nas_proxy.data.sources import DataSettings
 from nas_proxy.data.transforms import normalise
 from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.distill.random_subset import RandomSubset
-from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.latency import measure_latency
 from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.knowledge_distillation.prepared import LoadedKnowledgeDistillation, train_student
 from nas_proxy.knowledge_distillation.teachers import Generation, Teachers
-from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
 from nas_proxy.reproducibility import isolated_rng, make_generator
-from nas_proxy.study.config import load_config
-from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.teachers.labelling import labeller_of, save_teachers
 from nas_proxy.teachers.settings import LabelSettings
 from nas_proxy.teachers.training import obtain_teachers
-from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing._calibration import tiny_calibration_sample
 from nas_proxy.testing._distillation import DISTILLATIONS
 from nas_proxy.train.loop import Observer, train
@@ -41,48 +33,10 @@ from nas_proxy.train.measuring import measure, recalibrate_norms
 from nas_proxy.train.phases import Phase
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
-from nas_proxy.types import Fidelity, ImageDataset
+from nas_proxy.types import ImageDataset
 from tests.contracts.test_contracts import MADE_ELSEWHERE, SMALL_OPTIONS, SMALL_TEACHER
-from tests.helpers.display import Quiet
+from tests.gpu.helpers import CELL, CPU, drive, factory_on, images_on, network_on, on_both
 from tests.helpers.stand_in_gpu import GPU, stand_in_gpu
-from tests.study import fixed_study
-
-CPU = torch.device("cpu")
-CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|none~2|"
-
-
-def images_on(device: torch.device) -> ImageDataset:
-    dataset = tiny_dataset()
-    return replace(dataset, images=dataset.images.to(device), labels=dataset.labels.to(device))
-
-
-def network_on(device: torch.device, name: str = "convnet") -> nn.Module:
-    with isolated_rng(0):
-        options = {"norm": "batch", "depth": 1} if name == "convnet" else {}
-        settings = NetworkSettings(name=name, width=4, **options)
-        return build_network(settings, tiny_dataset().spec).to(device)
-
-
-def same_on_both(work: Callable[[torch.device], Any]) -> None:
-    """Do the work on the CPU and on the stand-in; figures are equal, and tensors over there."""
-    expected = work(CPU)
-    with stand_in_gpu() as device:
-        found = work(device)
-        for value in found if isinstance(found, tuple) else [found]:
-            assert not isinstance(value, Tensor) or value.device == GPU
-    assert_equal(found, expected)
-
-
-def assert_equal(found: Any, expected: Any) -> None:
-    if isinstance(expected, Tensor):
-        assert torch.equal(found, expected)
-    elif isinstance(expected, tuple):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            assert_equal(one, other)
-    else:  # eigenvalues depend on where in memory their matrix lies
-        assert found == pytest.approx(expected, rel=1e-9)
-
 
 # --- mistakes that were planted ---------------------------------------------------------------
 
@@ -201,15 +155,16 @@ AUGMENTATIONS = {
 }
 
 
+@on_both
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=AUGMENTATIONS.keys())
-def test_augmentation(augmentation: Augmentation) -> None:
+def test_augmentation(place: str, augmentation: Augmentation) -> None:
     def work(device: torch.device) -> tuple[Tensor, Tensor]:
         dataset, generator = images_on(device), make_generator(1, device)
         images = augmentation.apply(normalise(dataset.images, dataset.spec), generator)
         one_hot = nn.functional.one_hot(dataset.labels, 3).float()
         return augmentation.mix(images, one_hot, generator)
 
-    same_on_both(work)
+    drive(place, work)
 
 
 def test_every_augmentation_is_driven() -> None:
@@ -227,8 +182,9 @@ TRAININGS = {
 }
 
 
+@on_both
 @pytest.mark.parametrize("options", TRAININGS.values(), ids=TRAININGS.keys())
-def test_training_recalibrating_and_measuring(options: dict[str, Any]) -> None:
+def test_training_recalibrating_and_measuring(place: str, options: dict[str, Any]) -> None:
     settings = TrainSettings(num_steps=3, batch_size=8, **{"precision": "float32", **options})
 
     def work(device: torch.device) -> tuple[Any, ...]:
@@ -241,14 +197,15 @@ def test_training_recalibrating_and_measuring(options: dict[str, Any]) -> None:
         assert found.confusion.device == CPU
         return result.losses, found.loss, found.divergence, *found.confusion.flatten().tolist()
 
-    same_on_both(work)
+    drive(place, work)
 
 
 class AlwaysDue(Checkpointer):
     is_due = True
 
 
-def test_training_continues_on_its_device(tmp_path: Path) -> None:
+@on_both
+def test_training_continues_on_its_device(place: str, tmp_path: Path) -> None:
     settings = TrainSettings(num_steps=4, batch_size=8, precision="float32", optimiser="adamw")
 
     def end_the_process(step: int, *_: Tensor) -> None:
@@ -268,37 +225,14 @@ def test_training_continues_on_its_device(tmp_path: Path) -> None:
             run(end_the_process)
         return run(None)
 
-    same_on_both(work)
+    drive(place, work)
 
 
 # --- evaluating architectures -----------------------------------------------------------------
 
 
-def factory_on(device: torch.device, **changes: Any) -> NetworkEvaluatorFactory:
-    settings = TrainSettings(
-        num_steps=4,
-        batch_size=16,
-        precision="float32",
-        checkpoints=(50,),
-        norm_statistics="recalibrated",
-        num_val_images=100,
-        space_fidelity={"num_cells": 1, "channels": 4},
-    )
-    given: dict[str, Any] = {
-        "data": DataSettings(name="digits", images_per_class=20),
-        "space": SEARCH_SPACES.get("nasbench201")(),
-        "scores": {"num_params": SCORES.get("num_params")()},
-        "settings": settings,
-        "train_on": "search_train",
-        "device": str(device),
-        "fidelity": Fidelity("tiny", 4, 16, 8),
-        "requested": ("fit_loss",),
-        "keep_confusion": True,
-    }
-    return NetworkEvaluatorFactory(**{**given, **changes})
-
-
-def test_evaluating_an_architecture() -> None:
+@on_both
+def test_evaluating_an_architecture(place: str) -> None:
     def work(device: torch.device) -> dict[str, float]:
         factory = factory_on(device)
         evaluator = factory.build()
@@ -307,11 +241,12 @@ def test_evaluating_an_architecture() -> None:
         assert evaluation.complete, evaluation.reason
         return {k: v for k, v in evaluation.signals.items() if k != "train_seconds"}
 
-    same_on_both(work)
+    drive(place, work)
 
 
+@on_both
 @pytest.mark.parametrize("name", SCORES.names())
-def test_zero_cost_score(name: str) -> None:
+def test_zero_cost_score(place: str, name: str) -> None:
     space = SEARCH_SPACES.get("nasbench201")(num_cells=1, channels=4)
 
     def work(device: torch.device) -> float:
@@ -321,7 +256,7 @@ def test_zero_cost_score(name: str) -> None:
             network = space.build(space.from_string(CELL), dataset.spec).to(device)
             return SCORES.get(name)().measure_labelled(network, images, dataset.labels)
 
-    same_on_both(work)
+    drive(place, work)
 
 
 def test_latency() -> None:
@@ -344,8 +279,9 @@ def distillers() -> list[Any]:
     ]
 
 
+@on_both
 @pytest.mark.parametrize("name", distillers())
-def test_distiller(name: str) -> None:
+def test_distiller(place: str, name: str) -> None:
     distiller = DISTILLERS.get(name)(**SMALL_OPTIONS.get(name, {}))
 
     def work(device: torch.device) -> tuple[Tensor, Tensor]:
@@ -359,13 +295,14 @@ def test_distiller(name: str) -> None:
         made = distiller.distill(task)
         return made.images, made.labels
 
-    same_on_both(work)
+    drive(place, work)
 
 
+@on_both
 @pytest.mark.parametrize(
     "given", [{"kind": "soft"}, {"kind": "soft", "per": "view"}, {"kind": "learned"}], ids=str
 )
-def test_teachers_and_labels(given: dict[str, Any], tmp_path: Path) -> None:
+def test_teachers_and_labels(place: str, given: dict[str, Any], tmp_path: Path) -> None:
     settings = LabelSettings(**given, teachers=(SMALL_TEACHER,))
 
     def work(device: torch.device) -> tuple[Any, ...]:
@@ -382,9 +319,10 @@ def test_teachers_and_labels(given: dict[str, Any], tmp_path: Path) -> None:
         result = train(network_on(device), training_set, training, make_generator(0, device))
         return made.labels, result.losses
 
-    same_on_both(work)
+    drive(place, work)
 
 
+@on_both
 @pytest.mark.parametrize(
     "kind",
     [
@@ -392,7 +330,7 @@ def test_teachers_and_labels(given: dict[str, Any], tmp_path: Path) -> None:
         for kind in DISTILLATIONS
     ],
 )
-def test_knowledge_distillation(kind: str) -> None:
+def test_knowledge_distillation(place: str, kind: str) -> None:
     settings = DISTILLATIONS[kind]
     phases = (Phase("training", TrainSettings(num_steps=2, precision="float32")),)
 
@@ -417,28 +355,4 @@ def test_knowledge_distillation(kind: str) -> None:
             result = train_student(loaded, student, training_set, phases, make_generator(0, device))
         return result.losses
 
-    same_on_both(work)
-
-
-# --- a whole study ----------------------------------------------------------------------------
-
-
-@pytest.mark.exhaustive
-def test_a_study_on_the_stand_in_gives_the_figures_of_the_cpu(tmp_path: Path) -> None:
-    def run(device: str) -> dict[str, Any]:
-        results = tmp_path / device
-        file = tmp_path / f"{device}.yaml"
-        told = {"device": device, "tracking": {"enabled": False}, "results": str(results)}
-        file.write_text(yaml.safe_dump({**fixed_study.STUDY, **told}))
-        run_pipeline(load_config(file), Quiet())
-        study = results / "fixed"
-        return {
-            str(path.relative_to(study)): fixed_study._read(path)
-            for path in sorted([*study.rglob("*.json"), *study.rglob("*.jsonl")])
-            if path.name != "report.json"  # it names the device
-        }
-
-    expected = run("cpu")
-    with stand_in_gpu():
-        found = run("cuda")
-    assert json.dumps(found, sort_keys=True) == json.dumps(expected, sort_keys=True)
+    drive(place, work)
