@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nas_proxy.core.environment import hardware
 from nas_proxy.core.results import StoredResult
+from nas_proxy.devices import is_gpu, wait_for
 from nas_proxy.errors import EvaluationError
 from nas_proxy.evaluate.network import at_fidelity, failure_reason
 from nas_proxy.interfaces import Builder, SearchSpace
@@ -198,11 +199,8 @@ def _step_seconds(network: nn.Module, noise: TrainingSet, settings: TrainSetting
     told: list[float] = []
 
     def note(step: int, indices: Tensor, logits: Tensor) -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            told.append(time.perf_counter())
-        else:
-            told.append(time.process_time())
+        wait_for(device)
+        told.append(time.perf_counter() if is_gpu(device) else time.process_time())
 
     short = replace(settings, num_steps=_NUM_STEPS, num_epochs=None, learning_rate=1e-3)
     train(network, noise, short, make_generator(0, device), note)

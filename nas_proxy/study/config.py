@@ -56,6 +56,7 @@ class StudyConfig:
             found behind it) and its MLflow run.
         seed: Of everything random but the data split, which has its own.
         device: `cpu`, `cuda` or `cuda:1`.
+        cuda_graph: On a GPU, do the steps of candidates' trainings as one CUDA graph each.
         num_threads: Torch threads of this process on a CPU; workers have one each.
         results: Folder that holds the study's folder and the MLflow store.
         data: The real data set.
@@ -86,6 +87,7 @@ class StudyConfig:
     study_name: str
     seed: int
     device: str
+    cuda_graph: bool
     num_threads: int
     results: Path
     data: DataSettings
@@ -125,6 +127,7 @@ class _Sections(BaseModel):
     study_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: NonNegativeInt = 0
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    cuda_graph: bool = False
     num_threads: PositiveInt = 1
     results: Path = Path("results")
     data: DataSettings = DataSettings()

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
-from nas_proxy.evaluate.executors import Executor
+from nas_proxy.evaluate.executors import Executor, executor_kind
 from nas_proxy.study.arithmetic import StudyArithmetic
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.display import Display
@@ -87,6 +87,7 @@ class StudyContext:
     @property
     def factories(self) -> EvaluatorFactories:
         """Descriptions of evaluators on the study's images."""
+        beside = executor_kind(self.config.search.executor).beside_driver
         return EvaluatorFactories(
             data=self.config.data,
             spec=self.splits.spec,
@@ -95,6 +96,8 @@ class StudyContext:
             device=self.config.device,
             proxy_file=self.layout.proxy_dataset,
             arithmetic=self.arithmetic,
+            cuda_graph=self.config.cuda_graph,
+            num_slots=self.executor.num_workers if beside else 1,
         )
 
     @cached_property

@@ -38,6 +38,8 @@ class EvaluatorFactories:
         device: Such as `cpu`.
         proxy_file: The study's proxy data set; it need not be there before it is asked for.
         arithmetic: Decides the precision and the memory layout that settings leave open.
+        cuda_graph: Do training steps as one CUDA graph each where that can be done.
+        num_slots: Processes that evaluate on that device at the same time.
     """
 
     data: DataSettings
@@ -47,6 +49,8 @@ class EvaluatorFactories:
     device: str
     proxy_file: Path
     arithmetic: StudyArithmetic
+    cuda_graph: bool = False
+    num_slots: int = 1
 
     def measuring(
         self,
@@ -103,6 +107,8 @@ class EvaluatorFactories:
             train_on=train_on,
             device=self.device,
             fidelity=fidelity,
+            cuda_graph=self.cuda_graph,
+            num_slots=self.num_slots,
         )
 
     def _teachers(self, trained: Sequence[str]) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_proxy.devices import is_gpu
 from nas_proxy.errors import DivergedError, EvaluationError
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
@@ -113,7 +114,7 @@ def _fastest(images: Tensor) -> int:
 
     A few at least: group norm refuses a single image with a single pixel.
     """
-    at_once, most = (2**16, 500) if images.device.type == "cpu" else (2**22, 4096)
+    at_once, most = (2**22, 4096) if is_gpu(images.device) else (2**16, 500)
     return max(4, min(most, at_once // math.prod(images.shape[-2:])))
 
 

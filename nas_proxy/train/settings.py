@@ -11,6 +11,7 @@ from torch import nn
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import LearningRateRule
+from nas_proxy.devices import gpu_has_bfloat16, is_gpu
 from nas_proxy.errors import ConfigError
 from nas_proxy.options import Bound, Fraction, NonNegativeFloat, Options, PositiveFloat, PositiveInt
 
@@ -123,14 +124,14 @@ class TrainSettings(Options):
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Whether training on `device` computes in bfloat16."""
         if self.precision == "auto":
-            return device.type == "cuda" and has_bfloat16(device)
+            return is_gpu(device) and gpu_has_bfloat16(device)
         return self.precision == "bfloat16"
 
     def uses_channels_last(self, network: nn.Module, device: torch.device) -> bool:
         """Whether images and the weights of `network` are laid out channels-last on `device`."""
         if self.channels_last is not None:
             return self.channels_last
-        slow = device.type == "cpu" and any(map(_normalises_each_image, network.modules()))
+        slow = not is_gpu(device) and any(map(_normalises_each_image, network.modules()))
         return self.uses_bfloat16(device) and not slow
 
 
@@ -139,11 +140,3 @@ def _normalises_each_image(module: nn.Module) -> bool:
     if isinstance(module, nn.GroupNorm):
         return module.num_groups == module.num_channels
     return isinstance(module, nn.LayerNorm | nn.InstanceNorm2d)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the processor has instructions for bfloat16, not just an emulation."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    # torch has no public word for this before 2.9; the private one exists since 2.4.
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
