@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_proxy.devices import is_gpu
+from nas_proxy.devices import is_gpu, is_out_of_memory, release_memory
 from nas_proxy.errors import DivergedError, EvaluationError
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
@@ -78,13 +78,30 @@ def measure(
     """
     network.eval()
     real = dataset if isinstance(dataset, TrainingSet) else TrainingSet.of(dataset)
+    num = num_parts(len(real), real.images.shape, batch_size or _fastest(real.images))
+    while True:
+        try:
+            return _measure(network, real, settings, num, expected)
+        except Exception as error:
+            if not is_out_of_memory(error) or 4 * num > len(real):
+                raise
+        release_memory(real.images.device)  # now that no error holds what did not fit
+        num *= 2
+
+
+def _measure(
+    network: nn.Module,
+    real: TrainingSet,
+    settings: TrainSettings,
+    num: int,
+    expected: Tensor | None,
+) -> Measurement:
+    """The measurement, in `num` parts."""
     device, num_classes = real.images.device, real.spec.num_classes
     channels_last = settings.uses_channels_last(network, device)
     loss, divergence = torch.zeros((), device=device), torch.zeros((), device=device)
     pairs = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
-    everything = torch.arange(len(real), device=device)
-    num = num_parts(len(real), real.images.shape, batch_size or _fastest(real.images))
-    for indices in everything.tensor_split(num):
+    for indices in torch.arange(len(real), device=device).tensor_split(num):
         images, labels = real.batch(indices)
         logits = forward(network, images, settings, channels_last=channels_last)
         if logits.shape[1] != num_classes:

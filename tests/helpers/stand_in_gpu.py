@@ -367,6 +367,10 @@ def stand_in_gpu(
         stack.enter_context(group)
         for name, answer in ANSWERS.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))
+        recording = mock.patch.object(
+            torch.cuda, "is_current_stream_capturing", lambda: places.recording
+        )
+        stack.enter_context(recording)
         above = Above(places)
         # Gradients run Python too, such as that of a function of our own.
         running = mock.patch("torch.autograd._engine_run_backward", _seen_by(above))
