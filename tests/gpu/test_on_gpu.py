@@ -8,11 +8,13 @@ from torch import nn
 
 from nas_proxy.core.environment import PeakMemory, available_memory, hardware
 from nas_proxy.data.augment import Augmentation
+from nas_proxy.data.transforms import normalise
 from nas_proxy.devices import StepGraph
 from nas_proxy.evaluate.executors import evaluate_all, open_executor
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.export.folder import export_model
 from nas_proxy.export.model_file import ModelOrigin, load_model
+from nas_proxy.registry import SCORES
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.train.graphed import NUM_REHEARSALS
 from nas_proxy.train.loop import train
@@ -25,6 +27,7 @@ pytestmark = [pytest.mark.gpu, needs_gpu]
 
 GPU = torch.device("cuda:0")
 STEPS = 12
+ILL_CONDITIONED = ("grasp",)  # a small difference of large sums
 
 
 def settings(**changes):
@@ -164,6 +167,24 @@ def test_several_processes_evaluate_on_one_gpu(tmp_path):
         assert evaluation.complete, evaluation.reason
         alone = evaluator.evaluate(evaluation.architecture, 0)
         assert evaluation.signals["val_loss"] == pytest.approx(alone.signals["val_loss"], rel=0.05)
+
+
+@pytest.mark.parametrize("name", SCORES.names())
+def test_a_score_is_that_of_a_cpu(name):
+    space = factory_on(CPU).space
+    found = []
+    for device in (CPU, GPU):
+        dataset = images_on(device)
+        with isolated_rng(0):
+            network = space.build(space.from_string(CELL), dataset.spec)
+        images = normalise(dataset.images, dataset.spec)
+        with isolated_rng(1):
+            score = SCORES.get(name)()
+            found.append(score.measure_labelled(network.to(device), images, dataset.labels))
+    if name in ILL_CONDITIONED:
+        assert abs(found[1]) < float("inf")
+    else:
+        assert found[1] == pytest.approx(found[0], rel=5e-2)
 
 
 def test_a_network_of_the_gpu_is_exported(tmp_path):
