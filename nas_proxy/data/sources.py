@@ -25,7 +25,8 @@ from nas_proxy.data._found import (
     not_found,
     required_image_size,
 )
-from nas_proxy.data._torchvision_sets import TORCHVISION_SETS
+from nas_proxy.data._torchvision_sets import FIND_TORCHVISION
+from nas_proxy.data.descriptions import DATASET_WORDS
 from nas_proxy.data.folder import data_root, list_folder, read_images, user_cache_folder
 from nas_proxy.data.splits import shared_images, stratified_split
 from nas_proxy.data.transforms import channel_statistics, resize
@@ -301,38 +302,17 @@ def _incomplete(folder: Path, reason: str) -> DataError:
     )
 
 
-_CIFAR_LICENCE = (
-    "No formal licence; collected from the web, for research. Cite Krizhevsky, Learning Multiple "
-    "Layers of Features from Tiny Images, 2009."
-)
+_FIND: Mapping[str, Callable[[DataSettings, Progress], FoundImages]] = {
+    "digits": _find_digits,
+    "cifar10": partial(_find_cifar, "CIFAR10"),
+    "cifar100": partial(_find_cifar, "CIFAR100"),
+    "imagenette": _find_imagenette,
+    "image_folder": _find_image_folder,
+    **FIND_TORCHVISION,
+}
 
 DATASETS: Mapping[str, DatasetSource] = {
-    "digits": DatasetSource(
-        "1,797 grey 8x8 handwritten digits; comes with scikit-learn, needs no file",
-        "CC BY 4.0: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.",
-        _find_digits,
-    ),
-    "cifar10": DatasetSource(
-        "60,000 colour 32x32 photographs of 10 things",
-        _CIFAR_LICENCE,
-        partial(_find_cifar, "CIFAR10"),
-    ),
-    "cifar100": DatasetSource(
-        "60,000 colour 32x32 photographs of 100 things",
-        _CIFAR_LICENCE,
-        partial(_find_cifar, "CIFAR100"),
-    ),
-    "imagenette": DatasetSource(
-        "13,394 photographs of 10 easy ImageNet classes, shorter side 160; needs image_size",
-        "ImageNet's terms of access: non-commercial research and education only. Cite Russakovsky "
-        "et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015; Howard, Imagenette.",
-        _find_imagenette,
-    ),
-    "image_folder": DatasetSource(
-        "your own: root/train/<class>/* with root/val or root/test, or root/<class>/*",
-        "That of the folder's images, which nas_proxy does not know.",
-        _find_image_folder,
-    ),
-    **TORCHVISION_SETS,
+    name: DatasetSource(words.summary, words.licence, _FIND[name])
+    for name, words in DATASET_WORDS.items()
 }
 """The data sets that `data.name` may name."""
