@@ -256,7 +256,7 @@ def _worker_context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     from multiprocessing import forkserver  # not everywhere
 
-    forkserver.set_forkserver_preload(_served)
+    forkserver.set_forkserver_preload([*_served, "nas_proxy.core.frozen_memory"])
     # It has to import what this process would, and nothing from the folder that it stands in. A
     # fork copies one thread alone, and numpy's own pool would be another.
     own = {

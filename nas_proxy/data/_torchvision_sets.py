@@ -27,7 +27,9 @@ from nas_proxy.data._found import (
     not_fetched,
     not_found,
     required_image_size,
+    torchvision_datasets,
 )
+from nas_proxy.data._kept_splits import Identity, identity_below
 from nas_proxy.data._torchvision_labels import read_labels
 from nas_proxy.data._torchvision_table import DESCRIBED_SETS, TorchvisionSet
 from nas_proxy.data.folder import cache_folder, data_root, square, to_rgb
@@ -61,8 +63,6 @@ def _find(described: TorchvisionSet, settings: DataSettings, progress: Progress)
 
 
 def _open(described: TorchvisionSet, part: str, settings: DataSettings) -> Any:
-    from torchvision import datasets
-
     root, origin = data_root(settings.root)
     name = f"{described.class_name} ({part})"
     folder = described.folder
@@ -75,7 +75,9 @@ def _open(described: TorchvisionSet, part: str, settings: DataSettings) -> Any:
     try:
         if fetches:
             root.mkdir(parents=True, exist_ok=True)
-        opened = getattr(datasets, described.class_name)(root, **fetches, **described.parts[part])
+        opened = getattr(torchvision_datasets(), described.class_name)(
+            root, **fetches, **described.parts[part]
+        )
         described.complete(opened)
         return opened
     except Exception as error:  # of damaged files torchvision's classes raise anything
@@ -90,20 +92,15 @@ def _open(described: TorchvisionSet, part: str, settings: DataSettings) -> Any:
         ) from error
 
 
-def _identity(described: TorchvisionSet, root: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of every file that the set is read from."""
-    files = {path for pattern in described.files for path in root.glob(pattern) if path.is_file()}
-    return [
-        (str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in sorted(files)
-    ]
+def _identity(described: TorchvisionSet, root: Path) -> Identity:
+    return identity_below(root, *described.files)
 
 
 def _read(
     sets: Sequence[Any],
     image_size: int,
     num_channels: int,
-    identity: list[tuple[str, int, int]],
+    identity: Identity,
     parts: Sequence[Tensor],
     *,
     progress: Progress,
