@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.data.resized import resized_images
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.splits import draw_per_class
 from nas_proxy.data.transforms import chunk_length, normalise, resize, resize_dataset
@@ -164,9 +165,8 @@ class NetworkEvaluatorFactory:
         if isinstance(self.train_on, Path) and proxy_dataset is not None:
             labeller = labeller_of(proxy_dataset, self.train_on, search_train)
             training_set = TrainingSet.of(proxy_dataset, labeller)
-        else:
-            training_set = TrainingSet.of(search_train)
-        return replace(training_set, images=resize(training_set.images, size))
+            return replace(training_set, images=resize(training_set.images, size))
+        return replace(TrainingSet.of(search_train), images=resized_images(search_train, size))
 
 
 def training_fidelity(
