@@ -55,7 +55,8 @@ class TrainSettings(Options):
             of any size, which are measured at the full one; no step is done as a CUDA graph. None:
             at full size all along.
         space_fidelity: Options of the search space to reduce, such as `num_cells: 1`.
-        num_val_images: Validate on this many images, class-balanced; None takes all.
+        num_val_images: Validate on this many images, the classes in proportion. None: on all, in
+            the default recipes on 2,000.
         checkpoints: Percentages of the steps at which the network is measured on the way, in
             rising order, such as `[25, 50, 75]`; the end is always measured.
         norm_statistics: Which means and variances batch norms use when a network is measured.
