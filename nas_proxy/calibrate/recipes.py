@@ -67,8 +67,8 @@ def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, .
     Trainings run at the fidelity of the section `train` (image size, precision, augmentation; 2,000
     images validate unless it says how many) with what the space's author recommends to reduce, for
     90 and for 360 steps of 128 images on the stream, and for 360 on the distilled set. Trained
-    signals stand alone, in a rank mean with three training-free scores that needs no labelled architecture, and
-    in a model fitted to the calibration sample.
+    signals stand alone, in a rank mean with three training-free scores that needs no labelled
+    architecture, and in a model fitted to the calibration sample.
 
     Args:
         space: Its `reduced_fidelity` is taken unless `train` has one; where it has no encoding,
