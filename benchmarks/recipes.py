@@ -23,7 +23,7 @@ class Size:
     """How large the benchmark is run.
 
     Attributes:
-        name: `published`, or `cpu` for two cores and an hour.
+        name: `published`, `cpu` for two cores and an hour, or `tiny` to see that it runs.
         network_width: Of the ConvNets that are trained on the sets.
         num_epochs: Of that training, where a recipe has no rule of its own.
         real_images_per_class: What is distilled; None for all of the training images.
@@ -74,7 +74,18 @@ SIZES = {
         real_images_per_class=1000,
         teacher=_CPU_TEACHER,
     ),
+    "tiny": Size(
+        name="tiny",
+        network_width=4,
+        num_epochs=2,
+        real_images_per_class=20,
+        teacher={
+            "network": {**_BATCHNORM_CONVNET, "width": 4},
+            "train": {**_CPU_TEACHER["train"], "num_epochs": 1},
+        },
+    ),
 }
+_TINY = {"network_width": 4, "real_batch_size": 8, "num_steps": 2, "num_experts": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,13 +115,16 @@ class Recipe:
 
     def options_at(self, size: Size) -> dict[str, Any]:
         """What the size changes."""
-        return dict(self.cpu) if size.name == "cpu" else {}
+        if size.name == "published":
+            return {}
+        smaller = {key: value for key, value in _TINY.items() if key in self.cpu}
+        return {**self.cpu, **(smaller if size.name == "tiny" else {})}
 
     def train_settings(self, proxy_dataset: ProxyDataset, size: Size) -> TrainSettings:
         """How networks are trained on the set, and on its control."""
         rule = proxy_dataset.learning_rate_rule if self.rule else LearningRateRule()
         settings = TrainSettings.of_rule(rule)
-        if size.name == "cpu" or not self.rule:
+        if size.name != "published" or not self.rule:
             settings = replace(settings, num_epochs=size.num_epochs)
         if self.rule:
             return settings

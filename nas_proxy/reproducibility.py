@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas_proxy.devices import gpus_in_use
+
 
 def derive_seed(*parts: object) -> int:
     """A seed in [0, 2**63), a pure function of `parts`; unlike `hash`, the same everywhere."""
@@ -29,8 +31,7 @@ def isolated_rng(seed: int) -> Iterator[None]:
 
     `nn.Module` initialisers and dropout know no explicit generator: this is how they get one.
     """
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=gpus_in_use()):
         torch.manual_seed(seed)
         yield
 

@@ -12,6 +12,14 @@ from pathlib import Path
 
 import torch
 
+from nas_proxy.devices import (
+    free_gpu_memory,
+    gpu_name,
+    is_gpu,
+    num_gpus,
+    peak_gpu_memory,
+    reset_peak_gpu_memory,
+)
 from nas_proxy.errors import ConfigError
 
 
@@ -24,16 +32,16 @@ def check_device(device: str) -> None:
     named = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
     if named is None:
         raise ConfigError(f"device is {device!r}, which is neither cpu nor cuda nor such as cuda:1")
-    if device != "cpu" and int(named[1] or 0) >= torch.cuda.device_count():
-        num = torch.cuda.device_count()
+    if device != "cpu" and int(named[1] or 0) >= num_gpus():
+        num = num_gpus()
         seen = f"torch sees {num} of them, counted from 0" if num else "torch sees no GPU"
         raise ConfigError(f"device is {device!r}, but {seen}; use device=cpu")
 
 
 def hardware(device: torch.device) -> str:
     """The processor that does the work, in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    if is_gpu(device):
+        return gpu_name(device)
     return f"{_processor_name()} ({os.cpu_count()} cores)"
 
 
@@ -60,9 +68,8 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-            self._before = torch.cuda.memory_allocated(device)
+        if is_gpu(device):
+            self._before = reset_peak_gpu_memory(device)
         else:
             _return_freed_memory()
             _reset_peak()
@@ -71,17 +78,15 @@ class PeakMemory:
     @property
     def mib(self) -> float:
         """The largest amount so far, in MiB, beside what was in use at the beginning."""
-        if self._device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self._device)
-        else:
-            peak = _status_bytes("VmHWM")
+        on_gpu = is_gpu(self._device)
+        peak = peak_gpu_memory(self._device) if on_gpu else _status_bytes("VmHWM")
         return max(0, peak - self._before) / 2**20
 
 
 def available_memory(device: torch.device) -> int:
     """Bytes that can still be asked for on `device`; a container's limit counts."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    if is_gpu(device):
+        return free_gpu_memory(device)
     available = _meminfo_bytes("MemAvailable")
     limit, used = (
         _read_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current")

@@ -16,13 +16,17 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 def normalise(images: Tensor, spec: DatasetSpec) -> Tensor:
     """From uint8 `(n, c, h, w)` to float32 with zero mean and unit deviation per channel."""
-    mean, std = _statistics(spec, images.device)
+    return standardise(images, *statistics_on(images.device, spec))
+
+
+def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """The same with the statistics that `statistics_on` gave, on the device of the images."""
     return (images.float() / 255 - mean) / std
 
 
 def denormalise(images: Tensor, spec: DatasetSpec) -> Tensor:
     """The inverse of `normalise`: float32 to uint8; values outside [0, 255] are clipped."""
-    mean, std = _statistics(spec, images.device)
+    mean, std = statistics_on(images.device, spec)
     return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -112,7 +116,8 @@ def resize_dataset(dataset: ImageDataset, image_size: int) -> ImageDataset:
     )
 
 
-def _statistics(spec: DatasetSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+def statistics_on(device: torch.device, spec: DatasetSpec) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the channels, `(1, c, 1, 1)`, that `normalise` works with."""
     shape = (1, len(spec.mean), 1, 1)
     mean = torch.tensor(spec.mean, device=device).view(shape)
     return mean, torch.tensor(spec.std, device=device).view(shape)

@@ -16,6 +16,7 @@ from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.splits import draw_per_class
 from nas_proxy.data.transforms import chunk_length, normalise, resize, resize_dataset
 from nas_proxy.data.whitening import Whitening
+from nas_proxy.devices import share_memory
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.evaluate.trained_signals import EvaluationData, some_of
 from nas_proxy.interfaces import Builder, ZeroCostScore
@@ -54,6 +55,8 @@ class NetworkEvaluatorFactory:
         score_on: A proxy data set's file whose images zero-cost scores look at; None: real ones.
         keep: Folder in which trained weights stay; see `NetworkEvaluator`.
         knowledge_distillation: What networks learn beside the labels; None: nothing.
+        cuda_graph: Do training steps as one CUDA graph each where that can be done.
+        num_slots: Processes that evaluate on the same device at the same time.
     """
 
     data: DataSettings
@@ -70,11 +73,14 @@ class NetworkEvaluatorFactory:
     score_on: Path | None = None
     keep: Path | None = None
     knowledge_distillation: KnowledgeDistillation | None = None
+    cuda_graph: bool = False
+    num_slots: int = 1
 
     def build(self) -> NetworkEvaluator:
         """Load the images and put them on the device, every one at the size of the training."""
         splits = load_splits(self.data)
         device = torch.device(self.device)
+        share_memory(device, self.num_slots)
         search_train = _on(splits.search_train, device)
         return NetworkEvaluator(
             space=self.space,
@@ -91,6 +97,7 @@ class NetworkEvaluatorFactory:
             knowledge_distillation=None
             if self.knowledge_distillation is None
             else self.knowledge_distillation.load(splits.spec, device),
+            cuda_graph=self.cuda_graph,
         )
 
     def _score_images(self, search_train: ImageDataset) -> tuple[Tensor, Tensor]:

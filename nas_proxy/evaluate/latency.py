@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_proxy.core.environment import hardware
+from nas_proxy.devices import wait_for
 from nas_proxy.errors import ConfigError
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.train.measuring import evaluating
@@ -147,16 +148,11 @@ def measure_calls(
 
 
 def _time(call: Callable[[], object], clock: Callable[[], float], device: torch.device) -> float:
-    _synchronise(device)  # what was queued before is not this call's
+    wait_for(device)  # what was queued before is not this call's
     started = clock()
     call()
-    _synchronise(device)
+    wait_for(device)
     return clock() - started
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _refuses_one(network: nn.Module, image: Tensor) -> bool:

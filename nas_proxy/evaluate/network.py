@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nas_proxy.devices import is_out_of_memory, release_memory
 from nas_proxy.errors import EvaluationError, StudyError, UserError, required
 from nas_proxy.evaluate._kept import KeptTraining
 from nas_proxy.evaluate.trained_signals import EvaluationData, SignalObserver
@@ -43,6 +44,7 @@ class NetworkEvaluator:
         keep: Folder in which the weights of each training stay, and from which a training that was
             killed continues; None keeps nothing.
         knowledge_distillation: What networks learn beside the labels; None: nothing.
+        cuda_graph: Do training steps as one CUDA graph each where that can be done.
     """
 
     space: Builder
@@ -55,6 +57,7 @@ class NetworkEvaluator:
     keep_confusion: bool = False
     keep: Path | None = None
     knowledge_distillation: LoadedKnowledgeDistillation | None = None
+    cuda_graph: bool = False
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Measure all signals; whatever goes wrong makes a failed evaluation with its reason.
@@ -79,8 +82,8 @@ class NetworkEvaluator:
             if self.keep is not None and isinstance(error, StudyError | OSError):
                 raise  # the disk's fault, not the architecture's
             evaluation = replace(evaluation, reason=failure_reason(error))
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()  # what an out-of-memory error left behind
+        if not evaluation.complete:  # out here: the error holds on to what it was raised among
+            release_memory(self.device)
         return replace(
             evaluation,
             seconds=time.perf_counter() - started,
@@ -160,6 +163,7 @@ class NetworkEvaluator:
                 generator,
                 observer,
                 checkpoint=checkpoint,
+                graphed=self.cuda_graph,
             )
             signals, measured = observer.finish(result)
         if kept is not None:
@@ -207,9 +211,10 @@ def failure_reason(error: BaseException) -> str:
     text = (str(error).strip() or "no message").splitlines()[0]
     if isinstance(error, EvaluationError | UserError):
         return text
-    # On a CPU torch raises a plain RuntimeError for memory; the text is all there is to tell by.
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return f"does not fit in memory: {text}"
+    if "view size is not compatible" in text:  # torch's own advice names no option of ours
+        text = f"{text} Call reshape or flatten in the network, or set train.channels_last: false"
     return f"{type(error).__name__}: {text}"
 
 

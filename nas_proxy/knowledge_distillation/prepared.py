@@ -231,11 +231,18 @@ def train_student(
     observer: Observer | None = None,
     *,
     checkpoint: Checkpointer | None = None,
+    graphed: bool = False,
 ) -> TrainResult:
     """`train_phases` of a student; None teaches nothing but the labels."""
     if knowledge_distillation is None:
         return train_phases(
-            network, training_set, phases, generator, observer, checkpoint=checkpoint
+            network,
+            training_set,
+            phases,
+            generator,
+            observer,
+            checkpoint=checkpoint,
+            graphed=graphed,
         )
     with knowledge_distillation.objective(network, training_set, phases, generator) as objective:
         return train_phases(
@@ -246,6 +253,7 @@ def train_student(
             observer,
             objective=objective,
             checkpoint=checkpoint,
+            graphed=graphed,
         )
 
 

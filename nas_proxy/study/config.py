@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nas_proxy.backbones.pretrain_settings import PretrainSettings
 from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
@@ -28,7 +28,7 @@ from nas_proxy.knowledge_distillation.settings import (
     KnowledgeDistillationOption,
     KnowledgeDistillationSettings,
 )
-from nas_proxy.options import NonNegativeInt, PositiveInt
+from nas_proxy.options import NonNegativeInt, PositiveInt, adapter
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
@@ -57,6 +57,7 @@ class StudyConfig:
             found behind it) and its MLflow run.
         seed: Of everything random but the data split, which has its own.
         device: `cpu`, `cuda` or `cuda:1`.
+        cuda_graph: On a GPU, do the steps of candidates' trainings as one CUDA graph each.
         num_threads: Torch threads of this process on a CPU; workers have one each.
         results: Folder that holds the study's folder and the MLflow store.
         data: The real data set.
@@ -87,6 +88,7 @@ class StudyConfig:
     study_name: str
     seed: int
     device: str
+    cuda_graph: bool
     num_threads: int
     results: Path
     data: DataSettings
@@ -126,6 +128,7 @@ class _Sections(BaseModel):
     study_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: NonNegativeInt = 0
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    cuda_graph: bool = False
     num_threads: PositiveInt = 1
     results: Path = Path("results")
     data: DataSettings = DataSettings()
@@ -179,7 +182,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         listed = "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))
         raise ConfigError(f"the configuration cannot be used:\n{listed}")
     sections = _with_recipes(sections, space)
-    plain = TypeAdapter(_Sections).dump_python(sections, mode="json", by_alias=True)
+    plain = adapter(_Sections).dump_python(sections, mode="json", by_alias=True)
     plain["distill"] = {
         "name": mapping["distill"]["name"],
         "images_per_class": common["images_per_class"],
@@ -251,7 +254,7 @@ def _plugin(
 def _check(kind: Any, value: Any, path: tuple[str, ...], faults: list[str]) -> Any:
     """`value` as `kind`; None after adding to `faults` what is wrong with it."""
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return adapter(kind).validate_python(value)
     except ValidationError as error:
         faults.extend(_in_words(fault, kind, path) for fault in _one_for_each_place(error.errors()))
     except ConfigError as error:  # from a section's own __post_init__
@@ -320,7 +323,8 @@ def _fields(kind: Any) -> dict[str, Any]:
 
 def dump_options(plugin: Any) -> dict[str, Any]:
     """The fields of a plug-in or a section as plain JSON values."""
-    dumped: dict[str, Any] = TypeAdapter(type(plugin)).dump_python(plugin, mode="json")
+    kind: Any = type(plugin)
+    dumped: dict[str, Any] = adapter(kind).dump_python(plugin, mode="json")
     return dumped
 
 

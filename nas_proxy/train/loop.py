@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import lru_cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from nas_proxy.core.checkpoint import Checkpointer, State
+from nas_proxy.devices import (
+    global_rng_state,
+    is_out_of_memory,
+    is_recording,
+    release_memory,
+    set_global_rng_state,
+)
 from nas_proxy.errors import DivergedError
+from nas_proxy.train.graphed import GraphedStep
 from nas_proxy.train.measuring import forward
 from nas_proxy.train.objective import Batch, CrossEntropy, Objective, ParameterGroup
 from nas_proxy.train.schedules import learning_rate_factor
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet, as_probabilities
+
+logger = logging.getLogger("nas_proxy")
 
 _CHECK_EVERY = 50  # steps between looks at the loss: looking makes a GPU wait
 
@@ -38,12 +50,14 @@ class TrainResult:
         train_seconds: Wall-clock seconds of the loop.
         images_seen: Images that went through the network, repeats counted.
         phases: Name and steps of each phase, in order; empty for a training in one go.
+        num_graphed_steps: Steps that were done as one CUDA graph each.
     """
 
     losses: tuple[float, ...]
     train_seconds: float
     images_seen: int
     phases: tuple[tuple[str, int], ...] = ()
+    num_graphed_steps: int = 0
 
     @property
     def loss_mean(self) -> float:
@@ -81,6 +95,7 @@ def train(
     objective: Objective | None = None,
     groups: Sequence[ParameterGroup] | None = None,
     checkpoint: Checkpointer | None = None,
+    graphed: bool = False,
 ) -> TrainResult:
     """Train `network` in place by gradient descent.
 
@@ -97,12 +112,15 @@ def train(
         checkpoint: Where a killed training continues, to the identical weights and losses; the
             last state stays there until the caller removes it. The observer is not told again of
             steps that were saved.
+        graphed: Do the steps as one CUDA graph each where that can be done; see `GraphedStep`.
+            Optimisers are fused then, which rounds differently.
 
     Raises:
         DivergedError: If the loss is not finite; it is looked at every 50 steps and at the end.
         StudyError: If the checkpoint is damaged or belongs to other work.
     """
-    loop = _Loop(network, training_set, settings, generator, objective or CrossEntropy(), groups)
+    objective = objective or CrossEntropy()
+    loop = _Loop(network, training_set, settings, generator, objective, groups, graphed=graphed)
     saved = None if checkpoint is None else checkpoint.load()
     if saved is not None:
         loop.restore(saved)
@@ -144,6 +162,8 @@ class _Loop:
         generator: torch.Generator,
         objective: Objective,
         groups: Sequence[ParameterGroup] | None,
+        *,
+        graphed: bool,
     ) -> None:
         device = training_set.images.device
         self.num_steps = settings.steps_for(len(training_set))
@@ -159,10 +179,13 @@ class _Loop:
             network.to(memory_format=torch.channels_last)
         # Mixing turns hard labels into probabilities, which are still to be smoothed.
         self._smoothing = settings.label_smoothing if training_set.has_hard_labels else 0.0
-        self._optimiser = _optimiser(_rates(network, objective, groups, settings), settings)
+        rates = _rates(network, objective, groups, settings)
+        self._optimiser = _optimiser(rates, settings, on=device if graphed else None)
+        self._graphed = GraphedStep(self._work, generator) if graphed else None
         set_training_mode(network)
         objective.train()
         self._upcoming = torch.empty(0, dtype=torch.int64, device=generator.device)
+        self._num_parts = 1  # of a batch, more where it does not fit into memory as a whole
         self._losses: list[Tensor] = []
         self._earlier_seconds = 0.0
         self._started = time.perf_counter()
@@ -179,18 +202,62 @@ class _Loop:
 
     def advance(self) -> tuple[Tensor, Tensor]:
         """Do one step; returns the positions of its images and the logits before it."""
-        batch = self._batch(self._next_indices())
-        loss = self._objective(batch)
+        indices = self._next_indices()
+        self._set_rates()
+        loss, logits = (self._graphed or self._work)(indices)
+        self._losses.append(loss)
+        return indices, logits
+
+    def _work(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        images, labels = self._prepared(indices)
+        while True:
+            try:
+                return self._update(indices, images, labels)
+            except Exception as error:
+                if not (is_out_of_memory(error) and self._can_divide(len(images))):
+                    raise
+            release_memory(images.device)  # now that no error holds what did not fit
+            self._num_parts *= 2
+            _say_divided(len(images), self._num_parts)
+
+    def _can_divide(self, num_images: int) -> bool:
+        """Whether smaller parts give the same gradient; parts of one image a norm may refuse."""
+        return (
+            self._objective.averages_images
+            and self._training_set.views == 1
+            and num_images >= 4 * self._num_parts
+            and not is_recording(self._generator.device)
+        )
+
+    def _update(self, indices: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser with the mean gradient of all parts of the batch."""
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        temperature = self._training_set.temperature
+        losses, logits = [], []
+        parts = (each.tensor_split(self._num_parts) for each in (indices, images, labels))
+        for some, shown, told in zip(*parts, strict=True):
+            answered = forward(
+                self._network, shown, self._settings, channels_last=self._channels_last
+            )
+            batch = Batch(some, shown, told, answered, temperature, self._smoothing)
+            loss = self._objective(batch) * (len(shown) / len(images))
+            loss.backward()
+            losses.append(loss.detach())
+            logits.append(answered.detach())
+        self._optimiser.step()
+        return torch.stack(losses).sum(), torch.cat(logits)
+
+    def _set_rates(self) -> None:
         factor = learning_rate_factor(self._settings.schedule, self.step, self.num_steps)
         for group in self._optimiser.param_groups:
-            group["lr"] = group["largest_lr"] * factor
-        self._optimiser.step()
-        self._losses.append(loss.detach())
-        return batch.indices, batch.logits.detach()
+            rate = group["largest_lr"] * factor
+            if isinstance(group["lr"], Tensor):  # a graph looks for it where it is
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
-    def _batch(self, indices: Tensor) -> Batch:
+    def _prepared(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images as the network sees them, and their labels."""
         training_set, augmentation = self._training_set, self._augmentation
         images, labels = training_set.batch(indices)
         if training_set.views > 1:
@@ -202,8 +269,7 @@ class _Loop:
             images, labels = augmentation.mix(images, labels, self._generator)
         if training_set.labeller is not None:
             labels = training_set.labeller(images)
-        logits = forward(self._network, images, self._settings, channels_last=self._channels_last)
-        return Batch(indices, images, labels, logits, training_set.temperature, self._smoothing)
+        return images, labels
 
     def _next_indices(self) -> Tensor:
         """Of a stream of permutations: each image once before any image again."""
@@ -230,6 +296,7 @@ class _Loop:
             losses=tuple(torch.stack(self._losses).tolist()),
             train_seconds=self.seconds,
             images_seen=self.num_steps * self._batch_size,
+            num_graphed_steps=0 if self._graphed is None else self._graphed.num_replayed,
         )
 
     def state(self) -> dict[str, Tensor]:
@@ -246,7 +313,7 @@ class _Loop:
             },
             "generator": self._generator.get_state(),
             # Dropout draws from the global generator of the network's device.
-            "global_generator": _global_state(self._generator.device),
+            "global_generator": global_rng_state(self._generator.device),
             "upcoming": self._upcoming,
             "losses": torch.stack(self._losses) if self._losses else torch.empty(0),
         }
@@ -262,10 +329,21 @@ class _Loop:
             buffers.setdefault(int(at), {})[buffer] = value
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": buffers})
         self._generator.set_state(tensors["generator"])
-        _set_global_state(device, tensors["global_generator"])
+        set_global_rng_state(device, tensors["global_generator"])
         self._upcoming = tensors["upcoming"].to(device)
         self._losses = list(tensors["losses"].to(self._training_set.images.device))
         self._earlier_seconds = saved.seconds
+
+
+@lru_cache(maxsize=64)
+def _say_divided(num_images: int, num_parts: int) -> None:
+    """Once in a process: candidates of one search mostly have one batch size."""
+    logger.warning(
+        "a batch of %d images does not fit into memory and is trained on in %d parts: the same "
+        "update, but that batch norm takes its statistics of each part",
+        num_images,
+        num_parts,
+    )
 
 
 def _rates(
@@ -273,7 +351,7 @@ def _rates(
     objective: Objective,
     groups: Sequence[ParameterGroup] | None,
     settings: TrainSettings,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Parameters and their learning rates as torch's optimisers take them.
 
     With `groups`, all other parameters of the network are frozen.
@@ -295,18 +373,24 @@ def _rates(
     ]
 
 
-def _optimiser(rates: list[dict[str, object]], settings: TrainSettings) -> torch.optim.Optimizer:
+def _optimiser(
+    rates: list[dict[str, Any]], settings: TrainSettings, *, on: torch.device | None
+) -> torch.optim.Optimizer:
+    """An optimiser for a graph `on` a device, whose rates are tensors; None: an ordinary one."""
     rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimiser == "adam":
-        return torch.optim.Adam(rates, lr=rate, weight_decay=decay)
-    if settings.optimiser == "adamw":
-        return torch.optim.AdamW(rates, lr=rate, weight_decay=decay)
+    if on is not None:
+        rates = [{**group, "lr": torch.tensor(group["lr"], device=on)} for group in rates]
+    fused = True if on is not None else None
+    if settings.optimiser != "sgd":
+        kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
+        return kind(rates, lr=rate, weight_decay=decay, fused=fused, capturable=on is not None)
     return torch.optim.SGD(
         rates,
         lr=rate,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
         weight_decay=decay,
+        fused=fused,
     )
 
 
@@ -321,14 +405,3 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, value in tensors.items()
         if name.startswith(f"{prefix}.")
     }
-
-
-def _global_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_global_state(device: torch.device, state: Tensor) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)

@@ -45,6 +45,7 @@ def train_phases(
     *,
     objective: Objective | None = None,
     checkpoint: Checkpointer | None = None,
+    graphed: bool = False,
 ) -> TrainResult:
     """Train `network` in place, one phase after the other; otherwise as `train`.
 
@@ -56,6 +57,7 @@ def train_phases(
         observer: Told after each step; steps count on from phase to phase.
         objective: What is minimised in all of them; None: cross-entropy with the labels.
         checkpoint: Where a killed training continues, in whichever phase it was.
+        graphed: See `train`.
 
     Returns:
         The losses of all phases in order, with the length of each.
@@ -77,6 +79,7 @@ def train_phases(
                 objective=objective,
                 groups=None if phase.groups is None else phase.groups(network),
                 checkpoint=None if checkpoint is None else checkpoint.part(str(number)),
+                graphed=graphed,
             )
         )
     return TrainResult(
@@ -86,6 +89,7 @@ def train_phases(
         phases=tuple(
             (phase.name, len(result.losses)) for phase, result in zip(phases, results, strict=True)
         ),
+        num_graphed_steps=sum(result.num_graphed_steps for result in results),
     )
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import LearningRateRule
+from nas_proxy.devices import gpu_has_bfloat16, is_gpu
 from nas_proxy.errors import ConfigError
 from nas_proxy.options import Bound, Fraction, NonNegativeFloat, Options, PositiveFloat, PositiveInt
 
@@ -42,9 +43,11 @@ class TrainSettings(Options):
         augmentation: Random changes of the training images. None takes what the proxy data set
             asks for, and nothing for real images.
         precision: `bfloat16` computes convolutions and products in bfloat16 (autocast) and keeps
-            weights in float32. `auto`: bfloat16 where the processor has instructions for it.
-        channels_last: Memory layout of images and weights. None: with bfloat16, where it is faster;
-            not for networks with instance or layer norm on a CPU, which it makes slower.
+            weights in float32. `auto`: what a few timed steps of the study's candidates say (see
+            `nas_proxy.evaluate.arithmetic`); outside a study, and for networks that are no
+            candidates, float32 on a CPU, bfloat16 on a GPU that has it.
+        channels_last: Memory layout of images and weights. None: likewise; where nothing is timed,
+            with bfloat16, but on a CPU not for networks with instance or layer norm.
         num_seeds: Trainings per architecture, whose signals are averaged.
         image_size: Train and measure at this size; None keeps the data set's.
         space_fidelity: Options of the search space to reduce, such as `num_cells: 1`.
@@ -121,14 +124,14 @@ class TrainSettings(Options):
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Whether training on `device` computes in bfloat16."""
         if self.precision == "auto":
-            return has_bfloat16(device)
+            return is_gpu(device) and gpu_has_bfloat16(device)
         return self.precision == "bfloat16"
 
     def uses_channels_last(self, network: nn.Module, device: torch.device) -> bool:
         """Whether images and the weights of `network` are laid out channels-last on `device`."""
         if self.channels_last is not None:
             return self.channels_last
-        slow = device.type == "cpu" and any(map(_normalises_each_image, network.modules()))
+        slow = not is_gpu(device) and any(map(_normalises_each_image, network.modules()))
         return self.uses_bfloat16(device) and not slow
 
 
@@ -137,11 +140,3 @@ def _normalises_each_image(module: nn.Module) -> bool:
     if isinstance(module, nn.GroupNorm):
         return module.num_groups == module.num_channels
     return isinstance(module, nn.LayerNorm | nn.InstanceNorm2d)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the processor has instructions for bfloat16, not just an emulation."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    # torch has no public word for this before 2.9; the private one exists since 2.4.
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

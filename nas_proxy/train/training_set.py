@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import ProxyDataset
-from nas_proxy.data.transforms import normalise
+from nas_proxy.data.transforms import standardise, statistics_on
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 
@@ -79,8 +80,13 @@ class TrainingSet:
             indices = self.order[indices]
         images = self.images[indices]
         if images.dtype == torch.uint8:
-            images = normalise(images, self.spec)
+            images = standardise(images, *self._statistics)
         return images, self.labels[indices]
+
+    @cached_property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """On the device of the images, so that a batch asks the CPU for nothing."""
+        return statistics_on(self.images.device, self.spec)
 
 
 def as_probabilities(labels: Tensor, spec: DatasetSpec) -> Tensor:

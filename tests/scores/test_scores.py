@@ -249,13 +249,3 @@ def test_the_order_is_the_published_one(shared_folder, cifar_images, score, colu
 
 def build(space, row, spec):
     return space.build(space.from_string(row["arch_str"]), spec)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("score", SCORES, ids=lambda score: type(score).__name__)
-def test_a_gpu_gives_the_same_score(score):
-    networks = [seeded(lambda: ConvNet((3, 8, 8), 4, width=32)) for _ in range(2)]
-    on_cpu = score.measure(networks[0], IMAGES)
-    on_gpu = score.measure(networks[1].cuda(), IMAGES.cuda())
-    assert on_gpu == pytest.approx(on_cpu, rel=1e-3)

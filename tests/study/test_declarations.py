@@ -6,11 +6,15 @@ from typing import get_args
 
 import pytest
 
+from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import StudyError
 from nas_proxy.study.config import _Sections, check_config
+from nas_proxy.study.context import StudyContext
+from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.pipeline import STAGES
 from nas_proxy.study.stage import Section, Source, StageName, refuse_other_configuration
 from nas_proxy.study.stage_folder import StageFolder
+from tests.helpers.display import Quiet
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 MINIMAL = {
@@ -93,7 +97,7 @@ def test_what_a_stage_reads_is_there(stage) -> None:
 def test_no_section_that_changes_results_is_forgotten() -> None:
     declared = {section.name for stage in STAGES for section in stage.reads}
     # Where things are, how they are shown, and how fast; and what commands of their own read.
-    beside = {"study_name", "device", "num_threads", "results", "tracking"}
+    beside = {"study_name", "device", "cuda_graph", "num_threads", "results", "tracking"}
     assert declared | beside | {"evaluate_proxy", "pretrain"} == SECTIONS
 
 
@@ -110,7 +114,7 @@ CHANGES = [
     ),
     ("search", {"search": {"n_trials": 7, "executor": "serial"}}, ""),
     ("search", {"search": {"sampler": "random"}}, "search.sampler: tpe -> random"),
-    ("search", {"device": "cuda", "num_threads": 4}, ""),
+    ("search", {"device": "cuda", "cuda_graph": True, "num_threads": 4}, ""),
     ("validate", {"validate": {"reference": {"train": {"num_steps": 6}}}}, "validate.reference"),
     ("retrain", {"retrain": {"train": {"num_steps": 6}}}, "retrain.train.num_steps: 5 -> 6"),
     ("retrain", {"search": {"n_trials": 99}}, ""),
@@ -168,3 +172,35 @@ def test_a_method_that_learns_from_architectures_reads_how_many(tmp_path) -> Non
     StageFolder(before.layout.stage("distill"), 1, distill.sections(before)).open(force=False)
     with pytest.raises(StudyError, match="calibrate.num_architectures: 48 -> 60"):
         refuse_other_configuration(STAGES, more, more.layout)
+
+
+# Nothing is left to be timed: there may be no GPU.
+ON_GPU = {
+    **MINIMAL,
+    "device": "cuda",
+    "train": {**MINIMAL["train"], "precision": "float32", "channels_last": True},
+}
+
+
+def test_a_cuda_graph_is_asked_for_where_candidates_train() -> None:
+    for given in (False, True):
+        config = check_config({**ON_GPU, "cuda_graph": given})
+        splits = load_splits(config.data)
+        study = StudyContext(config, splits, FourWorkers(), None, Quiet(), StudyLogs())
+        factory = study.factories.on_full_data(config.train, "search_val")
+        assert factory.cuda_graph is given
+
+
+class FourWorkers:
+    num_workers = 4
+
+
+@pytest.mark.parametrize(("executor", "num_slots"), [("serial", 1), ("processes", 4)])
+def test_workers_on_one_device_know_of_one_another(executor, num_slots) -> None:
+    told = {"executor": executor, "num_workers": 4} if num_slots > 1 else {"executor": executor}
+    config = check_config({**ON_GPU, "search": told})
+    study = StudyContext(
+        config, load_splits(config.data), FourWorkers(), None, Quiet(), StudyLogs()
+    )
+    factory = study.factories.on_full_data(config.train, "search_val")
+    assert factory.num_slots == num_slots

@@ -1,0 +1,162 @@
+"""Every script under benchmarks/ starts, and runs at a tiny size."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
+LIBRARIES = {"cifar_resnet", "common", "gpu_common", "recipes"}  # what scripts share
+BY_GPU_SH = {"gpu_candidates", "gpu_distillation", "gpu_ranking", "gpu_slots"}  # test_gpu_sh.py
+NO_OPTIONS = {"structure", "tables"}
+
+# Arguments of a run of seconds. DATA and TRUTH are the shared folders, WORK a new one with the sets
+# of a tiny distillation, STUDY a tiny study's configuration.
+TINY: dict[str, str] = {
+    "compression": "--data-root DATA --num-seeds 2 --num-steps 2 --num-fine-tuning-steps 2 "
+    "--num-val-images 20 --num-test-images 20",
+    "distillation": "--data-root DATA --size tiny --methods random dm rded --budget 1 "
+    "--num-networks 2 --work WORK",
+    "evaluate_proxy": "--data-root DATA --work WORK --size tiny --methods dm --num-steps 2 "
+    "--num-seeds 2 --num-learners 2 --num-workers 1",
+    "gallery": "--work WORK --size tiny",
+    "knowledge_distillation": "--data-root DATA --size smoke --num-seeds 2 --work WORK "
+    "--kinds response",
+    "known_failure": "STUDY --num-architectures 6 --images-per-class 2 --num-steps 2",
+    "overhead": "--n-trials 3",
+    "precision": "--data-root DATA --num-architectures 3 --num-steps 2 --image-size 8",
+    "prepare_gpu": "--data-root DATA --table TRUTH/nb201_cifar10_dev.csv --no-wheels "
+    "--images-per-class 2 --test-images-per-class 1 --num-architectures 3",
+    "rank_aware": "--data-root DATA --truth TRUTH/nb201_cifar10_dev.csv --num-calibration 6 "
+    "--num-judged 6 --images-per-class 2 --candidates-per-class 4 --num-steps 2 --image-size 8 "
+    "--num-workers 1 --work WORK",
+    "rank_fidelity": "STUDY --num-distilled 6",
+    "structure": "",
+    "tables": str(ROOT / "results/benchmarks/evaluate_proxy_cpu.json"),
+    "training_speed": "--data-root DATA --num-steps 2 --repeats 1",
+    "transfer": "--data-root DATA --work WORK --source-images-per-class 4 "
+    "--target-images-per-class 4 --pretrain-epochs 1 --epochs 1 --num-seeds 2 "
+    "--directions cifar10",
+    "workers": "--data-root DATA --num-architectures 1 --num-workers 1",
+    "zero_cost_agreement": "--data-root DATA --truth TRUTH --num-architectures 3",
+}
+# What a script writes beside a table, or instead of one; the others write --out.
+WRITES = {"structure": None, "tables": None, "gallery": "folder", "prepare_gpu": "folder"}
+STUDY = {
+    "study_name": "tiny",
+    "data": {"name": "digits", "images_per_class": 24},
+    "distill": {"name": "random_subset", "images_per_class": 2},
+    "space": {"name": "convnet", "widths": [4, 8, 16], "depths": [1, 2]},
+    "train": {"num_steps": 4, "batch_size": 16, "precision": "float32"},
+    "calibrate": {
+        "num_architectures": 12,
+        "threshold": -0.99,
+        "reference": {"train": {"num_steps": 8, "batch_size": 16}},
+        "recipes": [
+            {
+                "name": "stream",
+                "train_on": "full_data",
+                "train": {"num_steps": 4, "batch_size": 16, "precision": "float32"},
+                "score": {
+                    "signals": ["train_loss_mean", "val_loss", "flops"],
+                    "combine": "rank_mean",
+                },
+            }
+        ],
+    },
+    "search": {"n_trials": 3, "sampler": "random", "executor": "serial"},
+    "validate": {
+        "num_architectures": 8,
+        "num_resamples": 100,
+        "controls": ["num_params"],
+        "reference": {"train": {"num_steps": 8, "batch_size": 16}},
+    },
+    "tracking": {"enabled": False},
+}
+
+
+def test_every_script_has_a_tiny_way() -> None:
+    """A new one gets a line in TINY."""
+    assert LIBRARIES | BY_GPU_SH | TINY.keys() == set(SCRIPTS)
+    assert not BY_GPU_SH & TINY.keys()
+
+
+@pytest.mark.parametrize("name", [n for n in SCRIPTS if n not in LIBRARIES | NO_OPTIONS])
+def test_every_script_starts(name: str, monkeypatch, capsys) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    try:
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(name).main()
+    finally:
+        for module in {*SCRIPTS} & (set(sys.modules) - before):
+            del sys.modules[module]  # `common` is a name that others may have
+    assert not ended.value.code
+    assert "usage:" in capsys.readouterr().out
+
+
+def run(name: str, arguments: Sequence[str], folder: Path) -> str:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "NO_COLOR": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, shared_folder):
+    """Folder, and what the capital words stand for."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    (folder / "study.yaml").write_text(
+        yaml.safe_dump({**STUDY, "results": str(folder / "studies")})
+    )
+    words = {
+        "DATA": str(shared_folder / "data"),
+        "TRUTH": str(shared_folder / "truth"),
+        "WORK": str(folder / "work"),
+        "STUDY": str(folder / "study.yaml"),
+    }
+    return folder, words
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", TINY)
+def test_a_script_runs(name: str, place) -> None:
+    folder, words = place
+    arguments = []
+    for each in TINY[name].split():
+        word, slash, rest = each.partition("/")
+        arguments.append(words.get(word, word) + slash + rest)
+    if name in ("evaluate_proxy", "gallery") and not (folder / "work").is_dir():
+        test_a_script_runs("distillation", place)
+    out = folder / f"{name}.json"
+    if WRITES.get(name, "table") == "folder":
+        out = folder / name
+    if WRITES.get(name, "table") is not None:
+        arguments += ["--out", str(out)]
+    said = run(name, arguments, folder)
+    if name not in WRITES:
+        table = json.loads(out.read_text())
+        assert {"command", "date", "hardware", "versions"} <= table.keys()
+    elif WRITES[name] is None:
+        assert said
+    else:
+        assert list(out.iterdir())
