@@ -34,7 +34,7 @@ TINY: dict[str, str] = {
     "precision": "--data-root DATA --num-architectures 3 --num-steps 2 --image-size 8",
     "prepare_gpu": "--data-root DATA --table TRUTH/nb201_cifar10_dev.csv --no-wheels "
     "--images-per-class 2 --test-images-per-class 1 --num-architectures 3",
-    "rank_aware": "--data-root DATA --truth TRUTH/nb201_cifar10_dev.csv --num-calibration 6 "
+    "rank_aware": "--data-root DATA --truth TRUTH/nb201_cifar10_dev.csv --num-calibration 12 "
     "--num-judged 6 --images-per-class 2 --candidates-per-class 4 --num-steps 2 --image-size 8 "
     "--num-workers 1 --work WORK",
     "rank_fidelity": "STUDY --num-distilled 6",
@@ -42,7 +42,7 @@ TINY: dict[str, str] = {
     "tables": str(ROOT / "results/benchmarks/evaluate_proxy_cpu.json"),
     "training_speed": "--data-root DATA --num-steps 2 --repeats 1",
     "transfer": "--data-root DATA --work WORK --source-images-per-class 4 "
-    "--target-images-per-class 4 --pretrain-epochs 1 --epochs 1 --num-seeds 2 "
+    "--target-images-per-class 4 --pretrain-epochs 2 --epochs 4 --num-seeds 2 "
     "--directions cifar10",
     "workers": "--data-root DATA --num-architectures 1 --num-workers 1",
     "zero_cost_agreement": "--data-root DATA --truth TRUTH --num-architectures 3",
@@ -145,8 +145,10 @@ def test_a_script_runs(name: str, place) -> None:
     for each in TINY[name].split():
         word, slash, rest = each.partition("/")
         arguments.append(words.get(word, word) + slash + rest)
-    if name in ("evaluate_proxy", "gallery") and not (folder / "work").is_dir():
-        test_a_script_runs("distillation", place)
+    before = {"evaluate_proxy": "distillation", "gallery": "distillation"}
+    before |= {"known_failure": "rank_fidelity"}
+    if name in before and not (folder / f"{before[name]}.json").is_file():
+        test_a_script_runs(before[name], place)  # leaves what it reads
     out = folder / f"{name}.json"
     if WRITES.get(name, "table") == "folder":
         out = folder / name
