@@ -34,6 +34,7 @@ TINY: dict[str, str] = {
     "knowledge_distillation": "--data-root DATA --size smoke --num-seeds 2 --work WORK "
     "--kinds response",
     "known_failure": "STUDY --num-architectures 6 --images-per-class 2 --num-steps 2",
+    "memory": "--data-root DATA --num-images 60 --image-size 32",
     "overhead": "--n-trials 3",
     "precision": "--data-root DATA --num-architectures 3 --num-steps 2 --image-size 8",
     "prepare_gpu": "--data-root DATA --table TRUTH/nb201_cifar10_dev.csv --no-wheels "
