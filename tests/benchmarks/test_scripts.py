@@ -26,10 +26,10 @@ TINY: dict[str, str] = {
     "--num-networks 2 --work WORK",
     "evaluate_proxy": "--data-root DATA --work WORK --size tiny --methods dm --num-steps 2 "
     "--num-seeds 2 --num-learners 2 --num-workers 1",
-    "evaluation_profile": "--data-root DATA --spaces nasbench201 --num-architectures 1 --num-steps 2 "
-    "--image-size 8",
-    "fidelity_options": "--data-root DATA --truth TRUTH/nb201_cifar10_dev.csv --num-architectures 4 "
-    "--num-steps 2",
+    "evaluation_profile": "--data-root DATA --spaces nasbench201 --num-architectures 1 "
+    "--num-steps 2 --image-size 8",
+    "fidelity_options": "--data-root DATA --truth TRUTH/nb201_cifar10_dev.csv "
+    "--num-architectures 4 --num-steps 2",
     "gallery": "--work WORK --size tiny",
     "knowledge_distillation": "--data-root DATA --size smoke --num-seeds 2 --work WORK "
     "--kinds response",
