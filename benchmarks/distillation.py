@@ -117,7 +117,7 @@ def measure_method(name: str, images_per_class: int, arguments: dict[str, Any]) 
     if not file.is_file():
         _distill(recipe, size, images_per_class, splits.search_train, labels, context, file)
     proxy_dataset = ProxyDataset.load(file).to(device)
-    write_image_grid(file.with_suffix(".png"), proxy_dataset.pixels(), images_per_class)
+    write_image_grid(file.with_suffix(".png"), proxy_dataset.pixels().cpu(), images_per_class)
     found = _accuracies(file, recipe, size, splits, range(arguments["num_networks"]))
     control = []
     for index in range(arguments["num_networks"]):

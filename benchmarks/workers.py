@@ -1,6 +1,7 @@
-"""What starting worker processes costs on CIFAR-10, and architectures per minute with 1 and 2.
+r"""What starting worker processes costs on CIFAR-10, and architectures per minute with 1 and 2.
 
-python benchmarks/workers.py --data-root DATA --out results/benchmarks/workers.json
+python benchmarks/workers.py --data-root DATA --before CHECKOUT \
+    --out results/benchmarks/workers.json
 
 A worker's first answer is an evaluation of one step: it has imported, loaded images and trained.
 The first one is started by a process that has started none; the later ones together, by a second
@@ -10,6 +11,7 @@ shared_mib its part of what several processes share (Linux's USS, and PSS withou
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import cifar10_factory, parser, publish
+from common import cifar10_factory, in_checkout, parser, publish
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.evaluate.executors import Evaluator, evaluate_all, open_executor
@@ -89,6 +91,10 @@ def main() -> None:
     arguments_parser = parser(__doc__)
     arguments_parser.add_argument("--num-architectures", type=int, default=12)
     arguments_parser.add_argument("--num-workers", type=int, nargs="+", default=[1, 2])
+    arguments_parser.add_argument("--before", type=Path, help="another checkout of nas_proxy")
+    arguments_parser.add_argument(
+        "--measure", action="store_true", help="print first answers alone"
+    )
     arguments = arguments_parser.parse_args()
     torch.set_num_threads(1)
     space = NASBench201Space()
@@ -97,18 +103,24 @@ def main() -> None:
     )
     num_architectures = arguments.num_architectures + max(arguments.num_workers)
     architectures = draw_architectures(space, num_architectures, make_generator(0))
-    short = build(TrainSettings(**{**vars(SETTINGS), "num_steps": 1}))
-    first = _first_answers(short, architectures[:1])
-    later = _first_answers(short, architectures[: max(arguments.num_workers)])
+    if arguments.measure:
+        short = build(TrainSettings(**{**vars(SETTINGS), "num_steps": 1}))
+        first = _first_answers(short, architectures[:1])
+        later = _first_answers(short, architectures[: max(arguments.num_workers)])
+        print(json.dumps({"first_worker": first[0], "later_workers": later}))
+        return
+    trees = {"before": arguments.before, "after": Path(__file__).parents[1]}
+    words = ["--measure", "--data-root", arguments.data_root, "--device", arguments.device]
+    words += ["--num-workers", *map(str, arguments.num_workers)]
+    started = {
+        name: json.loads(in_checkout(tree, __file__, *words))
+        for name, tree in trees.items()
+        if tree is not None
+    }
     rows = [_speed(build(SETTINGS), architectures, n) for n in arguments.num_workers]
     ratio = rows[-1]["architectures_per_minute"] / rows[0]["architectures_per_minute"]
-    result = {
-        "first_worker": first[0],
-        "later_workers": later,
-        "rows": rows,
-        f"times_faster_with_{rows[-1]['num_workers']}": round(ratio, 2),
-    }
-    publish(result, arguments)
+    result = {**started, "rows": rows}
+    publish({**result, f"times_faster_with_{rows[-1]['num_workers']}": round(ratio, 2)}, arguments)
 
 
 def _first_answers(

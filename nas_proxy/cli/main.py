@@ -160,15 +160,15 @@ def _percent(figure: SeedMean | None) -> str:
 def inspect(file: Path, picture: Path | None) -> None:
     """Print what a proxy data set FILE says of itself, and write a picture of its images."""
     from nas_proxy.data.pictures import write_image_grid
-    from nas_proxy.data.proxy_dataset import ProxyDataset
+    from nas_proxy.data.proxy_card import ProxyCard
 
-    proxy_dataset = ProxyDataset.load(file)
+    card = ProxyCard.read(file)
     table = Table(show_header=False, box=None)
-    for name, value in proxy_dataset.card().items():
+    for name, value in card.entries.items():
         table.add_row(name, value if isinstance(value, str) else json.dumps(value))
     Console().print(table)
     target = picture or file.with_suffix(".png")
-    write_image_grid(target, proxy_dataset.pixels(), proxy_dataset.images_per_class)
+    write_image_grid(target, card.pixels, card.images_per_class)
     click.echo(f"picture: {target}")
 
 

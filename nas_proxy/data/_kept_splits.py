@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,7 +42,11 @@ def identity_below(folder: Path, *patterns: str) -> Identity:
     ]
 
 
-def read_kept(settings: DataSettings, identity: Identity, licence: str) -> Splits | None:
+Kept = tuple[Splits, list[str]]
+"""The parts, and in words which of them hold images of another."""
+
+
+def read_kept(settings: DataSettings, identity: Identity, licence: str) -> Kept | None:
     """What `keep` wrote for equal settings and an equal source, mapped; None if it is not there."""
     path = _path(settings, identity)
     try:
@@ -62,19 +66,30 @@ def read_kept(settings: DataSettings, identity: Identity, licence: str) -> Split
         source_hash=kept["source_hash"],
     )
     decoded = read_decoded(path, (sum(kept["lengths"]), *spec.image_shape))
-    return None if decoded is None else _divided(*decoded, kept["lengths"], spec)
+    if decoded is None:
+        return None
+    return _divided(*decoded, kept["lengths"], spec), kept["shared"]
 
 
-def keep(splits: Splits, settings: DataSettings, identity: Identity) -> Splits:
+def keep(
+    splits: Splits, settings: DataSettings, identity: Identity, shared: Sequence[str]
+) -> Splits:
     """Write the images of all parts into a file; the same splits, mapped from it.
 
     Where that cannot be written they are returned as they are, after a warning.
+
+    Args:
+        splits: The parts.
+        settings: What they were divided by.
+        identity: Of the source.
+        shared: Which parts hold images of another, in words; to find that, every image is read.
     """
     path, spec, parts = _path(settings, identity), splits.spec, _parts(splits)
     labels = torch.cat([part.labels for part in parts]).numpy()
     lengths = [len(part) for part in parts]
     described = {
         "lengths": lengths,
+        "shared": list(shared),
         "class_names": spec.class_names,
         "image_shape": spec.image_shape,
         "mean": spec.mean,

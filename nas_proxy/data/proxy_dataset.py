@@ -10,21 +10,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data.augment import LATER_FIELDS, Augmentation
 from nas_proxy.data.multi_formation import decode
+from nas_proxy.data.proxy_card import (
+    FORMAT,
+    METADATA_KEY,
+    NOT_IN_ID,
+    card_of,
+    check_id,
+    read_arrays,
+    unreadable,
+)
 from nas_proxy.data.transforms import denormalise, stretch
 from nas_proxy.errors import ProxyFileError, shorten
 from nas_proxy.reproducibility import canonical_json, content_hash
 from nas_proxy.types import DatasetSpec
 
-FORMAT = "nas_proxy.proxy_dataset/2"
-_METADATA_KEY = "nas_proxy"  # the one entry of the file's header
-_NOT_IN_ID = ("costs", "peak_memory_mib", "hardware", "versions")
 _LEAKED_KEY = "has_seen_judges"  # in files and their ids, for `TeacherRecord.num_leaked_images`
 _MAX_SUM_ERROR = 1e-3  # of a soft label: half precision rounds a hundred classes to less
 
@@ -157,7 +162,7 @@ class ProxyDataset:
     def id(self) -> str:
         """Hash of all that shapes training on it; not of what it cost or where it was made."""
         metadata = self._metadata()
-        for name in _NOT_IN_ID:
+        for name in NOT_IN_ID:
             del metadata[name]
         return content_hash(self.images, self.labels, metadata)
 
@@ -231,17 +236,7 @@ class ProxyDataset:
 
     def card(self) -> dict[str, Any]:
         """All that is known about it, except the pixels, for a person to read."""
-        labels = self.labelling.kind
-        metadata = self._metadata()
-        spec = metadata.pop("spec")
-        shape = tuple(self.images.shape[1:])
-        return {
-            "id": self.id,
-            "images": f"{len(self)} images of shape {shape}, {labels} labels",
-            **metadata,
-            "cost_seconds": self.cost_seconds,
-            **{f"source {name}": value for name, value in spec.items()},
-        }
+        return card_of(self.id, tuple(self.images.shape), self._metadata())
 
     def check_fits(self, spec: DatasetSpec) -> None:
         """Make sure that networks trained on the set can be asked about the images of `spec`.
@@ -287,7 +282,7 @@ class ProxyDataset:
         }
         self.check_labels()
         header = canonical_json({"format": FORMAT, "id": self.id, **self._metadata()})
-        write_atomically(path, to_safetensors(tensors, {_METADATA_KEY: header}))
+        write_atomically(path, to_safetensors(tensors, {METADATA_KEY: header}))
 
     @classmethod
     def load(cls, path: Path) -> ProxyDataset:
@@ -308,31 +303,13 @@ class ProxyDataset:
     @lru_cache(maxsize=8)
     def _read(cls, path: Path, version: tuple[int, int, int]) -> ProxyDataset:
         """Read a file of which `version` tells one writing from the next."""
+        tensors, metadata, recorded_id = read_arrays(path, "pt")
         try:
-            with safe_open(str(path), framework="pt") as file:
-                header = (file.metadata() or {}).get(_METADATA_KEY)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ProxyFileError(
-                f"the proxy data set file {path} is truncated or damaged ({error}); "
-                "copy or distil it again"
-            ) from error
-        try:
-            metadata = json.loads(header or "{}")
-            if metadata.pop("format", None) != FORMAT:
-                raise ProxyFileError(f"{path} is not a proxy data set of this program ({FORMAT})")
-            recorded_id = metadata.pop("id")
             loaded = cls(images=tensors["images"], labels=tensors["labels"], **_revive(metadata))
             actual_id = loaded.id
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ProxyFileError(
-                f"the header of {path} cannot be read ({error}); copy or distil it again"
-            ) from error
-        if actual_id != recorded_id:
-            raise ProxyFileError(
-                f"{path} was altered after it was written: its content has the id {actual_id}, "
-                f"its header says {recorded_id}"
-            )
+            raise unreadable(path, error) from error
+        check_id(path, actual_id, recorded_id)
         loaded.check_labels()
         return loaded
 

@@ -74,13 +74,18 @@ def load_splits(
         )
     source = DATASETS[settings.name]
     identity = source.identity(settings)
-    splits = read_kept(settings, identity, source.licence) if identity else None
-    if splits is None:
+    kept = read_kept(settings, identity, source.licence) if identity else None
+    if kept is None:
         splits = _find_and_divide(source, settings, progress)
+        shared = None
         identity = identity or source.identity(settings)  # it may have been fetched just now
-        splits = keep(splits, settings, identity) if identity else splits
+        if identity:
+            shared = shared_images(splits)
+            splits = keep(splits, settings, identity, shared)
+    else:
+        splits, shared = kept
     if say is not None:
-        for sentence in shared_images(splits):
+        for sentence in shared_images(splits) if shared is None else shared:
             say(f"data: {sentence}")
     return splits
 

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Protocol, TypeGuard
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.scores._positive_flow import positive_flow
@@ -244,12 +243,20 @@ class CountingPass:
         # Two images: torch refuses group norm on a single image of a single pixel, which deep
         # networks come down to on small images.
         images = images[:2]
-        counter = FlopCounterMode(display=False) if self.wants_flops else nullcontext()
+        counter = _new_counter() if self.wants_flops else None
         network.eval()
         with torch.no_grad(), ExitStack() as stack:
             for hook in self.layer_hooks:
                 stack.enter_context(forward_hooks(weighted_layers(network), hook))
-            with counter:
+            with counter or nullcontext():
                 network(images)
-        if isinstance(counter, FlopCounterMode):
+        if counter is not None:
             self.flops = float(counter.get_total_flops()) / len(images)
+
+
+def _new_counter() -> Any:
+    from torch.utils.flop_counter import (
+        FlopCounterMode,
+    )  # imports triton, of 70 MiB, if it is there
+
+    return FlopCounterMode(display=False)

@@ -9,8 +9,10 @@ import pytest
 
 from nas_proxy.cli._plugin_text import class_texts
 from nas_proxy.data.descriptions import DATASET_WORDS
+from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import DATASETS
 from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
+from nas_proxy.testing import tiny_dataset
 
 COMMANDS = """
 import contextlib, io, json, sys
@@ -32,9 +34,15 @@ print(json.dumps(found))
 def test_commands_import_what_they_need_alone(tmp_path: Path) -> None:
     refused = tmp_path / "refused.yaml"
     refused.write_text("study_name: x\nserch: {n_trials: 3}\n")
+    proxy = tmp_path / "proxy.safetensors"
+    dataset = tiny_dataset()
+    ProxyDataset(
+        dataset.images.float(), dataset.labels, dataset.spec, "random_subset", {}, 3, 0
+    ).save(proxy)
     commands = [
         ["--help"],
         ["list"],
+        ["inspect", str(proxy), "--picture", str(tmp_path / "images.png")],
         ["run", "absent.yaml"],
         ["run", str(refused), "no override"],
         ["run", str(refused)],
@@ -46,7 +54,11 @@ def test_commands_import_what_they_need_alone(tmp_path: Path) -> None:
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [[0, []], [0, []], [2, []], [2, []], [2, ["torch"]]]
+    assert json.loads(done.stdout) == [
+        *[[0, []]] * 3,
+        *[[2, []]] * 2,
+        [2, ["torch"]],
+    ]
 
 
 TEXTS = ("summary", "paper", "family", "typical_cost")

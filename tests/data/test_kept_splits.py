@@ -48,13 +48,23 @@ def finds(monkeypatch):
 
 def test_the_source_is_read_once_and_the_parts_stay_the_same(finds, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(sources, "keep", lambda splits, settings, identity: splits)
+        patched.setattr(sources, "keep", lambda splits, *_: splits)
         expected = load_splits(DIGITS)
     first, second = load_splits(DIGITS), load_splits(DIGITS)
     assert finds == ["digits", "digits"]
     assert same(first, expected)
     assert same(second, expected)
     assert second.spec.image_shape == (1, 6, 6)
+
+
+def test_what_the_parts_share_is_looked_for_once_and_said_each_time(monkeypatch):
+    looked = []
+    monkeypatch.setattr(sources, "shared_images", lambda splits: looked.append(1) or ["one is"])
+    for _ in range(2):
+        said = []
+        load_splits(DIGITS, say=said.append)
+        assert said == ["data: one is"]
+    assert looked == [1]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as arrays
 from safetensors.torch import save_file
 
 from nas_proxy.data.augment import Augmentation
-from nas_proxy.data.proxy_dataset import FORMAT, Labelling, ProxyDataset, TeacherRecord
+from nas_proxy.data.proxy_card import FORMAT, ProxyCard
+from nas_proxy.data.proxy_dataset import Labelling, ProxyDataset, TeacherRecord
 from nas_proxy.errors import ProxyFileError
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.types import DatasetSpec
@@ -305,3 +306,20 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(file, monkeypatch, step):
     monkeypatch.undo()
     assert ProxyDataset.load(file) == make_proxy()
     assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("zca", [None, 0.1])
+def test_the_card_is_read_without_torchs_arrays(tmp_path, zca):
+    proxy_dataset = replace(make_proxy(), zca=zca, costs={"distil": 1.5, "label": 0.25})
+    path = tmp_path / "proxy.safetensors"
+    proxy_dataset.save(path)
+    card = ProxyCard.read(path)
+    assert card.entries == ProxyDataset.load(path).card()
+    assert list(card.entries) == list(proxy_dataset.card())
+    assert card.images_per_class == proxy_dataset.images_per_class
+    difference = torch.from_numpy(card.pixels).int() - proxy_dataset.pixels().int()
+    # A deviation over all pixels is summed in another order.
+    assert int(difference.abs().max()) <= (zca is not None)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(ProxyFileError, match="was altered after it was written"):
+        ProxyCard.read(path)

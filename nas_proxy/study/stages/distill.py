@@ -128,8 +128,8 @@ def _write(
     """The set and pictures of it; `initial` is `(n, c, h, w)` in [0, 1], class by class."""
     proxy_dataset.save(layout.proxy_dataset)
     per_class = proxy_dataset.images_per_class
-    write_image_grid(layout.images_before, initial, per_class)
-    write_image_grid(layout.images_after, proxy_dataset.pixels(), per_class)
+    write_image_grid(layout.images_before, initial.cpu(), per_class)
+    write_image_grid(layout.images_after, proxy_dataset.pixels().cpu(), per_class)
     for picture in (layout.images_before, layout.images_after):
         tracker.study.artifact(picture, "images")
     tracker.study.artifact(layout.proxy_dataset, "proxy_dataset")
@@ -138,7 +138,7 @@ def _write(
 def _take_trusted(study: StudyContext) -> None:
     fetch_trusted(study)
     proxy_dataset, picture = study.proxy_dataset, study.layout.images_after
-    write_image_grid(picture, proxy_dataset.pixels(), proxy_dataset.images_per_class)
+    write_image_grid(picture, proxy_dataset.pixels().cpu(), proxy_dataset.images_per_class)
     study.tracker.study.artifact(picture, "images")
 
 
