@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
+import subprocess
 import sys
 from datetime import date
 from pathlib import Path
@@ -57,6 +59,19 @@ def cifar10_factory(
             settings, splits.spec, splits.spec.source_hash, len(splits.search_train)
         ),
     )
+
+
+def in_checkout(checkout: Path, *command: str | Path) -> str:
+    """What Python prints that runs `command` with the nas_proxy of a checkout.
+
+    Raises:
+        subprocess.CalledProcessError: If it fails.
+    """
+    words = [sys.executable, *map(str, command)]
+    environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
+    return subprocess.run(
+        words, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
 
 
 def publish(result: dict[str, Any], arguments: argparse.Namespace) -> None:

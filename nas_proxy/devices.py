@@ -70,6 +70,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def is_recording(device: torch.device) -> bool:
+    """Whether work on the GPU is being recorded as a graph, and not done."""
+    return is_gpu(device) and torch.cuda.is_current_stream_capturing()
+
+
 def global_rng_state(device: torch.device) -> Tensor:
     """State of the global generator from which dropout on `device` draws; on the CPU."""
     return torch.cuda.get_rng_state(device) if is_gpu(device) else torch.get_rng_state()

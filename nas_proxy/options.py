@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, ClassVar
 
 
@@ -100,3 +101,11 @@ class Options:
     """Base of everything that a configuration section is read into: unknown keys are refused."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+
+@cache
+def adapter(kind: Any) -> Any:
+    """Pydantic's reader and writer of a type; made once, for that takes some milliseconds."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)

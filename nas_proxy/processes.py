@@ -1,7 +1,11 @@
-"""Worker processes: how they are spawned and start, what they are sent, and how they end.
+"""Worker processes: how they start, what they are sent, and how they end.
 
 `WorkerPool` is the one pool. `map_in_processes` works on items with it, in order, and the executor
 `processes` evaluates architectures with it.
+
+Importing torch takes seconds and a hundred megabytes. So one server process imports what workers
+need, and does nothing else; each worker is forked from it, within milliseconds, and shares with
+the others what was imported. Where a system cannot do that, each worker imports for itself.
 """
 
 from __future__ import annotations
@@ -10,16 +14,18 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import resource_tracker
+from multiprocessing.context import BaseContext
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -71,7 +77,7 @@ def map_in_processes(
 ) -> Iterator[Result]:
     """`function` of each item, in the order of the items, each as soon as it is there.
 
-    One worker is this process. Several are spawned for it, and end with the iterator.
+    One worker is this process. Several are started for it, and end with the iterator.
 
     Args:
         function: Its result depends on the item alone. With several workers it is sent to each of
@@ -129,10 +135,11 @@ class WorkerLostError(NasProxyError):
 
 
 class WorkerPool(Generic[Item, Result]):
-    """Spawned processes that apply one function to items, each with one torch thread.
+    """Processes that apply one function to items, each with one torch thread.
 
     They start with the first item and stop with the block, whatever they are doing; they also end
-    when this process does, at once and however it ends. Ctrl-C is for this process alone.
+    when this process does, at once and however it ends. Ctrl-C is for this process alone. Their
+    environment variables are those of this process when the pool was made.
 
     Args:
         function: Sent to each worker once. It must be of a module's top level, or an object of
@@ -145,9 +152,9 @@ class WorkerPool(Generic[Item, Result]):
 
         self._pool = ProcessPool(
             max_workers=num_workers,
-            context=multiprocessing.get_context("spawn"),
+            context=_worker_context(),
             initializer=_start_worker,
-            initargs=(plugin_files(), pack(function)),
+            initargs=(plugin_files(), pack(function), dict(os.environ)),
         )
 
     def __enter__(self) -> Self:
@@ -180,7 +187,7 @@ class WorkerPool(Generic[Item, Result]):
             Exception: Whatever pickle raises for an item that cannot be sent.
         """
         packed = pack(item)
-        with interrupts_held():  # the first call spawns the workers
+        with interrupts_held():  # the first call starts the workers
             scheduled = self._pool.schedule(_work, args=[packed])
         outcome: Future[Result] = Future()
         scheduled.add_done_callback(lambda done: _settle(outcome, done, if_lost))
@@ -222,16 +229,63 @@ def _settle(
 def _broken(error: BaseException) -> StudyError:
     """Workers die that were given nothing yet, so that another attempt is no use."""
     broken = StudyError(
-        "the worker processes die before they begin, most likely because the memory ran out; use "
-        "fewer of them or free memory, and start again"
+        "the worker processes die before they begin, most likely because the memory ran out (use "
+        "fewer of them or free memory), or because a script starts the work without the guard "
+        "`if __name__ == '__main__':`, so that each of them would start it again"
     )
     broken.__cause__ = error
     return broken
 
 
+# What the server imports. Names of modules above this one are added by them.
+_served = ["torch", "torch._dynamo"]  # torch's optimisers import the second, which takes as long
+
+
+def serve_imports(*modules: str) -> None:
+    """Name modules that workers need, so that their server imports them once for all."""
+    _served.extend(module for module in modules if module not in _served)
+
+
+def _worker_context() -> BaseContext:
+    """How workers start; the server that they are forked from is started by the first call.
+
+    It lives as long as this process, and ends when that is killed.
+    """
+    # Told to ignore the environment, Python could not be told where to import from.
+    if "forkserver" not in multiprocessing.get_all_start_methods() or sys.flags.ignore_environment:
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver  # not everywhere
+
+    forkserver.set_forkserver_preload([*_served, "nas_proxy.core.frozen_memory"])
+    # It has to import what this process would, and nothing from the folder that it stands in. A
+    # fork copies one thread alone, and numpy's own pool would be another.
+    own = {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PYTHONSAFEPATH": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    with interrupts_held(), _environment(own):
+        forkserver.ensure_running()
+    return multiprocessing.get_context("forkserver")
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Processes that are spawned inside never see Ctrl-C: their parent does, and stops them.
+    """Processes that are started inside never see Ctrl-C: their parent does, and stops them.
 
     Without signal masks, as on Windows, they see it until they have started.
     """
@@ -276,9 +330,11 @@ def unpack(packed: bytes) -> Any:
 _given: tuple[tuple[str, ...], bytes] = ((), b"")
 
 
-def _start_worker(files: tuple[str, ...], function: bytes) -> None:
+def _start_worker(files: tuple[str, ...], function: bytes, environment: dict[str, str]) -> None:
     """Get ready; what can fail is left to the first item, whose sender is told."""
     global _given
+    os.environ.clear()  # the server's is of the time when it was started
+    os.environ.update(environment)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _given = files, function

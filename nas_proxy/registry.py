@@ -44,6 +44,7 @@ class Registry(Generic[T]):
         self._base = base
         self.group = group
         self._classes: dict[str, type[T]] = {}
+        self._looked_for: dict[tuple[str, ...], tuple[EntryPoint, ...]] = {}
 
     def register(self, name: str) -> Callable[[PluginClass], PluginClass]:
         """Decorator that makes a class known as `name`, and sets its attribute `name`.
@@ -94,7 +95,7 @@ class Registry(Generic[T]):
 
     def _announced(self) -> dict[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}
-        for entry in entry_points(group=self.group):
+        for entry in self._entry_points():
             other = found.setdefault(entry.name, entry)
             if other.value != entry.value:
                 raise PluginError(
@@ -102,6 +103,13 @@ class Registry(Generic[T]):
                     "uninstall one of their distributions"
                 )
         return found
+
+    def _entry_points(self) -> tuple[EntryPoint, ...]:
+        """Looked for once on each search path: that reads a file of every distribution on it."""
+        path = tuple(sys.path)
+        if path not in self._looked_for:
+            self._looked_for[path] = tuple(entry_points(group=self.group))
+        return self._looked_for[path]
 
     def _load(self, entry: EntryPoint) -> None:
         try:

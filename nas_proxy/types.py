@@ -219,7 +219,8 @@ class Evaluation:
             in evaluations from before there were phases.
         confusion: Images of each class (rows) that were taken for each class (columns), over all
             seeds; empty unless it was asked for.
-        signal_seconds: What each zero-cost signal cost, and `training` for all trained ones.
+        signal_seconds: What each zero-cost signal cost, and `training` for all trained ones. What
+            zero-cost signals did together is divided equally among them.
         seconds: Wall-clock seconds of one process for the whole evaluation.
         core_seconds: Seconds that processor cores worked on it; other processes do not count.
         reason: Why it failed, in words; empty when it did not.

@@ -241,13 +241,3 @@ def test_training_and_distilling_import_without_the_heavy_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-
-
-def test_the_command_line_starts_without_loading_everything() -> None:
-    code = (
-        "import sys, nas_proxy.cli.main\n"
-        "heavy = {'torch', 'mlflow', 'optuna', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr

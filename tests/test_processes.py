@@ -1,6 +1,7 @@
 """Work side by side: the same results in the same order, and no process that stays behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -99,6 +100,10 @@ def test_a_worker_that_dies_gives_one_sentence():
 def obey(wish):
     """A worker's function that does what each item says."""
     verb, argument = wish
+    if verb == "parent":
+        return os.getppid()
+    if verb == "environment":
+        return os.environ.get(argument)
     if verb == "exit":
         os._exit(argument)
     if verb == "kill":
@@ -111,7 +116,6 @@ def obey(wish):
 
 @pytest.fixture(scope="module")
 def pool():
-    """Two workers, started once: importing torch is what costs."""
     with WorkerPool(obey, 2) as workers:
         yield workers
 
@@ -130,6 +134,50 @@ def test_a_death_costs_its_own_item_alone_and_is_told_with_the_exit_code(pool):
         result(futures[3])
     assert (left.value.exit_code, killed.value.exit_code) == (7, -9)
     assert result(pool.submit(("exit", 3), if_lost=lambda error: error.exit_code)) == 3
+
+
+def test_workers_are_forked_from_one_server_that_runs_nothing_beside(pool):
+    servers = {result(pool.submit(("parent", 0))) for _ in range(4)}
+    with WorkerPool(obey, 1) as another:
+        servers.add(result(another.submit(("parent", 0))))
+    (server,) = servers
+    assert server != os.getpid()
+    assert len(list(Path(f"/proc/{server}/task").iterdir())) == 1  # a fork copies no other thread
+    status = Path(f"/proc/{server}/status").read_text()
+    blocked = int(re.search(r"SigBlk:\s*(\w+)", status)[1], 16)
+    assert blocked >> (signal.SIGINT - 1) & 1
+
+
+def test_workers_have_the_environment_of_when_their_pool_was_made(pool, monkeypatch):
+    monkeypatch.setenv("NAS_PROXY_SAID_LATER", "yes")
+    before = dict(os.environ)
+    with WorkerPool(obey, 1) as later:
+        for name in ("NAS_PROXY_SAID_LATER", "PYTHONPATH", "PYTHONSAFEPATH"):
+            assert result(later.submit(("environment", name))) == os.environ.get(name)
+    assert os.environ == before
+    assert result(pool.submit(("environment", "NAS_PROXY_SAID_LATER"))) is None
+
+
+UNGUARDED = """
+from nas_proxy.processes import WorkerPool
+with WorkerPool(abs, 1) as pool:
+    pool.submit(-1).result()
+"""
+
+
+@pytest.mark.exhaustive
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert "StudyError" in done.stderr
+    assert "without the guard `if __name__ == '__main__':`" in done.stderr
 
 
 def test_cancelling_ends_the_work_at_once_and_the_pool_goes_on(pool, tmp_path):

@@ -39,6 +39,9 @@ print(nas_proxy.__file__)
 """
 
 
+pytestmark = pytest.mark.exhaustive
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds what the wheel installs."""
@@ -71,7 +74,6 @@ def test_nothing_but_the_package_is_installed_and_all_of_it(installed: Path) -> 
     assert "__path__" not in code
 
 
-@pytest.mark.slow
 def test_the_spaces_are_listed_and_build_networks(installed: Path) -> None:
     libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     # -I leaves out PYTHONPATH and the working folder.

@@ -11,6 +11,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from nas_proxy.cli._configs import load_checked
+
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
     from nas_proxy.backbones.catalogue import BackboneFacts
 
@@ -141,6 +143,7 @@ def pretrain_command(config: Path, overrides: tuple[str, ...], force: bool) -> N
     The section pretrain of CONFIG says how; only search-training images, or those of a folder, are
     learned from. The space torchvision_backbones takes the files as weights: {NAME: FILE}.
     """
+    loaded = load_checked(config, overrides)
     import torch
 
     from nas_proxy.backbones.pretrain_settings import PretrainSettings
@@ -149,9 +152,7 @@ def pretrain_command(config: Path, overrides: tuple[str, ...], force: bool) -> N
     from nas_proxy.core.environment import check_device
     from nas_proxy.data.sources import load_splits
     from nas_proxy.errors import ConfigError
-    from nas_proxy.study.config import load_config
 
-    loaded = load_config(config, overrides)
     settings = loaded.pretrain or PretrainSettings()
     names = settings.backbones or getattr(loaded.space, "backbones", None)
     if not names:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from nas_proxy.cli._configs import load_checked
 from nas_proxy.errors import UserError
 
 
@@ -72,20 +73,20 @@ def import_proxy(
     distilled from. What the files do not say can be said by options; what is assumed is printed.
     No code that a file brings along is run.
     """
-    from nas_proxy.data.sources import load_splits
-    from nas_proxy.interchange.published import import_published
-    from nas_proxy.interchange.published_formats import Source
-    from nas_proxy.interchange.published_meaning import Assumptions
-    from nas_proxy.study.config import load_config
-
     if out.suffix != ".safetensors" or out.is_dir():
         raise UserError(f"--out must name a file that ends in .safetensors, not {out}")
     if out.exists() and not force:
         raise UserError(f"{out} is there already; pass --force to replace it, or name another file")
+    settings = load_checked(config, overrides).data
+    from nas_proxy.data.sources import load_splits
+    from nas_proxy.interchange.published import import_published
+    from nas_proxy.interchange.published_formats import Source
+    from nas_proxy.interchange.published_meaning import Assumptions
+
     form, index, labels = (words.pop(name) for name in ("format", "index", "labels"))
     found = Source(path=source, format=None if form == "auto" else form, index=index, labels=labels)
     said = Assumptions(**words)
-    spec = load_splits(load_config(config, overrides).data).spec
+    spec = load_splits(settings).spec
     imported = import_published(found, spec, said)
     imported.save(out)
     for sentence in imported.parameters["assumed"]:

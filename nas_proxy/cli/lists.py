@@ -5,13 +5,25 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
+from importlib.metadata import entry_points
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from nas_proxy.cli._plugin_text import class_texts
+from nas_proxy.data.descriptions import DATASET_WORDS
 from nas_proxy.errors import PluginError
+
+# What a plug-in's class says of itself, and what that is called here.
+_COLUMNS = {
+    "summary": "summary",
+    "paper": "source",
+    "family": "family",
+    "typical_cost": "typical_cost",
+}
 
 
 @click.command(name="list")
@@ -41,52 +53,51 @@ def list_command(kind: str | None, as_json: bool) -> None:
         output.print(table)
 
 
-def _registered(registry: Any) -> list[dict[str, str]]:
-    entries = []
-    for name in registry.names():
+def _plugins(group: str) -> list[dict[str, str]]:
+    """The plug-ins of an entry-point group, by name; one that cannot be imported is warned of.
+
+    Those that ship are known to work and are not imported: that takes seconds.
+    """
+    rows = []
+    for name, module, class_name in sorted(
+        (e.name, e.module, e.attr) for e in entry_points(group=group)
+    ):
         try:
-            plugin = registry.get(name)
+            if module.startswith("nas_proxy."):
+                said = class_texts(module, class_name, _COLUMNS)
+            else:
+                said = _imported_texts(group, name)
         except PluginError as error:
             logging.getLogger("nas_proxy").warning("%s", error)
             continue
-        entry = {"name": name, "summary": plugin.summary, "source": plugin.paper}
-        for extra in ("family", "typical_cost"):
-            if hasattr(plugin, extra):
-                entry[extra] = getattr(plugin, extra)
-        entries.append(entry)
-    return entries
+        row = {"name": name, **{_COLUMNS[key]: said[key] for key in _COLUMNS if key in said}}
+        rows += [row] if row not in rows else []  # of a distribution that is found twice
+    return rows
+
+
+def _imported_texts(group: str, name: str) -> dict[str, str]:
+    from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
+
+    registries: dict[str, Any] = {r.group: r for r in (DISTILLERS, SEARCH_SPACES, SCORES)}
+    plugin = registries[group].get(name)
+    return {key: getattr(plugin, key) for key in _COLUMNS if hasattr(plugin, key)}
 
 
 def _distillers() -> list[dict[str, str]]:
-    from nas_proxy.registry import DISTILLERS
-
-    return sorted(_registered(DISTILLERS), key=lambda entry: (entry["family"], entry["name"]))
-
-
-def _spaces() -> list[dict[str, str]]:
-    from nas_proxy.registry import SEARCH_SPACES
-
-    return _registered(SEARCH_SPACES)
-
-
-def _scores() -> list[dict[str, str]]:
-    from nas_proxy.registry import SCORES
-
-    return _registered(SCORES)
+    rows = _plugins("nas_proxy.distillers")
+    return sorted(rows, key=lambda row: (row["family"], row["name"]))
 
 
 def _datasets() -> list[dict[str, str]]:
-    from nas_proxy.data.sources import DATASETS
-
     return [
-        {"name": name, "summary": source.summary, "source": source.licence}
-        for name, source in DATASETS.items()
+        {"name": name, "summary": words.summary, "source": words.licence}
+        for name, words in DATASET_WORDS.items()
     ]
 
 
 _LISTS: dict[str, Callable[[], list[dict[str, str]]]] = {
     "distillers": _distillers,
-    "spaces": _spaces,
-    "scores": _scores,
+    "spaces": partial(_plugins, "nas_proxy.search_spaces"),
+    "scores": partial(_plugins, "nas_proxy.scores"),
     "datasets": _datasets,
 }

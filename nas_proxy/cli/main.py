@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from nas_proxy import __version__
+from nas_proxy.cli._configs import load_checked
 from nas_proxy.cli.backbones import backbones_command, pretrain_command
 from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.cli.interchange import export_proxy, import_proxy
@@ -66,10 +67,9 @@ def _stage_command(name: str, summary: str) -> None:
     @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
     @click.option("--force", is_flag=True, help="Discard this stage's earlier result, repeat it.")
     def command(config: Path, overrides: tuple[str, ...], force: bool) -> None:
-        from nas_proxy.study.config import load_config
+        loaded = load_checked(config, overrides)
         from nas_proxy.study.pipeline import run_pipeline
 
-        loaded = load_config(config, overrides)
         last: Any = "report" if name == "run" else name
         run_pipeline(loaded, ConsoleDisplay(_console), last=last, force=force)
 
@@ -106,11 +106,10 @@ def evaluate_proxy_command(
     The section evaluate_proxy of CONFIG says which networks are trained on it and how; they are
     tested on real images, beside random ones with the same labels and all of the real ones.
     """
+    loaded = load_checked(config, overrides)
     from nas_proxy.evaluate_proxy.result import ProxyAccuracy
-    from nas_proxy.study.config import load_config
     from nas_proxy.study.pipeline import evaluate_proxy
 
-    loaded = load_config(config, overrides)
     result = evaluate_proxy(loaded, ConsoleDisplay(_console), file, task, force=force)
     if isinstance(result, ProxyAccuracy):
         Console().print(_accuracy_table(result))

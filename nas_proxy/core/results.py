@@ -8,12 +8,12 @@ refused, never guessed at.
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import StudyError, first_line
+from nas_proxy.options import adapter
 
 _FORMAT = "format"
 
@@ -34,7 +34,7 @@ class StoredResult:
     def to_json(self) -> dict[str, Any]:
         """JSON values with the attributes' names, and the format."""
         kind: Any = type(self)
-        return {_FORMAT: self.FORMAT, **_adapter(kind).dump_python(self, mode="json")}
+        return {_FORMAT: self.FORMAT, **adapter(kind).dump_python(self, mode="json")}
 
     @classmethod
     def from_json(cls, value: Any, *, where: str = "the result") -> Self:
@@ -57,7 +57,7 @@ class StoredResult:
         kind: Any = cls
         try:
             # As text, for strict reading takes a list for a tuple there alone.
-            read: Self = _adapter(kind).validate_json(json.dumps(value), strict=True)
+            read: Self = adapter(kind).validate_json(json.dumps(value), strict=True)
         except (ValueError, KeyError, TypeError) as error:
             raise _refused(where, f"is damaged ({_fault(error)})") from error
         return read
@@ -85,14 +85,6 @@ class StoredResult:
         except ValueError as error:
             raise _refused(str(path), f"is damaged ({first_line(error)})") from error
         return cls.from_json(value, where=str(path))
-
-
-@cache
-def _adapter(kind: Any) -> Any:
-    """What reads and writes a dataclass; made once, for that takes some milliseconds."""
-    from pydantic import TypeAdapter  # not needed by what only makes results
-
-    return TypeAdapter(kind)
 
 
 def _refused(where: str, what: str) -> StudyError:

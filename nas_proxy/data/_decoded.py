@@ -100,18 +100,7 @@ def keep_decoded(
     """
     num_bytes = math.prod(shape)
     try:
-        _make_room(path, num_bytes)
-        with new_file(path) as file:
-            digest = hashlib.sha256(rows.data)
-            file.write(bytes(digest.digest_size))
-            file.write(rows.data)
-            for image in pixels():
-                digest.update(image.data)
-                file.write(image.data)
-            file.seek(0)
-            file.write(digest.digest())
-        with path.open("rb") as file:
-            return _map(file, shape)[1]
+        return write_decoded(path, shape, rows=rows, pixels=pixels)
     except OSError as error:
         reason = f"{path} cannot be written ({error})"
     logger.warning(
@@ -128,6 +117,32 @@ def keep_decoded(
     for row, image in enumerate(pixels()):
         images[row] = image
     return images
+
+
+def write_decoded(
+    path: Path,
+    shape: tuple[int, ...],
+    *,
+    rows: NDArray[np.int64],
+    pixels: Callable[[], Iterator[NDArray[np.uint8]]],
+) -> NDArray[np.uint8]:
+    """Write images to a file and map it; the arguments are those of `keep_decoded`.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    _make_room(path, math.prod(shape))
+    with new_file(path) as file:
+        digest = hashlib.sha256(rows.data)
+        file.write(bytes(digest.digest_size))
+        file.write(rows.data)
+        for image in pixels():
+            digest.update(image.data)
+            file.write(image.data)
+        file.seek(0)
+        file.write(digest.digest())
+    with path.open("rb") as file:
+        return _map(file, shape)[1]
 
 
 def _make_room(path: Path, num_bytes: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from tarfile import TarError
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -75,11 +77,14 @@ class DatasetSource:
         summary: One line for `nas-proxy list datasets`.
         licence: The terms under which the images may be used, in words.
         find: Finds or fetches the data; raises DataError if it cannot.
+        identity: What tells one content of the source from another, found without reading it;
+            empty where there is none yet, or where `find` maps its images from a file of its own.
     """
 
     summary: str
     licence: str
     find: Callable[[DataSettings, Progress], FoundImages]
+    identity: Callable[[DataSettings], list[tuple[str, int, int]]] = lambda settings: []
 
 
 def not_found(name: str, root: Path, origin: str, folder: str, size: str) -> DataError:
@@ -98,6 +103,18 @@ def not_fetched(url: str, folder: Path, error: Exception) -> DataError:
     return DataError(
         f"{url} could not be downloaded ({reason}): try again, or put its content in {folder}"
     )
+
+
+def torchvision_datasets() -> Any:
+    """`torchvision.datasets`, which is imported for the first that asks: it takes seconds."""
+    is_new = "torchvision" not in sys.modules
+    from torchvision import datasets
+
+    if is_new:
+        # The import leaves exceptions in circles that hold the frames of whoever asked. What these
+        # will hold, such as all images several times, would stay until the garbage is collected.
+        gc.collect()
+    return datasets
 
 
 def required_image_size(settings: DataSettings) -> int:

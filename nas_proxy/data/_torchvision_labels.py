@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,31 +29,6 @@ def read_labels(parts: Mapping[str, Any]) -> tuple[tuple[str, ...], Tensor]:
     names = _class_names(parts)
     labels = torch.cat([_labels(name, part, names) for name, part in parts.items()])
     return names or tuple(map(str, range(int(labels.max()) + 1))), labels
-
-
-def as_it_is(part: Any) -> None:
-    """Leave what torchvision opened: it is complete."""
-
-
-def read_pcam_labels(part: Any) -> None:
-    """Read all labels of PCAM, which torchvision reads one by one, each with its image."""
-    path = part._base_folder / part._FILES[part._split]["targets"][0]
-    with part.h5py.File(path) as file:
-        part.targets = np.asarray(file["y"]).reshape(-1)
-
-
-def label_by_folder(part: Any) -> None:
-    """Take the labels that folders are called by; torchvision numbers those that are there."""
-    part._samples = [
-        (path, int(folder) if (folder := Path(path).parent.name).isdigit() else label)
-        for path, label in part._samples
-    ]
-
-
-def sort_by_path(part: Any) -> None:
-    """Sort what is in the file system's order: other images would be held out elsewhere."""
-    pairs = sorted(zip(part._image_files, part._labels, strict=True))
-    part._image_files, part._labels = map(list, zip(*pairs, strict=True))
 
 
 def _class_names(parts: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from nas_proxy.data._found import (
     not_fetched,
     not_found,
     required_image_size,
+    torchvision_datasets,
 )
-from nas_proxy.data._torchvision_sets import TORCHVISION_SETS
+from nas_proxy.data._kept_splits import Identity, identity_below, keep, read_kept
+from nas_proxy.data._torchvision_sets import FIND_TORCHVISION
+from nas_proxy.data.descriptions import DATASET_WORDS
 from nas_proxy.data.folder import data_root, list_folder, read_images, user_cache_folder
 from nas_proxy.data.splits import shared_images, stratified_split
 from nas_proxy.data.transforms import channel_statistics, resize
@@ -68,7 +72,21 @@ def load_splits(
             f"data.name: there is no data set {settings.name!r}; "
             f"{did_you_mean(settings.name, DATASETS)}"
         )
-    found = DATASETS[settings.name].find(settings, progress)
+    source = DATASETS[settings.name]
+    identity = source.identity(settings)
+    splits = read_kept(settings, identity, source.licence) if identity else None
+    if splits is None:
+        splits = _find_and_divide(source, settings, progress)
+        identity = identity or source.identity(settings)  # it may have been fetched just now
+        splits = keep(splits, settings, identity) if identity else splits
+    if say is not None:
+        for sentence in shared_images(splits):
+            say(f"data: {sentence}")
+    return splits
+
+
+def _find_and_divide(source: DatasetSource, settings: DataSettings, progress: Progress) -> Splits:
+    found = source.find(settings, progress)
     names, labels = _choose_classes(found, settings)
     is_test = _hold_out(labels, names) if found.is_test is None else found.is_test
     tested = _members(is_test & (labels >= 0))
@@ -84,18 +102,14 @@ def load_splits(
         image_shape=(num_channels, height, width),
         mean=mean,
         std=std,
-        licence=DATASETS[settings.name].licence,
+        licence=source.licence,
         source_hash=content_hash(divided[0], labels[parts[0]]),
     )
     train, val, test = (
         ImageDataset(images, labels[part], spec)
         for images, part in zip(divided, parts, strict=True)
     )
-    splits = Splits(search_train=train, search_val=val, test=test)
-    if say is not None:
-        for sentence in shared_images(splits):
-            say(f"data: {sentence}")
-    return splits
+    return Splits(search_train=train, search_val=val, test=test)
 
 
 def _take(images: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
@@ -209,11 +223,16 @@ def _find_digits(settings: DataSettings, progress: Progress) -> FoundImages:
     return FoundImages(tuple(map(str, data["target_names"])), labels, None, partial(_take, images))
 
 
+def _identify_digits(settings: DataSettings) -> Identity:
+    try:
+        return [(f"scikit-learn {version('scikit-learn')}", 0, 0)]
+    except PackageNotFoundError:
+        return []
+
+
 def _find_cifar(name: str, settings: DataSettings, progress: Progress) -> FoundImages:
     """CIFAR from the authors' files, which torchvision unpickles after checking their md5."""
-    import torchvision
-
-    data_class = getattr(torchvision.datasets, name)
+    data_class = getattr(torchvision_datasets(), name)
     root, origin = data_root(settings.root)
     try:
         train, test = (
@@ -237,6 +256,10 @@ def _find_cifar(name: str, settings: DataSettings, progress: Progress) -> FoundI
     is_test = torch.arange(len(labels)) >= len(train.targets)
     read = partial(_take, torch.from_numpy(pixels))
     return FoundImages(tuple(train.classes), labels, is_test, read)
+
+
+def _identify_cifar(folder: str, settings: DataSettings) -> Identity:
+    return identity_below(data_root(settings.root)[0] / folder, "*")
 
 
 def _faults(data_class: Any, folder: Path) -> dict[str, str]:
@@ -270,20 +293,19 @@ def _find_image_folder(settings: DataSettings, progress: Progress) -> FoundImage
 
 
 def _find_imagenette(settings: DataSettings, progress: Progress) -> FoundImages:
-    from torchvision.datasets import Imagenette
-
+    imagenette = torchvision_datasets().Imagenette
     image_size = required_image_size(settings)  # before anything is fetched
     root, origin = data_root(settings.root)
     folder = root / "imagenette2-160"
     if not settings.download and not folder.is_dir():
         raise not_found("Imagenette", root, origin, folder.name, "100 MB")
     try:
-        data = Imagenette(str(root), split="train", size="160px", download=settings.download)
+        data = imagenette(str(root), split="train", size="160px", download=settings.download)
         listing = list_folder(folder)
     except (*FETCH_ERRORS, DataError) as error:
         if folder.is_dir():  # torchvision takes it for complete
             raise _incomplete(folder, str(error)) from error
-        raise not_fetched(Imagenette._ARCHIVES["160px"][0], folder, error) from error
+        raise not_fetched(imagenette._ARCHIVES["160px"][0], folder, error) from error
     num_test = 0 if listing.is_test is None else int(listing.is_test.sum())
     counts = (len(listing.files) - num_test, num_test)
     if counts != IMAGENETTE_COUNTS:
@@ -301,38 +323,26 @@ def _incomplete(folder: Path, reason: str) -> DataError:
     )
 
 
-_CIFAR_LICENCE = (
-    "No formal licence; collected from the web, for research. Cite Krizhevsky, Learning Multiple "
-    "Layers of Features from Tiny Images, 2009."
-)
+_FIND: Mapping[str, Callable[[DataSettings, Progress], FoundImages]] = {
+    "digits": _find_digits,
+    "cifar10": partial(_find_cifar, "CIFAR10"),
+    "cifar100": partial(_find_cifar, "CIFAR100"),
+    "imagenette": _find_imagenette,
+    "image_folder": _find_image_folder,
+    **FIND_TORCHVISION,
+}
+
+# Sets that are not mapped from files of their own.
+_IDENTITY: Mapping[str, Callable[[DataSettings], Identity]] = {
+    "digits": _identify_digits,
+    "cifar10": partial(_identify_cifar, "cifar-10-batches-py"),
+    "cifar100": partial(_identify_cifar, "cifar-100-python"),
+}
 
 DATASETS: Mapping[str, DatasetSource] = {
-    "digits": DatasetSource(
-        "1,797 grey 8x8 handwritten digits; comes with scikit-learn, needs no file",
-        "CC BY 4.0: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.",
-        _find_digits,
-    ),
-    "cifar10": DatasetSource(
-        "60,000 colour 32x32 photographs of 10 things",
-        _CIFAR_LICENCE,
-        partial(_find_cifar, "CIFAR10"),
-    ),
-    "cifar100": DatasetSource(
-        "60,000 colour 32x32 photographs of 100 things",
-        _CIFAR_LICENCE,
-        partial(_find_cifar, "CIFAR100"),
-    ),
-    "imagenette": DatasetSource(
-        "13,394 photographs of 10 easy ImageNet classes, shorter side 160; needs image_size",
-        "ImageNet's terms of access: non-commercial research and education only. Cite Russakovsky "
-        "et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015; Howard, Imagenette.",
-        _find_imagenette,
-    ),
-    "image_folder": DatasetSource(
-        "your own: root/train/<class>/* with root/val or root/test, or root/<class>/*",
-        "That of the folder's images, which nas_proxy does not know.",
-        _find_image_folder,
-    ),
-    **TORCHVISION_SETS,
+    name: DatasetSource(
+        words.summary, words.licence, _FIND[name], _IDENTITY.get(name, lambda settings: [])
+    )
+    for name, words in DATASET_WORDS.items()
 }
 """The data sets that `data.name` may name."""

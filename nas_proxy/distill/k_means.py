@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import scipy
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from nas_proxy.distill.common.coreset import EmbeddingCoreset
@@ -86,5 +86,5 @@ def nearest_images(embeddings: Tensor, centres: Tensor) -> Tensor:
         Positions in `embeddings`, int64 `(k,)`; the nearest one unless two centres share it.
     """
     distances = torch.cdist(centres, embeddings, compute_mode="donot_use_mm_for_euclid_dist")
-    _, positions = linear_sum_assignment(distances.cpu().numpy())
+    _, positions = scipy.optimize.linear_sum_assignment(distances.cpu().numpy())
     return torch.from_numpy(positions)

@@ -1,4 +1,4 @@
-"""Where evaluations run: in this process, in several spawned ones, or where a third executor is.
+"""Where evaluations run: in this process, in several workers, or where a third executor is.
 
 Callers know the protocol `Executor` alone and open one by its name, under which it is registered.
 """
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.processes import WorkerPool
+from nas_proxy.processes import WorkerPool, serve_imports
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Progress, Status, no_progress
 
 
@@ -120,10 +120,10 @@ def open_executor(name: str, num_workers: int) -> AbstractContextManager[Executo
     """An executor that stops with the block.
 
     Args:
-        name: `serial` evaluates in this process when `submit` is called. `processes` spawns
+        name: `serial` evaluates in this process when `submit` is called. `processes` starts
             workers, each with one torch thread; one that dies costs its own evaluation alone.
             Others are known once they are registered.
-        num_workers: Evaluations at the same time, such as processes to spawn; `serial` has one.
+        num_workers: Evaluations at the same time, such as processes to start; `serial` has one.
 
     Raises:
         ConfigError: If there is no executor of this name.
@@ -249,6 +249,7 @@ register_executor("serial", ExecutorKind(_open_serial, beside_driver=False))
 register_executor("processes", ExecutorKind(_open_processes, beside_driver=True))
 
 # What follows runs in a worker process.
+serve_imports("nas_proxy.evaluate.factory")
 _worker_evaluators = _EvaluatorCache()
 
 

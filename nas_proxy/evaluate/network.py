@@ -18,6 +18,7 @@ from nas_proxy.evaluate.trained_signals import EvaluationData, SignalObserver
 from nas_proxy.interfaces import Builder, TransferSpace, ZeroCostScore
 from nas_proxy.knowledge_distillation.prepared import LoadedKnowledgeDistillation, train_student
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
+from nas_proxy.scores.suite import measure_scores
 from nas_proxy.train.loop import TrainResult
 from nas_proxy.train.phases import Phase, num_steps_of
 from nas_proxy.train.settings import TrainSettings
@@ -97,14 +98,13 @@ class NetworkEvaluator:
     def _zero_cost(
         self, architecture: Architecture, seed: int
     ) -> tuple[dict[str, float], dict[str, float]]:
-        signals, seconds = {}, {}
-        for name, score in self.scores.items():
-            started = time.perf_counter()
-            with isolated_rng(derive_seed("weights", seed)):
-                network = self.space.build(architecture, self.spec).to(self.device)
-                signals[name] = _finite(name, score.measure_labelled(network, *self.score_images))
-            seconds[name] = time.perf_counter() - started
-        return signals, seconds
+        signals, seconds = measure_scores(
+            self.scores,
+            lambda: self.space.build(architecture, self.spec).to(self.device),
+            *self.score_images,
+            seed=derive_seed("weights", seed),
+        )
+        return {name: _finite(name, value) for name, value in signals.items()}, seconds
 
     def _trained(self, evaluation: Evaluation) -> Evaluation:
         """The evaluation with the signals of `num_seeds` trainings, averaged."""
@@ -213,6 +213,8 @@ def failure_reason(error: BaseException) -> str:
         return text
     if is_out_of_memory(error):
         return f"does not fit in memory: {text}"
+    if "view size is not compatible" in text:  # torch's own advice names no option of ours
+        text = f"{text} Call reshape or flatten in the network, or set train.channels_last: false"
     return f"{type(error).__name__}: {text}"
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import ModelFileError, PluginError
 from nas_proxy.interfaces import SearchSpace, TransferSpace
+from nas_proxy.options import adapter
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import canonical_json, content_hash, isolated_rng
 from nas_proxy.types import Architecture, DatasetSpec
@@ -60,12 +61,12 @@ class ModelOrigin:
         Raises:
             ModelFileError: If the search space is not installed here, or has other options.
         """
-        from pydantic import TypeAdapter, ValidationError
+        from pydantic import ValidationError
 
         name = space or self.architecture.space
         try:
             kind = SEARCH_SPACES.get(name)
-            found: SearchSpace = TypeAdapter(kind).validate_python(dict(self.space_options))
+            found: SearchSpace = adapter(kind).validate_python(dict(self.space_options))
         except PluginError as error:
             raise ModelFileError(
                 f"the model is of the search space {name!r}, which is not there: {error}; install "

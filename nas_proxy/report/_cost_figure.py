@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from nas_proxy.report._drawing import (
     BLUE,
@@ -99,7 +99,7 @@ def _side_by_side(seconds: NDArray[np.float64], axes: Axes) -> list[float]:
     room = min(_APART, _ROW / len(order)) * (high - low) * np.arange(len(order))
     places = np.empty(len(order))
     # The closest increasing sequence, after each one's room has been taken out.
-    places[order] = isotonic_regression(np.log(seconds[order]) - room).x + room
+    places[order] = scipy.optimize.isotonic_regression(np.log(seconds[order]) - room).x + room
     return [float(place) for place in np.exp(places)]
 
 

@@ -127,12 +127,13 @@ def place_labels(
         boxes = [Bbox([dot + shift - half, dot + shift + half]).padded(2) for shift in shifts]
         leaders = [_leader(dot, box, middles) for box in boxes]
         others = [box for box in taken[: len(dots)] if not box.contains(*dot)]
+        obstacles = _corners([*written, *others])
         badness = [
             gap
             + 500 * sum(not axes.bbox.contains(*corner) for corner in box.corners())
             + 500 * box.count_overlaps(taken)
             + 25 * box.count_overlaps(crossed)
-            + 60 * _num_hit([*written, *others], leader)
+            + 60 * _num_hit(obstacles, leader)
             + 15 * (len(leader) > 0)
             for gap, box, leader in zip(
                 np.repeat(_GAPS, len(_DIRECTIONS)), boxes, leaders, strict=True
@@ -169,9 +170,12 @@ def _leader(dot: _Points, box: Bbox, dots: _Points) -> _Points:
     return np.asarray(points[outside], dtype=np.float64)
 
 
-def _num_hit(boxes: Sequence[Bbox], points: _Points) -> int:
-    """How many of the boxes a line runs through."""
-    if not boxes or not len(points):
-        return 0
-    low, high = (np.array([getattr(box, end) for box in boxes])[:, None] for end in ("min", "max"))
+def _corners(boxes: Sequence[Bbox]) -> _Points:
+    """Lower and upper corners of boxes, `(2, n, 2)`."""
+    return np.array([[box.min for box in boxes], [box.max for box in boxes]]).reshape(2, -1, 2)
+
+
+def _num_hit(corners: _Points, points: _Points) -> int:
+    """Through how many of the boxes with these `corners` the line of these points runs."""
+    low, high = corners[:, :, None]
     return int(((points >= low) & (points <= high)).all(axis=-1).any(axis=-1).sum())

@@ -12,11 +12,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import Bbox
-from scipy.stats import rankdata
 
 from nas_proxy.core.files import write_atomically
 from nas_proxy.report._cost_figure import CostPoint, draw_cost
@@ -113,8 +113,8 @@ def rank_outliers(report: StudyReport) -> list[Outlier]:
     if not points:
         return []
     scores, reference = _columns(points)
-    score_ranks = rankdata(-scores, method="min")
-    reference_ranks = rankdata(-reference, method="min")
+    score_ranks = scipy.stats.rankdata(-scores, method="min")
+    reference_ranks = scipy.stats.rankdata(-reference, method="min")
     apart = np.abs(score_ranks - reference_ranks)
     furthest = np.argsort(-apart, kind="stable")[:_MAX_OUTLIERS]
     return [

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from nas_proxy.errors import StudyError
@@ -154,7 +154,7 @@ def _normal_score(reference: Values, value: float) -> float:
     share = (rank_among(reference, value) * (n - 1) + 0.5) / n
     inside = np.clip(share, 0.5 / n, 1 - 0.5 / n)
     # Beyond the reference by less than half a member's share: the quantile is infinite at 0 and 1.
-    return float(stats.norm.ppf(inside + (share - inside) / 4))
+    return float(scipy.stats.norm.ppf(inside + (share - inside) / 4))
 
 
 class _Model:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from nas_proxy.errors import EvaluationError
 from nas_proxy.registry import SCORES
-from nas_proxy.scores._loss_gradients import OneBatchScore, classification_loss, require_signal
-from nas_proxy.scores.layers import forward_hooks, weighted_layers
+from nas_proxy.scores._loss_gradients import OneBatchScore, require_signal
+from nas_proxy.scores._sharing import Read, TrainingPass
 
 
 @SCORES.register("fisher")
@@ -24,34 +23,24 @@ class Fisher(OneBatchScore):
     counts once for each of its weights, as in the zero-cost suite of Abdelfattah et al.
     """
 
+    looks_at_labels: ClassVar[bool] = True
     summary: ClassVar[str] = "how much the loss would change without single channels"
     paper: ClassVar[str] = "Turner et al., BlockSwap, ICLR 2020; Abdelfattah et al., ICLR 2021"
 
-    def measure_batch(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
-        """Score one network; see `OneBatchScore.measure_batch`.
+    def join(self, shared: TrainingPass) -> Read:
+        """See `SharingScore.join`; no score where no gradient arrives, or one is not finite."""
+        shared.wants_gradients = shared.wants_outputs = True
 
-        Raises:
-            EvaluationError: If no gradient reaches any weighted layer, or one is not finite.
-        """
-        outputs: list[tuple[Any, Tensor]] = []
+        def read() -> float:
+            if not shared.outputs:
+                raise EvaluationError("fisher: the network has no convolution and no linear layer")
+            require_signal([gradient for _, _, gradient in shared.outputs], score=self.name)
+            return sum(
+                _saliency(layer, (output * gradient).double())
+                for layer, output, gradient in shared.outputs
+            )
 
-        def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            outputs.append((layer, output))
-            return output.clone()  # an activation in place must not alter what is recorded
-
-        layers = weighted_layers(network)
-        with forward_hooks(layers, record):
-            loss = classification_loss(network, images, labels)
-        if not outputs:
-            raise EvaluationError("fisher: the network has no convolution and no linear layer")
-        gradients = torch.autograd.grad(
-            loss, [output for _, output in outputs], materialize_grads=True
-        )
-        require_signal(gradients, score=self.name)
-        return sum(
-            _saliency(layer, (output.detach() * gradient).double())
-            for (layer, output), gradient in zip(outputs, gradients, strict=True)
-        )
+        return read
 
 
 def _saliency(layer: Any, products: Tensor) -> float:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-
-from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.registry import SCORES
+from nas_proxy.scores._sharing import CountingPass, Read, SharingScore
 
 
 @SCORES.register("flops")
 @dataclass(frozen=True, kw_only=True)
-class Flops(ZeroCostScore):
+class Flops(SharingScore):
     """Operations of the convolutions and matrix products for one image.
 
     A multiply-add counts as two, as in `torch.utils.flop_counter`; published tables of "FLOPs"
@@ -25,12 +22,15 @@ class Flops(ZeroCostScore):
 
     summary: ClassVar[str] = "floating-point operations for one image; a multiply-add is two"
 
-    def measure(self, network: nn.Module, images: Tensor) -> float:
-        """Count in evaluation mode."""
-        # Two images, halved: torch refuses group norm on a single image of a single pixel, which
-        # deep networks come down to on small images.
-        images = images[:2]
-        network.eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(images)
-        return float(counter.get_total_flops()) / len(images)
+    def shares(self) -> Hashable:
+        """All that count."""
+        return CountingPass
+
+    def new_pass(self) -> CountingPass:
+        """See `SharingScore.new_pass`."""
+        return CountingPass()
+
+    def join(self, shared: CountingPass) -> Read:
+        """Counts in evaluation mode."""
+        shared.wants_flops = True
+        return lambda: shared.flops

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
 
 from nas_proxy.errors import EvaluationError
 from nas_proxy.registry import SCORES
-from nas_proxy.scores._loss_gradients import OneBatchScore, loss_gradients
+from nas_proxy.scores._loss_gradients import OneBatchScore, weight_gradients
+from nas_proxy.scores._sharing import Read, TrainingPass
 
 
 @SCORES.register("grasp")
@@ -25,24 +25,30 @@ class GraSP(OneBatchScore):
     gradient. The orientation is that of Abdelfattah et al.
     """
 
+    looks_at_labels: ClassVar[bool] = True
     summary: ClassVar[str] = "how much the weights keep the gradient flowing"
     paper: ClassVar[str] = "Wang et al., GraSP, ICLR 2020; Abdelfattah et al., ICLR 2021"
 
-    def measure_batch(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
-        """Score one network; see `OneBatchScore.measure_batch`.
+    def join(self, shared: TrainingPass) -> Read:
+        """See `SharingScore.join`; no score where no gradient arrives, or one is not finite."""
+        shared.wants_gradients = shared.wants_curvature = True
 
-        Raises:
-            EvaluationError: If no gradient reaches any weight, or a derivative is not finite.
-        """
-        pairs = loss_gradients(network, images, labels, score=self.name, create_graph=True)
-        weights = [weight for weight, _ in pairs]
-        with torch.enable_grad():
-            alignment = torch.stack([(g.detach() * g).sum() for _, g in pairs]).sum()
-        products = torch.autograd.grad(alignment, weights, materialize_grads=True)  # H g
-        score = -sum(
-            float((weight.detach() * product).double().sum())
-            for weight, product in zip(weights, products, strict=True)
-        )
-        if not math.isfinite(score):
-            raise EvaluationError("grasp: the second derivatives of the loss are not finite")
-        return score
+        def read() -> float:
+            gradients = weight_gradients(shared, score=self.name)
+            with torch.enable_grad():
+                alignment = torch.stack([(g.detach() * g).sum() for g in gradients]).sum()
+            products = torch.autograd.grad(  # H g
+                alignment,
+                shared.weights,
+                retain_graph=shared.num_readers > 1,
+                materialize_grads=True,
+            )
+            score = -sum(
+                float((weight.detach() * product).double().sum())
+                for weight, product in zip(shared.weights, products, strict=True)
+            )
+            if not math.isfinite(score):
+                raise EvaluationError("grasp: the second derivatives of the loss are not finite")
+            return score
+
+        return read

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 # Called with the module, its positional inputs and its output; what it returns, if anything, takes
 # the output's place.
 ForwardHook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]
+# Called with the module and its positional inputs.
+InputHook = Callable[[nn.Module, tuple[Tensor, ...]], None]
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
@@ -42,6 +44,17 @@ def bypass_norms(network: nn.Module) -> None:
 def forward_hooks(modules: Iterable[nn.Module], hook: ForwardHook) -> Iterator[None]:
     """Call `hook` after each forward pass of any of `modules`; none is left behind afterwards."""
     handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def input_hooks(modules: Iterable[nn.Module], hook: InputHook) -> Iterator[None]:
+    """The same with a hook that is called before the forward pass of each."""
+    handles = [module.register_forward_pre_hook(hook) for module in modules]
     try:
         yield
     finally:

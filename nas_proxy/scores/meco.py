@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from nas_proxy.errors import EvaluationError
-from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.options import PositiveInt
 from nas_proxy.registry import SCORES
-from nas_proxy.scores.layers import forward_hooks
+from nas_proxy.scores._loss_gradients import OneBatchScore
+from nas_proxy.scores._sharing import Read, TrainingPass
 
 # Below it an eigenvalue is zero up to the rounding of float32 features, which leaves about 1e-12.
 _ROUNDING = 1e-9
@@ -20,7 +20,7 @@ _ROUNDING = 1e-9
 
 @SCORES.register("meco")
 @dataclass(frozen=True, kw_only=True)
-class MeCo(ZeroCostScore):
+class MeCo(OneBatchScore):
     """Sum over the layers of the smallest eigenvalue of the correlation matrix of the channels.
 
     A layer is a module without modules inside that puts out feature maps `(n, c, h, w)`, with or
@@ -39,31 +39,34 @@ class MeCo(ZeroCostScore):
     summary: ClassVar[str] = "how far the channels of feature maps are from repeating one another"
     paper: ClassVar[str] = "Jiang et al., MeCo, NeurIPS 2023"
 
-    def measure(self, network: nn.Module, images: Tensor) -> float:
-        """Score one network.
+    def join(self, shared: TrainingPass) -> Read:
+        """See `SharingScore.join`.
 
-        Raises:
-            EvaluationError: If no layer puts out feature maps, features are not finite, or every
-                smallest eigenvalue is zero.
+        There is no score if no layer puts out feature maps, features are not finite, or every
+        smallest eigenvalue is zero.
         """
         smallest: list[float] = []
 
         def add_eigenvalue(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if isinstance(output, Tensor) and output.ndim == 4:
-                smallest.append(_smallest_eigenvalue(output))
+                smallest.append(_smallest_eigenvalue(output.detach()))
 
-        layers = [module for module in network.modules() if not list(module.children())]
-        network.train()
-        with torch.no_grad(), forward_hooks(layers, add_eigenvalue):
-            network(images[: self.num_images])
-        if not smallest:
-            raise EvaluationError("meco: no layer of the network puts out feature maps")
-        if sum(smallest) == 0:
-            raise EvaluationError(
-                "meco: in every layer the channels are as many as the pixels or depend on one "
-                "another, so that all smallest eigenvalues are zero"
-            )
-        return sum(smallest)
+        def read() -> float:
+            if not smallest:
+                raise EvaluationError("meco: no layer of the network puts out feature maps")
+            if sum(smallest) == 0:
+                raise EvaluationError(
+                    "meco: in every layer the channels are as many as the pixels or depend on one "
+                    "another, so that all smallest eigenvalues are zero"
+                )
+            return sum(smallest)
+
+        shared.watched.append((_layers, add_eigenvalue))
+        return read
+
+
+def _layers(network: nn.Module) -> list[nn.Module]:
+    return [module for module in network.modules() if not list(module.children())]
 
 
 def _smallest_eigenvalue(features: Tensor) -> float:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from nas_proxy.errors import EvaluationError
-from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.options import PositiveInt
 from nas_proxy.registry import SCORES
+from nas_proxy.scores._loss_gradients import OneBatchScore
+from nas_proxy.scores._sharing import Read, TrainingPass
 
 # What stands in for ReLU: activations that behave differently on the two sides of zero.
 _OTHER_ACTIVATIONS = (
@@ -36,7 +37,7 @@ _OTHER_ACTIVATIONS = (
 
 @SCORES.register("naswot")
 @dataclass(frozen=True, kw_only=True)
-class NASWOT(ZeroCostScore):
+class NASWOT(OneBatchScore):
     """Log-determinant of the kernel that counts the units on which two images agree.
 
     A unit is one element of a ReLU's input, and two images agree on it when it has the same sign
@@ -54,46 +55,45 @@ class NASWOT(ZeroCostScore):
     summary: ClassVar[str] = "how differently an untrained network sees different images"
     paper: ClassVar[str] = "Mellor et al., Neural architecture search without training, ICML 2021"
 
-    def measure(self, network: nn.Module, images: Tensor) -> float:
-        """Score one network; scores of different images do not compare.
+    def join(self, shared: TrainingPass) -> Read:
+        """See `SharingScore.join`.
 
-        Raises:
-            EvaluationError: If the network has no activation module, or sees two images alike, so
-                that the kernel is singular.
+        There is no score if the network has no activation module, or sees two images alike, so
+        that the kernel is singular.
         """
-        kernel = _agreement_kernel(network, images[: self.num_images])
-        # The kernel is symmetric and positive semi-definite. Its eigenvalues tell a singular one
-        # from rounding, where a factorisation would give an arbitrary finite logarithm.
-        eigenvalues = torch.linalg.eigvalsh(kernel.cpu())
-        smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
-        if smallest <= largest * len(kernel) * torch.finfo(eigenvalues.dtype).eps:
-            raise EvaluationError(
-                "naswot: the kernel is singular, its log-determinant is not finite: the network's "
-                "activations do not tell the images apart"
-            )
-        return float(eigenvalues.log().sum())
+        agreements: list[Tensor] = []
+
+        def compare(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            agreements.append(_agreements(inputs[0].detach()))
+
+        shared.watched_inputs.append((_activations, compare))
+        return lambda: _log_determinant(torch.stack(agreements).sum(dim=0))
 
 
-def _agreement_kernel(network: nn.Module, images: Tensor) -> Tensor:
-    """Units on which each pair of images agrees: float64, `(n, n)`."""
-    num_images = len(images)
-    num_units = 0
-    # With codes of -1 and 1, agreements minus disagreements are a single product.
-    products = torch.zeros(num_images, num_images, dtype=torch.float64, device=images.device)
+def _agreements(inputs: Tensor) -> Tensor:
+    """Units of one activation on which each pair of images agrees: float64, `(n, n)`.
 
-    def add_codes(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        nonlocal num_units
-        codes = (inputs[0].detach().reshape(num_images, -1) > 0).float().mul_(2).sub_(1)
-        num_units += codes.shape[1]
-        products.add_(codes @ codes.T)  # whole numbers below 2**24: exact in float32
+    Args:
+        inputs: `(n, ...)`.
+    """
+    active = (inputs.reshape(len(inputs), -1) > 0).float()
+    counts = active.sum(dim=1)
+    both = active @ active.T  # whole numbers below 2**24: exact in float32, as are their sums
+    neither = active.shape[1] - counts[:, None] - counts[None, :] + both
+    return (both + neither).double()
 
-    hooks = [module.register_forward_pre_hook(add_codes) for module in _activations(network)]
-    network.train()
-    with torch.no_grad():
-        network(images)
-    for hook in hooks:
-        hook.remove()
-    return (products + num_units) / 2
+
+def _log_determinant(kernel: Tensor) -> float:
+    # The kernel is symmetric and positive semi-definite. Its eigenvalues tell a singular one
+    # from rounding, where a factorisation would give an arbitrary finite logarithm.
+    eigenvalues = torch.linalg.eigvalsh(kernel.cpu())
+    smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
+    if smallest <= largest * len(kernel) * torch.finfo(eigenvalues.dtype).eps:
+        raise EvaluationError(
+            "naswot: the kernel is singular, its log-determinant is not finite: the network's "
+            "activations do not tell the images apart"
+        )
+    return float(eigenvalues.log().sum())
 
 
 def _activations(network: nn.Module) -> list[nn.Module]:

@@ -13,7 +13,8 @@ from nas_proxy.errors import EvaluationError
 from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.options import Bound, PositiveInt
 from nas_proxy.registry import SCORES
-from nas_proxy.scores._loss_gradients import loss_gradients
+from nas_proxy.scores._loss_gradients import weight_gradients
+from nas_proxy.scores._sharing import TrainingPass
 
 
 @SCORES.register("zico")
@@ -48,15 +49,17 @@ class ZiCo(ZeroCostScore):
             labels[: self.num_images].chunk(self.num_batches),
             strict=True,
         )
-        gradients = [
-            [gradient for _, gradient in loss_gradients(network, *batch, score=self.name)]
-            for batch in batches
-        ]
+        gradients = [self._gradients(network, *batch) for batch in batches]
         layers = [_log_consistency(torch.stack(layer)) for layer in zip(*gradients, strict=True)]
         counted = [layer for layer in layers if layer is not None]
         if not counted:
             raise EvaluationError("zico: the batches give the same gradient, nothing deviates")
         return sum(counted)
+
+    def _gradients(self, network: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
+        batch = TrainingPass(len(images), num_readers=1, wants_gradients=True)
+        batch.run(network, images, labels)
+        return weight_gradients(batch, score=self.name)
 
 
 def _log_consistency(gradients: Tensor) -> float | None:

@@ -90,8 +90,8 @@ class SearchSettings(Options):
         tournament_size: Members of the population among which `regularized_evolution` picks the
             parent.
         constraints: What candidates must not exceed; those that do are not trained.
-        executor: Where candidates are trained. `serial`: in this process. `processes`: spawned
-            workers.
+        executor: Where candidates are trained. `serial`: in this process. `processes`: worker
+            processes.
         num_workers: Candidates that are trained at the same time, unless the executor is `serial`;
             on a CPU one process per core is best.
         storage: `journal`: a file in the study's folder. Otherwise a database URL for Optuna.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from nas_proxy.statistics.ranks import CONFIDENCE, Estimate
 
@@ -50,7 +50,7 @@ def over_seeds(figure: SeedMean) -> Estimate:
     """
     if figure.standard_error is None:
         return Estimate(figure.mean, None, None)
-    half = stats.t.ppf(_TAIL, len(figure.values) - 1) * figure.standard_error
+    half = scipy.stats.t.ppf(_TAIL, len(figure.values) - 1) * figure.standard_error
     return Estimate(figure.mean, max(0.0, figure.mean - half), min(1.0, figure.mean + half))
 
 
@@ -61,7 +61,9 @@ def over_images(num_correct: int, num_images: int) -> Estimate:
         num_correct: Images whose class was found.
         num_images: At least one.
     """
-    found = stats.binomtest(num_correct, num_images).proportion_ci(CONFIDENCE, method="wilson")
+    found = scipy.stats.binomtest(num_correct, num_images).proportion_ci(
+        CONFIDENCE, method="wilson"
+    )
     return Estimate(num_correct / num_images, float(found.low), float(found.high))
 
 
@@ -75,7 +77,7 @@ def difference(first: SeedMean, second: SeedMean) -> Estimate:
         return Estimate(apart.mean, None, None)
     if apart.standard_error == 0:
         return Estimate(apart.mean, apart.mean, apart.mean)
-    half = stats.t.ppf(_TAIL, _welch_freedom(first, second)) * apart.standard_error
+    half = scipy.stats.t.ppf(_TAIL, _welch_freedom(first, second)) * apart.standard_error
     return Estimate(apart.mean, apart.mean - half, apart.mean + half)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from nas_proxy.statistics.words import decimal
 
@@ -116,7 +116,7 @@ def ndcg_at(k: int) -> Statistic:
 
     def statistic(scores: Values, reference: Values) -> Values:
         last = np.array(reference.shape[-1] - 1.0)
-        gains = _divide(stats.rankdata(reference, axis=-1) - 1, last)
+        gains = _divide(scipy.stats.rankdata(reference, axis=-1) - 1, last)
         reached, possible = (
             (np.take_along_axis(gains, _best(values, k), axis=-1) * discounts).sum(axis=-1)
             for values in (scores, reference)
@@ -266,7 +266,7 @@ def _best(values: Values, k: int) -> NDArray[np.intp]:
 
 
 def _centred_ranks(values: Values) -> Values:
-    ranks = stats.rankdata(values, axis=-1)
+    ranks = scipy.stats.rankdata(values, axis=-1)
     centred: Values = ranks - ranks.mean(axis=-1, keepdims=True)
     return centred
 

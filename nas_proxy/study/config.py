@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nas_proxy.backbones.pretrain_settings import PretrainSettings
 from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
@@ -28,11 +28,12 @@ from nas_proxy.knowledge_distillation.settings import (
     KnowledgeDistillationOption,
     KnowledgeDistillationSettings,
 )
-from nas_proxy.options import NonNegativeInt, PositiveInt
+from nas_proxy.options import NonNegativeInt, PositiveInt, adapter
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search.settings import SearchSettings
+from nas_proxy.study.config_file import read_mapping
 from nas_proxy.study.consistency import RecipeOrigin, contradictions
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.teachers.settings import LabelOption, LabelSettings
@@ -156,10 +157,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     Raises:
         ConfigError: With every fault that was found, one per line.
     """
-    mapping = _read_yaml(path)
-    for override in overrides:
-        _apply(mapping, override)
-    return check_config(mapping)
+    return check_config(read_mapping(path, overrides))
 
 
 def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
@@ -184,7 +182,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         listed = "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))
         raise ConfigError(f"the configuration cannot be used:\n{listed}")
     sections = _with_recipes(sections, space)
-    plain = TypeAdapter(_Sections).dump_python(sections, mode="json", by_alias=True)
+    plain = adapter(_Sections).dump_python(sections, mode="json", by_alias=True)
     plain["distill"] = {
         "name": mapping["distill"]["name"],
         "images_per_class": common["images_per_class"],
@@ -256,7 +254,7 @@ def _plugin(
 def _check(kind: Any, value: Any, path: tuple[str, ...], faults: list[str]) -> Any:
     """`value` as `kind`; None after adding to `faults` what is wrong with it."""
     try:
-        return TypeAdapter(kind).validate_python(value)
+        return adapter(kind).validate_python(value)
     except ValidationError as error:
         faults.extend(_in_words(fault, kind, path) for fault in _one_for_each_place(error.errors()))
     except ConfigError as error:  # from a section's own __post_init__
@@ -325,7 +323,8 @@ def _fields(kind: Any) -> dict[str, Any]:
 
 def dump_options(plugin: Any) -> dict[str, Any]:
     """The fields of a plug-in or a section as plain JSON values."""
-    dumped: dict[str, Any] = TypeAdapter(type(plugin)).dump_python(plugin, mode="json")
+    kind: Any = type(plugin)
+    dumped: dict[str, Any] = adapter(kind).dump_python(plugin, mode="json")
     return dumped
 
 
@@ -345,40 +344,3 @@ def read_options(kind: type[T], value: Mapping[str, Any]) -> T:
 def _mapping_at(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     section = mapping.get(key)
     return section if isinstance(section, Mapping) else {}
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the configuration {path} is not UTF-8 text: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{path}{place} is not valid YAML: {problem}") from error
-    if not isinstance(mapping, dict):
-        raise ConfigError(f"{path} must hold sections such as data: and distill:, as a mapping")
-    return mapping
-
-
-def _apply(mapping: dict[str, Any], override: str) -> None:
-    """Set one value in place, creating sections on the way."""
-    key, equals, text = override.partition("=")
-    if not equals or not key or not all(key.split(".")):
-        raise ConfigError(f"override {override!r} must look like section.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of override {override!r} is not valid YAML") from error
-    *sections, last = key.split(".")
-    inner = mapping
-    for section in sections:
-        if inner.get(section) is None:
-            inner[section] = {}
-        inner = inner[section]
-        if not isinstance(inner, dict):
-            raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
-    inner[last] = value

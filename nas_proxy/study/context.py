@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.evaluate.executors import Executor, executor_kind
+from nas_proxy.study.arithmetic import StudyArithmetic
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.display import Display
 from nas_proxy.study.evaluators import EvaluationRunner, EvaluatorFactories
@@ -94,8 +95,23 @@ class StudyContext:
             space=self.config.space,
             device=self.config.device,
             proxy_file=self.layout.proxy_dataset,
+            arithmetic=self.arithmetic,
             cuda_graph=self.config.cuda_graph,
             num_slots=self.executor.num_workers if beside else 1,
+        )
+
+    @cached_property
+    def arithmetic(self) -> StudyArithmetic:
+        """Precision and memory layout of the study's trainings."""
+        space, train = self.config.space, self.config.train
+        reduced = dict(train.space_fidelity or space.reduced_fidelity)
+        return StudyArithmetic(
+            self.layout.arithmetic,
+            space,
+            self.splits.spec,
+            replace(train, space_fidelity=reduced),
+            self.device,
+            self.display,
         )
 
     @property

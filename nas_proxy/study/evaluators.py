@@ -15,6 +15,7 @@ from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelit
 from nas_proxy.interfaces import SearchSpace, ZeroCostScore
 from nas_proxy.registry import SCORES
 from nas_proxy.scores.signals import base_signal, trained_among, zero_cost_among
+from nas_proxy.study.arithmetic import StudyArithmetic
 from nas_proxy.study.display import Display
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.teachers.labelling import teacher_files
@@ -36,6 +37,7 @@ class EvaluatorFactories:
         space: Where architectures come from.
         device: Such as `cpu`.
         proxy_file: The study's proxy data set; it need not be there before it is asked for.
+        arithmetic: Decides the precision and the memory layout that settings leave open.
         cuda_graph: Do training steps as one CUDA graph each where that can be done.
         num_slots: Processes that evaluate on that device at the same time.
     """
@@ -46,6 +48,7 @@ class EvaluatorFactories:
     space: SearchSpace
     device: str
     proxy_file: Path
+    arithmetic: StudyArithmetic
     cuda_graph: bool = False
     num_slots: int = 1
 
@@ -94,6 +97,8 @@ class EvaluatorFactories:
         train_on: Path | Literal["search_train"] | None,
         fidelity: Fidelity,
     ) -> NetworkEvaluatorFactory:
+        if train_on is not None:
+            settings = self.arithmetic.settle(settings)
         return NetworkEvaluatorFactory(
             data=self.data,
             space=self.space,

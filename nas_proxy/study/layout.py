@@ -35,6 +35,11 @@ class StudyLayout:
         """The resolved configuration, which reproduces the study alone."""
         return self.folder / "config.yaml"
 
+    @property
+    def arithmetic(self) -> Path:
+        """How fast trainings are here in each precision and memory layout."""
+        return self.folder / "arithmetic.json"
+
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
         return self.folder / name

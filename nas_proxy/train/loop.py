@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from nas_proxy.core.checkpoint import Checkpointer, State
-from nas_proxy.devices import global_rng_state, set_global_rng_state
+from nas_proxy.data.transforms import resize
+from nas_proxy.devices import (
+    global_rng_state,
+    is_out_of_memory,
+    is_recording,
+    release_memory,
+    set_global_rng_state,
+)
 from nas_proxy.errors import DivergedError
 from nas_proxy.train.graphed import GraphedStep
 from nas_proxy.train.measuring import forward
 from nas_proxy.train.objective import Batch, CrossEntropy, Objective, ParameterGroup
-from nas_proxy.train.schedules import learning_rate_factor
+from nas_proxy.train.schedules import image_size_at, learning_rate_factor
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet, as_probabilities
+
+logger = logging.getLogger("nas_proxy")
 
 _CHECK_EVERY = 50  # steps between looks at the loss: looking makes a GPU wait
 
@@ -171,10 +182,13 @@ class _Loop:
         self._smoothing = settings.label_smoothing if training_set.has_hard_labels else 0.0
         rates = _rates(network, objective, groups, settings)
         self._optimiser = _optimiser(rates, settings, on=device if graphed else None)
-        self._graphed = GraphedStep(self._work, generator) if graphed else None
+        # A graph repeats one shape; progressive resizing has several.
+        one_size = settings.first_image_size is None
+        self._graphed = GraphedStep(self._work, generator) if graphed and one_size else None
         set_training_mode(network)
         objective.train()
         self._upcoming = torch.empty(0, dtype=torch.int64, device=generator.device)
+        self._num_parts = 1  # of a batch, more where it does not fit into memory as a whole
         self._losses: list[Tensor] = []
         self._earlier_seconds = 0.0
         self._started = time.perf_counter()
@@ -198,12 +212,43 @@ class _Loop:
         return indices, logits
 
     def _work(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        batch = self._batch(indices)
-        loss = self._objective(batch)
+        images, labels = self._prepared(indices)
+        while True:
+            try:
+                return self._update(indices, images, labels)
+            except Exception as error:
+                if not (is_out_of_memory(error) and self._can_divide(len(images))):
+                    raise
+            release_memory(images.device)  # now that no error holds what did not fit
+            self._num_parts *= 2
+            _say_divided(len(images), self._num_parts)
+
+    def _can_divide(self, num_images: int) -> bool:
+        """Whether smaller parts give the same gradient; parts of one image a norm may refuse."""
+        return (
+            self._objective.averages_images
+            and self._training_set.views == 1
+            and num_images >= 4 * self._num_parts
+            and not is_recording(self._generator.device)
+        )
+
+    def _update(self, indices: Tensor, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser with the mean gradient of all parts of the batch."""
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        temperature = self._training_set.temperature
+        losses, logits = [], []
+        parts = (each.tensor_split(self._num_parts) for each in (indices, images, labels))
+        for some, shown, told in zip(*parts, strict=True):
+            answered = forward(
+                self._network, shown, self._settings, channels_last=self._channels_last
+            )
+            batch = Batch(some, shown, told, answered, temperature, self._smoothing)
+            loss = self._objective(batch) * (len(shown) / len(images))
+            loss.backward()
+            losses.append(loss.detach())
+            logits.append(answered.detach())
         self._optimiser.step()
-        return loss.detach(), batch.logits.detach()
+        return torch.stack(losses).sum(), torch.cat(logits)
 
     def _set_rates(self) -> None:
         factor = learning_rate_factor(self._settings.schedule, self.step, self.num_steps)
@@ -214,20 +259,27 @@ class _Loop:
             else:
                 group["lr"] = rate
 
-    def _batch(self, indices: Tensor) -> Batch:
+    def _prepared(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images as the network sees them, and their labels."""
         training_set, augmentation = self._training_set, self._augmentation
         images, labels = training_set.batch(indices)
         if training_set.views > 1:
             images = torch.cat([images] * training_set.views)
             labels = torch.cat([labels] * training_set.views)
-        images = augmentation.apply(images, self._generator)
+        images = augmentation.apply(self._at_size(images), self._generator)
         if augmentation.mixes:
             labels = as_probabilities(labels, training_set.spec)
             images, labels = augmentation.mix(images, labels, self._generator)
         if training_set.labeller is not None:
             labels = training_set.labeller(images)
-        logits = forward(self._network, images, self._settings, channels_last=self._channels_last)
-        return Batch(indices, images, labels, logits, training_set.temperature, self._smoothing)
+        return images, labels
+
+    def _at_size(self, images: Tensor) -> Tensor:
+        """The batch at the size that this step trains at."""
+        first, full = self._settings.first_image_size, images.shape[-1]
+        if first is None or first >= full:
+            return images
+        return resize(images, image_size_at(first, full, self.step, self.num_steps))
 
     def _next_indices(self) -> Tensor:
         """Of a stream of permutations: each image once before any image again."""
@@ -291,6 +343,17 @@ class _Loop:
         self._upcoming = tensors["upcoming"].to(device)
         self._losses = list(tensors["losses"].to(self._training_set.images.device))
         self._earlier_seconds = saved.seconds
+
+
+@lru_cache(maxsize=64)
+def _say_divided(num_images: int, num_parts: int) -> None:
+    """Once in a process: candidates of one search mostly have one batch size."""
+    logger.warning(
+        "a batch of %d images does not fit into memory and is trained on in %d parts: the same "
+        "update, but that batch norm takes its statistics of each part",
+        num_images,
+        num_parts,
+    )
 
 
 def _rates(

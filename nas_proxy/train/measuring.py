@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_proxy.devices import is_gpu, is_out_of_memory, release_memory
 from nas_proxy.errors import DivergedError, EvaluationError
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
@@ -54,7 +55,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def measure(
     network: nn.Module,
     dataset: ImageDataset | TrainingSet,
@@ -68,7 +69,7 @@ def measure(
         network: On the device of the images.
         dataset: The images; where their labels are soft, the likeliest class is the true one.
         settings: Precision and layout.
-        batch_size: Images at once; None takes what memory allows.
+        batch_size: Images at once; None takes what is fastest.
         expected: What a teacher says of each image, probabilities `(n, num_classes)`.
 
     Raises:
@@ -77,12 +78,30 @@ def measure(
     """
     network.eval()
     real = dataset if isinstance(dataset, TrainingSet) else TrainingSet.of(dataset)
+    num = num_parts(len(real), real.images.shape, batch_size or _fastest(real.images))
+    while True:
+        try:
+            return _measure(network, real, settings, num, expected)
+        except Exception as error:
+            if not is_out_of_memory(error) or 4 * num > len(real):
+                raise
+        release_memory(real.images.device)  # now that no error holds what did not fit
+        num *= 2
+
+
+def _measure(
+    network: nn.Module,
+    real: TrainingSet,
+    settings: TrainSettings,
+    num: int,
+    expected: Tensor | None,
+) -> Measurement:
+    """The measurement, in `num` parts."""
     device, num_classes = real.images.device, real.spec.num_classes
     channels_last = settings.uses_channels_last(network, device)
     loss, divergence = torch.zeros((), device=device), torch.zeros((), device=device)
     pairs = torch.zeros(num_classes**2, dtype=torch.int64, device=device)
-    everything = torch.arange(len(real), device=device)
-    for indices in everything.tensor_split(num_parts(len(real), real.images.shape, batch_size)):
+    for indices in torch.arange(len(real), device=device).tensor_split(num):
         images, labels = real.batch(indices)
         logits = forward(network, images, settings, channels_last=channels_last)
         if logits.shape[1] != num_classes:
@@ -105,6 +124,15 @@ def measure(
         pairs.view(num_classes, num_classes).cpu(),
         None if expected is None else float(divergence) / len(real),
     )
+
+
+def _fastest(images: Tensor) -> int:
+    """Images at once: on a CPU their activations should stay near its cache, and fill a GPU.
+
+    A few at least: group norm refuses a single image with a single pixel.
+    """
+    at_once, most = (2**22, 4096) if is_gpu(images.device) else (2**16, 500)
+    return max(4, min(most, at_once // math.prod(images.shape[-2:])))
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,7 +43,14 @@ class Batch:
 
 
 class Objective(nn.Module, ABC):
-    """A loss. Its own parameters, such as a projection's, are trained with the network's."""
+    """A loss. Its own parameters, such as a projection's, are trained with the network's.
+
+    Attributes:
+        averages_images: Whether it is the mean of one term for each image, so that a batch that
+            does not fit into memory can be divided: the gradient is the mean of the parts'.
+    """
+
+    averages_images: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
@@ -55,6 +63,8 @@ class Objective(nn.Module, ABC):
 
 class CrossEntropy(Objective):
     """The ordinary loss: mean cross-entropy with the labels."""
+
+    averages_images = True
 
     def forward(self, batch: Batch) -> Tensor:
         """The batch's own cross-entropy."""

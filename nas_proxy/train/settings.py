@@ -43,13 +43,20 @@ class TrainSettings(Options):
         augmentation: Random changes of the training images. None takes what the proxy data set
             asks for, and nothing for real images.
         precision: `bfloat16` computes convolutions and products in bfloat16 (autocast) and keeps
-            weights in float32. `auto`: bfloat16 where the processor has instructions for it.
-        channels_last: Memory layout of images and weights. None: with bfloat16, where it is faster;
-            not for networks with instance or layer norm on a CPU, which it makes slower.
+            weights in float32. `auto`: what a few timed steps of the study's candidates say (see
+            `nas_proxy.evaluate.arithmetic`); outside a study, and for networks that are no
+            candidates, float32 on a CPU, bfloat16 on a GPU that has it.
+        channels_last: Memory layout of images and weights. None: likewise; where nothing is timed,
+            with bfloat16, but on a CPU not for networks with instance or layer norm.
         num_seeds: Trainings per architecture, whose signals are averaged.
         image_size: Train and measure at this size; None keeps the data set's.
+        first_image_size: Train at this size at first; it rises by four pixels at a time and is the
+            full one from 3/4 of the steps on (progressive resizing). For networks that take images
+            of any size, which are measured at the full one; no step is done as a CUDA graph. None:
+            at full size all along.
         space_fidelity: Options of the search space to reduce, such as `num_cells: 1`.
-        num_val_images: Validate on this many images, class-balanced; None takes all.
+        num_val_images: Validate on this many images, the classes in proportion. None: on all, in
+            the default recipes on 2,000.
         checkpoints: Percentages of the steps at which the network is measured on the way, in
             rising order, such as `[25, 50, 75]`; the end is always measured.
         norm_statistics: Which means and variances batch norms use when a network is measured.
@@ -72,6 +79,7 @@ class TrainSettings(Options):
     channels_last: bool | None = None
     num_seeds: PositiveInt = 1
     image_size: PositiveInt | None = None
+    first_image_size: PositiveInt | None = None
     # Not in the hash: a mapping has none, and settings must be usable as keys.
     space_fidelity: Mapping[str, PositiveInt] = field(default_factory=dict, hash=False)
     num_val_images: PositiveInt | None = None
@@ -84,6 +92,9 @@ class TrainSettings(Options):
             raise ValueError("give exactly one of num_steps and num_epochs")
         if self.optimiser == "sgd" and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0; set nesterov: false")
+        first, full = self.first_image_size, self.image_size
+        if first is not None and full is not None and first > full:
+            raise ValueError(f"first_image_size ({first}) is above image_size ({full})")
         if list(self.checkpoints) != sorted(set(self.checkpoints)):
             raise ValueError("checkpoints must rise, as in [25, 50, 75]")
 
@@ -122,14 +133,14 @@ class TrainSettings(Options):
     def uses_bfloat16(self, device: torch.device) -> bool:
         """Whether training on `device` computes in bfloat16."""
         if self.precision == "auto":
-            return has_bfloat16(device)
+            return is_gpu(device) and gpu_has_bfloat16(device)
         return self.precision == "bfloat16"
 
     def uses_channels_last(self, network: nn.Module, device: torch.device) -> bool:
         """Whether images and the weights of `network` are laid out channels-last on `device`."""
         if self.channels_last is not None:
             return self.channels_last
-        slow = device.type == "cpu" and any(map(_normalises_each_image, network.modules()))
+        slow = not is_gpu(device) and any(map(_normalises_each_image, network.modules()))
         return self.uses_bfloat16(device) and not slow
 
 
@@ -138,11 +149,3 @@ def _normalises_each_image(module: nn.Module) -> bool:
     if isinstance(module, nn.GroupNorm):
         return module.num_groups == module.num_channels
     return isinstance(module, nn.LayerNorm | nn.InstanceNorm2d)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the processor has instructions for bfloat16, not just an emulation."""
-    if is_gpu(device):
-        return gpu_has_bfloat16(device)
-    # torch has no public word for this before 2.9; the private one exists since 2.4.
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

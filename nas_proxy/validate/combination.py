@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from nas_proxy.statistics import ranks
 from nas_proxy.types import Architecture
@@ -38,7 +38,9 @@ def best_combination(
     if len(shared) < ranks.MIN_ARCHITECTURES or len(rankings) < 2:
         return None
     ordered = np.array([[scores[a] for a in shared] for scores in _scores(rankings)])
-    chosen = _forward(stats.rankdata(ordered, axis=-1), np.array([reference[a] for a in shared]))
+    chosen = _forward(
+        scipy.stats.rankdata(ordered, axis=-1), np.array([reference[a] for a in shared])
+    )
     if len(chosen) < 2:
         return None
     members = [rankings[index] for index in chosen]
@@ -71,7 +73,7 @@ def _forward(table: ranks.Values, reference: ranks.Values) -> list[int]:
 def _rank_means(members: Sequence[Ranking]) -> dict[Architecture, float]:
     shared = [a for a in members[0].scores if all(a in scores for scores in _scores(members))]
     values = np.array([[scores[a] for a in shared] for scores in _scores(members)])
-    means = stats.rankdata(values, axis=-1).mean(axis=0)
+    means = scipy.stats.rankdata(values, axis=-1).mean(axis=0)
     return dict(zip(shared, means.tolist(), strict=True))
 
 

@@ -26,10 +26,15 @@ TINY: dict[str, str] = {
     "--num-networks 2 --work WORK",
     "evaluate_proxy": "--data-root DATA --work WORK --size tiny --methods dm --num-steps 2 "
     "--num-seeds 2 --num-learners 2 --num-workers 1",
+    "evaluation_profile": "--data-root DATA --spaces nasbench201 --num-architectures 1 "
+    "--num-steps 2 --image-size 8",
+    "fidelity_options": "--data-root DATA --truth TRUTH/nb201_cifar10_dev.csv "
+    "--num-architectures 4 --num-steps 2",
     "gallery": "--work WORK --size tiny",
     "knowledge_distillation": "--data-root DATA --size smoke --num-seeds 2 --work WORK "
     "--kinds response",
     "known_failure": "STUDY --num-architectures 6 --images-per-class 2 --num-steps 2",
+    "memory": "--data-root DATA --num-images 60 --image-size 32",
     "overhead": "--n-trials 3",
     "precision": "--data-root DATA --num-architectures 3 --num-steps 2 --image-size 8",
     "prepare_gpu": "--data-root DATA --table TRUTH/nb201_cifar10_dev.csv --no-wheels "
@@ -44,6 +49,8 @@ TINY: dict[str, str] = {
     "transfer": "--data-root DATA --work WORK --source-images-per-class 4 "
     "--target-images-per-class 4 --pretrain-epochs 2 --epochs 4 --num-seeds 2 "
     "--directions cifar10",
+    "validation_images": "--data-root DATA --num-architectures 3 --num-steps 2 --image-size 8 "
+    "--num-images 100",
     "workers": "--data-root DATA --num-architectures 1 --num-workers 1",
     "zero_cost_agreement": "--data-root DATA --truth TRUTH --num-architectures 3",
 }

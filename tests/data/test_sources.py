@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from sklearn.datasets import load_digits
 
-from nas_proxy.data._torchvision_sets import TORCHVISION_SETS
+from nas_proxy.data._torchvision_table import DESCRIBED_SETS
 from nas_proxy.data.sources import DATASETS, DataSettings, load_splits
 from nas_proxy.data.transforms import normalise
 from nas_proxy.errors import DataError
@@ -196,7 +196,7 @@ def test_a_class_with_a_single_training_image_is_named(tmp_path):
 
 def test_every_data_set_has_a_summary_and_a_licence():
     own = {"digits", "cifar10", "cifar100", "imagenette", "image_folder"}
-    assert set(DATASETS) == own | set(TORCHVISION_SETS)
+    assert set(DATASETS) == own | set(DESCRIBED_SETS)
     for source in DATASETS.values():
         assert source.summary
         assert "\n" not in source.summary

@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets
 
-from nas_proxy.data._torchvision_sets import TORCHVISION_SETS
+from nas_proxy.data._torchvision_table import DESCRIBED_SETS
 from nas_proxy.data.sources import DATASETS, DataSettings, load_splits
 from nas_proxy.errors import DataError
 from tests.data.helpers_sources import parts_of, per_class
@@ -153,12 +153,12 @@ def test_fashion_mnist_is_grey(tmp_path):
 
 def test_every_set_is_one_of_torchvisions_and_says_its_licence():
     classes = {name.lower() for name in datasets.__all__}
-    assert set(TORCHVISION_SETS) <= classes
-    assert len(TORCHVISION_SETS) >= 20
-    assert all(DATASETS[name].licence and DATASETS[name].summary for name in TORCHVISION_SETS)
+    assert set(DESCRIBED_SETS) <= classes
+    assert len(DESCRIBED_SETS) >= 20
+    assert all(DATASETS[name].licence and DATASETS[name].summary for name in DESCRIBED_SETS)
 
 
-@pytest.mark.parametrize("name", sorted(TORCHVISION_SETS))
+@pytest.mark.parametrize("name", sorted(DESCRIBED_SETS))
 def test_a_set_that_is_not_there_is_said_in_one_sentence(name, tmp_path):
     with pytest.raises(DataError) as caught:
         load_splits(DataSettings(name=name, root=str(tmp_path), image_size=8))

@@ -327,8 +327,8 @@ def test_images_learn_to_teach_and_labels_with_them():
         **{**TINY, "unroll": 3, "window": 3, "inner_learning_rate": 0.05},
         init="real",
         augment="",
-        num_steps=20,
-        image_learning_rate=0.1,
+        num_steps=8,
+        image_learning_rate=0.2,
     )
     dataset = patterned_dataset()
     initial, labels = distiller.initialise(dataset, 2, make_generator(0))

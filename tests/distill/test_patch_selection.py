@@ -250,7 +250,7 @@ def test_the_record_names_the_network_and_its_cost():
     json.dumps(made.card())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_workers_make_the_identical_set():
     steps = []
     context = DistillContext(num_workers=2, progress=lambda *told: steps.append(told))

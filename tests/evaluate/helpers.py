@@ -1,4 +1,4 @@
-"""Evaluators without networks that a spawned worker can import."""
+"""Evaluators without networks that a worker can import."""
 
 import os
 import time

@@ -83,7 +83,6 @@ def file_space(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def processes(file_space, tmp_path_factory):
-    """Two workers, started once: importing torch is what costs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAS_PROXY_CACHE", str(tmp_path_factory.mktemp("cache")))
         with open_executor("processes", 2) as executor:
@@ -261,7 +260,7 @@ def test_serial_hands_on_what_building_raises(log):
         evaluate_all(executor, ScriptedFactory("user"), scripts(["pass", 0]), 0, log)
 
 
-# --- in spawned processes ---------------------------------------------------------------------
+# --- in worker processes ----------------------------------------------------------------------
 
 
 def test_processes_and_serial_give_identical_evaluations(file_space, processes, tmp_path):
@@ -365,7 +364,7 @@ with open_executor("processes", 1) as executor:
 """
 
 
-def test_orphaned_workers_end_soon_after_their_parent_is_killed():
+def test_workers_and_their_server_end_soon_after_their_parent_is_killed():
     command = [sys.executable, "-c", PARENT, str(Path(__file__).parents[2])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         worker = int(parent.stdout.readline())
@@ -373,7 +372,7 @@ def test_orphaned_workers_end_soon_after_their_parent_is_killed():
         parent.kill()
         parent.wait()
         try:
-            # The worker holds the same pipe open: its end is the pipe's.
+            # The worker and the server that it was forked from hold the same pipe open.
             rest, _ = parent.communicate(timeout=20)
         except subprocess.TimeoutExpired:
             os.kill(worker, signal.SIGKILL)

@@ -37,7 +37,7 @@ class Hungry(nn.Module):
         logits = self.network(images)
         if self.place == "gradient":
             return Failing.apply(logits)
-        if self.place == "forward" and self.num_calls == 2:
+        if self.place == "forward" and self.num_calls >= 2:  # however few the images
             raise too_large()
         if self.place == "measuring" and not self.training:
             raise too_large()
@@ -99,14 +99,14 @@ def test_a_candidate_that_does_not_fit_fails_in_words_and_frees_its_memory(place
         monkeypatch.setattr(
             torch.cuda,
             "empty_cache",
-            lambda: alive.append([ref() for ref in networks if ref() is not None]),
+            lambda: alive.append(sum(ref() is not None for ref in networks)),
         )
         failed = judge.evaluate(ARCHITECTURE, 5)
         next_one = judge.evaluate(ARCHITECTURE, 5)
     assert failed.reason == f"does not fit in memory: {MESSAGE}"
     assert not failed.complete
     assert not failed.signals
-    assert alive == [[]]
+    assert alive[-1] == 0  # earlier ones ask for smaller parts, with the network in use
     assert next_one.complete
     assert without_seconds(next_one).items() >= without_seconds(alone).items()
 

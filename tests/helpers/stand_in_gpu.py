@@ -66,6 +66,9 @@ class Places:
     def among(self, values: Any) -> set[Place]:
         return {self.of(value) for value in tree_leaves(values) if isinstance(value, Tensor)}
 
+    def is_recording(self) -> bool:
+        return self.recording
+
     def wait(self, what: str) -> None:
         """Note that the host has to wait for the GPU here."""
         if self.recording:
@@ -367,6 +370,9 @@ def stand_in_gpu(
         stack.enter_context(group)
         for name, answer in ANSWERS.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))
+        stack.enter_context(
+            mock.patch.object(torch.cuda, "is_current_stream_capturing", places.is_recording)
+        )
         above = Above(places)
         # Gradients run Python too, such as that of a function of our own.
         running = mock.patch("torch.autograd._engine_run_backward", _seen_by(above))

@@ -58,11 +58,11 @@ def digits(architecture):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_it_learns_which_signal_is_worth_nothing(seed):
-    fresh, truth = population(100 + seed, 150, useless=True, start=1000)
+    fresh, truth = population(100 + seed, 100, useless=True, start=1000)
     known = population(seed, 60, useless=True)
-    plain = rho(RankMean(SIGNALS, known[0]), fresh, truth)
-    assert rho(fit(*known), fresh, truth) > plain + 0.1
-    assert rho(fit(*known), fresh, truth) > 0.85
+    learned = rho(fit(*known), fresh, truth)
+    assert learned > rho(RankMean(SIGNALS, known[0]), fresh, truth) + 0.1
+    assert learned > 0.85
 
 
 @pytest.mark.parametrize("encode", [None, digits])
@@ -73,7 +73,8 @@ def test_a_small_sample_stays_near_the_rank_mean(seed, encode):
     score, plain = fit(*known, encode=encode), RankMean(SIGNALS, known[0])
     scores = [[s.of(e) for e in fresh] for s in (score, plain)]
     assert stats.spearmanr(*scores).statistic > 0.93
-    assert rho(score, fresh, truth) > rho(plain, fresh, truth) - 0.05
+    learned, simple = (stats.spearmanr(s, list(truth.values())).statistic for s in scores)
+    assert learned > simple - 0.05
 
 
 def test_it_learns_from_the_encoding_what_signals_do_not_say():

@@ -15,7 +15,13 @@ from torch import nn
 from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
 from nas_proxy.scores.flops import Flops
-from nas_proxy.search_spaces.nasbench201 import EDGES, OPERATIONS, Cell, NASBench201Space
+from nas_proxy.search_spaces.nasbench201 import (
+    EDGES,
+    OPERATIONS,
+    AveragePool,
+    Cell,
+    NASBench201Space,
+)
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Architecture
 
@@ -392,3 +398,19 @@ def test_an_edge_that_leads_nowhere_changes_neither_form_nor_flops(genotype, oth
         for g in (genotype, changed)
     ]
     assert flops[0] == flops[1]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_average_pooling_is_torchs_own_to_the_last_bit_and_keeps_the_layout(layout):
+    options = {"kernel_size": 3, "stride": 1, "padding": 1, "count_include_pad": False}
+    features = torch.randn(3, 5, 7, 6, generator=torch.Generator().manual_seed(0))
+    found = []
+    for pool in (AveragePool(**options), torch.nn.AvgPool2d(**options)):
+        given = features.clone(memory_format=layout).requires_grad_()
+        pooled = pool(given)
+        (gradient,) = torch.autograd.grad(pooled.sin().sum(), given, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), given)
+        found.append((pooled, gradient, second))
+    for ours, torchs in zip(*found, strict=True):
+        assert torch.equal(ours, torchs)
+    assert found[0][0].is_contiguous(memory_format=layout)

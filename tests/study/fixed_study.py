@@ -17,7 +17,13 @@ from typing import Any
 
 import yaml
 
-SHORT = {"num_steps": 6, "batch_size": 16, "learning_rate": 0.05, "precision": "float32"}
+SHORT = {
+    "num_steps": 6,
+    "batch_size": 16,
+    "learning_rate": 0.05,
+    "precision": "float32",
+    "channels_last": False,
+}
 FULL = {**SHORT, "num_steps": 24}
 STUDY: dict[str, Any] = {
     "study_name": "fixed",

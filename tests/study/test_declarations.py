@@ -174,9 +174,17 @@ def test_a_method_that_learns_from_architectures_reads_how_many(tmp_path) -> Non
         refuse_other_configuration(STAGES, more, more.layout)
 
 
+# Nothing is left to be timed: there may be no GPU.
+ON_GPU = {
+    **MINIMAL,
+    "device": "cuda",
+    "train": {**MINIMAL["train"], "precision": "float32", "channels_last": True},
+}
+
+
 def test_a_cuda_graph_is_asked_for_where_candidates_train() -> None:
     for given in (False, True):
-        config = check_config({**MINIMAL, "device": "cuda", "cuda_graph": given})
+        config = check_config({**ON_GPU, "cuda_graph": given})
         splits = load_splits(config.data)
         study = StudyContext(config, splits, FourWorkers(), None, Quiet(), StudyLogs())
         factory = study.factories.on_full_data(config.train, "search_val")
@@ -190,7 +198,7 @@ class FourWorkers:
 @pytest.mark.parametrize(("executor", "num_slots"), [("serial", 1), ("processes", 4)])
 def test_workers_on_one_device_know_of_one_another(executor, num_slots) -> None:
     told = {"executor": executor, "num_workers": 4} if num_slots > 1 else {"executor": executor}
-    config = check_config({**MINIMAL, "device": "cuda", "search": told})
+    config = check_config({**ON_GPU, "search": told})
     study = StudyContext(
         config, load_splits(config.data), FourWorkers(), None, Quiet(), StudyLogs()
     )

@@ -22,7 +22,7 @@ TINY = {
     "distill": {
         "name": "distribution_matching",
         "images_per_class": 2,
-        "num_steps": 150,
+        "num_steps": 20,
         "augment": "crop_scale",
         "real_batch_size": 8,
         "network_width": 8,
@@ -44,20 +44,24 @@ TINY = {
 }
 
 
-def config_file(folder: Path) -> Path:
+LONG = {**TINY, "distill": {**TINY["distill"], "num_steps": 150}}
+"""Distils for more than the second after which a checkpoint is written."""
+
+
+def config_file(folder: Path, config: dict = TINY) -> Path:
     file = folder / "tiny.yaml"
-    file.write_text(yaml.safe_dump({**TINY, "results": str(folder / "results")}))
+    file.write_text(yaml.safe_dump({**config, "results": str(folder / "results")}))
     return file
 
 
-def run_here(folder: Path) -> None:
-    run_pipeline(load_config(config_file(folder)), Quiet())
+def run_here(file: Path) -> None:
+    run_pipeline(load_config(file), Quiet())
 
 
-def run_until(folder: Path, reached: Callable[[Path], bool]) -> None:
+def run_until(file: Path, reached: Callable[[Path], bool]) -> None:
     """Start the study, and kill it with SIGKILL as soon as its folder is so far."""
-    output = folder / "output"
-    process = start_command("run", str(config_file(folder)), output=output)
+    folder, output = file.parent, file.parent / "output"
+    process = start_command("run", str(file), output=output)
     kill_when(lambda: reached(folder / "results" / "tiny"), process, output)
 
 
@@ -88,6 +92,7 @@ class Continued:
     """A finished study, and the finished parts that it had when it was killed."""
 
     folder: Path
+    config: dict
     proxy_file: bytes
     searched: list[str]
     validated: list[str]
@@ -108,17 +113,19 @@ def continued(
     folder = tmp_path_factory.mktemp("continued")
     study = folder / "results" / "tiny"
     everywhere = request.param == "at every stage"
+    config = LONG if everywhere else TINY
+    file = config_file(folder, config)
     if everywhere:
-        run_until(folder, lambda study: (study / "distill" / "checkpoint.safetensors").is_file())
+        run_until(file, lambda study: (study / "distill" / "checkpoint.safetensors").is_file())
         assert not (study / "distill" / "proxy.safetensors").exists()
-    run_until(folder, lambda study: len(lines(study / "search" / "evaluations.jsonl")) >= 2)
+    run_until(file, lambda study: len(lines(study / "search" / "evaluations.jsonl")) >= 2)
     searched = lines(study / "search" / "evaluations.jsonl")
     proxy_file = (study / "distill" / "proxy.safetensors").read_bytes()
     if everywhere:
-        run_until(folder, lambda study: len(lines(study / "validate" / "proxy.jsonl")) >= 3)
+        run_until(file, lambda study: len(lines(study / "validate" / "proxy.jsonl")) >= 3)
     validated = lines(study / "validate" / "proxy.jsonl")
-    run_here(folder)
-    return Continued(folder, proxy_file, searched, validated)
+    run_here(file)
+    return Continued(folder, config, proxy_file, searched, validated)
 
 
 @pytest.mark.slow
@@ -149,7 +156,7 @@ def test_killed_and_continued(continued: Continued, tmp_path: Path) -> None:
         assert len(ids) == len({json.dumps(genotype) for genotype in ids}), file
     # ... and the distilled set is the one that an uninterrupted run makes. (The search may take
     # another way after a kill; the random sampler asks for other architectures then.)
-    run_pipeline(load_config(config_file(tmp_path)), Quiet(), last="distill")
+    run_pipeline(load_config(config_file(tmp_path, continued.config)), Quiet(), last="distill")
     whole = ProxyDataset.load(tmp_path / "results" / "tiny" / "distill" / "proxy.safetensors")
     assert report(continued.folder)["proxy_dataset"]["id"] == whole.id
     assert len(report(continued.folder)["search"]["trials"]) == 6
@@ -160,7 +167,7 @@ def test_the_same_config_and_seed_give_the_same_numbers(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "here").mkdir()
-    run_here(tmp_path / "here")
+    run_here(config_file(tmp_path / "here"))
     words = ("run", str(config_file(tmp_path)), "search.executor=processes")
     elsewhere = start_command(*words, output=tmp_path / "output")
     elsewhere.join(timeout=300)
@@ -174,7 +181,8 @@ def test_a_finished_study_is_skipped_extended_or_refused(
     continued: Continued, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(continued.folder / "results", tmp_path / "results")
-    nas_proxy, file = command_line(capsys), str(config_file(tmp_path))
+    file = str(config_file(tmp_path, continued.config))
+    nas_proxy = command_line(capsys)
     study = tmp_path / "results" / "tiny"
     before = {path: path.read_bytes() for path in study.glob("*/*.json*")}
     again = nas_proxy("run", file)

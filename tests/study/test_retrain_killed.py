@@ -40,10 +40,8 @@ def finish(results: Path) -> None:
     run_pipeline(config, Quiet(), last="retrain")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "executor", ["serial", pytest.param("processes", marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("executor", ["serial", "processes"])
 def test_a_killed_retraining_continues_to_the_same_models(tmp_path: Path, executor: str) -> None:
     (tmp_path / "killed").mkdir()
     train_until_killed(tmp_path / "killed", executor)

@@ -106,8 +106,8 @@ def answers_elsewhere(uri: str, reference: str, images: torch.Tensor, folder: Pa
     return np.load(folder / "answers.npy")  # type: ignore[no-any-return]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", [pytest.param("server", marks=pytest.mark.exhaustive), "local"])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("where", ["server", "local"])
 def test_round_trip(
     where: str,
     request: pytest.FixtureRequest,

@@ -54,8 +54,7 @@ def model_of(spec: DatasetSpec) -> str:
     return f"nas_proxy.recipe.nasbench201.{spec.name}"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shelf", ["server", "local"], indirect=True)
+@pytest.mark.parametrize("shelf", [SERVER, "local"], indirect=True)
 def test_round_trip(shelf: Shelf, spec: DatasetSpec, tmp_path: Path) -> None:
     proxy_dataset, proxy_file = make_proxy(spec, tmp_path)
     card = make_card(spec, proxy_dataset_id=proxy_dataset.id)

@@ -78,7 +78,7 @@ def ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("ctrl_c")
 def test_the_ui_shows_the_studies_and_ends_with_ctrl_c(
     store: Store, study: str, capfd: pytest.CaptureFixture[str]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import scipy
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from nas_proxy.data.splits import members_of_classes
@@ -179,7 +179,7 @@ def _of_similar_images(values: Tensor, difficulty: Tensor) -> Tensor:
 
 def _ranks(values: Tensor) -> Tensor:
     """Ranks within each row from 0, the lowest, to 1."""
-    found = torch.from_numpy(rankdata(values.numpy(), axis=1))
+    found = torch.from_numpy(scipy.stats.rankdata(values.numpy(), axis=1))
     return (found - 1) / max(1, values.shape[1] - 1)
 
 

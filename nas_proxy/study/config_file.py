@@ -1,0 +1,67 @@
+"""From a YAML file and overrides to a mapping, which is not checked yet.
+
+Nothing here imports torch: what cannot be read is refused before that takes its seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nas_proxy.errors import ConfigError
+
+
+def read_mapping(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a configuration's file and put the overrides into it.
+
+    Args:
+        path: YAML file.
+        overrides: Such as `train.num_steps=200`; the value is read as YAML.
+
+    Raises:
+        ConfigError: If the file or an override cannot be read; the message says where.
+    """
+    mapping = _read_yaml(path)
+    for override in overrides:
+        _apply(mapping, override)
+    return mapping
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the configuration {path} is not UTF-8 text: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{path}{place} is not valid YAML: {problem}") from error
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{path} must hold sections such as data: and distill:, as a mapping")
+    return mapping
+
+
+def _apply(mapping: dict[str, Any], override: str) -> None:
+    """Set one value in place, creating sections on the way."""
+    key, equals, text = override.partition("=")
+    if not equals or not key or not all(key.split(".")):
+        raise ConfigError(f"override {override!r} must look like section.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of override {override!r} is not valid YAML") from error
+    *sections, last = key.split(".")
+    inner = mapping
+    for section in sections:
+        if inner.get(section) is None:
+            inner[section] = {}
+        inner = inner[section]
+        if not isinstance(inner, dict):
+            raise ConfigError(f"override {override!r}: {section!r} is a value, not a section")
+    inner[last] = value

@@ -1,0 +1,81 @@
+"""A study trains in one precision and layout: what was measured when it began."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas_proxy.errors import EvaluationError
+from nas_proxy.evaluate.arithmetic import Arithmetic, StepTime
+from nas_proxy.search_spaces.convnet import ConvNetSpace
+from nas_proxy.study import arithmetic as arithmetic_module
+from nas_proxy.study.arithmetic import StudyArithmetic
+from nas_proxy.train.settings import TrainSettings
+from tests.helpers.display import Quiet
+from tests.networks.helpers import make_spec
+
+TRAIN = TrainSettings(num_steps=5)
+MEASURED = Arithmetic(
+    "another processor",
+    "2.6",
+    (StepTime("float32", False, 3.0), StepTime("bfloat16", True, 1.0)),
+)
+
+
+def study_arithmetic(folder: Path) -> StudyArithmetic:
+    return StudyArithmetic(
+        folder / "arithmetic.json", ConvNetSpace(), make_spec(8), TRAIN, torch.device("cpu"),
+        Quiet(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def measurements(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was measured so far."""
+    made: list[object] = []
+
+    def measure(*arguments: object) -> Arithmetic:
+        made.append(arguments)
+        return MEASURED
+
+    monkeypatch.setattr(arithmetic_module, "measure_arithmetic", measure)
+    return made
+
+
+def test_it_is_measured_once_kept_and_said(tmp_path: Path, measurements: list[object]) -> None:
+    first = study_arithmetic(tmp_path)
+    settled = first.settle(TRAIN)
+    assert (settled.precision, settled.channels_last) == ("bfloat16", True)
+    assert first.settle(replace(TRAIN, num_steps=9)) == replace(settled, num_steps=9)
+    assert first.display.said[-1] == (
+        "precision: bfloat16, channels last (float32, channels first 3 times its seconds)"
+    )
+    # Continued, on another machine: not measured again, and nothing is mixed.
+    second = study_arithmetic(tmp_path)
+    assert second.settle(TRAIN) == settled
+    assert "as measured on another processor" in second.display.said[0]
+    assert len(measurements) == 1
+
+
+def test_settings_that_leave_nothing_open_measure_nothing(
+    tmp_path: Path, measurements: list[object]
+) -> None:
+    told = replace(TRAIN, precision="float32", channels_last=False)
+    assert study_arithmetic(tmp_path).settle(told) == told
+    assert not measurements
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_space_that_does_not_train_is_said_and_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Arithmetic:
+        raise EvaluationError("none of 6 networks could be trained: ValueError: no such layer")
+
+    monkeypatch.setattr(arithmetic_module, "measure_arithmetic", fail)
+    found = study_arithmetic(tmp_path)
+    settled = found.settle(TRAIN)
+    assert (settled.precision, settled.channels_last) == ("float32", False)
+    assert "no such layer" in found.display.said[-1]
+    assert not list(tmp_path.iterdir())
