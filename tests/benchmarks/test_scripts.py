@@ -43,6 +43,7 @@ TINY: dict[str, str] = {
     "--num-judged 6 --images-per-class 2 --candidates-per-class 4 --num-steps 2 --image-size 8 "
     "--num-workers 1 --work WORK",
     "rank_fidelity": "STUDY --num-distilled 6",
+    "startup": "--num-repeats 1",
     "structure": "",
     "tables": str(ROOT / "results/benchmarks/evaluate_proxy_cpu.json"),
     "training_speed": "--data-root DATA --num-steps 2 --repeats 1",
@@ -53,6 +54,7 @@ TINY: dict[str, str] = {
     "--num-images 100",
     "workers": "--data-root DATA --num-architectures 1 --num-workers 1",
     "zero_cost_agreement": "--data-root DATA --truth TRUTH --num-architectures 3",
+    "zero_cost_speed": "--num-architectures 1 --image-size 8",
 }
 # What a script writes beside a table, or instead of one; the others write --out.
 WRITES = {"structure": None, "tables": None, "gallery": "folder", "prepare_gpu": "folder"}
