@@ -21,7 +21,7 @@ from nas_proxy.types import DatasetSpec
 class StudyArithmetic:
     """Decides what settings leave open; measures when the first ones do, and keeps what it found.
 
-    A study that continues elsewhere keeps its choice: two arithmetics are never mixed in it.
+    A study that continues elsewhere keeps its choice: two ways to compute are never mixed in it.
 
     Attributes:
         file: Where the measurement is kept.
