@@ -62,7 +62,10 @@ def main() -> None:
     arguments_parser.add_argument("--num-fine-tuning-steps", type=int, default=80)
     arguments_parser.add_argument("--num-val-images", type=int, default=1000)
     arguments_parser.add_argument("--num-test-images", type=int, default=5000)
+    arguments_parser.add_argument("--network-width", type=int, default=NETWORK.width)
+    arguments_parser.add_argument("--num-variants", type=int, default=len(VARIANTS))
     arguments = arguments_parser.parse_args()
+    chosen = replace(NETWORK, width=arguments.network_width)
     torch.set_num_threads(1)
     splits = load_splits(DataSettings(name="cifar10", root=arguments.data_root))
     splits = Splits(
@@ -77,9 +80,11 @@ def main() -> None:
         augmentation=Augmentation(crop=0.125, flip=True),
     )
     fine_tuning = replace(training, num_steps=arguments.num_fine_tuning_steps, learning_rate=0.02)
-    settings = CompressSettings(variants=VARIANTS, fine_tuning=fine_tuning)
+    settings = CompressSettings(
+        variants=VARIANTS[: arguments.num_variants], fine_tuning=fine_tuning
+    )
     about = {
-        "network": describe(NETWORK),
+        "network": describe(chosen),
         "data": "cifar10",
         "settings": {
             "channel_amount": settings.channel_amount,
@@ -92,19 +97,23 @@ def main() -> None:
     }
     rows: list[dict[str, Any]] = []
     for seed in range(arguments.num_seeds):  # published after each: a seed takes minutes
-        rows += one_seed(splits, training, settings, seed)
+        rows += one_seed(chosen, splits, training, settings, seed)
         publish({**about, "num_seeds": seed + 1, "summary": summary(rows), "rows": rows}, arguments)
 
 
 def one_seed(
-    splits: Splits, training: TrainSettings, settings: CompressSettings, seed: int
+    chosen: NetworkSettings,
+    splits: Splits,
+    training: TrainSettings,
+    settings: CompressSettings,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Train a network and compress it: a row for it, for the control and for each variant."""
     fine_tuning = required(settings.fine_tuning, "fine_tuning")
     training_set = TrainingSet.of(splits.search_train)
     device = training_set.images.device
     with isolated_rng(seed):
-        network = build_network(NETWORK, splits.spec).to(device)
+        network = build_network(chosen, splits.spec).to(device)
     train(network, training_set, training, make_generator(seed, device))
     network.eval()
     folder = Path(tempfile.mkdtemp())

@@ -28,6 +28,7 @@ CPU_NETWORKS = [
     {"name": "alexnet", "width": 32},
     {"name": "mlp"},
 ]
+TINY_NETWORKS = [{"name": "convnet", "width": 4, "depth": 1}]
 
 
 def main() -> None:
@@ -46,23 +47,28 @@ def main() -> None:
     for name in arguments.methods:
         file = arguments.work / f"{arguments.size}-{name}-{arguments.images_per_class}.safetensors"
         sets[RECIPES[name].title] = measure_set(file, name, vars(arguments))
-        networks = "the default ones" if arguments.size == "published" else CPU_NETWORKS
+        networks = networks_of(arguments.size) or "the default ones"
         publish({"networks": networks, "sets": sets}, arguments)
+
+
+def networks_of(size: str) -> list[dict[str, Any]]:
+    """What the sets are tried on; none: the default ones."""
+    return {"cpu": CPU_NETWORKS, "tiny": TINY_NETWORKS}.get(size, [])
 
 
 def measure_set(file: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Accuracies on the fixed networks, and the replay."""
-    cpu = arguments["size"] != "published"
+    networks = networks_of(arguments["size"])
     section: dict[str, Any] = {"num_seeds": arguments["num_seeds"]}
-    if cpu:
+    if networks:
         section |= {
             "protocol": "short",
             "short_steps": arguments["num_steps"],
-            "networks": CPU_NETWORKS,
+            "networks": networks,
             "replay": {
                 "num_seeds": arguments["num_learners"],
-                "network": CPU_NETWORKS[0],
-                "embedding": dict(SIZES["cpu"].teacher),
+                "network": networks[0],
+                "embedding": dict(SIZES[arguments["size"]].teacher),
                 "train": {
                     "num_steps": arguments["num_steps"],
                     "batch_size": 64,

@@ -177,7 +177,7 @@ def peak_flops(device: torch.device, length: int) -> float:
 
 def loops(images: ImageDataset, size: str) -> dict[str, tuple[Loop, int]]:
     """Each loop, with how many of its steps are timed."""
-    batch_size = settings_of(size, num_steps=1).batch_size
+    batch_size = min(settings_of(size, num_steps=1).batch_size, len(images))
     few, many = (3, 8) if size == "tiny" else (20, 200)
     loaders = 1 if size == "tiny" else NUM_LOADERS
     return {
@@ -216,7 +216,7 @@ def main() -> None:
             loop(network(num_cells, images), 5)  # kernels are chosen
             seconds = loop(network(num_cells, images), num_steps)
             plain_seconds = plain_seconds or seconds
-            rate = settings.batch_size / seconds
+            rate = min(settings.batch_size, len(images)) / seconds
             table.add(
                 {
                     "num_cells": num_cells,

@@ -31,7 +31,7 @@ def main() -> None:
     space = NASBench201Space(num_cells=1) if tiny else NASBench201Space()
     settings = settings_of(
         arguments.size,
-        num_steps=2 if tiny else 200,
+        num_steps=2 if tiny else 60,
         augmentation=Augmentation(crop=0.125, flip=True),
     )
     factory = PartFactory(
@@ -44,10 +44,10 @@ def main() -> None:
         cuda_graph=arguments.cuda_graph,
     )
     table = Table(arguments)
-    for num_slots in arguments.num_slots or ([1, 2] if tiny else [1, 2, 4, 8]):
+    for num_slots in arguments.num_slots or ([1, 2] if tiny else [1, 4, 8, 2]):
         if table.seconds_left <= 0:
             return
-        per_slot = 1 if tiny else 4
+        per_slot = 1 if tiny else 3
         architectures = draw_architectures(space, (1 + per_slot) * num_slots, make_generator(0))
         with (
             tempfile.TemporaryDirectory() as folder,

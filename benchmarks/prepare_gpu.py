@@ -2,9 +2,9 @@
 
 Where a GPU is lent, nothing can be fetched, and there may be nothing beside Python 3.12, torch,
 torchvision, numpy, scipy, safetensors, scikit-learn and matplotlib. The wheels of what else is
-needed are put beside the images; gpu.sh unpacks them. Code and folder together stay below 64 MiB,
-which leaves some 14,000 images of 3 KiB: 1,200 of each class to train on and 200 to test with are
-the default. For every part of gpu.sh to mean something 300 and 50 are enough (5 MiB).
+needed are put beside the images (5 MiB); gpu.sh unpacks them. Code and folder together stay below
+64 MiB: 14,000 images of 3 KiB, 1,200 of each class to train on and 200 to test with, are the
+default (41 MiB). With 300 and 50 (10 MiB) every part runs too; its accuracies mean less.
 
     python benchmarks/prepare_gpu.py --data-root DATA --table TABLE.csv --out prepared
 """

@@ -13,7 +13,6 @@ from torch import Tensor
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.resized import resized_images
 from nas_proxy.data.sources import DataSettings, load_splits
-from nas_proxy.data.splits import draw_per_class
 from nas_proxy.data.transforms import chunk_length, normalise, resize, resize_dataset
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.devices import share_memory
@@ -116,7 +115,7 @@ class NetworkEvaluatorFactory:
         size = self.settings.image_size or splits.spec.image_shape[1]
         held_out = splits.test if self.judged_by == "test" else splits.search_val
         if self.judged_by == "search_val" and self.settings.num_val_images is not None:
-            held_out = _balanced(held_out, self.settings.num_val_images)
+            held_out = _some(held_out, self.settings.num_val_images)
         held_out = _on(held_out, search_train.images.device)
         proxy_dataset = self._proxy_dataset(search_train)
         zca = None if proxy_dataset is None else proxy_dataset.zca
@@ -209,9 +208,18 @@ def _on(dataset: ImageDataset, device: torch.device) -> ImageDataset:
     return replace(dataset, images=dataset.images.to(device), labels=dataset.labels.to(device))
 
 
-def _balanced(dataset: ImageDataset, num_images: int) -> ImageDataset:
-    """About `num_images` images, the same number of each class, always the same ones."""
-    smallest = int(torch.bincount(dataset.labels.cpu()).min())
-    per_class = min(max(1, num_images // dataset.spec.num_classes), smallest)
-    generator = make_generator(derive_seed("validation images"))
-    return dataset.subset(draw_per_class(dataset, per_class, generator))
+def _some(dataset: ImageDataset, num_images: int) -> ImageDataset:
+    """At most about `num_images` images, classes in proportion, always the same ones.
+
+    Each class gives at least one, so that what is measured stays what all images measure.
+    """
+    if num_images >= len(dataset):
+        return dataset
+    share, generator = num_images / len(dataset), make_generator(derive_seed("validation images"))
+    chosen = []
+    labels = dataset.labels.cpu()
+    for label in labels.unique():
+        members = torch.nonzero(labels == label).flatten()
+        drawn = members[torch.randperm(len(members), generator=generator)]
+        chosen.append(drawn[: max(1, int(share * len(members)))])
+    return dataset.subset(torch.cat(chosen).to(dataset.labels.device))

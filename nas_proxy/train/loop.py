@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_proxy.core.checkpoint import Checkpointer, State
+from nas_proxy.data.transforms import resize
 from nas_proxy.devices import (
     global_rng_state,
     is_out_of_memory,
@@ -25,7 +26,7 @@ from nas_proxy.errors import DivergedError
 from nas_proxy.train.graphed import GraphedStep
 from nas_proxy.train.measuring import forward
 from nas_proxy.train.objective import Batch, CrossEntropy, Objective, ParameterGroup
-from nas_proxy.train.schedules import learning_rate_factor
+from nas_proxy.train.schedules import image_size_at, learning_rate_factor
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet, as_probabilities
 
@@ -181,7 +182,9 @@ class _Loop:
         self._smoothing = settings.label_smoothing if training_set.has_hard_labels else 0.0
         rates = _rates(network, objective, groups, settings)
         self._optimiser = _optimiser(rates, settings, on=device if graphed else None)
-        self._graphed = GraphedStep(self._work, generator) if graphed else None
+        # A graph repeats one shape; progressive resizing has several.
+        one_size = settings.first_image_size is None
+        self._graphed = GraphedStep(self._work, generator) if graphed and one_size else None
         set_training_mode(network)
         objective.train()
         self._upcoming = torch.empty(0, dtype=torch.int64, device=generator.device)
@@ -263,13 +266,20 @@ class _Loop:
         if training_set.views > 1:
             images = torch.cat([images] * training_set.views)
             labels = torch.cat([labels] * training_set.views)
-        images = augmentation.apply(images, self._generator)
+        images = augmentation.apply(self._at_size(images), self._generator)
         if augmentation.mixes:
             labels = as_probabilities(labels, training_set.spec)
             images, labels = augmentation.mix(images, labels, self._generator)
         if training_set.labeller is not None:
             labels = training_set.labeller(images)
         return images, labels
+
+    def _at_size(self, images: Tensor) -> Tensor:
+        """The batch at the size that this step trains at."""
+        first, full = self._settings.first_image_size, images.shape[-1]
+        if first is None or first >= full:
+            return images
+        return resize(images, image_size_at(first, full, self.step, self.num_steps))
 
     def _next_indices(self) -> Tensor:
         """Of a stream of permutations: each image once before any image again."""

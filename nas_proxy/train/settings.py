@@ -50,8 +50,13 @@ class TrainSettings(Options):
             with bfloat16, but on a CPU not for networks with instance or layer norm.
         num_seeds: Trainings per architecture, whose signals are averaged.
         image_size: Train and measure at this size; None keeps the data set's.
+        first_image_size: Train at this size at first; it rises by four pixels at a time and is the
+            full one from 3/4 of the steps on (progressive resizing). For networks that take images
+            of any size, which are measured at the full one; no step is done as a CUDA graph. None:
+            at full size all along.
         space_fidelity: Options of the search space to reduce, such as `num_cells: 1`.
-        num_val_images: Validate on this many images, class-balanced; None takes all.
+        num_val_images: Validate on this many images, the classes in proportion. None: on all, in
+            the default recipes on 2,000.
         checkpoints: Percentages of the steps at which the network is measured on the way, in
             rising order, such as `[25, 50, 75]`; the end is always measured.
         norm_statistics: Which means and variances batch norms use when a network is measured.
@@ -74,6 +79,7 @@ class TrainSettings(Options):
     channels_last: bool | None = None
     num_seeds: PositiveInt = 1
     image_size: PositiveInt | None = None
+    first_image_size: PositiveInt | None = None
     # Not in the hash: a mapping has none, and settings must be usable as keys.
     space_fidelity: Mapping[str, PositiveInt] = field(default_factory=dict, hash=False)
     num_val_images: PositiveInt | None = None
@@ -86,6 +92,9 @@ class TrainSettings(Options):
             raise ValueError("give exactly one of num_steps and num_epochs")
         if self.optimiser == "sgd" and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0; set nesterov: false")
+        first, full = self.first_image_size, self.image_size
+        if first is not None and full is not None and first > full:
+            raise ValueError(f"first_image_size ({first}) is above image_size ({full})")
         if list(self.checkpoints) != sorted(set(self.checkpoints)):
             raise ValueError("checkpoints must rise, as in [25, 50, 75]")
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from nas_proxy.calibrate.recipes import ZERO_COST, Recipe, default_recipes
+from nas_proxy.calibrate.recipes import NUM_VAL_IMAGES, ZERO_COST, Recipe, default_recipes
 from nas_proxy.calibrate.settings import (
     CalibrateSettings,
     architectures_needed,
@@ -112,8 +112,9 @@ def test_the_default_recipes_fit_every_space(name, train):
         reduced = replace(space, **dict(trained.space_fidelity))  # raises if it has no such option
         assert reduced.name == space.name
         # What the section train says of the fidelity stays as it is.
-        for kept in ("image_size", "num_seeds", "num_val_images", "checkpoints", "optimiser"):
+        for kept in ("image_size", "num_seeds", "checkpoints", "optimiser"):
             assert getattr(trained, kept) == getattr(train, kept)
+        assert trained.num_val_images == (train.num_val_images or NUM_VAL_IMAGES)
         assert trained.num_epochs is None
         assert str(trained.num_steps) in recipe.name
         assert recipe.score.use_encoding is space.can_encode or recipe.score.combine != "calibrated"

@@ -148,7 +148,7 @@ def test_judge_is_the_split_that_was_asked_for(judged_by, split):
 @pytest.mark.parametrize(
     ("asked", "per_class"), [(6, 2), (8, 2), (9, 3), (1, 1), (15, 5), (400, 5), (None, 5)]
 )
-def test_num_val_images_is_balanced(asked, per_class):
+def test_num_val_images_are_of_all_classes(asked, per_class):
     splits = three_parts()
     judge = (
         make_factory(splits, settings=settings(num_val_images=asked))
@@ -164,18 +164,21 @@ def test_num_val_images_is_balanced(asked, per_class):
     assert drawn.items() <= known.items()
 
 
-def test_unbalanced_split_gives_as_many_of_each_class_as_its_smallest_has():
+def test_an_unbalanced_split_stays_in_proportion_and_keeps_every_class():
     splits = three_parts()
-    keep = torch.nonzero((splits.search_val.labels != 1) | (torch.arange(15) % 2 == 0)).flatten()
+    labels = splits.search_val.labels
+    keep = torch.cat(
+        [torch.nonzero(labels == 0).flatten()[:1], torch.nonzero(labels > 0).flatten()]
+    )
     scarce = replace(splits, search_val=splits.search_val.subset(keep))
-    smallest = int((scarce.search_val.labels == 1).sum())
-    assert 0 < smallest < 5
-    judge = (
-        make_factory(scarce, settings=settings(num_val_images=15))
+    judge, everything = (
+        make_factory(scarce, settings=settings(num_val_images=asked))
         .build()
         .evaluation_data.measured_on
+        for asked in (5, 15)
     )
-    assert torch.bincount(judge.labels).tolist() == [smallest] * 3
+    assert torch.bincount(judge.labels).tolist() == [1, 2, 2]
+    assert torch.bincount(everything.labels).tolist() == [1, 5, 5]
 
 
 def test_validation_images_are_always_the_same_ones():

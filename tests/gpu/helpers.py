@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
-from nas_proxy.registry import SCORES, SEARCH_SPACES
+from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import isolated_rng
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.settings import TrainSettings
@@ -89,12 +89,11 @@ def factory_on(device: torch.device, **changes: Any) -> NetworkEvaluatorFactory:
         checkpoints=(50,),
         norm_statistics="recalibrated",
         num_val_images=100,
-        space_fidelity={"num_cells": 1, "channels": 4},
     )
     given: dict[str, Any] = {
         "data": DataSettings(name="digits", images_per_class=20),
-        "space": SEARCH_SPACES.get("nasbench201")(),
-        "scores": {"num_params": SCORES.get("num_params")()},
+        "space": SEARCH_SPACES.get("nasbench201")(num_cells=1, channels=4),
+        "scores": {},
         "settings": settings,
         "train_on": "search_train",
         "device": str(device),

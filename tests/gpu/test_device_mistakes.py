@@ -269,13 +269,15 @@ def test_latency() -> None:
 
 # --- distilling, teaching, labelling ----------------------------------------------------------
 
-SLOW = ("rank_aware", "meta_learning", "gradient_matching", "trajectory_matching")
+# Of every kind one: what a network is asked for, what is chosen, what is drawn.
+TYPICAL = ("distribution_matching", "patch_selection", "random_subset", "k_means")
 
 
 def distillers() -> list[Any]:
     names = [name for name in DISTILLERS.names() if name not in MADE_ELSEWHERE]
     return [
-        pytest.param(name, marks=[pytest.mark.exhaustive] if name in SLOW else []) for name in names
+        pytest.param(name, marks=[] if name in TYPICAL else [pytest.mark.exhaustive])
+        for name in names
     ]
 
 

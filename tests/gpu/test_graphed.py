@@ -58,16 +58,23 @@ def assert_same(one, other):
         torch.testing.assert_close(value, other[1][name], rtol=1e-3, atol=1e-5, msg=name)
 
 
+def further(*cases):
+    """Of what the case before them shows."""
+    return [pytest.param(case, marks=pytest.mark.exhaustive) for case in cases]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        {"optimiser": "adam", "learning_rate": 0.001},
-        {"optimiser": "adamw", "learning_rate": 0.001},
-        {"momentum": 0.0, "nesterov": False},
-        {"channels_last": True, "label_smoothing": 0.1},
-        {"augmentation": Augmentation(resized_crop=0.5, rotation=15.0, colour_jitter=0.3)},
-        {"schedule": "step", "batch_size": 24},
+        *further(
+            {"optimiser": "adam", "learning_rate": 0.001},
+            {"optimiser": "adamw", "learning_rate": 0.001},
+            {"momentum": 0.0, "nesterov": False},
+            {"channels_last": True, "label_smoothing": 0.1},
+            {"augmentation": Augmentation(resized_crop=0.5, rotation=15.0, colour_jitter=0.3)},
+            {"schedule": "step", "batch_size": 24},
+        ),
     ],
     ids=str,
 )
@@ -84,6 +91,7 @@ def test_the_graph_does_the_steps_of_the_loop(changes):
         assert found[0].losses == pytest.approx(eager[0].losses, rel=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_rates_of_groups_differ():
     def run(device, *, graphed):
         model = network().to(device)
@@ -182,13 +190,18 @@ def host_labeller(images):
     ("changes", "given", "reason"),
     [
         ({"augmentation": Augmentation(mixup=0.5)}, {}, "has to wait"),
-        ({"augmentation": Augmentation(cutmix=0.5)}, {}, "has to wait"),
-        ({"augmentation": Augmentation(dsa="color_crop")}, {}, "has to wait"),
-        ({}, {"objective": LabelsByMean()}, "has to wait"),
-        ({}, {"make": Waiting}, "has to wait"),
         ({}, {"make": Dice}, "random numbers are drawn on the host"),
+        *(
+            pytest.param(changes, given, "has to wait", marks=pytest.mark.exhaustive)
+            for changes, given in [
+                ({"augmentation": Augmentation(cutmix=0.5)}, {}),
+                ({"augmentation": Augmentation(dsa="color_crop")}, {}),
+                ({}, {"objective": LabelsByMean()}),
+                ({}, {"make": Waiting}),
+            ]
+        ),
     ],
-    ids=["mixup", "cutmix", "dsa", "objective", "network", "dice"],
+    ids=["mixup", "dice", "cutmix", "dsa", "objective", "network"],
 )
 def test_what_needs_the_host_goes_step_by_step_and_says_so(changes, given, reason, caplog):
     used = settings(**changes)
@@ -201,6 +214,7 @@ def test_what_needs_the_host_goes_step_by_step_and_says_so(changes, given, reaso
     assert_same(found, eager)
 
 
+@pytest.mark.exhaustive
 def test_a_labeller_that_needs_the_host(caplog):
     with stand_in_gpu() as device:
         labelled = TrainingSet.of(images_on(device), None)
@@ -280,6 +294,7 @@ def test_the_stand_in_repeats_operations_and_not_python():
     assert found[0].losses[until] != pytest.approx(eager[0].losses[until], rel=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_an_evaluation_says_what_the_loop_would_have_said(monkeypatch):
     replays = []
     replay = StandInGraph.replay

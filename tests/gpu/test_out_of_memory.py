@@ -68,7 +68,15 @@ def without_seconds(evaluation):
     return {k: v for k, v in evaluation.signals.items() if k != "train_seconds"}
 
 
-@pytest.mark.parametrize("place", ["forward", "gradient", "measuring", "score"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "forward",
+        "score",
+        pytest.param("gradient", marks=pytest.mark.exhaustive),
+        pytest.param("measuring", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_candidate_that_does_not_fit_fails_in_words_and_frees_its_memory(place, monkeypatch):
     networks, alive = [], []
 

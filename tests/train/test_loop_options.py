@@ -13,6 +13,7 @@ from nas_proxy.errors import StudyError
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.loop import set_training_mode, train
+from nas_proxy.train.measuring import measure
 from nas_proxy.train.objective import Batch, Objective, ParameterGroup
 from nas_proxy.train.phases import Phase, train_phases
 from nas_proxy.train.training_set import TrainingSet
@@ -251,3 +252,34 @@ def test_phases_continue_where_they_were_killed(tmp_path, killed_at):
     assert (result.losses, result.phases) == (expected.losses, expected.phases)
     assert all(torch.equal(found[name], value) for name, value in weights.items())
     assert not list(tmp_path.iterdir())
+
+
+# Progressive resizing
+
+
+class AnySize(nn.Module):
+    """Remembers the size of the images it saw, and whether it was training."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append((self.training, *images.shape[-2:]))
+        return self.linear(images.mean(dim=(2, 3)))
+
+
+def test_networks_train_at_rising_sizes_and_are_measured_at_the_full_one():
+    network, dataset = AnySize(), TrainingSet.of(tiny_dataset(image_shape=(3, 16, 16)))
+    told = make_settings(num_steps=8, first_image_size=8)
+    train(network, dataset, told, make_generator(0))
+    measure(network, dataset, told)
+    sizes = [(8, 8)] * 3 + [(12, 12)] * 3 + [(16, 16)] * 2
+    assert network.seen[:8] == [(True, *size) for size in sizes]
+    assert {entry[1:] for entry in network.seen[8:]} == {(16, 16)}
+
+
+def test_a_first_size_above_the_full_one_is_refused():
+    with pytest.raises(ValueError, match=r"first_image_size \(32\) is above image_size \(16\)"):
+        make_settings(first_image_size=32, image_size=16)

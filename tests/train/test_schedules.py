@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from nas_proxy.data.proxy_dataset import LearningRateRule
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.train.loop import train
-from nas_proxy.train.schedules import learning_rate_factor
+from nas_proxy.train.schedules import image_size_at, learning_rate_factor
 from nas_proxy.train.settings import TrainSettings
 from tests.train.helpers import SCHEDULES, Recorder, random_set, reference_factor
 
@@ -97,3 +97,12 @@ def test_three_steps_are_those_of_the_distillation_literature():
     rates = [learning_rate_factor("three_steps", step, 240) for step in range(240)]
     assert [step for step in range(1, 240) if rates[step] != rates[step - 1]] == [150, 180, 210]
     assert rates[::30] == pytest.approx([1, 1, 1, 1, 1, 0.1, 0.01, 0.001])
+
+
+def test_images_grow_to_full_size_by_four_pixels_at_a_time():
+    sizes = [image_size_at(8, 32, step, 100) for step in range(100)]
+    assert sizes[0] == 8
+    assert sizes == sorted(sizes)
+    assert set(sizes[75:]) == {32}
+    assert set(sizes[:75]) == {8, 12, 16, 20, 24, 28}
+    assert [image_size_at(14, 16, step, 4) for step in range(4)] == [14, 14, 14, 16]
