@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nas_proxy.data import proxy_dataset
+from nas_proxy.data import proxy_card
 from nas_proxy.evaluate.log import EvaluationLog
 from tests.study.fixed_study import STUDY, run
 
@@ -79,7 +79,7 @@ def order(points: list) -> list:
 def opened(monkeypatch: pytest.MonkeyPatch) -> Counter:
     """How often each log and each proxy data set was read in this process, by its file."""
     counts: Counter = Counter()
-    read_log, read_set = EvaluationLog.__init__, proxy_dataset.safe_open
+    read_log, read_set = EvaluationLog.__init__, proxy_card.safe_open
 
     def log(self: EvaluationLog, path: Path) -> None:
         counts[str(path)] += 1
@@ -90,7 +90,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter:
         return read_set(path, **options)
 
     monkeypatch.setattr(EvaluationLog, "__init__", log)
-    monkeypatch.setattr(proxy_dataset, "safe_open", proxy_set)
+    monkeypatch.setattr(proxy_card, "safe_open", proxy_set)
     return counts
 
 
