@@ -84,11 +84,14 @@ def data_root(root: str | None) -> tuple[Path, str]:
     return user_cache_folder(), "the default; set data.root for another"
 
 
-def cache_folder() -> Path:
-    """Where decoded images are kept: `decoded` in $NAS_PROXY_CACHE or the user's cache folder."""
+def cache_folder(of: str = "decoded") -> Path:
+    """Where decoded images are kept, and `of` what else a machine makes once.
+
+    It is a folder of that name in $NAS_PROXY_CACHE or the user's cache folder.
+    """
     base = os.environ.get("NAS_PROXY_CACHE")
     folder = Path(os.path.expanduser(base)).absolute() if base else user_cache_folder()
-    return folder / "decoded"
+    return folder / of
 
 
 def list_folder(root: Path) -> FolderListing:

@@ -9,9 +9,12 @@ from pathlib import Path
 import torch
 
 from nas_proxy.core.environment import hardware
-from nas_proxy.errors import EvaluationError
+from nas_proxy.data.folder import cache_folder
+from nas_proxy.errors import EvaluationError, StudyError
 from nas_proxy.evaluate.arithmetic import Arithmetic, is_settled, measure_arithmetic
 from nas_proxy.interfaces import SearchSpace
+from nas_proxy.reproducibility import content_hash
+from nas_proxy.study.config import dump_options
 from nas_proxy.study.display import Display
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import DatasetSpec
@@ -22,9 +25,11 @@ class StudyArithmetic:
     """Decides what settings leave open; measures when the first ones do, and keeps what it found.
 
     A study that continues elsewhere keeps its choice: two ways to compute are never mixed in it.
+    And a machine measures once for all studies of the same networks, so that seconds, which never
+    come out the same twice, do not change what a repeated study finds.
 
     Attributes:
-        file: Where the measurement is kept.
+        file: Where the study keeps the measurement.
         space: The study's.
         spec: Of its images.
         train: Its section `train`, at the fidelity of candidates.
@@ -63,12 +68,49 @@ class StudyArithmetic:
                     f"where this study began; on {here} it stays so"
                 )
             return found
-        self.display.say("precision: timing a few training steps in each precision and layout")
         try:
-            found = measure_arithmetic(self.space, self.spec, self.train, self.device)
+            found = self._measured()
         except EvaluationError as error:
             self.display.say(f"precision: float32, channels first; nothing was timed: {error}")
             return None
         found.write(self.file)
         self.display.say(f"precision: {found.in_words(self.train)}")
         return found
+
+    def _measured(self) -> Arithmetic:
+        """What this machine has measured before, or measures now."""
+        known = _read(self._known_here)
+        if known is not None:
+            return known
+        self.display.say("precision: timing a few training steps in each precision and layout")
+        found = measure_arithmetic(self.space, self.spec, self.train, self.device)
+        try:
+            # Another study may have been faster; what it found is what the next ones take.
+            found = _read(self._known_here) or found
+            found.write(self._known_here)
+        except OSError as error:
+            self.display.say(
+                f"precision: {self._known_here.parent} cannot be written ({error.strerror}), so a "
+                "study that repeats this one times anew and may choose otherwise"
+            )
+        return found
+
+    @property
+    def _known_here(self) -> Path:
+        """The file of this machine, for everything that changes how fast steps are."""
+        kind, train = type(self.space), self.train
+        key = content_hash(
+            [kind.__module__, kind.__qualname__, dump_options(self.space)],
+            [*self.spec.image_shape, self.spec.num_classes],
+            [train.image_size, train.batch_size, train.optimiser, dict(train.space_fidelity)],
+            [hardware(self.device), str(torch.__version__)],
+        )
+        return cache_folder("arithmetic") / f"{key}.json"
+
+
+def _read(file: Path) -> Arithmetic | None:
+    """What was measured; None if the file is not there or damaged: then it is measured anew."""
+    try:
+        return Arithmetic.read(file) if file.is_file() else None
+    except StudyError:
+        return None

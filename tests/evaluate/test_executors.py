@@ -364,6 +364,7 @@ with open_executor("processes", 1) as executor:
 """
 
 
+@pytest.mark.exhaustive
 def test_workers_and_their_server_end_soon_after_their_parent_is_killed():
     command = [sys.executable, "-c", PARENT, str(Path(__file__).parents[2])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:

@@ -230,7 +230,7 @@ def test_the_pareto_front_of_a_search_is_retrained(tmp_path: Path) -> None:
     assert len(list((study.layout.folder / "retrain").glob("runner_up_*"))) == len(rows) - 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_teachers_teach_all_networks_of_the_table(tmp_path: Path) -> None:
     small = {"num_steps": 3, "batch_size": 16, "learning_rate": 0.02}
     teacher = {"network": {"name": "convnet", "width": 8, "depth": 1}, "train": small}

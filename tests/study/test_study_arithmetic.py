@@ -30,6 +30,14 @@ def study_arithmetic(folder: Path) -> StudyArithmetic:
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of a machine that has measured nothing."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("NAS_PROXY_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture
 def measurements(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """What was measured so far."""
@@ -79,3 +87,34 @@ def test_a_space_that_does_not_train_is_said_and_nothing_is_kept(
     assert (settled.precision, settled.channels_last) == ("float32", False)
     assert "no such layer" in found.display.said[-1]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_machine_measures_once_for_all_studies_of_the_same_networks(
+    tmp_path: Path, machine: Path, measurements: list[object]
+) -> None:
+    settled = [study_arithmetic(tmp_path / name).settle(TRAIN) for name in ("one", "other")]
+    assert settled[0] == settled[1]
+    assert len(measurements) == 1
+    wider = replace(study_arithmetic(tmp_path / "wider"), space=ConvNetSpace(widths=(8,)))
+    wider.settle(TRAIN)
+    assert len(measurements) == 2
+
+
+def test_a_damaged_measurement_of_the_machine_is_made_anew(
+    tmp_path: Path, machine: Path, measurements: list[object]
+) -> None:
+    study_arithmetic(tmp_path / "one").settle(TRAIN)
+    (file,) = machine.rglob("*.json")
+    file.write_text("{")
+    study_arithmetic(tmp_path / "other").settle(TRAIN)
+    assert len(measurements) == 2
+    assert Arithmetic.read(file) == MEASURED
+
+
+def test_a_machine_that_can_keep_nothing_says_what_that_means(
+    tmp_path: Path, machine: Path, measurements: list[object]
+) -> None:
+    (machine / "arithmetic").write_text("a file where the folder should be")
+    found = study_arithmetic(tmp_path)
+    assert found.settle(TRAIN).precision == "bfloat16"
+    assert any("times anew and may choose otherwise" in said for said in found.display.said)
