@@ -13,6 +13,7 @@ from nas_proxy.data.folder import cache_folder
 from nas_proxy.errors import EvaluationError, StudyError
 from nas_proxy.evaluate.arithmetic import Arithmetic, is_settled, measure_arithmetic
 from nas_proxy.interfaces import SearchSpace
+from nas_proxy.processes import WorkerLostError, WorkerPool
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.study.config import dump_options
 from nas_proxy.study.display import Display
@@ -35,6 +36,8 @@ class StudyArithmetic:
         train: Its section `train`, at the fidelity of candidates.
         device: Where trainings run.
         display: Told what was chosen.
+        in_worker: Whether steps are timed in a process of their own: a driver that trains nothing
+            itself keeps clear of what trainings load, and survives networks that kill theirs.
     """
 
     file: Path
@@ -43,6 +46,7 @@ class StudyArithmetic:
     train: TrainSettings
     device: torch.device
     display: Display
+    in_worker: bool = False
 
     def settle(self, settings: TrainSettings) -> TrainSettings:
         """The settings with precision and layout decided.
@@ -83,7 +87,8 @@ class StudyArithmetic:
         if known is not None:
             return known
         self.display.say("precision: timing a few training steps in each precision and layout")
-        found = measure_arithmetic(self.space, self.spec, self.train, self.device)
+        task = self.space, self.spec, self.train, self.device
+        found = _measure_in_worker(task) if self.in_worker else _measure(task)
         try:
             # Another study may have been faster; what it found is what the next ones take.
             found = _read(self._known_here) or found
@@ -106,6 +111,21 @@ class StudyArithmetic:
             [hardware(self.device), str(torch.__version__)],
         )
         return cache_folder("arithmetic") / f"{key}.json"
+
+
+_Task = tuple[SearchSpace, DatasetSpec, TrainSettings, torch.device]
+
+
+def _measure(task: _Task) -> Arithmetic:
+    return measure_arithmetic(*task)
+
+
+def _measure_in_worker(task: _Task) -> Arithmetic:
+    try:
+        with WorkerPool(_measure, 1) as pool:
+            return pool.submit(task).result()
+    except WorkerLostError as error:
+        raise EvaluationError(str(error)) from error
 
 
 def _read(file: Path) -> Arithmetic | None:

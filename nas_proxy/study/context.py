@@ -112,6 +112,7 @@ class StudyContext:
             replace(train, space_fidelity=reduced),
             self.device,
             self.display,
+            in_worker=executor_kind(self.config.search.executor).beside_driver,
         )
 
     @property

@@ -1,10 +1,12 @@
 """A study trains in one precision and layout: what was measured when it began."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from nas_proxy.errors import EvaluationError
 from nas_proxy.evaluate.arithmetic import Arithmetic, StepTime
@@ -12,6 +14,7 @@ from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.study import arithmetic as arithmetic_module
 from nas_proxy.study.arithmetic import StudyArithmetic
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.types import Architecture, DatasetSpec
 from tests.helpers.display import Quiet
 from tests.networks.helpers import make_spec
 
@@ -118,3 +121,22 @@ def test_a_machine_that_can_keep_nothing_says_what_that_means(
     found = study_arithmetic(tmp_path)
     assert found.settle(TRAIN).precision == "bfloat16"
     assert any("times anew and may choose otherwise" in said for said in found.display.said)
+
+
+class Deadly(ConvNetSpace):
+    """Its networks kill the process that builds them."""
+
+    def build(self, architecture: Architecture, spec: DatasetSpec) -> nn.Module:
+        os._exit(7)
+
+
+@pytest.mark.exhaustive
+def test_a_worker_measures_and_its_death_is_said(tmp_path: Path) -> None:
+    small = ConvNetSpace(widths=(4,), depths=(1,))
+    told = replace(study_arithmetic(tmp_path / "small"), space=small, in_worker=True)
+    assert told.settle(TRAIN).precision != "auto"
+    assert Arithmetic.read(told.file).step_times
+    deadly = replace(study_arithmetic(tmp_path / "deadly"), space=Deadly(), in_worker=True)
+    settled = deadly.settle(TRAIN)
+    assert (settled.precision, settled.channels_last) == ("float32", False)
+    assert "the worker process died (exit code 7)" in deadly.display.said[-1]
