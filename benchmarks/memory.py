@@ -1,9 +1,10 @@
-"""What candidates take of a CPU's memory: beside their activations, and on large photographs.
+"""What candidates and the driver of a study take of a CPU's memory.
 
 The first table is the growth of a process that trains one network, beside the bytes that its
 forward pass keeps for the gradient. The second trains on a folder of many photographs, made here of
 noise: what counts is anonymous memory, for pages of mapped files are given back when memory is
-short.
+short. The third figure is the largest resident memory of the process that runs a small study with
+tracking, while its workers train; `--before CHECKOUT` adds that of another version.
 
     python benchmarks/memory.py --data-root DATA --out OUT.json
 """
@@ -11,8 +12,11 @@ short.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import yaml
 from common import parser, publish
 from PIL import Image
 from torch import Tensor, nn
@@ -44,6 +49,19 @@ CELL = (
     "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|"
     "+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|"
 )
+STUDY = {
+    "study_name": "memory",
+    "data": {"name": "cifar10"},
+    "distill": {"name": "random_subset", "images_per_class": 5},
+    "space": {"name": "nasbench201"},
+    "train": {
+        "num_steps": 5,
+        "batch_size": 32,
+        "image_size": 16,
+        "space_fidelity": {"num_cells": 1},
+    },
+    "search": {"n_trials": 2, "sampler": "random", "executor": "processes", "num_workers": 1},
+}
 NUM_DIFFERENT = 200  # photographs; the others are further names of these
 
 
@@ -166,6 +184,27 @@ def photographs(num_images: int, image_size: int, cache: Path) -> dict[str, Any]
     return {"num_images": num_images, "image_size": image_size, **peaks}
 
 
+def driver_mib(tree: Path, data_root: str) -> float:
+    """The largest resident memory of the driver of a small study on CIFAR-10, in MiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "study.yaml"
+        config.write_text(yaml.safe_dump({**STUDY, "results": f"{folder}/results"}))
+        environment = {**os.environ, "PYTHONPATH": str(tree), "NAS_PROXY_CACHE": f"{folder}/cache"}
+        words = ["-m", "nas_proxy.cli", "run", str(config), f"data.root={data_root}"]
+        with subprocess.Popen(
+            [sys.executable, *words], env=environment, cwd=folder, stderr=subprocess.DEVNULL
+        ) as process:
+            peak = 0
+            while process.poll() is None:
+                for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                    if line.startswith("VmHWM:"):
+                        peak = max(peak, int(line.split()[1]))
+                time.sleep(0.2)
+    if process.returncode:
+        raise RuntimeError(f"the study ended with {process.returncode}")
+    return round(peak / 1024)
+
+
 def elsewhere(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `work` gives in a process that has done nothing else."""
     with get_context("spawn").Pool(1) as pool:
@@ -177,6 +216,7 @@ def main() -> None:
     arguments_parser = parser(__doc__)
     arguments_parser.add_argument("--num-images", type=int, nargs="+", default=[10_000, 100_000])
     arguments_parser.add_argument("--image-size", type=int, default=224)
+    arguments_parser.add_argument("--before", type=Path, help="another checkout of nas_proxy")
     arguments = arguments_parser.parse_args()
     full = load_splits(DataSettings(name="cifar10", root=arguments.data_root)).search_train
     dataset = full.subset(torch.arange(2000))
@@ -191,7 +231,13 @@ def main() -> None:
             work = partial(photographs, num_images, arguments.image_size, Path(folder))
             # The first process decodes the folder, as a study's driver does; then comes a worker.
             rows += [{"process": name, **elsewhere(work)} for name in ("driver", "worker")]
-    publish({"candidates": candidates, "photographs": rows}, arguments)
+    trees = {"before": arguments.before, "after": Path(__file__).parents[1]}
+    drivers = {
+        name: driver_mib(tree.absolute(), arguments.data_root)
+        for name, tree in trees.items()
+        if tree is not None
+    }
+    publish({"candidates": candidates, "photographs": rows, "driver_mib": drivers}, arguments)
 
 
 if __name__ == "__main__":
