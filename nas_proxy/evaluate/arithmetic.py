@@ -7,6 +7,7 @@ the network. `benchmarks/evaluation_profile.py` shows what was chosen, and what 
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -29,7 +30,8 @@ from nas_proxy.types import DatasetSpec
 _NUM_ARCHITECTURES = 2
 _NUM_DRAWS = 6  # of a space, some of whose networks may not train
 _NUM_STEPS = 3  # of which the first one warms up
-_MAX_BATCH = 64  # more images change the seconds, hardly their order
+# More images change the seconds, hardly their order: 64 of 32 pixels, 8 of 100 and more.
+_MAX_IMAGES, _MIN_IMAGES, _MAX_PIXELS = 64, 8, 2**16
 _HOPELESS = 3.0  # so many times slower than the fastest: not timed any further
 # Bfloat16 changes the figures, so a gain within the noise of a busy machine must not decide.
 _CLEAR_GAIN = 1.25
@@ -139,7 +141,7 @@ def measure_arithmetic(
     """
     reduced = at_fidelity(space, settings)
     spec = spec.with_image_size(settings.image_size or spec.image_shape[1])
-    noise = _noise(spec, min(settings.batch_size, _MAX_BATCH), device)
+    noise = _noise(spec, _num_images(spec, settings.batch_size), device)
     found: dict[tuple[Precision, bool], list[float]] = {kind: [] for kind in _KINDS}
     num_timed, reason = 0, ""
     for number in range(_NUM_DRAWS):
@@ -167,6 +169,11 @@ def measure_arithmetic(
         str(torch.__version__),
         tuple(StepTime(*kind, sum(times)) for kind, times in found.items()),
     )
+
+
+def _num_images(spec: DatasetSpec, batch_size: int) -> int:
+    fitting = max(_MIN_IMAGES, _MAX_PIXELS // math.prod(spec.image_shape[1:]))
+    return min(batch_size, fitting, _MAX_IMAGES)
 
 
 def _noise(spec: DatasetSpec, num_images: int, device: torch.device) -> TrainingSet:

@@ -117,3 +117,20 @@ def test_a_layout_that_a_network_refuses_is_not_chosen(monkeypatch):
     found = measure_arithmetic(SPACE, make_spec(8), settings(), CPU)
     assert [(t.precision, t.channels_last) for t in found.step_times] == [("float32", False)]
     assert found.settle(settings()).channels_last is False
+
+
+@pytest.mark.parametrize(
+    ("size", "batch_size", "shown"), [(8, 128, 64), (32, 128, 64), (32, 16, 16), (224, 128, 8)]
+)
+def test_large_images_are_timed_in_small_batches(size, batch_size, shown, monkeypatch):
+    seen = []
+
+    def timed(network, noise, told):
+        seen.append(len(noise))
+        return 1.0
+
+    monkeypatch.setattr(arithmetic_module, "_step_seconds", timed)
+    monkeypatch.setattr(ConvNetSpace, "build", lambda *_: Views())
+    told = TrainSettings(num_steps=5, batch_size=batch_size)
+    measure_arithmetic(SPACE, make_spec(size), told, CPU)
+    assert set(seen) == {shown}
