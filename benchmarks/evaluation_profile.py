@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import json
-import pickle
 import sys
 import tempfile
 import time
@@ -41,6 +40,7 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.network import NetworkEvaluator, at_fidelity
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.interfaces import SearchSpace
+from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.search_spaces.nasbench201 import NASBench201Space
@@ -214,7 +214,7 @@ def measure_evaluations(
             with clock.part("rest: signals, seeds"):
                 found = evaluator.evaluate(architecture, 0)
             with clock.part("sending"):
-                found = pickle.loads(pickle.dumps(found))
+                found = unpack(pack(found))
             with clock.part("logging"):
                 log.append(found)
     for architecture in architectures[1:]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from nas_proxy.errors import DivergedError
 from nas_proxy.train.graphed import GraphedStep
 from nas_proxy.train.measuring import forward
 from nas_proxy.train.objective import Batch, CrossEntropy, Objective, ParameterGroup
+from nas_proxy.train.optimisers import make_optimiser, rates_of
 from nas_proxy.train.schedules import image_size_at, learning_rate_factor
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet, as_probabilities
@@ -180,8 +181,8 @@ class _Loop:
             network.to(memory_format=torch.channels_last)
         # Mixing turns hard labels into probabilities, which are still to be smoothed.
         self._smoothing = settings.label_smoothing if training_set.has_hard_labels else 0.0
-        rates = _rates(network, objective, groups, settings)
-        self._optimiser = _optimiser(rates, settings, on=device if graphed else None)
+        rates = rates_of(network, objective, groups, settings)
+        self._optimiser = make_optimiser(rates, settings, on=device if graphed else None)
         # A graph repeats one shape; progressive resizing has several.
         one_size = settings.first_image_size is None
         self._graphed = GraphedStep(self._work, generator) if graphed and one_size else None
@@ -353,54 +354,6 @@ def _say_divided(num_images: int, num_parts: int) -> None:
         "update, but that batch norm takes its statistics of each part",
         num_images,
         num_parts,
-    )
-
-
-def _rates(
-    network: nn.Module,
-    objective: Objective,
-    groups: Sequence[ParameterGroup] | None,
-    settings: TrainSettings,
-) -> list[dict[str, Any]]:
-    """Parameters and their learning rates as torch's optimisers take them.
-
-    With `groups`, all other parameters of the network are frozen.
-    """
-    if groups is None:
-        groups = [ParameterGroup(list(network.parameters()))]
-    else:
-        network.requires_grad_(False)
-        for group in groups:
-            for parameter in group.parameters:
-                parameter.requires_grad_(True)
-    own = list(objective.parameters())
-    if own:
-        groups = [*groups, ParameterGroup(own)]
-    rates = [settings.learning_rate * group.learning_rate_factor for group in groups]
-    return [
-        {"params": list(group.parameters), "lr": rate, "largest_lr": rate}
-        for group, rate in zip(groups, rates, strict=True)
-    ]
-
-
-def _optimiser(
-    rates: list[dict[str, Any]], settings: TrainSettings, *, on: torch.device | None
-) -> torch.optim.Optimizer:
-    """An optimiser for a graph `on` a device, whose rates are tensors; None: an ordinary one."""
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if on is not None:
-        rates = [{**group, "lr": torch.tensor(group["lr"], device=on)} for group in rates]
-    fused = True if on is not None else None
-    if settings.optimiser != "sgd":
-        kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
-        return kind(rates, lr=rate, weight_decay=decay, fused=fused, capturable=on is not None)
-    return torch.optim.SGD(
-        rates,
-        lr=rate,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=decay,
-        fused=fused,
     )
 
 
