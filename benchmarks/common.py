@@ -13,14 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.interfaces import SearchSpace
+from nas_proxy.networks.convnet import ConvNet
+from nas_proxy.reproducibility import isolated_rng
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.types import DatasetSpec
 
 RESULTS = Path("results/benchmarks")
+CELL = (
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|"
+    "+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|"
+)
 
 
 def parser(description: str | None, *, data: bool = True) -> argparse.ArgumentParser:
@@ -72,6 +81,15 @@ def in_checkout(checkout: Path, *command: str | Path) -> str:
     return subprocess.run(
         words, env=environment, stdout=subprocess.PIPE, text=True, check=True
     ).stdout
+
+
+def small_network(name: str, spec: DatasetSpec, *, width: int) -> nn.Module:
+    """A ConvNet of this width, or one cell of NAS-Bench-201, always with the same weights."""
+    with isolated_rng(0):
+        if name == "convnet":
+            return ConvNet(spec.image_shape, spec.num_classes, width=width)
+        space = NASBench201Space(num_cells=1)
+        return space.build(space.from_string(CELL), spec)
 
 
 def publish(result: dict[str, Any], arguments: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
-from common import parser, publish
+from common import parser, publish, small_network
 from PIL import Image
 from torch import Tensor, nn
 
@@ -35,20 +35,14 @@ from nas_proxy.core.environment import PeakMemory
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
-from nas_proxy.networks.convnet import ConvNet
-from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.reproducibility import make_generator
 from nas_proxy.search_spaces.convnet import ConvNetSpace
-from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
-from nas_proxy.types import Architecture, DatasetSpec, ImageDataset
+from nas_proxy.types import Architecture, ImageDataset
 
 BATCH_SIZE = 128
-CELL = (
-    "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|"
-    "+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|"
-)
 STUDY = {
     "study_name": "memory",
     "data": {"name": "cifar10"},
@@ -63,15 +57,6 @@ STUDY = {
     "search": {"n_trials": 2, "sampler": "random", "executor": "processes", "num_workers": 1},
 }
 NUM_DIFFERENT = 200  # photographs; the others are further names of these
-
-
-def network(name: str, spec: DatasetSpec) -> nn.Module:
-    """One of the two networks of the first table."""
-    with isolated_rng(0):
-        if name == "convnet":
-            return ConvNet(spec.image_shape, spec.num_classes, width=64)
-        space = NASBench201Space(num_cells=1)
-        return space.build(space.from_string(CELL), spec)
 
 
 def kept_mib(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -98,12 +83,13 @@ def candidate(name: str, dataset: ImageDataset) -> dict[str, Any]:
     settings = TrainSettings(
         num_steps=3, batch_size=BATCH_SIZE, precision="float32", channels_last=True
     )
-    train(network(name, dataset.spec), training_set, settings, make_generator(0))  # libraries
-    model = network(name, dataset.spec)
+    build = partial(small_network, name, dataset.spec, width=64)
+    train(build(), training_set, settings, make_generator(0))  # what libraries take once
+    model = build()
     peak = PeakMemory(torch.device("cpu"))
     train(model, training_set, settings, make_generator(0))
     grown = peak.mib
-    kept = kept_mib(network(name, dataset.spec).train(), images, labels)
+    kept = kept_mib(build().train(), images, labels)
     return {
         "network": name,
         "image_size": dataset.spec.image_shape[1],

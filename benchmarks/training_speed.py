@@ -20,35 +20,20 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import parser, publish
-from torch import Tensor, nn
+from common import parser, publish, small_network
+from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.transforms import normalise, resize_dataset
-from nas_proxy.networks.convnet import ConvNet
-from nas_proxy.reproducibility import isolated_rng, make_generator
-from nas_proxy.search_spaces.nasbench201 import NASBench201Space
+from nas_proxy.reproducibility import make_generator
 from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
-from nas_proxy.types import DatasetSpec, ImageDataset
+from nas_proxy.types import ImageDataset
 
 BATCH_SIZE = 64
-CELL = (
-    "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|"
-    "+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|"
-)
-
-
-def network(name: str, spec: DatasetSpec) -> nn.Module:
-    """One of the two networks that are timed, always with the same weights."""
-    with isolated_rng(0):
-        if name == "convnet":
-            return ConvNet(spec.image_shape, spec.num_classes, width=32)
-        space = NASBench201Space(num_cells=1)
-        return space.build(space.from_string(CELL), spec)
 
 
 def ours(dataset: ImageDataset, name: str, num_steps: int, precision: str) -> float:
@@ -61,7 +46,7 @@ def ours(dataset: ImageDataset, name: str, num_steps: int, precision: str) -> fl
         precision=precision,
     )
     device = dataset.images.device
-    model = network(name, dataset.spec).to(device)
+    model = small_network(name, dataset.spec, width=32).to(device)
     result = train(model, TrainingSet.of(dataset), settings, make_generator(0, device))
     return result.train_seconds / num_steps
 
@@ -71,7 +56,7 @@ def plain(dataset: ImageDataset, name: str, num_steps: int) -> float:
     device = dataset.images.device
     images = normalise(dataset.images, dataset.spec).cpu()
     loader = DataLoader(TensorDataset(images, dataset.labels.cpu()), BATCH_SIZE, shuffle=True)
-    model = network(name, dataset.spec).to(device).train()
+    model = small_network(name, dataset.spec, width=32).to(device).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     started, steps, loss_sum, correct = time.perf_counter(), 0, 0.0, 0
     while steps < num_steps:

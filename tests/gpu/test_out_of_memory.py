@@ -12,13 +12,8 @@ from nas_proxy.evaluate.trained_signals import EvaluationData
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.training_set import TrainingSet
 from tests.evaluate.helpers_fakes import ARCHITECTURE, FakeScore, evaluator, settings, small_net
+from tests.helpers.memory import MESSAGE, TooLargeGradient, too_large
 from tests.helpers.stand_in_gpu import stand_in_gpu
-
-MESSAGE = "CUDA out of memory. Tried to allocate 20.00 GiB."
-
-
-def too_large():
-    return torch.OutOfMemoryError(f"{MESSAGE}\nSee documentation for Memory Management")
 
 
 class Hungry(nn.Module):
@@ -36,22 +31,12 @@ class Hungry(nn.Module):
         self.num_calls += 1
         logits = self.network(images)
         if self.place == "gradient":
-            return Failing.apply(logits)
+            return TooLargeGradient.apply(logits)
         if self.place == "forward" and self.num_calls >= 2:  # however few the images
             raise too_large()
         if self.place == "measuring" and not self.training:
             raise too_large()
         return logits
-
-
-class Failing(torch.autograd.Function):
-    @staticmethod
-    def forward(context, logits):
-        return logits.clone()
-
-    @staticmethod
-    def backward(context, gradient):
-        raise too_large()
 
 
 def evaluator_on(device, make, scores=None):

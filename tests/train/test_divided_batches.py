@@ -14,6 +14,7 @@ from nas_proxy.train.loop import train
 from nas_proxy.train.measuring import measure
 from nas_proxy.train.objective import CrossEntropy
 from nas_proxy.train.training_set import TrainingSet
+from tests.helpers.memory import TooLargeGradient, too_large
 from tests.train.helpers import make_settings
 
 
@@ -31,19 +32,9 @@ class Limited(nn.Module):
         logits = self.network(images)
         if len(images) > self.most:
             if self.place == "forward":
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-            return Failing.apply(logits)
+                raise too_large()
+            return TooLargeGradient.apply(logits)
         return logits
-
-
-class Failing(torch.autograd.Function):
-    @staticmethod
-    def forward(context, logits):
-        return logits.clone()
-
-    @staticmethod
-    def backward(context, gradient):
-        raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
 def trained(most, place="forward", **options):
