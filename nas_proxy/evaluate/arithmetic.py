@@ -1,8 +1,8 @@
 """Precision and memory layout of trainings, chosen by timing a few of their steps.
 
-No flag of a processor tells which is fastest: with instructions for bfloat16, it gains 1.8 to 2.2
-times on one processor and costs 1.3 to 4.2 times on another, and channels-last gains or costs by
-the network. `benchmarks/evaluation_profile.py` shows what was chosen, and what it gained.
+No flag of a processor tells which is fastest: with instructions for bfloat16, it gains seconds on
+one processor and costs seconds on another, and channels-last gains or costs by the network.
+`benchmarks/evaluation_profile.py` shows what was chosen, and what it gained.
 """
 
 from __future__ import annotations
