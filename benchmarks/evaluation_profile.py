@@ -204,28 +204,48 @@ def measure_evaluations(
         device=arguments.device,
         fidelity=training_fidelity(settings, spec, spec.source_hash, num_images),
     )
-    evaluator, clock, bare, shares = factory.build(), Clock(), 0.0, defaultdict(float)
+    evaluator, clock, bare = factory.build(), Clock(), 0.0
+    shares: dict[str, float] = defaultdict(float)
     architectures = draw_architectures(space, arguments.num_architectures + 1, make_generator(0))
     evaluator.evaluate(architectures[0], 0)  # the first one warms the libraries up
-    images, _ = evaluator.evaluation_data.training_set.batch(torch.arange(settings.batch_size))
-    with tempfile.TemporaryDirectory() as folder, counted_parts(clock, type(space)):
+    with tempfile.TemporaryDirectory() as folder:
         log = EvaluationLog(Path(folder) / "log.jsonl")
         for architecture in architectures[1:]:
-            with clock.part("rest: signals, seeds"):
-                found = evaluator.evaluate(architecture, 0)
-            with clock.part("sending"):
-                found = unpack(pack(found))
-            with clock.part("logging"):
-                log.append(found)
-    for architecture in architectures[1:]:
-        for kind, share in operator_shares(evaluator, architecture, PROFILED_STEPS).items():
-            shares[kind] += share / arguments.num_architectures
-        with isolated_rng(0):
-            network = at_fidelity(space, settings).build(
-                architecture, spec.with_image_size(settings.image_size)
-            )
-        bare += settings.num_steps * bare_convolutions(network, images, settings)
-    num = arguments.num_architectures
+            # Around each evaluation: what disturbs the machine disturbs both.
+            before = bare_step(evaluator, architecture)
+            with counted_parts(clock, type(space)):
+                evaluate(evaluator, architecture, clock, log)
+            bare += settings.num_steps * (before + bare_step(evaluator, architecture)) / 2
+            for kind, share in operator_shares(evaluator, architecture, PROFILED_STEPS).items():
+                shares[kind] += share / arguments.num_architectures
+    return row(settings, clock, shares, bare, arguments.num_architectures)
+
+
+def bare_step(evaluator: NetworkEvaluator, architecture: Architecture) -> float:
+    """Core-seconds of the convolutions of one training step of an architecture."""
+    settings, data = evaluator.settings, evaluator.evaluation_data
+    with isolated_rng(0):
+        network = at_fidelity(evaluator.space, settings).build(architecture, data.measured_on.spec)
+    images, _ = data.training_set.batch(torch.arange(settings.batch_size))
+    return bare_convolutions(network, images, settings)
+
+
+def evaluate(
+    evaluator: NetworkEvaluator, architecture: Architecture, clock: Clock, log: EvaluationLog
+) -> None:
+    """What a worker and the driver do for one architecture."""
+    with clock.part("rest: signals, seeds"):
+        found = evaluator.evaluate(architecture, 0)
+    with clock.part("sending"):
+        found = unpack(pack(found))
+    with clock.part("logging"):
+        log.append(found)
+
+
+def row(
+    settings: TrainSettings, clock: Clock, shares: dict[str, float], bare: float, num: int
+) -> dict[str, Any]:
+    """The figures of `num` evaluations, for one."""
     parts = {part: seconds / num for part, seconds in clock.seconds.items()}
     steps = parts.pop("steps")
     for kind, share in shares.items():
@@ -261,8 +281,8 @@ def main() -> None:
         told = settings_of(space, size, spec, torch.device(arguments.device))
         for steps, (kind, settings) in product(arguments.num_steps, told.items()):
             timed = replace(settings, num_steps=steps)
-            row = measure_evaluations(space, timed, arguments, spec, num_images)
-            rows.append({"space": name, "settings": kind, **row})
+            found = measure_evaluations(space, timed, arguments, spec, num_images)
+            rows.append({"space": name, "settings": kind, **found})
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     publish({"num_architectures": arguments.num_architectures, "rows": rows}, arguments)
 

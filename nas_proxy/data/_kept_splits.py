@@ -51,24 +51,25 @@ def read_kept(settings: DataSettings, identity: Identity, licence: str) -> Kept 
     path = _path(settings, identity)
     try:
         kept = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        lengths, shared = list(kept["lengths"]), list(kept["shared"])
+        spec = DatasetSpec(
+            name=settings.name,
+            class_names=tuple(kept["class_names"]),
+            image_shape=tuple(kept["image_shape"]),
+            mean=tuple(kept["mean"]),
+            std=tuple(kept["std"]),
+            licence=licence,
+            source_hash=kept["source_hash"],
+        )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("cached images %s cannot be read (%s) and are made again", path, error)
         return None
-    spec = DatasetSpec(
-        name=settings.name,
-        class_names=tuple(kept["class_names"]),
-        image_shape=tuple(kept["image_shape"]),
-        mean=tuple(kept["mean"]),
-        std=tuple(kept["std"]),
-        licence=licence,
-        source_hash=kept["source_hash"],
-    )
-    decoded = read_decoded(path, (sum(kept["lengths"]), *spec.image_shape))
+    decoded = read_decoded(path, (sum(lengths), *spec.image_shape))
     if decoded is None:
         return None
-    return _divided(*decoded, kept["lengths"], spec), kept["shared"]
+    return _divided(*decoded, lengths, spec), shared
 
 
 def keep(

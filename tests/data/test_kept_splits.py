@@ -103,6 +103,16 @@ def test_a_damaged_file_is_made_again(finds, caplog):
     assert finds == ["digits"] * 3
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "7", '{"lengths": 3}'])
+def test_a_description_that_says_something_else_is_made_again(finds, caplog, content):
+    expected = load_splits(DIGITS)
+    (file,) = cache_folder().glob("*.json")
+    file.write_text(content)
+    assert same(load_splits(DIGITS), expected)
+    assert f"{file.stem}.images" in caplog.text
+    assert finds == ["digits"] * 2
+
+
 def test_where_nothing_can_be_kept_it_is_said(finds, tmp_path, monkeypatch, caplog):
     expected = load_splits(DIGITS)
     (tmp_path / "file").write_text("in the way")
