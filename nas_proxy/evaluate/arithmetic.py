@@ -27,8 +27,8 @@ from nas_proxy.train.settings import Precision, TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec
 
-_NUM_ARCHITECTURES = 2
-_NUM_DRAWS = 6  # of a space, some of whose networks may not train
+_NUM_ARCHITECTURES = 4
+_NUM_DRAWS = 8  # of a space, some of whose networks may not train
 _NUM_STEPS = 3  # of which the first one warms up
 # More images change the seconds, hardly their order: 64 of 32 pixels, 8 of 100 and more.
 _MAX_IMAGES, _MIN_IMAGES, _MAX_PIXELS = 64, 8, 2**16
