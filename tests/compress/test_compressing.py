@@ -120,6 +120,7 @@ def test_a_killed_call_continues_to_the_identical_result(tmp_path, monkeypatch) 
     assert not list(folder.glob("*.safetensors"))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("without_files")
 def test_distilling_variants_minimise_their_own_objective(tmp_path) -> None:
     teacher = trained()
@@ -145,6 +146,7 @@ def test_distilling_variants_minimise_their_own_objective(tmp_path) -> None:
     assert near < far
 
 
+@pytest.mark.exhaustive
 def test_a_network_that_cannot_be_compressed_keeps_what_was_written(tmp_path) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(CompressionError, match="finds no channel to take out"):

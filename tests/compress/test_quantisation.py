@@ -169,6 +169,7 @@ def test_the_int8_file_runs_where_nas_proxy_is_not(int8, tmp_path) -> None:
     assert float((found - expected).abs().max()) < 0.05 * float(expected.abs().max())
 
 
+@pytest.mark.exhaustive
 def test_the_rounded_network_can_be_kept_by_torch_export(tmp_path) -> None:
     quantised, images = quantise(trained(), batches()), batches()[0]
     torch.export.save(torch.export.export(quantised, (images,)), tmp_path / "model.pt2")
@@ -216,6 +217,7 @@ class Sorting(nn.Module):
         return torch.histc(images, 10) + images.flatten(1)[:, :10]
 
 
+@pytest.mark.exhaustive
 def test_an_operator_without_onnx_form_is_named(tmp_path) -> None:
     with pytest.raises(CompressionError, match="cannot be written as ONNX") as raised:
         write_onnx(Sorting(), digits().spec, tmp_path / "model.onnx")

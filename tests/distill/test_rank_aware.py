@@ -351,10 +351,14 @@ def test_options_that_mean_nothing_are_refused(options, message):
         RankAware(**options)
 
 
-def test_a_fidelity_that_the_space_lacks_and_trainings_that_diverge_are_named(caplog):
+def test_a_fidelity_that_the_space_lacks_is_named():
     reduced = replace(TINY, train=replace(TINY.train, space_fidelity={"num_cells": 1}))
     with pytest.raises(ConfigError, match="space_fidelity.num_cells is not a fidelity of the sp"):
         distill(reduced)
+
+
+@pytest.mark.exhaustive
+def test_trainings_that_diverge_are_named(caplog):
     wild = replace(TINY, train=replace(TINY.train, learning_rate=1e38))
     with pytest.raises(StudyError, match="only 0 of 12 .* the stream of real images.*now 1e"):
         distill(wild)

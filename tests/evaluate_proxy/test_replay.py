@@ -74,6 +74,7 @@ def test_a_memory_prevents_forgetting(splits, memory):
     assert remembered.after_each_task[-1] > forgotten.after_each_task[-1] + 0.2
 
 
+@pytest.mark.exhaustive
 def test_the_same_seed_gives_the_same_learner(splits, memory):
     first, second = (run_replay(memory, splits, SETTINGS, seed=3).accuracies for _ in range(2))
     assert first == second

@@ -71,7 +71,15 @@ def test_examining_leaves_the_network_and_the_generator_alone():
     assert not has_hooks(network)
 
 
-@pytest.mark.parametrize("name", ["vgg11", "squeezenet1_1", "mobilenet_v3_small", "swin_t"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("vgg11", marks=pytest.mark.exhaustive),
+        "squeezenet1_1",
+        "mobilenet_v3_small",
+        "swin_t",
+    ],
+)
 def test_networks_of_torchvision(name):
     """Some have early maps of a single pixel, VGG enlarges its last, Swin has channels last."""
     found = examine(models.get_model(name, num_classes=3), (3, 64, 64), name)

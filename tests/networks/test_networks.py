@@ -126,7 +126,7 @@ def test_resnet18_with_batch_norm_computes_what_torchvisions_does(size):
         torch.testing.assert_close(ours(images), theirs(images))
 
 
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("size", [32, pytest.param(64, marks=pytest.mark.exhaustive)])
 def test_vgg11_with_batch_norm_has_the_features_of_torchvisions(size):
     with isolated_rng(0):
         theirs = torchvision.models.vgg11_bn(num_classes=1, init_weights=False).features.eval()

@@ -50,6 +50,7 @@ def test_every_figure_is_a_png_that_can_be_read_at_700_pixels(figures):
             assert len(image.convert("RGB").getcolors(2**24)) > 20
 
 
+@pytest.mark.exhaustive
 def test_same_report_gives_the_same_bytes(report, figures, tmp_path):
     before = report.to_json()
     again = write_figures(report, tmp_path)

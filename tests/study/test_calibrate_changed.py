@@ -112,6 +112,7 @@ def test_other_recipes_train_only_what_no_log_holds(tmp_path, evaluated):
     assert len(evaluated) == count + 24
 
 
+@pytest.mark.exhaustive
 def test_a_log_that_holds_more_than_is_asked_for_serves(tmp_path, evaluated):
     run(tmp_path, calibrate={"recipes": [FIT, STREAM]})
     count = len(evaluated)

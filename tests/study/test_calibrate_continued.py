@@ -120,7 +120,7 @@ def test_the_validation_leaves_out_every_genotype_of_a_calibrated_network(tmp_pa
     assert not forms[0] & forms[1]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_another_study_takes_the_trusted_recipe_or_is_refused(tmp_path, monkeypatch):
     monkeypatch.undo()  # the report counts the images of the test split
     tracked = {"tracking": {}, "search": {"n_trials": 3, "sampler": "random"}}
@@ -230,6 +230,7 @@ def test_a_kill_after_a_ranking_fell_loses_nothing(tmp_path, monkeypatch, killed
     assert len(json.loads((study / "search" / "search.json").read_text())["trials"]) == 6
 
 
+@pytest.mark.exhaustive
 def test_in_a_database_the_trials_of_two_recipes_are_two_studies(tmp_path, monkeypatch):
     falls(monkeypatch, 1)
     storage = f"sqlite:///{tmp_path / 'optuna.db'}"

@@ -169,6 +169,7 @@ def test_whitened_images_have_no_teachers(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.exhaustive
 def test_calibrate_races_a_recipe_with_teachers_against_the_same_without(tmp_path: Path) -> None:
     taught = {**STREAM, "name": "taught", "knowledge_distillation": RESPONSE}
     run(

@@ -142,7 +142,7 @@ def test_no_choice_depends_on_the_test_split(
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_report_and_the_median_of_a_validated_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +193,7 @@ def test_without_a_section_nothing_is_trained(tmp_path: Path) -> None:
     assert "retrained" not in (study.layout.folder / "report.html").read_text()
 
 
+@pytest.mark.exhaustive
 def test_a_reduced_space_is_retrained_and_exported_as_it_was_trained(tmp_path: Path) -> None:
     space = {"name": "nasbench201", "num_cells": 2}
     train = {"num_steps": 2, "batch_size": 16, "space_fidelity": {"num_cells": 1}, "image_size": 16}
