@@ -13,7 +13,14 @@ from torch import Tensor
 from nas_proxy.core.locks import exclusive
 from nas_proxy.data.splits import image_hashes
 from nas_proxy.data.transforms import resize_dataset
-from nas_proxy.errors import ConfigError, DivergedError, ProxyFileError, did_you_mean, required
+from nas_proxy.errors import (
+    ConfigError,
+    DivergedError,
+    ProxyFileError,
+    did_you_mean,
+    required,
+    shorten,
+)
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.interfaces import DistillContext
 from nas_proxy.networks.base import Network
@@ -125,6 +132,8 @@ def _recipe(settings: TeacherSettings) -> dict[str, Any]:
     plain["train"] = {k: v for k, v in plain["train"].items() if k not in _NOT_IN_RECIPE}
     if settings.architecture is None:
         del plain["space"]
+    if not settings.compile:  # as before it could be asked for
+        del plain["compile"]
     if settings.pretrained is not None:
         plain["pretrained"]["weights"] = identify_weights(settings.pretrained)
     return {key: value for key, value in plain.items() if value is not None}
@@ -202,13 +211,34 @@ def _train(
 
     generator = make_generator(derive_seed("teaching", settings.seed), context.device)
     try:
-        result = train(network, TrainingSet.of(dataset), settings.train, generator, show)
+        result = train(
+            network,
+            TrainingSet.of(dataset),
+            settings.train,
+            generator,
+            show,
+            compiled=settings.compile,
+        )
+    except RuntimeError as error:
+        if not settings.compile or not _is_of_compiling(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"the teacher {description} cannot be compiled ({shorten(reason)}); set compile: "
+            "false, or install a C++ compiler if there is none"
+        ) from error
     except DivergedError as error:
         raise DivergedError(
             f"the teacher {description} diverged: {error}; lower its train.learning_rate "
             f"(now {settings.train.learning_rate})"
         ) from error
     return result.train_seconds
+
+
+def _is_of_compiling(error: RuntimeError) -> bool:
+    from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
+
+    return isinstance(error, TorchDynamoException)
 
 
 def _describe(settings: TeacherSettings, recipe: Mapping[str, Any], spec: DatasetSpec) -> str:

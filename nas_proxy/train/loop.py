@@ -98,6 +98,7 @@ def train(
     groups: Sequence[ParameterGroup] | None = None,
     checkpoint: Checkpointer | None = None,
     graphed: bool = False,
+    compiled: bool = False,
 ) -> TrainResult:
     """Train `network` in place by gradient descent.
 
@@ -116,13 +117,24 @@ def train(
             steps that were saved.
         graphed: Do the steps as one CUDA graph each where that can be done; see `GraphedStep`.
             Optimisers are fused then, which rounds differently.
+        compiled: Call the network through `torch.compile`, which takes about a minute first and
+            rounds differently: for long trainings. An observer measures what was not compiled.
 
     Raises:
         DivergedError: If the loss is not finite; it is looked at every 50 steps and at the end.
         StudyError: If the checkpoint is damaged or belongs to other work.
     """
     objective = objective or CrossEntropy()
-    loop = _Loop(network, training_set, settings, generator, objective, groups, graphed=graphed)
+    loop = _Loop(
+        network,
+        training_set,
+        settings,
+        generator,
+        objective,
+        groups,
+        graphed=graphed,
+        compiled=compiled,
+    )
     saved = None if checkpoint is None else checkpoint.load()
     if saved is not None:
         loop.restore(saved)
@@ -166,11 +178,13 @@ class _Loop:
         groups: Sequence[ParameterGroup] | None,
         *,
         graphed: bool,
+        compiled: bool,
     ) -> None:
         device = training_set.images.device
         self.num_steps = settings.steps_for(len(training_set))
         self._batch_size = min(settings.batch_size, len(training_set))
         self._network = network
+        self._called = torch.compile(network) if compiled else network
         self._training_set = training_set
         self._settings = settings
         self._generator = generator
@@ -241,7 +255,7 @@ class _Loop:
         parts = (each.tensor_split(self._num_parts) for each in (indices, images, labels))
         for some, shown, told in zip(*parts, strict=True):
             answered = forward(
-                self._network, shown, self._settings, channels_last=self._channels_last
+                self._called, shown, self._settings, channels_last=self._channels_last
             )
             batch = Batch(some, shown, told, answered, temperature, self._smoothing)
             loss = self._objective(batch) * (len(shown) / len(images))

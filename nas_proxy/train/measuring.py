@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -190,7 +191,11 @@ def num_parts(num_images: int, shape: Sequence[int], batch_size: int | None = No
 
 
 def forward(
-    network: nn.Module, images: Tensor, settings: TrainSettings, *, channels_last: bool
+    network: Callable[[Tensor], Any],
+    images: Tensor,
+    settings: TrainSettings,
+    *,
+    channels_last: bool,
 ) -> Tensor:
     """Logits in float32, whatever they were computed in.
 

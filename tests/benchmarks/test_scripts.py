@@ -20,6 +20,7 @@ NO_OPTIONS = {"structure", "tables"}
 # Arguments of a run of seconds. DATA and TRUTH are the shared folders, WORK a new one with the sets
 # of a tiny distillation, STUDY a tiny study's configuration.
 TINY: dict[str, str] = {
+    "compiling": "--networks convnet --image-size 8 --batch-size 4 --num-steps 1",
     "compression": "--data-root DATA --num-seeds 1 --num-steps 2 --num-fine-tuning-steps 2 "
     "--num-val-images 20 --num-test-images 20 --network-width 4 --num-variants 1",
     "distillation": "--data-root DATA --size tiny --methods random dm rded --budget 1 "

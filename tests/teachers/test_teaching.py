@@ -8,6 +8,7 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors import safe_open
+from torch._dynamo.exc import BackendCompilerFailed
 
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.transforms import normalise
@@ -34,9 +35,9 @@ def trainings(monkeypatch):
     """Counts how often the loop is called."""
     calls = []
 
-    def counted(*arguments):
+    def counted(*arguments, **options):
         calls.append(arguments)
-        return train(*arguments)
+        return train(*arguments, **options)
 
     monkeypatch.setattr(training, "train", counted)
     return calls
@@ -58,6 +59,28 @@ def test_a_teacher_is_what_the_loop_makes_of_its_network():
         train(network, TrainingSet.of(dataset), told, generator)
     expected = torch.cat([value.flatten() for value in network.state_dict().values()])
     assert torch.equal(weights(teacher), expected)
+
+
+@pytest.mark.exhaustive
+def test_a_compiled_training_makes_the_same_teacher_but_for_rounding():
+    plain, compiled = teach(seed=5), teach(seed=5, compile=True)
+    assert (weights(compiled) - weights(plain)).abs().max() < 1e-4
+    assert compiled.recipe["compile"] is True
+    assert "compile" not in plain.recipe
+    assert compiled.id != plain.id
+
+
+def test_what_cannot_be_compiled_is_one_sentence(monkeypatch):
+    def compile_nothing(network):
+        def call(images):
+            raise BackendCompilerFailed(None, OSError("no C++ compiler"), None)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    with pytest.raises(ConfigError, match="cannot be compiled .* set compile: false") as raised:
+        teach(compile=True)
+    assert "\n" not in str(raised.value)
 
 
 def test_it_has_learnt_the_classes():
@@ -339,7 +362,10 @@ def test_a_teacher_that_diverges_says_which_and_what_to_lower(tmp_path):
             {"network": NETWORK, "train": short(space_fidelity={"num_cells": 1})},
             "train.space_fidelity reduces an architecture of a search space, but this teacher has",
         ),
-        ({"checkpoint": "a", "seed": 1}, "the teacher a is trained already; leave train and seed"),
+        (
+            {"checkpoint": "a", "seed": 1},
+            "the teacher a is trained already; leave train, compile and seed",
+        ),
         ({"checkpoint": "a", "train": short()}, "the teacher a is trained already"),
     ],
 )
