@@ -66,7 +66,7 @@ def run_pipeline(
     if last == "calibrate":
         _refuse_nothing_to_calibrate(config)
     logs = StudyLogs()
-    check_samples(config, logs)
+    check_samples(config, logs, display.say)
     names = [stage.name for stage in STAGES]
     asked = STAGES[: names.index(last) + 1]
     repeated = {stage.name for stage in asked if force and last in (stage.name, "report")}

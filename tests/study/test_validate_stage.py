@@ -127,7 +127,7 @@ def table_config(tmp_path, **reference):
 
 def test_second_column_is_read_beside_the_first(tmp_path):
     config = table_config(tmp_path, second_value="two")
-    check_samples(config, StudyLogs())
+    check_samples(config, StudyLogs(), [].append)
     reference = config.validation.reference
     columns = (reference.architecture, reference.value, reference.second_value)
     first, second = read_references(Path(reference.table), config.space, *columns)
@@ -136,9 +136,19 @@ def test_second_column_is_read_beside_the_first(tmp_path):
     assert list(second.values) == list(first.values)[:4]
 
 
+def test_rows_that_cannot_be_used_are_said_before_anything_runs(tmp_path):
+    config = table_config(tmp_path, second_value="two")
+    with (tmp_path / "truth.csv").open("a") as table:
+        table.write("\n1,2,3")
+    said = []
+    check_samples(config, StudyLogs(), said.append)
+    assert ["does not know" in said[0], "no value in 'two'" in said[1]] == [True, True]
+    assert len(said) == 2  # each once, though two columns are read
+
+
 def test_second_column_that_is_missing_is_named_with_its_option(tmp_path):
     config = table_config(tmp_path, second_value="two_")
     with pytest.raises(DataError, match=r"no column 'two_' \(validate.reference.second_value\)"):
-        check_samples(config, StudyLogs())
+        check_samples(config, StudyLogs(), [].append)
     with pytest.raises(DataError, match=r"no column 'one_' \(validate.reference.value\)"):
-        check_samples(table_config(tmp_path, value="one_"), StudyLogs())
+        check_samples(table_config(tmp_path, value="one_"), StudyLogs(), [].append)

@@ -312,10 +312,9 @@ class _Validation:
     def _reference(
         self, architectures: Sequence[Architecture]
     ) -> tuple[dict[Architecture, float], str, float]:
-        settings, (table, _) = self.settings.reference, self.tables
+        table, _ = self.tables
         if table is not None:
-            values = {a: table.values[a] for a in architectures}
-            return values, f"{settings.value} of {Path(settings.table or '').name}", 0.0
+            return {a: table.values[a] for a in architectures}, table.name, 0.0
         factory = self._reference_factory()
         done = self._evaluate("reference", factory, architectures)
         name = f"test accuracy after full-data training ({factory.fidelity.length})"
