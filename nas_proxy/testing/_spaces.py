@@ -19,6 +19,7 @@ from nas_proxy.testing._common import (
     blame,
     check_class,
     global_generators_untouched,
+    random_study,
     require,
     tiny_dataset,
 )
@@ -64,7 +65,7 @@ def check_suggesting(space: SearchSpace, num_samples: int) -> None:
     """Optuna's trials give architectures of the space, and their parameters give them again."""
     import optuna
 
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=7))
+    study = random_study()
     for _ in range(num_samples):
         trial = study.ask()
         with blame(f"{space.name}: suggest() fails on an Optuna trial"):
