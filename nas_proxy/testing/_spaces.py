@@ -23,6 +23,7 @@ from nas_proxy.testing._common import (
     require,
     tiny_dataset,
 )
+from nas_proxy.testing._space_traps import TRAP_CHECKS
 from nas_proxy.train.phases import num_steps_of
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, WeightsRecord
@@ -327,6 +328,7 @@ SPACE_CHECKS: tuple[Callable[[SearchSpace, int], None], ...] = (
     check_string_form,
     check_description,
     check_transfer,
+    *TRAP_CHECKS,
 )
 
 
