@@ -14,7 +14,7 @@ from nas_proxy.calibrate.result import CalibrationResult, StandingRow
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
-from nas_proxy.evaluate.log import merged
+from nas_proxy.evaluate.log import Failures, merged
 from nas_proxy.interfaces import Distiller
 from nas_proxy.report.frontier_figure import write_frontier
 from nas_proxy.reproducibility import content_hash, derive_seed
@@ -147,6 +147,7 @@ class _Calibration:
         self._settings = settings
         self._folder = folder
         self._sample = _sample(study)
+        self._failures: dict[str, Failures] = {}
         space = study.config.space
         self._race = Race(
             settings,
@@ -167,6 +168,8 @@ class _Calibration:
             evaluations = {
                 recipe.name: self._measure(recipe, sample) for recipe in self._race.running
             }
+            for name, found in evaluations.items():
+                self._failures[name] = Failures.among(found.values())
             # What a killed run did beyond this round is no reason to stop before it.
             num_used, spent = size, self._spent(sample)
             if self._race.judge(references, evaluations):
@@ -254,7 +257,12 @@ class _Calibration:
     ) -> CalibrationResult:
         trusted = best is not None and best.outcome == "chosen"
         return CalibrationResult(
-            verdict=_verdict(self._settings, best, num_used, trusted=trusted),
+            verdict=" ".join(
+                (
+                    _verdict(self._settings, best, num_used, trusted=trusted),
+                    *_failure_words(self._failures),
+                )
+            ),
             trusted=trusted,
             chosen=best.recipe.name if best else None,
             threshold=self._settings.threshold,
@@ -302,6 +310,18 @@ def _row(standing: Standing) -> StandingRow:
         num_failed=standing.num_failed,
         difference=standing.difference,
     )
+
+
+def _failure_words(failures: Mapping[str, Failures]) -> list[str]:
+    """Of which recipes most evaluations failed, by their names: one sentence for each reason.
+
+    A recipe that needs no training may be all that is left, for a reason that has to be known.
+    """
+    recipes: dict[Failures, list[str]] = {}
+    for name, found in failures.items():
+        if found.most:
+            recipes.setdefault(found, []).append(name)
+    return [f"Of {', '.join(names)} {found}." for found, names in recipes.items()]
 
 
 def _verdict(
