@@ -305,6 +305,10 @@ class Distiller(Options, ABC):
         """The trained networks that the method looks at; none unless a method says so."""
         return ()
 
+    def own_images_per_class(self) -> int | None:
+        """How many images of each class it makes whatever is asked; None if it does as asked."""
+        return None
+
     def initialise(
         self, dataset: ImageDataset, images_per_class: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:

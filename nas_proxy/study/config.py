@@ -174,6 +174,11 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         for key, (kind, default) in _DISTILL_KEYS.items()
     }
     distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
+    if distiller is not None and common["images_per_class"] is not None:
+        given = "images_per_class" in _mapping_at(mapping, "distill")
+        common["images_per_class"] = _images_per_class(
+            distiller, common["images_per_class"], faults, given=given
+        )
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
     if space is not None:
         _check_reduced_fidelity(space, faults)
@@ -230,6 +235,26 @@ def _with_recipes(sections: _Sections, space: SearchSpace) -> _Sections:
         return sections
     calibration = with_default_recipes(sections.calibration, space, sections.train)
     return sections.model_copy(update={"calibration": calibration})
+
+
+def _images_per_class(
+    distiller: Distiller, images_per_class: int, faults: list[str], *, given: bool
+) -> int:
+    """How many images of each class are made: what the distiller has anyway, or what is asked.
+
+    Args:
+        distiller: Makes them.
+        images_per_class: What the configuration says, or the default.
+        faults: Gets what is wrong.
+        given: Whether the configuration says it.
+    """
+    own = distiller.own_images_per_class()
+    if given and own not in (None, images_per_class):
+        faults.append(
+            f"distill.images_per_class: is {images_per_class}, but {distiller.name!r} has "
+            f"{own} images of each class; leave it out, or set it to {own}"
+        )
+    return own or images_per_class
 
 
 def _check_reduced_fidelity(space: SearchSpace, faults: list[str]) -> None:
