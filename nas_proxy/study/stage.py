@@ -12,6 +12,7 @@ from nas_proxy.errors import StudyError
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.layout import StudyLayout
+from nas_proxy.study.ledger import note_discarded
 from nas_proxy.study.stage_folder import (
     StageFolder,
     differences,
@@ -182,6 +183,7 @@ def run_stage(stage: Stage, study: StudyContext, *, force: bool) -> None:
         stage.run(study, path)
         return
     if force:
+        note_discarded(study, stage.name)
         study.forget(path)
     with released_on_user_error(path):
         folder = stage.folder(study)
