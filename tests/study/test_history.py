@@ -1,5 +1,6 @@
 """What stays of a study whatever is repeated: looks at references, and what was paid."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 
 from nas_proxy.distill.random_subset import RandomSubset
 from nas_proxy.errors import DivergedError, StudyError
+from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.report.values import Cost
 from nas_proxy.study.config import check_config
 from nas_proxy.study.history import add_discarded, add_look, read_discarded, read_looks
@@ -25,9 +27,12 @@ def study(tmp_path):
     """Runs the study, ranked by some zero-cost signal; what was said, and its report."""
     reference = table(tmp_path)
 
-    def run(signal, *, last="report", force=False, **changes):
+    def run(signal, *, last="report", force=False, value="accuracy", **changes):
         merged = {**STUDY, "score": {"signals": [signal]}, "results": str(tmp_path), **changes}
-        merged |= {"study_name": "seen", "validate": {**VALIDATE, "reference": reference}}
+        merged |= {
+            "study_name": "seen",
+            "validate": {**VALIDATE, "reference": {**reference, "value": value}},
+        }
         config, display = check_config(merged), Quiet()
         run_pipeline(config, display, last=last, force=force)
         return display.said, json.loads(config.layout.report.read_text())
@@ -81,6 +86,27 @@ def test_fresh_architectures_are_a_first_look(study):
     known = set(other["looks"][0]["architectures"]) & set(other["looks"][1]["architectures"])
     assert len(known) < 10
     assert (f"{len(known)} of 10 were looked at before" in other["verdict"]) == bool(known)
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_another_column_judges_what_is_there_and_is_a_second_look(study, tmp_path, monkeypatch):
+    study("num_params")
+    folder = tmp_path / "seen" / "validate"
+    before = (folder / "proxy.jsonl").read_bytes(), (folder / "points.json").read_bytes()
+    with (tmp_path / "truth.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    with (tmp_path / "truth.csv").open("w", newline="") as file:
+        added = [str(-float(row[1])) for row in rows[1:]]
+        csv.writer(file).writerows([r + [x] for r, x in zip(rows, ["worse", *added], strict=True)])
+    monkeypatch.setattr(NetworkEvaluator, "evaluate", None)  # nothing is measured again
+    _, other = study("num_params", value="worse")
+    assert (folder / "proxy.jsonl").read_bytes() == before[0]
+    assert (folder / "points.json").read_bytes() != before[1]
+    assert "Second look at these architectures: 10 of 10" in other["verdict"]
+    assert [each["reference"] for each in other["looks"]] == [
+        "accuracy of truth.csv",
+        "worse of truth.csv",
+    ]
 
 
 def look(ranking="a", *, architectures=("x", "y"), stage="validate", reference="r"):

@@ -56,7 +56,13 @@ class Validate(Stage):
         Section(name="seed"),
         Section(name="space"),
         *RANKED_BY,
-        Section(name="validate"),
+        # The evaluations of a proxy stay when another column is to judge them; see `study/history`.
+        Section(
+            name="validate",
+            continued=tuple(
+                f"reference.{key}" for key in ("table", "architecture", "value", "second_value")
+            ),
+        ),
     )
     sources = (
         IMAGES,
@@ -83,6 +89,7 @@ class Validate(Stage):
         Source(
             name="truth table",
             identity=lambda study: table_identity(_settings(study.config).reference.table),
+            continued=True,
         ),
     )
     not_wanted = "the config has no section validate; the ranking is not judged"
