@@ -96,6 +96,25 @@ class Failures:
         return f"{self.num} of {self.total} evaluations failed, most often for: {self.reason}"
 
 
+def alone(evaluation: Evaluation, signal: str) -> Evaluation:
+    """The part of a complete evaluation that gave one zero-cost signal, with that part's cost.
+
+    Seconds of cores are not known of a part: it gets the share of them that it has of the clock.
+    """
+    seconds = evaluation.signal_seconds.get(signal, 0.0)
+    share = seconds / evaluation.seconds if evaluation.seconds else 0.0
+    return Evaluation(
+        evaluation.architecture,
+        evaluation.fidelity,
+        evaluation.seed,
+        evaluation.status,
+        signals={signal: evaluation.signals[signal]},
+        signal_seconds={signal: seconds},
+        seconds=seconds,
+        core_seconds=share * evaluation.core_seconds,
+    )
+
+
 def merged(parts: Sequence[Evaluation]) -> Evaluation:
     """One evaluation with the signals and the cost of all parts.
 

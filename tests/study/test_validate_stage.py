@@ -64,6 +64,25 @@ def test_sizes_are_measured_though_they_are_no_controls(study):
             assert point["sizes"][name] == found[point["architecture_id"]]
 
 
+def test_signals_of_the_score_are_not_measured_again_as_controls(study):
+    folder, _, _ = study
+    assert not (folder / "validate" / "naswot.jsonl").exists()
+    proxy = {e.architecture.id: e for e in EvaluationLog(folder / "validate" / "proxy.jsonl")}
+    complete = {name for name, evaluation in proxy.items() if evaluation.complete}
+    points = read(folder, "validate", "points.json")["points"]
+    assert complete >= {point["architecture_id"] for point in points}
+    for point in points:
+        evaluation = proxy[point["architecture_id"]]
+        assert point["scores"]["naswot"] == evaluation.signals["naswot"]
+    rows = {row["name"]: row for row in read(folder, "validate", "rank_report.json")["rows"]}
+    own = [proxy[point["architecture_id"]] for point in points]
+    shares = [e.core_seconds * e.signal_seconds["naswot"] / e.seconds for e in own]
+    assert rows["naswot"]["seconds_per_architecture"] == pytest.approx(sum(shares) / len(shares))
+    what = {entry["what"] for entry in read(folder, "report.json")["costs"]}
+    assert "validate: log synflow" in what
+    assert "validate: naswot" not in what
+
+
 def test_the_reference_is_trained_again_with_another_seed(study):
     folder, config, _ = study
     first = EvaluationLog(folder / "validate" / "reference.jsonl")

@@ -16,7 +16,7 @@ import numpy as np
 
 from nas_proxy.errors import required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
-from nas_proxy.evaluate.log import merged
+from nas_proxy.evaluate.log import alone, merged
 from nas_proxy.evaluate.sample import stratify
 from nas_proxy.evaluate.table import TruthTable, read_references, values_of
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
@@ -189,7 +189,7 @@ class _Validation:
         stratified = self._choose(pool, proxy)
         architectures = [*uniform, *stratified]
         zero_cost = {
-            name: self._evaluate(name, self._zero_cost_factory(name), architectures)
+            name: self._zero_cost(name, proxy, architectures)
             for name in dict.fromkeys((*self.zero_cost_signals, *_SIZES.values()))
         }
         judged = self._proxy_ranking(proxy, architectures)
@@ -241,6 +241,21 @@ class _Validation:
         log = self.study.layout.stage_log("validate", name)
         done = self.study.runner.run(f"validating: {name}", factory, architectures, log, seed=seed)
         return dict(zip(architectures, done, strict=True))
+
+    def _zero_cost(
+        self, signal: str, proxy: Evaluations, architectures: Sequence[Architecture]
+    ) -> Evaluations:
+        """A zero-cost signal, taken from the recipe's own evaluations where they hold it.
+
+        Those are of the same networks, weights and images. Where one failed, it may have been for
+        another signal.
+        """
+        own = signal in self.score.signals and self.active.recipe.score.score_images == "real"
+        known = {a: alone(proxy[a], signal) for a in architectures if own and proxy[a].complete}
+        missing = [a for a in architectures if a not in known]
+        if missing:
+            known |= self._evaluate(signal, self._zero_cost_factory(signal), missing)
+        return {a: known[a] for a in architectures}
 
     def _zero_cost_factory(self, signal: str) -> NetworkEvaluatorFactory:
         return self.study.factories.measuring(
