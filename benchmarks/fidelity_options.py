@@ -105,6 +105,8 @@ def main() -> None:
     arguments = arguments_parser.parse_args()
     torch.set_num_threads(1)
     table = read_table(arguments.truth, SPACE, "arch_str", "cifar10_test_200")
+    for notice in table.notices:
+        print(notice, flush=True)
     evaluators = {
         name: cifar10_factory(
             settings, SPACE, data_root=arguments.data_root, device=arguments.device

@@ -138,9 +138,11 @@ class Comparison:
     def values(self) -> dict[str, Mapping[Architecture, float]]:
         """The table's columns that are used."""
         names = (self.arguments.calibration_value, self.arguments.judged_value)
-        return {
-            name: read_table(self.arguments.truth, SPACE, "arch_str", name).values for name in names
-        }
+        tables = {name: read_table(self.arguments.truth, SPACE, "arch_str", name) for name in names}
+        for table in tables.values():
+            for notice in table.notices:
+                print(notice, flush=True)
+        return {name: table.values for name, table in tables.items()}
 
     @cached_property
     def sample(self) -> tuple[list[Architecture], list[Architecture]]:

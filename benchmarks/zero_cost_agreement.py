@@ -104,11 +104,13 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "nb201_scores_dev.csv").open() as file:
         rows = list(csv.DictReader(file))
     columns = [column for column in PUBLISHED.values() if column is not None]
-    return [
+    found = [
         {**row, "accuracy": accuracies[row["arch_str"]]}
         for row in rows
         if all(row[c] and math.isfinite(float(row[c])) and float(row[c]) != FAILED for c in columns)
     ]
+    print(f"{len(found)} of {len(rows)} architectures have every published score", flush=True)
+    return found
 
 
 def agreement(values: np.ndarray, rows: list[dict[str, str]], column: str | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ tests in `nas_proxy.testing` check what the docstrings here promise.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -68,7 +69,7 @@ class SearchSpace(Options, ABC):
         fidelity_options: Options that make networks cheaper and leave the set of genotypes as it
             is, such as cells per stage. `train.space_fidelity` may reduce these and no others.
         reduced_fidelity: What of these its author recommends for short trainings, such as one
-            cell per stage; the default recipes use it.
+            cell per stage; candidates are trained so unless `train.space_fidelity` says otherwise.
     """
 
     name: ClassVar[str]
@@ -107,6 +108,15 @@ class SearchSpace(Options, ABC):
             UserError: If the space does not implement it; a calibrated score may use it.
         """
         raise UserError(f"search space {self.name!r} does not implement encode")
+
+    @property
+    def reductions(self) -> dict[str, int]:
+        """What `reduced_fidelity` makes smaller than the options of this very space say."""
+        return {
+            option: value
+            for option, value in self.reduced_fidelity.items()
+            if not getattr(self, option, math.inf) <= value
+        }
 
     @property
     def can_mutate(self) -> bool:
@@ -294,6 +304,10 @@ class Distiller(Options, ABC):
     def teachers(self) -> tuple[TeacherSettings, ...]:
         """The trained networks that the method looks at; none unless a method says so."""
         return ()
+
+    def own_images_per_class(self) -> int | None:
+        """How many images of each class it makes whatever is asked; None if it does as asked."""
+        return None
 
     def initialise(
         self, dataset: ImageDataset, images_per_class: int, generator: torch.Generator

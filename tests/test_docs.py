@@ -1,6 +1,8 @@
+import logging
 import re
 from pathlib import Path
 
+import optuna
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,6 +36,19 @@ def test_the_guides_options_are_checked(my_space):
         TypeAdapter(my_space).validate_python({"num_blocks": 0})
 
 
-def test_the_guides_check_runs_as_printed(my_space, tmp_path, monkeypatch):
+def test_the_guides_check_runs_as_printed(my_space, tmp_path, monkeypatch, capfd):
+    """And without output, as the guide promises, though Optuna likes to talk."""
     monkeypatch.chdir(tmp_path)
-    exec(compile(printed_code("from nas_proxy.registry import SEARCH_SPACES"), GUIDE, "exec"), {})
+    said, verbosity = [], optuna.logging.get_verbosity()
+    handler = logging.Handler()
+    handler.emit = said.append
+    monkeypatch.setattr(logging.getLogger("optuna"), "handlers", [handler])
+    code = compile(printed_code("from nas_proxy.registry import SEARCH_SPACES"), GUIDE, "exec")
+    try:
+        optuna.logging.set_verbosity(logging.INFO)  # as it is before a study says otherwise
+        exec(code, {})
+        assert optuna.logging.get_verbosity() == logging.INFO
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    assert said == []
+    assert tuple(capfd.readouterr()) == ("", "")

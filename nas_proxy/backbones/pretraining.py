@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -18,13 +19,15 @@ from nas_proxy.backbones.pretrain_settings import PretrainSettings
 from nas_proxy.backbones.weights import save_weights, saved_key
 from nas_proxy.backbones.zoo import fitting_size
 from nas_proxy.core.checkpoint import Checkpointer
-from nas_proxy.data.folder import IMAGE_ENDINGS, decode, images_below
+from nas_proxy.data.folder import IMAGE_ENDINGS, decode, images_below, left_out_words
 from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import DataError, DivergedError, StudyError
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.train.loop import TrainResult, train
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset, Progress, Splits, WeightsRecord, no_progress
+
+logger = logging.getLogger("nas_proxy")
 
 VERSION = 1  # raised by hand when pre-training changes what settings give
 _NOT_IN_KEY = ("backbones", "folder", "images")  # of settings: where, not what
@@ -180,12 +183,14 @@ def _images(splits: Splits, settings: PretrainSettings) -> ImageDataset:
     if settings.images is None:
         return splits.search_train
     root = Path(settings.images).expanduser()
-    files = images_below(root)
+    files, others = images_below(root)
     if not files:
         raise DataError(
             f"pretrain.images: {root} holds no image ({', '.join(IMAGE_ENDINGS)}); name a folder "
             "that does, or leave it out to use the search-training images"
         )
+    if others:
+        logger.warning("pretrain.images: %s", left_out_words(root, others))
     spec = splits.spec
     if spec.image_shape[0] != 3:
         raise DataError(

@@ -11,6 +11,7 @@ from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.calibrate.result import CalibrationPoint, Outcome
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import StudyError
+from nas_proxy.evaluate.log import Failures
 from nas_proxy.scores.calibrated import CalibratedScore, Encode
 from nas_proxy.scores.combine import make_score
 from nas_proxy.statistics import ranks
@@ -227,8 +228,11 @@ class Race:
 
         Raises:
             StudyError: If the sample is too small for it, as it may be in the first rounds, or
-                tells nothing apart.
+                tells nothing apart, or every evaluation failed.
         """
+        failures = Failures.among(runner.evaluations.values())
+        if failures.num == failures.total:
+            raise StudyError(str(failures))
         complete = [
             e for a, e in runner.evaluations.items() if e.complete and a in self._references
         ]

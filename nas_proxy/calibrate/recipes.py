@@ -82,7 +82,7 @@ def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, .
         batch_size=_BATCH_SIZE,
         num_val_images=train.num_val_images or NUM_VAL_IMAGES,
         norm_statistics="recalibrated",
-        space_fidelity=dict(train.space_fidelity or space.reduced_fidelity),
+        space_fidelity=dict(train.space_fidelity or space.reductions),
     )
     combined = ("val_loss", *ZERO_COST)
     scores = {

@@ -60,6 +60,7 @@ class FoundImages:
         is_test: bool, `(n,)`; None where the data set has no test part of its own.
         is_val: bool, `(n,)`; None where it has no validation part of its own.
         read: From the indices `(k,)` of each part to its images, uint8 `(k, c, h, w)`.
+        notice: What of it was left out, a sentence; empty if nothing was.
     """
 
     class_names: tuple[str, ...]
@@ -67,6 +68,7 @@ class FoundImages:
     is_test: Tensor | None
     read: Callable[[Sequence[Tensor]], list[Tensor]]
     is_val: Tensor | None = None
+    notice: str = ""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class FolderListing:
         labels: int64, `(len(files),)`.
         is_test: bool, `(len(files),)`; None where the folder has no test part of its own.
         class_names: The names of the class folders, sorted as torchvision's ImageFolder does.
+        left_out: Other files of the class folders, relative to `root`; hidden ones do not count.
     """
 
     root: Path
@@ -62,6 +63,7 @@ class FolderListing:
     labels: Tensor
     is_test: Tensor | None
     class_names: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def user_cache_folder() -> Path:
@@ -108,9 +110,9 @@ def list_folder(root: Path) -> FolderListing:
             no image, or the classes of the two parts differ; the message names the folders.
     """
     train, test = _parts(root)
-    train_files = _class_files(train)
+    train_files, others = _class_files(train)
     names = tuple(train_files)
-    test_files = {} if test is None else _class_files(test)
+    test_files, more = ({}, []) if test is None else _class_files(test)
     if test is not None and test_files.keys() != train_files.keys():
         raise DataError(
             f"the classes of {train} and {test} differ: "
@@ -130,17 +132,30 @@ def list_folder(root: Path) -> FolderListing:
         labels=torch.tensor(labels),
         is_test=None if test is None else torch.tensor(is_test),
         class_names=names,
+        left_out=tuple(os.path.relpath(path, root) for path in (*others, *more)),
     )
 
 
-def images_below(root: Path) -> tuple[str, ...]:
-    """Paths of all images at any depth, relative to `root`, in order; hidden ones are ignored."""
-    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    return tuple(
-        path.as_posix()
-        for path in sorted(paths)
-        if path.suffix.lower() in IMAGE_ENDINGS
-        and not any(part.startswith(".") for part in path.parts)
+def images_below(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Paths of all images at any depth, relative to `root`, in order, and of all other files.
+
+    Hidden files and folders are in neither.
+    """
+    paths = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    seen = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    images = [path for path in seen if path.suffix.lower() in IMAGE_ENDINGS]
+    others = [path for path in seen if path.suffix.lower() not in IMAGE_ENDINGS]
+    return tuple(path.as_posix() for path in images), tuple(path.as_posix() for path in others)
+
+
+def left_out_words(root: Path, left_out: Sequence[str]) -> str:
+    """A sentence on files that were not taken for images; empty without any."""
+    if not left_out:
+        return ""
+    endings = ", ".join(IMAGE_ENDINGS)
+    return (
+        f"{len(left_out)} of the files in {root} are left out, for their names do not end as those "
+        f"of images do ({endings}), such as {left_out[0]}"
     )
 
 
@@ -253,22 +268,20 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _class_files(part: Path) -> dict[str, list[str]]:
-    """The names of the images in each class folder; both are in ascending order."""
+def _class_files(part: Path) -> tuple[dict[str, list[str]], list[Path]]:
+    """The names of the images in each class folder, both in ascending order, and other files."""
     names = _subfolders(part)
     if len(names) < 2:
         found = f"only the class folder {names[0]!r}" if names else "no class folder"
         raise DataError(
             f"{part} holds {found}; at least two are needed, each with the images of one class"
         )
-    files = {}
+    files, others = {}, []
     for name in names:
         # A link that leads nowhere is listed all the same: decoding then names it as damaged.
-        files[name] = [
-            entry.name
-            for entry in _entries(part / name)
-            if entry.name.lower().endswith(IMAGE_ENDINGS) and not _is_folder(entry)
-        ]
+        listed = [entry.name for entry in _entries(part / name) if not _is_folder(entry)]
+        files[name] = [file for file in listed if file.lower().endswith(IMAGE_ENDINGS)]
+        others += [part / name / f for f in listed if not f.lower().endswith(IMAGE_ENDINGS)]
         if not files[name]:
             nested = _subfolders(part / name)
             hint = f" directly in it, only folders such as {nested[0]!r}" if nested else ""
@@ -276,7 +289,7 @@ def _class_files(part: Path) -> dict[str, list[str]]:
                 f"class folder {part / name} holds no image{hint}; put images "
                 f"({', '.join(IMAGE_ENDINGS)}) there, or remove it"
             )
-    return files
+    return files, others
 
 
 def _only_in(part: Path, names: Iterable[str], others: Container[str]) -> str:

@@ -30,7 +30,13 @@ from nas_proxy.data._found import (
 from nas_proxy.data._kept_splits import Identity, identity_below, keep, read_kept
 from nas_proxy.data._torchvision_sets import FIND_TORCHVISION
 from nas_proxy.data.descriptions import DATASET_WORDS
-from nas_proxy.data.folder import data_root, list_folder, read_images, user_cache_folder
+from nas_proxy.data.folder import (
+    data_root,
+    left_out_words,
+    list_folder,
+    read_images,
+    user_cache_folder,
+)
 from nas_proxy.data.splits import shared_images, stratified_split
 from nas_proxy.data.transforms import channel_statistics, resize
 from nas_proxy.errors import DataError, did_you_mean
@@ -57,7 +63,8 @@ def load_splits(
     Args:
         settings: The configuration section `data`.
         progress: Told about image files read and decoded.
-        say: Told if the data set itself holds the same image in two parts; None: not looked at.
+        say: Told what of a folder was left out, and if the data set itself holds the same image in
+            two parts; None: the latter is not looked at.
 
     Returns:
         Three parts that share no file and one specification, whose mean, deviation and hash are
@@ -76,7 +83,10 @@ def load_splits(
     identity = source.identity(settings)
     kept = read_kept(settings, identity, source.licence) if identity else None
     if kept is None:
-        splits = _find_and_divide(source, settings, progress)
+        found = source.find(settings, progress)
+        if say is not None and found.notice:
+            say(f"data: {found.notice}")
+        splits = _divided(found, source, settings)
         shared = None
         identity = identity or source.identity(settings)  # it may have been fetched just now
         if identity:
@@ -90,8 +100,7 @@ def load_splits(
     return splits
 
 
-def _find_and_divide(source: DatasetSource, settings: DataSettings, progress: Progress) -> Splits:
-    found = source.find(settings, progress)
+def _divided(found: FoundImages, source: DatasetSource, settings: DataSettings) -> Splits:
     names, labels = _choose_classes(found, settings)
     is_test = _hold_out(labels, names) if found.is_test is None else found.is_test
     tested = _members(is_test & (labels >= 0))
@@ -294,7 +303,8 @@ def _find_image_folder(settings: DataSettings, progress: Progress) -> FoundImage
         )
     listing = list_folder(root)
     read = partial(read_images, listing, image_size=image_size, progress=progress)
-    return FoundImages(listing.class_names, listing.labels, listing.is_test, read)
+    notice = left_out_words(root, listing.left_out)
+    return FoundImages(listing.class_names, listing.labels, listing.is_test, read, notice=notice)
 
 
 def _find_imagenette(settings: DataSettings, progress: Progress) -> FoundImages:

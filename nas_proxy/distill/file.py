@@ -38,6 +38,17 @@ class ProxyDatasetFile(Distiller):
         file = Path(self.path).expanduser()
         return teachers_beside(ProxyDataset.load(file), file) if file.is_file() else ()
 
+    def own_images_per_class(self) -> int | None:
+        """How many the file holds; None without a file that can be read.
+
+        `distill` says what is wrong with it; `import-proxy` writes it, or another in its place.
+        """
+        file = Path(self.path).expanduser()
+        try:
+            return ProxyDataset.load(file).images_per_class
+        except ProxyFileError:
+            return None
+
     def distill(self, task: DistillTask) -> ProxyDataset:
         """Load the set; see `Distiller.distill`.
 

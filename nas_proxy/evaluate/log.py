@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas_proxy.core.files import append_line, drop_partial_line
@@ -62,6 +63,56 @@ def _parse(line: bytes, path: Path, number: int) -> Evaluation:
             f"{path}, line {number}, is damaged ({error}); remove the line to repeat that "
             "evaluation"
         ) from error
+
+
+@dataclass(frozen=True)
+class Failures:
+    """How many of some evaluations failed, and for what.
+
+    Attributes:
+        num: Failed ones.
+        total: All.
+        reason: The most frequent; empty if none failed.
+    """
+
+    num: int
+    total: int
+    reason: str
+
+    @classmethod
+    def among(cls, evaluations: Collection[Evaluation]) -> Failures:
+        """Those among `evaluations`."""
+        reasons = Counter(e.reason or "no reason was given" for e in evaluations if not e.complete)
+        common = reasons.most_common(1)
+        return cls(reasons.total(), len(evaluations), common[0][0] if common else "")
+
+    @property
+    def most(self) -> bool:
+        """Whether more than half failed."""
+        return 2 * self.num > self.total
+
+    def __str__(self) -> str:
+        """One clause."""
+        return f"{self.num} of {self.total} evaluations failed, most often for: {self.reason}"
+
+
+def alone(evaluation: Evaluation, signal: str) -> Evaluation:
+    """The part of a complete evaluation that gave one zero-cost signal, with that part's cost.
+
+    Seconds of cores are not known of a part: it gets the share of them that it has of the clock.
+    """
+    seconds = evaluation.signal_seconds.get(signal, 0.0)
+    share = seconds / evaluation.seconds if evaluation.seconds else 0.0
+    return Evaluation(
+        evaluation.architecture,
+        evaluation.fidelity,
+        evaluation.seed,
+        evaluation.status,
+        signals={signal: evaluation.signals[signal]},
+        signal_seconds={signal: seconds},
+        seconds=seconds,
+        core_seconds=share * evaluation.core_seconds,
+    )
 
 
 def merged(parts: Sequence[Evaluation]) -> Evaluation:

@@ -22,10 +22,14 @@ class TruthTable:
     Attributes:
         values: What the table says of each architecture, in the table's order.
         value_name: The column's name.
+        name: What it is, in words, such as a report gives them.
+        notices: What of the file was left out or overruled, one sentence for each kind.
     """
 
     values: Mapping[Architecture, float]
     value_name: str
+    name: str = "a truth table"
+    notices: tuple[str, ...] = ()
 
     @property
     def fidelity(self) -> Fidelity:
@@ -57,47 +61,57 @@ def read_table(
     Args:
         path: CSV with a header line.
         space: Reads the architectures, by `SearchSpace.from_string`.
-        architecture: Name of the column with the architectures.
-        value: Name of the column with the accuracies; empty cells are left out.
+        architecture: Name of the column with the architectures; a row with one that the space does
+            not understand is left out. Of rows that name the same one the last counts.
+        value: Name of the column with the accuracies; rows whose cell is empty are left out.
         section: Of the configuration, which error messages name.
         value_option: The key of its `reference` that names the column `value`, likewise.
 
+    Returns:
+        The table; its notices say what was left out.
+
     Raises:
-        DataError: If the file, a column, or every architecture is missing or unreadable.
+        DataError: If the file, a column, or every architecture is missing or unreadable, or a row
+            has more cells than there are columns.
     """
-    if not path.is_file():
-        raise DataError(f"the truth table {path} ({section}.reference.table) does not exist")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the truth table {path} is not a readable CSV file: {error}") from error
-    for option, column in (("architecture", architecture), (value_option, value)):
-        if column not in columns:
-            raise DataError(
-                f"the truth table {path} has no column {column!r} "
-                f"({section}.reference.{option}); {did_you_mean(column, columns)}"
-            )
+    options = {architecture: f"{section}.reference.architecture"}
+    options[value] = f"{section}.reference.{value_option}"
+    rows = _rows(path, options, f"{section}.reference.table")
     values: dict[Architecture, float] = {}
-    unread: list[str] = []
+    unread, empty, changed = _Faults(), _Faults(), _Faults()
     for line, row in rows:
+        text, cell = (row[column] or "" for column in (architecture, value))
         try:
-            key = space.from_string(row[architecture] or "")
+            key = space.from_string(text)
         except ValueError as error:
-            unread.append(str(error))
+            unread.add(line, str(error))
             continue
-        cell = (row[value] or "").strip()
-        if cell:
-            values[key] = _number(cell, path, line, value)
+        if not cell.strip():
+            empty.add(line, text)
+            continue
+        number = _number(cell.strip(), path, line, value)
+        before = values.get(key, number)
+        if before != number:
+            changed.add(line, f"{text} has {number:g} after {before:g}")
+        values[key] = number
     if not values:
-        first = f"; the first: {unread[0]}" if unread else ""
+        first = f"; the first: {unread.reason}" if unread.num else ""
         raise DataError(
             f"the truth table {path} holds no architecture of the space {space.name!r} with a "
-            f"value in {value!r} ({len(rows)} rows, {len(unread)} not understood{first})"
+            f"value in {value!r} ({len(rows)} rows, {unread.num} not understood{first})"
         )
-    return TruthTable(values, value)
+    num_used = len(rows) - unread.num - empty.num
+    some = f" ({num_used} of {len(rows)} rows)" if num_used < len(rows) else ""
+    what = f"of {len(rows)} rows of the truth table {path}"
+    notices = (
+        unread.words(f"{what} left out: the space {space.name!r} does not know the architecture"),
+        empty.words(f"{what} left out: there is no value in {value!r}"),
+        changed.words(
+            f"{what} give an architecture another value in {value!r} than a row before; the last "
+            "counts"
+        ),
+    )
+    return TruthTable(values, value, f"{value} of {path.name}{some}", tuple(filter(None, notices)))
 
 
 def read_references(
@@ -120,6 +134,62 @@ def values_of(
 ) -> dict[Architecture, float]:
     """The signal of every evaluation that is complete."""
     return {a: e.signals[signal] for a, e in evaluations.items() if e.complete}
+
+
+@dataclass
+class _Faults:
+    """Rows with one kind of fault: how many, and the first of them."""
+
+    num: int = 0
+    line: int = 0
+    reason: str = ""
+
+    def add(self, line: int, reason: str) -> None:
+        if not self.num:
+            self.line, self.reason = line, reason
+        self.num += 1
+
+    def words(self, what: str) -> str:
+        """A sentence; empty if there is no such row."""
+        return f"{self.num} {what}; the first, in line {self.line}: {self.reason}" * bool(self.num)
+
+
+def _rows(
+    path: Path, options: Mapping[str, str], table_option: str
+) -> list[tuple[int, dict[str, str | None]]]:
+    """The rows of a file, each with the line where it ends.
+
+    Args:
+        path: CSV with a header line.
+        options: Columns that it must have, and which option names each.
+        table_option: Which names the file.
+
+    Raises:
+        DataError: If the file cannot be read so.
+    """
+    if not path.is_file():
+        raise DataError(f"the truth table {path} ({table_option}) does not exist")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or [])
+            rows = [(reader.line_num, dict(row)) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"the truth table {path} is not a readable CSV file: {error}") from error
+    for column, option in options.items():
+        if column not in columns:
+            raise DataError(
+                f"the truth table {path} has no column {column!r} ({option}); "
+                f"{did_you_mean(column, columns)}"
+            )
+    for line, row in rows:
+        # Cells beyond the header, which the csv module keeps under None.
+        if any(cell.strip() for cell in row.pop(None, ())):
+            raise DataError(
+                f"{path}, line {line}, has more cells than there are columns, so values may stand "
+                "in the wrong one; write decimal points, and quote what holds a comma"
+            )
+    return rows
 
 
 def _number(text: str, path: Path, line: int, column: str) -> float:

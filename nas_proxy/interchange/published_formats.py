@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nas_proxy.data.folder import IMAGE_ENDINGS, decode, list_folder
+from nas_proxy.data.folder import IMAGE_ENDINGS, decode, left_out_words, list_folder
 from nas_proxy.errors import ProxyFileError
 from nas_proxy.interchange._export_record import RECORD_FILE, ExportRecord
 from nas_proxy.interchange.safe_load import load_safely, plain_tensor
 from nas_proxy.types import DatasetSpec
+
+logger = logging.getLogger("nas_proxy")
 
 FormatName = Literal["dc", "mtt", "idc", "folder", "tensors"]
 
@@ -263,6 +267,8 @@ def _read_folder(source: Source, content: Any, spec: DatasetSpec) -> PublishedSe
             f"{source.path} holds train/ and a part for testing; name the folder with the "
             "distilled images alone"
         )
+    if listing.left_out:
+        logger.warning(left_out_words(source.path, listing.left_out))
     labels = source.labels or _labels_beside(source.path)
     if labels is not None and _is_fkd(labels):
         raise ProxyFileError(f"{labels} holds {_FKD}")
@@ -345,9 +351,13 @@ def _read_table(
                 "its columns must be file, class, and for soft labels one for each class"
             )
         by_file = {row[0]: row for row in rows[1:]}
-        differing = sorted(set(files) ^ set(by_file))
+        times = Counter(row[0] for row in rows[1:])
+        differing = sorted({*files} ^ {*times} | {name for name in times if times[name] > 1})
         if differing:
             raise ValueError(f"it must name every picture once; look at {differing[0]}")
+        uneven = next((row[0] for row in rows[1:] if len(row) != len(header)), None)
+        if uneven is not None:
+            raise ValueError(f"each row must have {len(header)} cells; look at {uneven}")
         labels = {name: label for label, name in enumerate(spec.class_names)}
         classes = torch.tensor([labels[by_file[file][1]] for file in files])
         if not names:

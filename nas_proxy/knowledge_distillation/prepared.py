@@ -17,7 +17,11 @@ from nas_proxy.interfaces import DistillContext
 from nas_proxy.knowledge_distillation.objective import KnowledgeObjective, make_objective
 from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
 from nas_proxy.knowledge_distillation.teachers import Generation, Teachers
-from nas_proxy.knowledge_distillation.unlabelled import check_unlabelled, read_unlabelled
+from nas_proxy.knowledge_distillation.unlabelled import (
+    check_unlabelled,
+    read_unlabelled,
+    say_left_out,
+)
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
 from nas_proxy.teachers.leakage import check_leakage
 from nas_proxy.teachers.teacher import Teacher
@@ -118,6 +122,7 @@ def prepare_distillation(
     seen, num_unlabelled, unlabelled_id = [found[each.id] for each in teachers], 0, ""
     if settings.unlabelled is not None:
         images = read_unlabelled(Path(settings.unlabelled), splits.spec)
+        say_left_out(Path(settings.unlabelled))
         seen.append(check_unlabelled(images, splits, allow=allowed, option=option))
         num_unlabelled, unlabelled_id = len(images), content_hash(images)
     files = tuple(folder / f"{teacher.id}.safetensors" for teacher in teachers)

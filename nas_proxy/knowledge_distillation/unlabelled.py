@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nas_proxy.data.folder import FolderListing, images_below, read_images
+from nas_proxy.data.folder import FolderListing, images_below, left_out_words, read_images
 from nas_proxy.data.splits import image_hashes
 from nas_proxy.errors import ConfigError, DataError, StudyError
 from nas_proxy.knowledge_distillation._term import UNLABELLED
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec, Splits
+
+logger = logging.getLogger("nas_proxy")
 
 
 def read_unlabelled(folder: Path, spec: DatasetSpec) -> Tensor:
@@ -27,7 +30,7 @@ def read_unlabelled(folder: Path, spec: DatasetSpec) -> Tensor:
         DataError: If there is no such folder, no image in it, or one cannot be decoded.
     """
     root = folder.expanduser()
-    files = images_below(root)
+    files, _ = images_below(root)
     if not files:
         raise DataError(
             f"there is no image in the folder {root} of unlabelled images; name another in "
@@ -37,6 +40,14 @@ def read_unlabelled(folder: Path, spec: DatasetSpec) -> Tensor:
     listing = FolderListing(root, files, torch.zeros(len(files)), None, ())
     (images,) = read_images(listing, [everything], image_size=spec.image_shape[1])
     return images if spec.image_shape[0] == 3 else _grey(images)
+
+
+def say_left_out(folder: Path) -> None:
+    """Log a warning of files below a folder that `read_unlabelled` does not take for images."""
+    root = folder.expanduser()
+    _, others = images_below(root)
+    if others:
+        logger.warning("knowledge_distillation.unlabelled: %s", left_out_words(root, others))
 
 
 def _grey(images: Tensor) -> Tensor:

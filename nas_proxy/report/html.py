@@ -23,6 +23,7 @@ from nas_proxy.retrain.result import outcome_of
 from nas_proxy.search.result import SearchResult
 from nas_proxy.statistics.words import decimal, duration
 from nas_proxy.validate.coverage import SHOWN_LEVELS, Coverage
+from nas_proxy.validate.looks import Look
 from nas_proxy.validate.values import Difference, Point, RankReport, RankRow
 
 _COST_SIGNALS = ("train_seconds", "images_seen")  # no quality of an architecture
@@ -63,6 +64,7 @@ def render_html(report: StudyReport, pictures: Sequence[Path]) -> str:
         failures=_failures(report),
         total_seconds=sum(entry.seconds for entry in report.costs),
         pick=_pick(report),
+        looks=_looks(report),
         headline=_headline(report.verdict),
         **_ranking(report.validation),
     )
@@ -101,6 +103,15 @@ def _ranking(validation: RankReport | None) -> dict[str, Any]:
         "pairs": _pairs(validation),
         "saving": _saving(proxy, validation.reference_seconds_per_architecture),
     }
+
+
+def _looks(report: StudyReport) -> list[tuple[Look, int]]:
+    """Each look, and at how many of its architectures there was a look before."""
+    found, known = [], set[str]()
+    for look in report.looks:
+        found.append((look, len(known.intersection(look.architectures))))
+        known.update(look.architectures)
+    return found
 
 
 def _headline(verdict: str) -> tuple[str, str, str]:

@@ -12,6 +12,7 @@ from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
 from nas_proxy.retrain.result import RetrainResult
 from nas_proxy.search.result import SearchResult
+from nas_proxy.validate.looks import Look
 from nas_proxy.validate.values import Point, RankReport
 
 
@@ -102,7 +103,8 @@ class StudyReport(StoredResult):
         points: Every architecture of the validation, the uniformly drawn ones first.
         evaluate_proxy: What the proxy data set is worth; None if nobody asked.
         retrain: What full training made of the best; None where it was not asked for.
-        costs: The ledger.
+        costs: The ledger, with what was discarded.
+        looks: Every look at references, the first one first.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -122,3 +124,4 @@ class StudyReport(StoredResult):
     evaluate_proxy: ProxyEvaluations | None = None
     retrain: RetrainResult | None = None
     costs: tuple[Cost, ...] = ()
+    looks: tuple[Look, ...] = ()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -174,13 +174,23 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         for key, (kind, default) in _DISTILL_KEYS.items()
     }
     distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
+    if distiller is not None and common["images_per_class"] is not None:
+        given = "images_per_class" in _mapping_at(mapping, "distill")
+        common["images_per_class"] = _images_per_class(
+            distiller, common["images_per_class"], faults, given=given
+        )
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
+    if space is not None:
+        _check_reduced_fidelity(space, faults)
     if sections is not None:
         sections = _with_recipe(sections)
         faults.extend(contradictions(sections, space, distiller))
     if faults or sections is None or distiller is None or space is None:
         listed = "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))
         raise ConfigError(f"the configuration cannot be used:\n{listed}")
+    if "space_fidelity" not in _mapping_at(mapping, "train"):
+        train = replace(sections.train, space_fidelity=space.reductions)
+        sections = sections.model_copy(update={"train": train})
     sections = _with_recipes(sections, space)
     plain = adapter(_Sections).dump_python(sections, mode="json", by_alias=True)
     plain["distill"] = {
@@ -225,6 +235,42 @@ def _with_recipes(sections: _Sections, space: SearchSpace) -> _Sections:
         return sections
     calibration = with_default_recipes(sections.calibration, space, sections.train)
     return sections.model_copy(update={"calibration": calibration})
+
+
+def _images_per_class(
+    distiller: Distiller, images_per_class: int, faults: list[str], *, given: bool
+) -> int:
+    """How many images of each class are made: what the distiller has anyway, or what is asked.
+
+    Args:
+        distiller: Makes them.
+        images_per_class: What the configuration says, or the default.
+        faults: Gets what is wrong.
+        given: Whether the configuration says it.
+    """
+    own = distiller.own_images_per_class()
+    if given and own not in (None, images_per_class):
+        faults.append(
+            f"distill.images_per_class: is {images_per_class}, but {distiller.name!r} has "
+            f"{own} images of each class; leave it out, or set it to {own}"
+        )
+    return own or images_per_class
+
+
+def _check_reduced_fidelity(space: SearchSpace, faults: list[str]) -> None:
+    """Add what a space recommends for short trainings and cannot build networks with.
+
+    Every such training would fail, and a recipe that needs none would be all that is left.
+    """
+    reduced, path = dict(space.reduced_fidelity), ("space", "reduced_fidelity")
+    unknown = [option for option in reduced if option not in space.fidelity_options]
+    faults += [
+        f"{'.'.join(path)}: {space.name!r} names {option!r} there, which is none of its "
+        f"fidelity_options; {did_you_mean(option, space.fidelity_options)}"
+        for option in unknown
+    ]
+    if reduced and not unknown:
+        _check(type(space), {**vars(space), **reduced}, path, faults)
 
 
 def _plugin(

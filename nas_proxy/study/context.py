@@ -104,7 +104,7 @@ class StudyContext:
     def arithmetic(self) -> StudyArithmetic:
         """Precision and memory layout of the study's trainings."""
         space, train = self.config.space, self.config.train
-        reduced = dict(train.space_fidelity or space.reduced_fidelity)
+        reduced = dict(train.space_fidelity or space.reductions)
         return StudyArithmetic(
             self.layout.arithmetic,
             space,

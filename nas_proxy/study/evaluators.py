@@ -12,6 +12,7 @@ from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.executors import EvaluatorFactory, Executor, evaluate_jobs
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
+from nas_proxy.evaluate.log import EvaluationLog, Failures
 from nas_proxy.interfaces import SearchSpace, ZeroCostScore
 from nas_proxy.registry import SCORES
 from nas_proxy.scores.signals import base_signal, trained_among, zero_cost_among
@@ -20,7 +21,9 @@ from nas_proxy.study.display import Display
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.teachers.labelling import teacher_files
 from nas_proxy.train.settings import TrainSettings
-from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity
+from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, Progress
+
+_FIRST_LOOK = 5  # evaluations before it is said that most fail
 
 TrainOn = Literal["proxy", "full_data", "nothing"]
 Split = Literal["search_val", "test"]
@@ -163,8 +166,45 @@ class EvaluationRunner:
         log: Path,
     ) -> list[Evaluation]:
         """The same for architectures with a seed each."""
+        kept = self.logs.evaluations(log)
         with self.display.progress(title) as progress:
-            return evaluate_jobs(self.executor, factory, jobs, self.logs.evaluations(log), progress)
+            alarm = _Alarm(title, jobs, kept, self.display, progress)
+            return evaluate_jobs(self.executor, factory, jobs, kept, alarm)
+
+
+@dataclass
+class _Alarm:
+    """Shows progress, and says as soon as it is seen that most evaluations fail, and why.
+
+    Attributes:
+        title: Of the work.
+        jobs: All of it.
+        log: Where results arrive.
+        display: Where it is said.
+        progress: Where it is shown how far the work is.
+        num_known: Results that were there at the beginning: nothing is said again of these alone.
+        is_said: Whether it was.
+    """
+
+    title: str
+    jobs: Sequence[tuple[Architecture, int]]
+    log: EvaluationLog
+    display: Display
+    progress: Progress
+    num_known: int = -1
+    is_said: bool = False
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        self.progress(done, total, note)
+        if self.num_known < 0:
+            self.num_known = done
+        if self.is_said or done == self.num_known or done < min(total, _FIRST_LOOK):
+            return
+        found = [self.log.get(*job) for job in dict.fromkeys(self.jobs)]
+        failures = Failures.among([each for each in found if each is not None])
+        if failures.most:
+            self.is_said = True
+            self.display.say(f"{self.title}: {failures}")
 
 
 def zero_cost_scores(signals: Sequence[str]) -> dict[str, ZeroCostScore]:

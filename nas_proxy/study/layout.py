@@ -40,6 +40,16 @@ class StudyLayout:
         """How fast trainings are here in each precision and memory layout."""
         return self.folder / "arithmetic.json"
 
+    @property
+    def looks(self) -> Path:
+        """Every look at references, a line each; it stays whatever is repeated."""
+        return self.folder / "looks.jsonl"
+
+    @property
+    def discarded(self) -> Path:
+        """What was paid for and is no part of any result, likewise."""
+        return self.folder / "discarded.jsonl"
+
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
         return self.folder / name

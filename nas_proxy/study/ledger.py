@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from nas_proxy.compress.result import CompressionResult
+from nas_proxy.core.costs import CostMeter
+from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.errors import UserError
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.report.values import Cost
 from nas_proxy.retrain.result import RetrainResult
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.history import add_discarded, read_discarded
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.teachers.training import read_teacher
@@ -17,7 +24,52 @@ from nas_proxy.teachers.training import read_teacher
 def ledger(study: StudyContext) -> list[Cost]:
     """Everything that was paid for: what, how often, seconds, and on which hardware."""
     proxy_dataset = study.proxy_dataset
-    entries = [
+    entries = _distilling(proxy_dataset)
+    entries += _candidates_teaching(study)
+    layout, logs = study.layout, study.logs
+    for path in layout.sample_logs():
+        entries.append(_entry("calibration sample: full training", logs.evaluations(path)))
+    set_aside = layout.before_recalibration.name
+    for stage in ("calibrate", set_aside, "search", "validate", "retrain"):
+        entries += _logged(layout, logs, stage)
+    entries += [*_teaching(layout, logs), *_compressing(layout.compression)]
+    return [*entries, *_discarded(layout, entries)]
+
+
+def note_discarded(study: StudyContext, stage: str) -> None:
+    """Note what a stage has paid for, before its folder is removed.
+
+    Raises:
+        StudyError: If what was noted before is damaged.
+        OSError: If it cannot be noted.
+    """
+    layout, logs = study.layout, study.logs
+    costs = _logged(layout, logs, stage)
+    if stage == "distill":
+        with suppress(UserError):  # without a set that can be read, nobody knows
+            costs += _distilling(ProxyDataset.load(layout.proxy_dataset))
+        with suppress(UserError):
+            unfinished = CostMeter(layout.distill_costs).seconds.items()
+            costs += [Cost(what, 1, seconds) for what, seconds in unfinished]
+    if stage == "retrain":
+        with suppress(UserError):
+            costs += [*_teaching(layout, logs), *_compressing(layout.compression)]
+    add_discarded(layout, "discarded by --force", costs)
+
+
+def _discarded(layout: StudyLayout, entries: Sequence[Cost]) -> list[Cost]:
+    """What is no part of the results; what was taken up again, such as a cached teacher, is."""
+    counted = {(entry.what, entry.seconds) for entry in entries}
+    return [
+        replace(cost, what=f"{each.why}: {cost.what}")
+        for each in read_discarded(layout)
+        for cost in each.costs
+        if (cost.what, cost.seconds) not in counted
+    ]
+
+
+def _distilling(proxy_dataset: ProxyDataset) -> list[Cost]:
+    return [
         Cost(
             f"{what} ({proxy_dataset.method})" if what == "distilling" else what,
             1,
@@ -26,21 +78,18 @@ def ledger(study: StudyContext) -> list[Cost]:
         )
         for what, seconds in proxy_dataset.costs.items()
     ]
-    entries += _candidates_teaching(study)
-    layout, logs = study.layout, study.logs
-    for path in layout.sample_logs():
-        entries.append(_entry("calibration sample: full training", logs.evaluations(path)))
-    set_aside = layout.before_recalibration.name
-    for stage in ("calibrate", set_aside, "search", "validate", "retrain"):
-        # Every evaluation of the study stands in one of these logs, failed ones too.
-        for path in layout.stage_logs(stage):
-            entries.append(
-                _entry(f"{stage}: {path.stem.replace('_', ' ')}", logs.evaluations(path))
-            )
-        timed = logs.latencies(layout.latencies(stage))
-        if len(timed):
-            entries.append(Cost(f"{stage}: latencies", len(timed), timed.seconds))
-    return [*entries, *_teaching(layout, logs), *_compressing(layout.compression)]
+
+
+def _logged(layout: StudyLayout, logs: StudyLogs, stage: str) -> list[Cost]:
+    """Every evaluation of a stage, failed ones too, and its latencies."""
+    entries = [
+        _entry(f"{stage}: {path.stem.replace('_', ' ')}", logs.evaluations(path))
+        for path in layout.stage_logs(stage)
+    ]
+    timed = logs.latencies(layout.latencies(stage))
+    if len(timed):
+        entries.append(Cost(f"{stage}: latencies", len(timed), timed.seconds))
+    return entries
 
 
 def _candidates_teaching(study: StudyContext) -> list[Cost]:

@@ -66,7 +66,7 @@ def run_pipeline(
     if last == "calibrate":
         _refuse_nothing_to_calibrate(config)
     logs = StudyLogs()
-    check_samples(config, logs)
+    check_samples(config, logs, display.say)
     names = [stage.name for stage in STAGES]
     asked = STAGES[: names.index(last) + 1]
     repeated = {stage.name for stage in asked if force and last in (stage.name, "report")}
@@ -77,6 +77,12 @@ def run_pipeline(
             config.space.check_images(study.splits)
             for notice in config.space.notices():
                 display.say(f"{config.space.name}: {notice}")
+        if config.recipe == "configured" and config.train.space_fidelity:
+            reduced = ", ".join(f"{k}: {v}" for k, v in config.train.space_fidelity.items())
+            display.say(
+                f"train: candidates are smaller than the space's own networks ({reduced}; "
+                "train.space_fidelity: {} trains them at full size)"
+            )
         write_atomically(config.layout.config, config.to_yaml())
         for stage in asked:
             try:

@@ -14,6 +14,7 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.reproducibility import canonical_json, content_hash
 from nas_proxy.scores.combine import Score, make_score
+from nas_proxy.scores.signals import trained_among
 from nas_proxy.study.config import StudyConfig, dump_options, read_options
 from nas_proxy.teachers.labelling import copy_teachers
 from nas_proxy.train.settings import TrainSettings
@@ -123,7 +124,7 @@ def active_recipe(config: StudyConfig) -> ActiveRecipe:
         return load_recipe(config.layout.trusted_recipe)
     recipe = Recipe(
         name="configured",
-        train_on="proxy",
+        train_on="proxy" if trained_among(config.score.signals) else "nothing",
         train=config.train,
         knowledge_distillation=config.knowledge_distillation,
         score=config.score,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,14 +47,14 @@ class SampleReferences:
         self._settings = settings
         self._runner = runner
         self._factories = factories
-        self._table, self.architectures = draw_sample(config, settings, runner.logs)
+        self._table = _calibration_table(config, settings)
+        self.architectures = _draw_sample(config, settings, self._table, runner.logs)
 
     @property
     def name(self) -> str:
         """What the references are, in words."""
-        reference = self._settings.reference
         if self._table is not None:
-            return f"{reference.value} of {Path(reference.table or '').name}"
+            return self._table.name
         length = self._factory().fidelity.length
         return f"validation accuracy after full-data training ({length})"
 
@@ -100,26 +100,25 @@ class SampleReferences:
         return self._config.layout.sample_references(key)
 
 
-def draw_sample(
-    config: StudyConfig, settings: CalibrateSettings, logs: StudyLogs
-) -> tuple[TruthTable | None, list[Architecture]]:
-    """The calibration sample, and the table of its references; None where they are trained.
+def _calibration_table(config: StudyConfig, settings: CalibrateSettings) -> TruthTable | None:
+    """The references of the calibration sample; None where they are trained."""
+    reference = settings.reference
+    if reference.table is None:
+        return None
+    path, columns = Path(reference.table), (reference.architecture, reference.value)
+    return read_table(path, config.space, *columns, section="calibrate")
+
+
+def _draw_sample(
+    config: StudyConfig, settings: CalibrateSettings, table: TruthTable | None, logs: StudyLogs
+) -> list[Architecture]:
+    """The calibration sample.
 
     What made a search calibrate again comes first, as far as its references are known.
 
     Raises:
-        DataError: If the table is missing or unreadable.
         StudyError: If there are not as many architectures as are asked for.
     """
-    reference, table = settings.reference, None
-    if reference.table is not None:
-        table = read_table(
-            Path(reference.table),
-            config.space,
-            reference.architecture,
-            reference.value,
-            section="calibrate",
-        )
     drawn = draw_architectures(
         config.space,
         settings.num_architectures,
@@ -128,30 +127,40 @@ def draw_sample(
     )
     checked = logs.evaluations(config.layout.guard_log(config.layout.before_recalibration.name))
     added = [e.architecture for e in checked if table is None or e.architecture in table.values]
-    return table, list(dict.fromkeys([*added, *drawn]))
+    return list(dict.fromkeys([*added, *drawn]))
 
 
-def check_samples(config: StudyConfig, logs: StudyLogs) -> None:
+def check_samples(config: StudyConfig, logs: StudyLogs, say: Callable[[str], None]) -> None:
     """Find out before hours are spent whether tables can be used and samples can be drawn.
 
     The calibration's and the validation's have no network in common, so one table must hold both.
+
+    Args:
+        config: The study.
+        logs: Of its evaluations.
+        say: Told what of the tables is left out, each thing once.
 
     Raises:
         DataError: If a table is missing or unreadable, or there are too few architectures; the
             message names the option.
     """
-    learned_from: list[Architecture] = []
-    if config.calibration is not None:
-        with _named("calibrate.num_architectures"):
-            _, learned_from = draw_sample(config, config.calibration, logs)
-    if config.validation is None:
-        return
-    table, reference = None, config.validation.reference
-    if reference.table is not None:
+    calibration, validation = config.calibration, config.validation
+    known = None if calibration is None else _calibration_table(config, calibration)
+    table, again = None, None
+    reference = None if validation is None else validation.reference
+    if reference is not None and reference.table is not None:
         columns = (reference.architecture, reference.value, reference.second_value)
-        table, _ = read_references(Path(reference.table), config.space, *columns)
-    with _named(f"validate.num_architectures and {_POOL_FACTOR} for each of num_stratified"):
-        draw_validation(config, config.validation, table, excluded=learned_from)
+        table, again = read_references(Path(reference.table), config.space, *columns)
+    tables = [each for each in (known, table, again) if each is not None]
+    for notice in dict.fromkeys(notice for each in tables for notice in each.notices):
+        say(notice)
+    learned_from: list[Architecture] = []
+    if calibration is not None:
+        with _named("calibrate.num_architectures"):
+            learned_from = _draw_sample(config, calibration, known, logs)
+    if validation is not None:
+        with _named(f"validate.num_architectures and {_POOL_FACTOR} for each of num_stratified"):
+            draw_validation(config, validation, table, excluded=learned_from)
 
 
 def draw_validation(

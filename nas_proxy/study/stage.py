@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,6 +12,7 @@ from nas_proxy.errors import StudyError
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.layout import StudyLayout
+from nas_proxy.study.ledger import note_discarded
 from nas_proxy.study.stage_folder import (
     StageFolder,
     differences,
@@ -46,7 +47,8 @@ class Section:
         name: Of the section, as the file spells it.
         keys: What is read of it; None: all.
         free: Keys of these that change no result: where things are and how fast they go.
-        continued: Keys after whose change the stage goes on with what it has.
+        continued: Keys after whose change the stage goes on with what it has; one within another
+            is spelt `reference.value`.
         growing: A number; the stage goes on when it grows, and is done when it falls.
         when: Studies in which the section is read.
     """
@@ -65,7 +67,18 @@ class Section:
             return section
         set_aside = {*self.free, *self.continued, self.growing}
         keys = section if self.keys is None else self.keys
-        return {key: section.get(key) for key in keys if key not in set_aside}
+        return {
+            key: _without(section.get(key), f"{key}.", set_aside)
+            for key in keys
+            if key not in set_aside
+        }
+
+
+def _without(value: Any, prefix: str, set_aside: Container[str | None]) -> Any:
+    """A value without those of its own keys that are set aside with the prefix before them."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: inner for key, inner in value.items() if f"{prefix}{key}" not in set_aside}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +90,14 @@ class Source:
         identity: What tells one from another, such as the hash of its content; a JSON value.
         stage: Whose result it is; None for what comes from outside.
         when: Studies in which it is read.
+        continued: Whether the stage goes on with what it has when it changes.
     """
 
     name: str
     identity: Callable[[StudyContext], Any]
     stage: StageName | None = None
     when: Condition = ALWAYS
+    continued: bool = False
 
 
 class Stage(ABC):
@@ -145,20 +160,32 @@ class Stage(ABC):
         read = [section for section in self.reads if section.when.holds(config)]
         growing = [resolved[s.name][s.growing] for s in read if s.growing is not None]
         continued = {
-            f"{section.name}.{key}": (resolved.get(section.name) or {}).get(key)
+            f"{section.name}.{key}": _at(resolved.get(section.name), key.split("."))
             for section in read
             for key in section.continued
         }
+        given = [source for source in self.sources if source.when.holds(config)]
         return StageFolder(
             study.layout.stage(self.name),
             self.version,
             {
                 **self.sections(config),
-                **{s.name: s.identity(study) for s in self.sources if s.when.holds(config)},
+                **{source.name: source.identity(study) for source in given if not source.continued},
             },
             goal=growing[0] if growing else None,
-            terms={**continued, **self.asked(study)},
+            terms={
+                **continued,
+                **{source.name: source.identity(study) for source in given if source.continued},
+                **self.asked(study),
+            },
         )
+
+
+def _at(section: Any, path: Sequence[str]) -> Any:
+    """What stands in a section at a path; None where there is nothing."""
+    for key in path:
+        section = section.get(key) if isinstance(section, Mapping) else None
+    return section
 
 
 def run_stage(stage: Stage, study: StudyContext, *, force: bool) -> None:
@@ -182,6 +209,7 @@ def run_stage(stage: Stage, study: StudyContext, *, force: bool) -> None:
         stage.run(study, path)
         return
     if force:
+        note_discarded(study, stage.name)
         study.forget(path)
     with released_on_user_error(path):
         folder = stage.folder(study)

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ import torch
 from nas_proxy.options import Options
 from nas_proxy.reproducibility import content_hash, make_generator
 from nas_proxy.types import DatasetSpec, ImageDataset
+
+if TYPE_CHECKING:  # needed where a space is checked alone
+    import optuna
 
 
 def require(condition: bool, sentence: str) -> None:
@@ -76,6 +80,18 @@ def check_class(plugin: Options) -> None:
         f"{', '.join(forgotten)} of {cls.__name__} cannot be set: "
         "put @dataclass(frozen=True, kw_only=True) above the class",
     )
+
+
+def random_study() -> optuna.Study:
+    """A study in memory whose trials are random, begun without Optuna's line that says so."""
+    import optuna
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=7))
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def tiny_dataset(

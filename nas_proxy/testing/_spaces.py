@@ -19,9 +19,11 @@ from nas_proxy.testing._common import (
     blame,
     check_class,
     global_generators_untouched,
+    random_study,
     require,
     tiny_dataset,
 )
+from nas_proxy.testing._space_traps import TRAP_CHECKS
 from nas_proxy.train.phases import num_steps_of
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, WeightsRecord
@@ -64,7 +66,7 @@ def check_suggesting(space: SearchSpace, num_samples: int) -> None:
     """Optuna's trials give architectures of the space, and their parameters give them again."""
     import optuna
 
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=7))
+    study = random_study()
     for _ in range(num_samples):
         trial = study.ask()
         with blame(f"{space.name}: suggest() fails on an Optuna trial"):
@@ -326,6 +328,7 @@ SPACE_CHECKS: tuple[Callable[[SearchSpace, int], None], ...] = (
     check_string_form,
     check_description,
     check_transfer,
+    *TRAP_CHECKS,
 )
 
 

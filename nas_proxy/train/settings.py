@@ -54,7 +54,9 @@ class TrainSettings(Options):
             full one from 3/4 of the steps on (progressive resizing). For networks that take images
             of any size, which are measured at the full one; no step is done as a CUDA graph. None:
             at full size all along.
-        space_fidelity: Options of the search space to reduce, such as `num_cells: 1`.
+        space_fidelity: Options of the search space to reduce, such as `num_cells: 1`. The section
+            `train` takes the space's `reduced_fidelity` where it says nothing; `{}` reduces none
+            (only the default recipes of `calibrate` do all the same).
         num_val_images: Validate on this many images, the classes in proportion. None: on all, in
             the default recipes on 2,000.
         checkpoints: Percentages of the steps at which the network is measured on the way, in

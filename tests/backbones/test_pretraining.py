@@ -169,13 +169,16 @@ def write(folder, images):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
 
 
-def test_a_folder_of_unlabelled_images(tmp_path):
+def test_a_folder_of_unlabelled_images(tmp_path, caplog):
     images = tiny_dataset(num_classes=2, image_shape=(3, 16, 16)).images
     write(tmp_path / "photos", images)
     for hidden in ("deep/._0.png", ".trash/1.png"):  # as some systems leave them
         (tmp_path / "photos" / hidden).parent.mkdir(exist_ok=True)
         (tmp_path / "photos" / hidden).write_bytes(b"no picture")
+    (tmp_path / "photos" / "more.heic").write_bytes(b"a telephone made this")
     path = make(tmp_path / "weights", images=str(tmp_path / "photos"))
+    (left_out,) = caplog.messages
+    assert left_out.startswith("pretrain.images: 1 of the files in ")
     with safe_open(str(path), framework="pt") as file:
         said = json.loads(file.metadata()["nas_proxy"])
     assert said["source"] == f"SimCLR on {len(images)} images of the folder photos"

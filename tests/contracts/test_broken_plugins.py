@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, replace
 from itertools import count
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -218,6 +219,95 @@ class GrowingSpace(ConvNetSpace):
 
 
 SPACES["check_fidelity_options"].append((GrowingSpace, "changes the genotypes"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepSpace(ConvNetSpace):
+    """Its networks have so many further layers, which search with fewer."""
+
+    layers: int = 4
+    fidelity_options = ("layers",)
+    reduced_fidelity = MappingProxyType({"layers": 1})
+
+    def build(self, architecture, spec):
+        further = [nn.Conv2d(spec.image_shape[0], spec.image_shape[0], 1) for _ in range(self.more)]
+        return nn.Sequential(*further, super().build(architecture, spec))
+
+    @property
+    def more(self):
+        return self.layers
+
+
+class Residual(nn.Module):
+    """Adds a branch, which may alter in place what it is added to."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2d(1, 1, 1), nn.SiLU(), nn.ReLU(inplace=inplace))
+
+    def forward(self, images):
+        entered = self.branch[0](images)
+        return entered + self.branch[2](entered)
+
+
+def residual(*, inplace):
+    return subclass(BuildWith, alter=lambda s, n: nn.Sequential(Residual(inplace), n))
+
+
+class HalfDrawn(ConvNetSpace):
+    """Forgets one of the norms when it draws."""
+
+    def sample(self, generator):
+        found = super().sample(generator)
+        return found if found.genotype["norm"] != "none" else self.sample(generator)
+
+
+SPACES["check_reduced_fidelity"] = [
+    (subclass(DeepSpace, reduced_fidelity={"layer": 1}), "'layer', which is none .*'layers'"),
+    (subclass(DeepSpace, reduced_fidelity={"layers": 0.5}), "sets layers to 0.5; it must be a who"),
+    (subclass(DeepSpace, reduced_fidelity={"layers": 4}), "makes no network cheaper: .* weights"),
+    (subclass(DeepSpace, more=2), "makes no network cheaper"),
+    (subclass(GrowingSpace, reduced_fidelity={"size": 2}), "changes the genotypes"),
+]
+SPACES["check_inplace"] = [(residual(inplace=True), "answers otherwise without .* of ReLU: ")]
+SPACES["check_sampled_choices"] = [(HalfDrawn, "never draws 'none' at norm of a genotype among")]
+
+
+@pytest.mark.parametrize(
+    ("check", "space"),
+    [
+        ("check_reduced_fidelity", DeepSpace()),
+        ("check_reduced_fidelity", DeepSpace(layers=1)),  # reduced by whoever checks it
+        ("check_inplace", residual(inplace=False)()),
+        (
+            "check_inplace",
+            subclass(BuildWith, alter=lambda s, n: nn.Sequential(n, nn.ReLU(True)))(),
+        ),
+    ],
+)
+def test_what_is_no_trap_passes(check, space):
+    CHECKS[check](space, 3)
+
+
+class Conditional(ConvNetSpace):
+    """Of a few shallow genotypes and many deep ones, which `sample` draws alike."""
+
+    def suggest(self, trial):
+        depth = trial.suggest_int("depth", 1, 9)
+        kernels = [trial.suggest_categorical(f"kernel_{at}", (1, 3, 5)) for at in range(depth)]
+        return Architecture(self.name, {"kernels": kernels, "depth": depth})
+
+    def sample(self, generator):
+        weights = torch.tensor([3.0**depth for depth in range(1, 10)])
+        depth = 1 + int(torch.multinomial(weights, 1, generator=generator))
+        drawn = torch.randint(3, (depth,), generator=generator).tolist()
+        return Architecture(self.name, {"kernels": [1 + 2 * x for x in drawn], "depth": depth})
+
+
+def test_a_choice_that_few_genotypes_have_is_not_missed():
+    drawn = {Conditional().sample(make_generator(seed)).genotype["depth"] for seed in range(300)}
+    assert 1 not in drawn
+    CHECKS["check_sampled_choices"](Conditional(), 3)
 
 
 class Distiller(RandomSubset):

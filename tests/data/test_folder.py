@@ -12,7 +12,15 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, ImageFolder
 from torchvision.transforms import CenterCrop, Resize
 
 from nas_proxy.data import folder as folder_module
-from nas_proxy.data.folder import IMAGE_ENDINGS, cache_folder, data_root, decode, list_folder
+from nas_proxy.data.folder import (
+    IMAGE_ENDINGS,
+    cache_folder,
+    data_root,
+    decode,
+    images_below,
+    left_out_words,
+    list_folder,
+)
 from nas_proxy.errors import DataError
 from tests.data.helpers_folder import make_folder, noise, read_all, save
 
@@ -83,7 +91,23 @@ def test_hidden_files_and_what_is_no_image_are_ignored(tmp_path):
     (tmp_path / "cat" / "folder.png").mkdir()
     (tmp_path / ".git" / "objects").mkdir(parents=True)
     (tmp_path / "README.md").write_text("no class")
-    assert list_folder(tmp_path).files == ("cat/0.png", "dog/0.png")
+    listing = list_folder(tmp_path)
+    assert listing.files == ("cat/0.png", "dog/0.png")
+    assert listing.left_out == ("cat/notes.txt",)
+
+
+def test_files_that_are_left_out_are_counted_with_an_example(tmp_path):
+    assert left_out_words(tmp_path, ()) == ""
+    make_folder(tmp_path, "train", "val", count=1)
+    for part in ("train", "val"):
+        (tmp_path / part / "dog" / "1.heic").write_bytes(b"a telephone made this")
+    (tmp_path / "train" / "dog" / ".hidden").write_text("")
+    images, others = images_below(tmp_path)
+    assert others == list_folder(tmp_path).left_out == ("train/dog/1.heic", "val/dog/1.heic")
+    assert images == ("train/cat/0.png", "train/dog/0.png", "val/cat/0.png", "val/dog/0.png")
+    words = left_out_words(tmp_path, others)
+    assert words.startswith(f"2 of the files in {tmp_path} are left out")
+    assert words.endswith("such as train/dog/1.heic")
 
 
 def test_endings_in_upper_case_count(tmp_path):

@@ -70,6 +70,17 @@ def test_val_of_a_folder_is_the_test(pets):
     assert torch.equal(splits.test.images, expected)
 
 
+def test_files_that_are_no_images_by_their_names_are_said(pets):
+    said = []
+    load_splits(pets, say=said.append)
+    assert said == []
+    left_out = next((Path(pets.root) / "train").glob("*/*.png")).with_suffix(".heic")
+    left_out.write_bytes(b"a telephone made this")
+    load_splits(pets, say=said.append)
+    assert said[0].startswith(f"data: 1 of the files in {pets.root} are left out")
+    assert said[0].endswith(str(left_out.relative_to(pets.root)))
+
+
 def test_a_folder_without_val_gives_a_fifth_to_the_test(tmp_path):
     make_folder(tmp_path)
     settings = DataSettings(name="image_folder", root=str(tmp_path), image_size=6)

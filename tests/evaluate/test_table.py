@@ -67,6 +67,42 @@ def test_short_rows_and_foreign_architectures_are_left_out(tmp_path):
     assert [SPACE.to_string(a) for a in table.values] == NAMES
 
 
+# --- what is left out is said -----------------------------------------------------------------
+
+
+def test_a_whole_table_has_nothing_to_say(tmp_path):
+    table = read(tmp_path, HEADER + ROWS + ROWS)  # what stands there twice agrees
+    assert table.notices == ()
+    assert table.name == "test_accuracy of table.csv"
+
+
+def test_rows_that_are_not_understood_are_counted_with_the_first_as_example(tmp_path):
+    table = read(tmp_path, HEADER + ROWS + "w32,1,1\nConvNet-W512,1,1\n,1,1\n")
+    (notice,) = table.notices
+    assert notice.startswith(f"3 of 7 rows of the truth table {tmp_path / 'table.csv'} left out")
+    assert (
+        "the space 'convnet' does not know the architecture; the first, in line 6: 'w32'" in notice
+    )
+    assert table.name == "test_accuracy of table.csv (4 of 7 rows)"
+
+
+def test_rows_without_a_value_are_counted(tmp_path):
+    (notice,) = read(tmp_path, HEADER + "ConvNet-W32-D3-NN-AS-PN,1, \n" + ROWS).notices
+    assert "1 of 5 rows" in notice
+    assert notice.endswith(
+        "there is no value in 'test_accuracy'; the first, in line 2: ConvNet-W32-D3-NN-AS-PN"
+    )
+
+
+def test_another_value_of_the_same_architecture_is_said_and_counts(tmp_path):
+    table = read(tmp_path, HEADER + ROWS + f"{NAMES[0]},0,0.25\n{NAMES[1]},9,0.8\n")
+    assert table.values[SPACE.from_string(NAMES[0])] == 0.25
+    (notice,) = table.notices
+    assert "1 of 6 rows" in notice
+    assert notice.endswith(f"the last counts; the first, in line 6: {NAMES[0]} has 0.25 after 0.9")
+    assert table.name == "test_accuracy of table.csv"
+
+
 # --- what is refused --------------------------------------------------------------------------
 
 
@@ -106,6 +142,12 @@ def test_the_option_that_names_the_column_is_named(tmp_path):
     assert str(path) in str(caught.value)
     with pytest.raises(DataError, match=r"'arch' \(calibrate.reference.architecture\)"):
         read_table(path, SPACE, "arch", "test_accuracy", **options)
+
+
+def test_more_cells_than_columns_are_no_decimal_comma(tmp_path):
+    with pytest.raises(DataError, match=r"table.csv, line 6, has more cells than there are col"):
+        read(tmp_path, HEADER + ROWS + f"{NAMES[0]},0,0,5\n")
+    assert len(read(tmp_path, HEADER + ROWS.replace("\n", ",,\n")).values) == 4  # all empty
 
 
 def test_empty_file_has_no_columns(tmp_path):

@@ -110,6 +110,10 @@ def test_a_table_names_pictures_in_any_order(folder):
     assert load(folder).labels.tolist() == [0, 0, 1, 1, 2, 2]
     write_table(folder, rows[:-1])
     refused(folder, "labels.csv", "c/class_id001.png")
+    write_table(folder, [*rows, [rows[0][0], *rows[1][1:]]])
+    refused(folder, "name every picture once", rows[0][0])
+    write_table(folder, [rows[0][:3], *rows[1:]])
+    refused(folder, "each row must have 5 cells", rows[0][0])
     write_table(folder, [[rows[0][0], "horse", *rows[0][2:]], *rows[1:]])
     refused(folder, "no class 'horse'")
     write_table(folder, rows, header=("file", "class", "x", "y", "z"))

@@ -271,14 +271,17 @@ def cache(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("cache")
-def test_unlabelled_images_join_the_training(splits, tmp_path):
+def test_unlabelled_images_join_the_training(splits, tmp_path, caplog):
     drawn = torch.randint(0, 256, (10, 1, 8, 8), generator=make_generator(0), dtype=torch.uint8)
     write_images(tmp_path / "images" / "any", drawn)
+    (tmp_path / "images" / "more.heic").write_bytes(b"a telephone made this")
     section = {"kind": "response", "teachers": ONE, "unlabelled": str(tmp_path / "images")}
     knowledge_distillation = prepare_distillation(
         READ(section), splits, DistillContext(), tmp_path / "files"
     )
     assert knowledge_distillation.num_unlabelled == 10
+    (said,) = caplog.messages
+    assert said.startswith("knowledge_distillation.unlabelled: 1 of the files in ")
     made = factory(splits, knowledge_distillation).build()
     training_set = made.evaluation_data.training_set
     assert len(training_set) == len(splits.search_train) + 10

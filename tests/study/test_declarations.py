@@ -58,9 +58,10 @@ def table() -> str:
             lines.append(f"| `{stage.name}` | always runs, for it is cheap | | |")
             continue
         anew = [read(section) for section in stage.reads] + [
-            source_in_words(s) for s in stage.sources
+            source_in_words(s) for s in stage.sources if not s.continued
         ]
         goes_on = [key for s in stage.reads for key in keys(s, (*s.continued, s.growing))]
+        goes_on += [source_in_words(s) for s in stage.sources if s.continued]
         free = [key for section in stage.reads for key in keys(section, section.free)]
         cells = (", ".join(filter(None, cell)) for cell in (anew, goes_on, free))
         lines.append(f"| `{stage.name}` | {' | '.join(cells)} |")
@@ -87,7 +88,9 @@ def test_what_a_stage_reads_is_there(stage) -> None:
         names = (*(section.keys or ()), *section.free, *section.continued)
         known = config.resolved[section.name] if any(names) or section.growing else {}
         for key in (*names, *([section.growing] if section.growing else ())):
-            assert key in known, f"{section.name} has no key {key}"
+            *outer, inner = key.split(".")
+            within = known[outer[0]] if outer else known
+            assert inner in within, f"{section.name} has no key {key}"
     names = [section.name for section in stage.reads] + [source.name for source in stage.sources]
     assert len(names) == len(set(names)), "a record holds them side by side"
     earlier = [each.name for each in STAGES[: STAGES.index(stage)]]
@@ -116,6 +119,7 @@ CHANGES = [
     ("search", {"search": {"sampler": "random"}}, "search.sampler: tpe -> random"),
     ("search", {"device": "cuda", "cuda_graph": True, "num_threads": 4}, ""),
     ("validate", {"validate": {"reference": {"train": {"num_steps": 6}}}}, "validate.reference"),
+    ("validate", {"validate": {"reference": {"table": "t.csv"}}}, "validate.reference.train"),
     ("retrain", {"retrain": {"train": {"num_steps": 6}}}, "retrain.train.num_steps: 5 -> 6"),
     ("retrain", {"search": {"n_trials": 99}}, ""),
 ]

@@ -64,6 +64,25 @@ def test_sizes_are_measured_though_they_are_no_controls(study):
             assert point["sizes"][name] == found[point["architecture_id"]]
 
 
+def test_signals_of_the_score_are_not_measured_again_as_controls(study):
+    folder, _, _ = study
+    assert not (folder / "validate" / "naswot.jsonl").exists()
+    proxy = {e.architecture.id: e for e in EvaluationLog(folder / "validate" / "proxy.jsonl")}
+    complete = {name for name, evaluation in proxy.items() if evaluation.complete}
+    points = read(folder, "validate", "points.json")["points"]
+    assert complete >= {point["architecture_id"] for point in points}
+    for point in points:
+        evaluation = proxy[point["architecture_id"]]
+        assert point["scores"]["naswot"] == evaluation.signals["naswot"]
+    rows = {row["name"]: row for row in read(folder, "validate", "rank_report.json")["rows"]}
+    own = [proxy[point["architecture_id"]] for point in points]
+    shares = [e.core_seconds * e.signal_seconds["naswot"] / e.seconds for e in own]
+    assert rows["naswot"]["seconds_per_architecture"] == pytest.approx(sum(shares) / len(shares))
+    what = {entry["what"] for entry in read(folder, "report.json")["costs"]}
+    assert "validate: log synflow" in what
+    assert "validate: naswot" not in what
+
+
 def test_the_reference_is_trained_again_with_another_seed(study):
     folder, config, _ = study
     first = EvaluationLog(folder / "validate" / "reference.jsonl")
@@ -127,7 +146,7 @@ def table_config(tmp_path, **reference):
 
 def test_second_column_is_read_beside_the_first(tmp_path):
     config = table_config(tmp_path, second_value="two")
-    check_samples(config, StudyLogs())
+    check_samples(config, StudyLogs(), [].append)
     reference = config.validation.reference
     columns = (reference.architecture, reference.value, reference.second_value)
     first, second = read_references(Path(reference.table), config.space, *columns)
@@ -136,9 +155,19 @@ def test_second_column_is_read_beside_the_first(tmp_path):
     assert list(second.values) == list(first.values)[:4]
 
 
+def test_rows_that_cannot_be_used_are_said_before_anything_runs(tmp_path):
+    config = table_config(tmp_path, second_value="two")
+    with (tmp_path / "truth.csv").open("a") as table:
+        table.write("\n1,2,3")
+    said = []
+    check_samples(config, StudyLogs(), said.append)
+    assert ["does not know" in said[0], "no value in 'two'" in said[1]] == [True, True]
+    assert len(said) == 2  # each once, though two columns are read
+
+
 def test_second_column_that_is_missing_is_named_with_its_option(tmp_path):
     config = table_config(tmp_path, second_value="two_")
     with pytest.raises(DataError, match=r"no column 'two_' \(validate.reference.second_value\)"):
-        check_samples(config, StudyLogs())
+        check_samples(config, StudyLogs(), [].append)
     with pytest.raises(DataError, match=r"no column 'one_' \(validate.reference.value\)"):
-        check_samples(table_config(tmp_path, value="one_"), StudyLogs())
+        check_samples(table_config(tmp_path, value="one_"), StudyLogs(), [].append)

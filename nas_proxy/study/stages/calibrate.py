@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from nas_proxy.calibrate.result import CalibrationResult, StandingRow
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
-from nas_proxy.evaluate.log import merged
+from nas_proxy.evaluate.log import Failures, merged
 from nas_proxy.interfaces import Distiller
 from nas_proxy.report.frontier_figure import write_frontier
-from nas_proxy.reproducibility import content_hash, derive_seed
+from nas_proxy.reproducibility import canonical_json, content_hash, derive_seed
 from nas_proxy.scores.signals import (
     TRAINED_SIGNALS,
     base_signal,
@@ -28,6 +29,7 @@ from nas_proxy.statistics.ranks import num_architectures_to_tell
 from nas_proxy.statistics.words import decimal
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.history import add_look, now
 from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.recipe import ActiveRecipe, spelt_out
@@ -35,6 +37,7 @@ from nas_proxy.study.samples import SampleReferences
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, SPACE, table_identity
 from nas_proxy.study.stage import Section, Source, Stage
 from nas_proxy.types import Architecture
+from nas_proxy.validate.looks import Look
 
 
 class Calibrate(Stage):
@@ -82,12 +85,37 @@ class Calibrate(Stage):
     def run(self, study: StudyContext, folder: Path) -> None:
         """Race the recipes."""
         result = _Calibration(study, _settings(study.config), folder).run()
+        add_look(study.layout, _look(study, result))
         study.display.say(f"calibrate: {result.verdict}")
 
     def check(self, study: StudyContext) -> None:
         """Refuse a recipe that does not reach the threshold, if `when_none` is `stop`."""
         result = CalibrationResult.read(study.layout.calibration)
         _refuse_untrusted(study.config, result)
+
+
+def _look(study: StudyContext, result: CalibrationResult) -> Look:
+    """What was seen of which architectures: all recipes of the race."""
+    names = [standing.recipe for standing in result.standings]
+    reference = _settings(study.config).reference
+    return Look(
+        stage="calibrate",
+        created=now(),
+        ranking=f"the recipes {', '.join(sorted(names))}",
+        ranking_id=content_hash(
+            sorted((s.recipe, canonical_json(s.settings)) for s in result.standings),
+            result.threshold,
+            study.proxy_dataset.id,
+            study.config.space.fingerprint(),
+            length=16,
+        ),
+        reference=result.reference_name,
+        reference_id=content_hash(
+            dump_options(replace(reference, table=table_identity(reference.table))), length=16
+        ),
+        architectures=tuple(point.architecture_id for point in result.points),
+        verdict=result.verdict,
+    )
 
 
 def _settings(config: StudyConfig) -> CalibrateSettings:
@@ -147,6 +175,7 @@ class _Calibration:
         self._settings = settings
         self._folder = folder
         self._sample = _sample(study)
+        self._failures: dict[str, Failures] = {}
         space = study.config.space
         self._race = Race(
             settings,
@@ -167,6 +196,8 @@ class _Calibration:
             evaluations = {
                 recipe.name: self._measure(recipe, sample) for recipe in self._race.running
             }
+            for name, found in evaluations.items():
+                self._failures[name] = Failures.among(found.values())
             # What a killed run did beyond this round is no reason to stop before it.
             num_used, spent = size, self._spent(sample)
             if self._race.judge(references, evaluations):
@@ -254,7 +285,12 @@ class _Calibration:
     ) -> CalibrationResult:
         trusted = best is not None and best.outcome == "chosen"
         return CalibrationResult(
-            verdict=_verdict(self._settings, best, num_used, trusted=trusted),
+            verdict=" ".join(
+                (
+                    _verdict(self._settings, best, num_used, trusted=trusted),
+                    *_failure_words(self._failures),
+                )
+            ),
             trusted=trusted,
             chosen=best.recipe.name if best else None,
             threshold=self._settings.threshold,
@@ -302,6 +338,18 @@ def _row(standing: Standing) -> StandingRow:
         num_failed=standing.num_failed,
         difference=standing.difference,
     )
+
+
+def _failure_words(failures: Mapping[str, Failures]) -> list[str]:
+    """Of which recipes most evaluations failed, by their names: one sentence for each reason.
+
+    A recipe that needs no training may be all that is left, for a reason that has to be known.
+    """
+    recipes: dict[Failures, list[str]] = {}
+    for name, found in failures.items():
+        if found.most:
+            recipes.setdefault(found, []).append(name)
+    return [f"Of {', '.join(names)} {found}." for found, names in recipes.items()]
 
 
 def _verdict(

@@ -15,9 +15,11 @@ from nas_proxy.data.transforms import denormalise
 from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.errors import DivergedError, StudyError, UserError
 from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
+from nas_proxy.report.values import Cost
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.history import add_discarded
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.sources import IMAGES
 from nas_proxy.study.stage import Condition, Section, Stage
@@ -103,6 +105,8 @@ def _distill(study: StudyContext) -> None:
         except (UserError, DivergedError) as error:
             # Where no checkpoint is left, nothing is: the config may change.
             if not layout.distill_checkpoint.is_file():
+                spent = [Cost(what, 1, seconds) for what, seconds in costs.seconds.items()]
+                add_discarded(layout, "came to nothing", spent)
                 costs.forget()
             if isinstance(error, DivergedError):  # its sentence says what to change
                 raise StudyError(str(error)) from error

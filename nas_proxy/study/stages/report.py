@@ -20,6 +20,7 @@ from nas_proxy.retrain.result import RetrainResult
 from nas_proxy.search.result import SearchResult
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.history import read_looks
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import ledger
 from nas_proxy.study.stage import Stage
@@ -88,6 +89,7 @@ def collect(study: StudyContext) -> StudyReport:
         evaluate_proxy=_evaluated(layout, proxy_dataset.id),
         retrain=_read(RetrainResult, layout.retrain_result) if is_retrained else None,
         costs=tuple(ledger(study)),
+        looks=tuple(read_looks(layout)),
     )
 
 

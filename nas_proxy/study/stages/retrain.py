@@ -32,7 +32,7 @@ from nas_proxy.interfaces import Builder, TransferSpace
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.networks.catalogue import FixedNetworks
 from nas_proxy.report.retrain_figure import write_curves
-from nas_proxy.reproducibility import derive_seed, isolated_rng
+from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng
 from nas_proxy.retrain.card import ModelCard
 from nas_proxy.retrain.contenders import Contender, Drawn, best_of, median_of, resnet_of_size
 from nas_proxy.retrain.result import (
@@ -54,7 +54,7 @@ from nas_proxy.study.evaluators import zero_cost_scores
 from nas_proxy.study.knowledge_distillation import PreparedDistillation, retraining_distillation
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logged_models import log_compressed, log_contender, log_model
-from nas_proxy.study.sources import IMAGES
+from nas_proxy.study.sources import IMAGES, table_identity
 from nas_proxy.study.stage import Condition, Section, Source, Stage
 from nas_proxy.study.stage_folder import recorded_key
 from nas_proxy.train.settings import TrainSettings
@@ -84,7 +84,10 @@ class Retrain(Stage):
         Source(
             name="validation",
             stage="validate",
-            identity=lambda study: recorded_key(study.layout.stage("validate")),
+            identity=lambda study: content_hash(
+                recorded_key(study.layout.stage("validate")),
+                table_identity(required(study.config.validation, "validate").reference.table),
+            ),
             when=_VALIDATES,
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -258,9 +259,11 @@ def _say(display: Display, settings: SearchSettings, result: SearchResult) -> No
             f"search: the guard ended it after {num_trials} of {settings.n_trials} "
             "architectures; another score or other training settings may rank better"
         )
+    reasons = Counter(row.reason for row in result.trials if row.score is None)
+    why = "".join(f" ({reason})" for reason, _ in reasons.most_common(1) if reason)
     if result.best:
         display.say(
-            f"search: {num_trials} architectures, {result.num_failed} failed; "
+            f"search: {num_trials} architectures, {result.num_failed} failed{why}; "
             f"best score {result.best[0].score:.4g}: {result.best[0].description}"
         )
     if settings.costs and front:

@@ -16,16 +16,17 @@ import numpy as np
 
 from nas_proxy.errors import required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
-from nas_proxy.evaluate.log import merged
+from nas_proxy.evaluate.log import alone, merged
 from nas_proxy.evaluate.sample import stratify
 from nas_proxy.evaluate.table import TruthTable, read_references, values_of
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.scores.calibrated import CalibratedScore
 from nas_proxy.scores.combine import Score, SingleSignal
 from nas_proxy.scores.signals import is_trained, trained_among, zero_cost_among
-from nas_proxy.study.config import StudyConfig
+from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import control_score, other_scores, trained_controls
+from nas_proxy.study.history import add_look, now
 from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import one_off_seconds
@@ -35,6 +36,7 @@ from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SP
 from nas_proxy.study.stage import Condition, Section, Source, Stage
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.combination import best_combination
+from nas_proxy.validate.looks import Look, look_words
 from nas_proxy.validate.rank_report import judge, points_of
 from nas_proxy.validate.settings import ValidateSettings
 from nas_proxy.validate.values import Kind, Points, Ranking, RankReport, Sample
@@ -54,7 +56,13 @@ class Validate(Stage):
         Section(name="seed"),
         Section(name="space"),
         *RANKED_BY,
-        Section(name="validate"),
+        # The evaluations of a proxy stay when another column is to judge them; see `study/history`.
+        Section(
+            name="validate",
+            continued=tuple(
+                f"reference.{key}" for key in ("table", "architecture", "value", "second_value")
+            ),
+        ),
     )
     sources = (
         IMAGES,
@@ -81,6 +89,7 @@ class Validate(Stage):
         Source(
             name="truth table",
             identity=lambda study: table_identity(_settings(study.config).reference.table),
+            continued=True,
         ),
     )
     not_wanted = "the config has no section validate; the ranking is not judged"
@@ -96,9 +105,37 @@ class Validate(Stage):
     def run(self, study: StudyContext, folder: Path) -> None:
         """Judge the ranking."""
         report, points = _Validation(study, _settings(study.config)).run()
+        look = _look(study, report, points)
+        words = look_words(look, add_look(study.layout, look))
+        report = replace(report, verdict=" ".join(filter(None, (report.verdict, words))))
         points.write(study.layout.points)
         report.write(study.layout.rank_report)
         study.display.say(f"validate: {report.verdict}")
+
+
+def _look(study: StudyContext, report: RankReport, points: Points) -> Look:
+    """What was seen of which architectures."""
+    config, active = study.config, study.recipe
+    reference = _settings(config).reference
+    return Look(
+        stage="validate",
+        created=now(),
+        ranking=report.judged.name,
+        # Not the recipe's own id, which tells apart what took another time.
+        ranking_id=content_hash(
+            dump_options(active.recipe),
+            [evaluation.architecture.id for evaluation in active.calibrated_on],
+            study.proxy_dataset.id,
+            config.space.fingerprint(),
+            length=16,
+        ),
+        reference=report.reference_name,
+        reference_id=content_hash(
+            dump_options(replace(reference, table=table_identity(reference.table))), length=16
+        ),
+        architectures=tuple(p.architecture_id for p in points.points if p.reference is not None),
+        verdict=report.verdict,
+    )
 
 
 def _settings(config: StudyConfig) -> ValidateSettings:
@@ -152,7 +189,7 @@ class _Validation:
         stratified = self._choose(pool, proxy)
         architectures = [*uniform, *stratified]
         zero_cost = {
-            name: self._evaluate(name, self._zero_cost_factory(name), architectures)
+            name: self._zero_cost(name, proxy, architectures)
             for name in dict.fromkeys((*self.zero_cost_signals, *_SIZES.values()))
         }
         judged = self._proxy_ranking(proxy, architectures)
@@ -204,6 +241,21 @@ class _Validation:
         log = self.study.layout.stage_log("validate", name)
         done = self.study.runner.run(f"validating: {name}", factory, architectures, log, seed=seed)
         return dict(zip(architectures, done, strict=True))
+
+    def _zero_cost(
+        self, signal: str, proxy: Evaluations, architectures: Sequence[Architecture]
+    ) -> Evaluations:
+        """A zero-cost signal, taken from the recipe's own evaluations where they hold it.
+
+        Those are of the same networks, weights and images. Where one failed, it may have been for
+        another signal.
+        """
+        own = signal in self.score.signals and self.active.recipe.score.score_images == "real"
+        known = {a: alone(proxy[a], signal) for a in architectures if own and proxy[a].complete}
+        missing = [a for a in architectures if a not in known]
+        if missing:
+            known |= self._evaluate(signal, self._zero_cost_factory(signal), missing)
+        return {a: known[a] for a in architectures}
 
     def _zero_cost_factory(self, signal: str) -> NetworkEvaluatorFactory:
         return self.study.factories.measuring(
@@ -312,10 +364,9 @@ class _Validation:
     def _reference(
         self, architectures: Sequence[Architecture]
     ) -> tuple[dict[Architecture, float], str, float]:
-        settings, (table, _) = self.settings.reference, self.tables
+        table, _ = self.tables
         if table is not None:
-            values = {a: table.values[a] for a in architectures}
-            return values, f"{settings.value} of {Path(settings.table or '').name}", 0.0
+            return {a: table.values[a] for a in architectures}, table.name, 0.0
         factory = self._reference_factory()
         done = self._evaluate("reference", factory, architectures)
         name = f"test accuracy after full-data training ({factory.fidelity.length})"
