@@ -224,6 +224,8 @@ class Evaluation:
         seconds: Wall-clock seconds of one process for the whole evaluation.
         core_seconds: Seconds that processor cores worked on it; other processes do not count.
         reason: Why it failed, in words; empty when it did not.
+        build_seconds: Of loading what the evaluator needs, in no other figure; with the first
+            evaluation after that, 0 with all others.
     """
 
     architecture: Architecture
@@ -239,6 +241,7 @@ class Evaluation:
     seconds: float = 0.0
     core_seconds: float = 0.0
     reason: str = ""
+    build_seconds: float = field(default=0.0, compare=False)
 
     @property
     def complete(self) -> bool:

@@ -5,16 +5,19 @@ Callers know the protocol `Executor` alone and open one by its name, under which
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from time import perf_counter
 from typing import Protocol
 
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.processes import WorkerPool, serve_imports
+from nas_proxy.processes import WorkerLostError, WorkerPool, serve_imports
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Progress, Status, no_progress
 
 
@@ -132,10 +135,24 @@ def open_executor(name: str, num_workers: int) -> AbstractContextManager[Executo
 
 
 def lost_evaluation(
-    factory: EvaluatorFactory, architecture: Architecture, seed: int, reason: str
+    factory: EvaluatorFactory,
+    architecture: Architecture,
+    seed: int,
+    reason: str,
+    *,
+    seconds: float = 0.0,
 ) -> Evaluation:
-    """The answer for an evaluation whose worker was lost; `reason` says how."""
-    return Evaluation(architecture, factory.fidelity, seed, Status.FAILED, reason=reason)
+    """The answer for an evaluation whose worker was lost.
+
+    Args:
+        factory: What the worker was sent, as what follows.
+        architecture: Which one.
+        seed: Of the evaluation.
+        reason: How the worker was lost.
+        seconds: How long it had worked; what its cores did is not known, and taken to be as much.
+    """
+    failed = Evaluation(architecture, factory.fidelity, seed, Status.FAILED, reason=reason)
+    return replace(failed, seconds=seconds, core_seconds=seconds)
 
 
 def evaluate_all(
@@ -201,11 +218,17 @@ class _EvaluatorCache:
         self._factory: EvaluatorFactory | None = None
         self._evaluator: Evaluator | None = None
 
-    def get(self, factory: EvaluatorFactory) -> Evaluator:
-        if self._evaluator is None or factory != self._factory:
-            self._evaluator = None  # two data sets at once might not fit
-            self._factory, self._evaluator = factory, factory.build()
-        return self._evaluator
+    def evaluate(
+        self, factory: EvaluatorFactory, architecture: Architecture, seed: int
+    ) -> Evaluation:
+        if self._evaluator is not None and factory == self._factory:
+            return self._evaluator.evaluate(architecture, seed)
+        started = perf_counter()
+        self._evaluator = None  # two data sets at once might not fit
+        self._factory, self._evaluator = factory, factory.build()
+        build_seconds = perf_counter() - started
+        evaluation = self._evaluator.evaluate(architecture, seed)
+        return replace(evaluation, build_seconds=build_seconds)
 
 
 class _SerialExecutor:
@@ -218,7 +241,7 @@ class _SerialExecutor:
         self, factory: EvaluatorFactory, architecture: Architecture, seed: int
     ) -> Future[Evaluation]:
         future: Future[Evaluation] = Future()
-        future.set_result(self._evaluators.get(factory).evaluate(architecture, seed))
+        future.set_result(self._evaluators.evaluate(factory, architecture, seed))
         return future
 
 
@@ -227,16 +250,59 @@ def _open_serial(num_workers: int) -> Iterator[Executor]:
     yield _SerialExecutor()
 
 
+class _WorkerClock:
+    """How long workers that take jobs in their order have had each: what is lost says it not."""
+
+    def __init__(self, num_workers: int) -> None:
+        self._num_workers = num_workers
+        self._numbers = count()
+        self._started: dict[int, float] = {}
+        self._queued: deque[int] = deque()
+        self._lock = threading.Lock()
+
+    def queue(self) -> int:
+        """The number of a job that is handed over now."""
+        with self._lock:
+            number = next(self._numbers)
+            self._queued.append(number)
+            self._start()
+            return number
+
+    def seconds(self, number: int) -> float:
+        """Since a job was begun."""
+        with self._lock:
+            now = perf_counter()
+            return now - self._started.get(number, now)
+
+    def end(self, number: int) -> None:
+        """A job has an answer, and its worker takes the next."""
+        with self._lock:
+            if self._started.pop(number, None) is None:
+                self._queued.remove(number)
+            self._start()
+
+    def _start(self) -> None:
+        while self._queued and len(self._started) < self._num_workers:
+            self._started[self._queued.popleft()] = perf_counter()
+
+
 class _ProcessExecutor:
     def __init__(self, pool: WorkerPool[Job, Evaluation], num_workers: int) -> None:
         self.num_workers = num_workers
         self._pool = pool
+        self._clock = _WorkerClock(num_workers)
 
     def submit(
         self, factory: EvaluatorFactory, architecture: Architecture, seed: int
     ) -> Future[Evaluation]:
-        job = factory, architecture, seed
-        return self._pool.submit(job, if_lost=lambda error: lost_evaluation(*job, str(error)))
+        job, number = (factory, architecture, seed), self._clock.queue()
+
+        def lost(error: WorkerLostError) -> Evaluation:
+            return lost_evaluation(*job, str(error), seconds=self._clock.seconds(number))
+
+        future = self._pool.submit(job, if_lost=lost)
+        future.add_done_callback(lambda _: self._clock.end(number))
+        return future
 
 
 @contextmanager
@@ -254,5 +320,4 @@ _worker_evaluators = _EvaluatorCache()
 
 
 def _evaluate(job: Job) -> Evaluation:
-    factory, architecture, seed = job
-    return _worker_evaluators.get(factory).evaluate(architecture, seed)
+    return _worker_evaluators.evaluate(*job)

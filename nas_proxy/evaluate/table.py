@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,23 +77,7 @@ def read_table(
     options = {architecture: f"{section}.reference.architecture"}
     options[value] = f"{section}.reference.{value_option}"
     rows = _rows(path, options, f"{section}.reference.table")
-    values: dict[Architecture, float] = {}
-    unread, empty, changed = _Faults(), _Faults(), _Faults()
-    for line, row in rows:
-        text, cell = (row[column] or "" for column in (architecture, value))
-        try:
-            key = space.from_string(text)
-        except ValueError as error:
-            unread.add(line, str(error))
-            continue
-        if not cell.strip():
-            empty.add(line, text)
-            continue
-        number = _number(cell.strip(), path, line, value)
-        before = values.get(key, number)
-        if before != number:
-            changed.add(line, f"{text} has {number:g} after {before:g}")
-        values[key] = number
+    values, unread, empty, changed = _values(rows, space, (architecture, value), path)
     if not values:
         first = f"; the first: {unread.reason}" if unread.num else ""
         raise DataError(
@@ -103,13 +87,11 @@ def read_table(
     num_used = len(rows) - unread.num - empty.num
     some = f" ({num_used} of {len(rows)} rows)" if num_used < len(rows) else ""
     what = f"of {len(rows)} rows of the truth table {path}"
+    twice = f"give an architecture another value in {value!r} than a row before; the last counts"
     notices = (
         unread.words(f"{what} left out: the space {space.name!r} does not know the architecture"),
         empty.words(f"{what} left out: there is no value in {value!r}"),
-        changed.words(
-            f"{what} give an architecture another value in {value!r} than a row before; the last "
-            "counts"
-        ),
+        changed.words(f"{what} {twice}"),
     )
     return TruthTable(values, value, f"{value} of {path.name}{some}", tuple(filter(None, notices)))
 
@@ -134,6 +116,36 @@ def values_of(
 ) -> dict[Architecture, float]:
     """The signal of every evaluation that is complete."""
     return {a: e.signals[signal] for a, e in evaluations.items() if e.complete}
+
+
+def _values(
+    rows: Sequence[tuple[int, dict[str, str | None]]],
+    space: SearchSpace,
+    columns: tuple[str, str],
+    path: Path,
+) -> tuple[dict[Architecture, float], _Faults, _Faults, _Faults]:
+    """What the rows say of each architecture; rows with an unknown one, without a value, changed.
+
+    Raises:
+        DataError: If a value is no finite number.
+    """
+    unread, empty, changed = _Faults(), _Faults(), _Faults()
+    values: dict[Architecture, float] = {}
+    for line, row in rows:
+        text, cell = (row[column] or "" for column in columns)
+        try:
+            key = space.from_string(text)
+        except ValueError as error:
+            unread.add(line, str(error))
+            continue
+        if not cell.strip():
+            empty.add(line, text)
+            continue
+        number = _number(cell.strip(), path, line, columns[1])
+        if values.get(key, number) != number:
+            changed.add(line, f"{text} has {number:g} after {values[key]:g}")
+        values[key] = number
+    return values, unread, empty, changed
 
 
 @dataclass

@@ -174,14 +174,12 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         for key, (kind, default) in _DISTILL_KEYS.items()
     }
     distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
-    if distiller is not None and common["images_per_class"] is not None:
-        given = "images_per_class" in _mapping_at(mapping, "distill")
-        common["images_per_class"] = _images_per_class(
-            distiller, common["images_per_class"], faults, given=given
-        )
+    given = "images_per_class" in _mapping_at(mapping, "distill")
+    common["images_per_class"] = _images_per_class(
+        distiller, common["images_per_class"], faults, given=given
+    )
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
-    if space is not None:
-        _check_reduced_fidelity(space, faults)
+    _check_reduced_fidelity(space, faults)
     if sections is not None:
         sections = _with_recipe(sections)
         faults.extend(contradictions(sections, space, distiller))
@@ -189,8 +187,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         listed = "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))
         raise ConfigError(f"the configuration cannot be used:\n{listed}")
     if "space_fidelity" not in _mapping_at(mapping, "train"):
-        train = replace(sections.train, space_fidelity=space.reductions)
-        sections = sections.model_copy(update={"train": train})
+        sections = _with_reduced_candidates(sections, space)
     sections = _with_recipes(sections, space)
     plain = adapter(_Sections).dump_python(sections, mode="json", by_alias=True)
     plain["distill"] = {
@@ -229,6 +226,12 @@ def _with_recipe(sections: _Sections) -> _Sections:
     return sections.model_copy(update={"recipe": sections.recipe or meant})
 
 
+def _with_reduced_candidates(sections: _Sections, space: SearchSpace) -> _Sections:
+    """The same with candidates at the fidelity that the space recommends."""
+    train = replace(sections.train, space_fidelity=space.reductions)
+    return sections.model_copy(update={"train": train})
+
+
 def _with_recipes(sections: _Sections, space: SearchSpace) -> _Sections:
     """The same with the list of recipes that ships where none is given."""
     if sections.calibration is None:
@@ -238,16 +241,18 @@ def _with_recipes(sections: _Sections, space: SearchSpace) -> _Sections:
 
 
 def _images_per_class(
-    distiller: Distiller, images_per_class: int, faults: list[str], *, given: bool
-) -> int:
+    distiller: Distiller | None, images_per_class: int | None, faults: list[str], *, given: bool
+) -> int | None:
     """How many images of each class are made: what the distiller has anyway, or what is asked.
 
     Args:
-        distiller: Makes them.
-        images_per_class: What the configuration says, or the default.
+        distiller: Makes them; None if it is among the faults.
+        images_per_class: What the configuration says, or the default; None likewise.
         faults: Gets what is wrong.
         given: Whether the configuration says it.
     """
+    if distiller is None or images_per_class is None:
+        return images_per_class
     own = distiller.own_images_per_class()
     if given and own not in (None, images_per_class):
         faults.append(
@@ -257,11 +262,13 @@ def _images_per_class(
     return own or images_per_class
 
 
-def _check_reduced_fidelity(space: SearchSpace, faults: list[str]) -> None:
+def _check_reduced_fidelity(space: SearchSpace | None, faults: list[str]) -> None:
     """Add what a space recommends for short trainings and cannot build networks with.
 
     Every such training would fail, and a recipe that needs none would be all that is left.
     """
+    if space is None:
+        return
     reduced, path = dict(space.reduced_fidelity), ("space", "reduced_fidelity")
     unknown = [option for option in reduced if option not in space.fidelity_options]
     faults += [

@@ -118,7 +118,8 @@ class StudyContext:
     @property
     def runner(self) -> EvaluationRunner:
         """Evaluates architectures."""
-        return EvaluationRunner(self.executor, self.logs, self.display, self.config.seed)
+        file = self.layout.in_flight
+        return EvaluationRunner(self.executor, self.logs, self.display, self.config.seed, file)
 
     def cost(self, evaluation: Evaluation) -> float:
         """Seconds of an evaluation: of processor cores on a CPU, of the clock on a GPU.

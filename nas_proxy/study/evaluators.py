@@ -18,6 +18,7 @@ from nas_proxy.registry import SCORES
 from nas_proxy.scores.signals import base_signal, trained_among, zero_cost_among
 from nas_proxy.study.arithmetic import StudyArithmetic
 from nas_proxy.study.display import Display
+from nas_proxy.study.in_flight import in_flight
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.teachers.labelling import teacher_files
 from nas_proxy.train.settings import TrainSettings
@@ -137,12 +138,14 @@ class EvaluationRunner:
         logs: Where they are kept.
         display: Where a person looks.
         seed: Of every evaluation that names no other.
+        in_flight: File of what they cost while they have no result.
     """
 
     executor: Executor
     logs: StudyLogs
     display: Display
     seed: int
+    in_flight: Path
 
     def run(
         self,
@@ -167,7 +170,11 @@ class EvaluationRunner:
     ) -> list[Evaluation]:
         """The same for architectures with a seed each."""
         kept = self.logs.evaluations(log)
-        with self.display.progress(title) as progress:
+        workers = self.executor.num_workers
+        with (
+            self.display.progress(title) as progress,
+            in_flight(self.in_flight, title, [kept], workers),
+        ):
             alarm = _Alarm(title, jobs, kept, self.display, progress)
             return evaluate_jobs(self.executor, factory, jobs, kept, alarm)
 

@@ -50,6 +50,11 @@ class StudyLayout:
         """What was paid for and is no part of any result, likewise."""
         return self.folder / "discarded.jsonl"
 
+    @property
+    def in_flight(self) -> Path:
+        """What evaluations without a result have cost so far; removed when they have one."""
+        return self.folder / "in_flight.json"
+
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
         return self.folder / name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ def ledger(study: StudyContext) -> list[Cost]:
     layout, logs = study.layout, study.logs
     for path in layout.sample_logs():
         entries.append(_entry("calibration sample: full training", logs.evaluations(path)))
+    entries += _building("calibration sample", logs, layout.sample_logs())
     set_aside = layout.before_recalibration.name
     for stage in ("calibrate", set_aside, "search", "validate", "retrain"):
         entries += _logged(layout, logs, stage)
@@ -86,10 +87,17 @@ def _logged(layout: StudyLayout, logs: StudyLogs, stage: str) -> list[Cost]:
         _entry(f"{stage}: {path.stem.replace('_', ' ')}", logs.evaluations(path))
         for path in layout.stage_logs(stage)
     ]
+    entries += _building(stage, logs, layout.stage_logs(stage))
     timed = logs.latencies(layout.latencies(stage))
     if len(timed):
         entries.append(Cost(f"{stage}: latencies", len(timed), timed.seconds))
     return entries
+
+
+def _building(what: str, logs: StudyLogs, paths: Iterable[Path]) -> list[Cost]:
+    """What loading images and proxy data sets cost before evaluations could begin."""
+    built = [e.build_seconds for path in paths for e in logs.evaluations(path) if e.build_seconds]
+    return [Cost(f"{what}: building evaluators", len(built), sum(built))] if built else []
 
 
 def _candidates_teaching(study: StudyContext) -> list[Cost]:

@@ -27,6 +27,7 @@ from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
 from nas_proxy.study.evaluate_proxy import Task, run_evaluate_proxy
+from nas_proxy.study.in_flight import note_lost
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.samples import check_samples
 from nas_proxy.study.stage import Stage, StageName, refuse_other_configuration, run_stage
@@ -173,6 +174,7 @@ def open_study(
     with display.progress("loading images") as progress:
         splits = load_splits(config.data, progress=progress, say=display.say)
     with sole_user(config.layout.folder):
+        note_lost(config.layout)
         tracker = open_tracker(
             config.tracking, config.results, config.layout.folder, config.study_name
         )

@@ -17,6 +17,7 @@ from PIL import Image
 
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import UserError
+from nas_proxy.evaluate import executors
 from nas_proxy.evaluate.executors import evaluate_all, open_executor
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
@@ -120,7 +121,8 @@ def without_seconds(evaluation):
     value = evaluation.to_json()
     for signals in (value["signals"], *value["seed_signals"]):
         signals.pop("train_seconds", None)
-    del value["seconds"], value["core_seconds"], value["signal_seconds"]
+    for name in ("seconds", "core_seconds", "build_seconds", "signal_seconds"):
+        del value[name]
     return json.loads(json.dumps(value))
 
 
@@ -291,6 +293,33 @@ def test_a_worker_that_dies_costs_its_own_evaluation_alone(file_space, processes
         assert evaluation.architecture == architecture
         assert evaluation.fidelity == factory.fidelity
     assert found[1].signals == found[3].signals == {}
+    for lost in (found[1], found[3]):
+        assert lost.core_seconds == lost.seconds > 0
+
+
+def test_the_building_of_an_evaluator_is_borne_by_its_first_evaluation(log):
+    with open_executor("serial", 1) as serial:
+        first = evaluate_all(serial, ScriptedFactory(), scripts(["pass", 0], ["pass", 1]), 0, log)
+    assert [e.build_seconds > 0 for e in first] == [True, False]
+    again = EvaluationLog(log._path)
+    assert [e.build_seconds for e in again] == [e.build_seconds for e in first]
+
+
+def test_a_worker_takes_the_next_job_when_one_ends(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(executors, "perf_counter", lambda: now[0])
+    clock = executors._WorkerClock(2)
+    first, second, third = (clock.queue() for _ in range(3))
+    now[0] = 5.0
+    assert [clock.seconds(each) for each in (first, second, third)] == [5.0, 5.0, 0.0]
+    clock.end(second)
+    now[0] = 7.0
+    assert [clock.seconds(each) for each in (first, third)] == [7.0, 2.0]
+    waiting, gone = clock.queue(), clock.queue()
+    clock.end(gone)  # given up before it was begun
+    clock.end(first)
+    now[0] = 8.0
+    assert clock.seconds(waiting) == 1.0
 
 
 def test_results_are_logged_as_they_arrive(processes, log, tmp_path):

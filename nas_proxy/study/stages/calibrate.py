@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import Failures, merged
 from nas_proxy.interfaces import Distiller
 from nas_proxy.report.frontier_figure import write_frontier
-from nas_proxy.reproducibility import canonical_json, content_hash, derive_seed
+from nas_proxy.reproducibility import content_hash, derive_seed
 from nas_proxy.scores.signals import (
     TRAINED_SIGNALS,
     base_signal,
@@ -29,15 +28,15 @@ from nas_proxy.statistics.ranks import num_architectures_to_tell
 from nas_proxy.statistics.words import decimal
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
-from nas_proxy.study.history import add_look, now
+from nas_proxy.study.history import add_look
 from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.layout import StudyLayout
+from nas_proxy.study.looks import look_of_calibration
 from nas_proxy.study.recipe import ActiveRecipe, spelt_out
 from nas_proxy.study.samples import SampleReferences
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, SPACE, table_identity
 from nas_proxy.study.stage import Section, Source, Stage
 from nas_proxy.types import Architecture
-from nas_proxy.validate.looks import Look
 
 
 class Calibrate(Stage):
@@ -85,37 +84,13 @@ class Calibrate(Stage):
     def run(self, study: StudyContext, folder: Path) -> None:
         """Race the recipes."""
         result = _Calibration(study, _settings(study.config), folder).run()
-        add_look(study.layout, _look(study, result))
+        add_look(study.layout, look_of_calibration(study, result))
         study.display.say(f"calibrate: {result.verdict}")
 
     def check(self, study: StudyContext) -> None:
         """Refuse a recipe that does not reach the threshold, if `when_none` is `stop`."""
         result = CalibrationResult.read(study.layout.calibration)
         _refuse_untrusted(study.config, result)
-
-
-def _look(study: StudyContext, result: CalibrationResult) -> Look:
-    """What was seen of which architectures: all recipes of the race."""
-    names = [standing.recipe for standing in result.standings]
-    reference = _settings(study.config).reference
-    return Look(
-        stage="calibrate",
-        created=now(),
-        ranking=f"the recipes {', '.join(sorted(names))}",
-        ranking_id=content_hash(
-            sorted((s.recipe, canonical_json(s.settings)) for s in result.standings),
-            result.threshold,
-            study.proxy_dataset.id,
-            study.config.space.fingerprint(),
-            length=16,
-        ),
-        reference=result.reference_name,
-        reference_id=content_hash(
-            dump_options(replace(reference, table=table_identity(reference.table))), length=16
-        ),
-        architectures=tuple(point.architecture_id for point in result.points),
-        verdict=result.verdict,
-    )
 
 
 def _settings(config: StudyConfig) -> CalibrateSettings:

@@ -105,9 +105,7 @@ def _distill(study: StudyContext) -> None:
         except (UserError, DivergedError) as error:
             # Where no checkpoint is left, nothing is: the config may change.
             if not layout.distill_checkpoint.is_file():
-                spent = [Cost(what, 1, seconds) for what, seconds in costs.seconds.items()]
-                add_discarded(layout, "came to nothing", spent)
-                costs.forget()
+                _came_to_nothing(layout, costs)
             if isinstance(error, DivergedError):  # its sentence says what to change
                 raise StudyError(str(error)) from error
             raise
@@ -124,6 +122,13 @@ def _distill(study: StudyContext) -> None:
         f"distill: {len(proxy_dataset)} images in {proxy_dataset.cost_seconds:.1f} s, "
         f"{layout.proxy_dataset}"
     )
+
+
+def _came_to_nothing(layout: StudyLayout, costs: CostMeter) -> None:
+    """Leave what was spent to the study's history."""
+    spent = [Cost(what, 1, seconds) for what, seconds in costs.seconds.items()]
+    add_discarded(layout, "came to nothing", spent)
+    costs.forget()
 
 
 def _write(

@@ -31,6 +31,7 @@ from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
 from nas_proxy.study.evaluators import zero_cost_scores
+from nas_proxy.study.in_flight import in_flight
 from nas_proxy.study.knowledge_distillation import distillation_record, recipe_factory
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logged_trials import log_trial
@@ -82,9 +83,11 @@ class Search(Stage):
                 guard=_guard(study, folder),
             )
             storage = open_storage(config.search.storage, folder)
-            outcome = run_search(
-                task, study.executor, study.logs.evaluations(study.layout.trials), storage
-            )
+            log = study.logs.evaluations(study.layout.trials)
+            logs = [log, study.logs.evaluations(study.layout.guard_log())]
+            workers = study.executor.num_workers
+            with in_flight(study.layout.in_flight, "searching", logs, workers):
+                outcome = run_search(task, study.executor, log, storage)
         _finish(study, folder, ranking, outcome, resources, factory.knowledge_distillation)
 
 

@@ -23,20 +23,21 @@ from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.scores.calibrated import CalibratedScore
 from nas_proxy.scores.combine import Score, SingleSignal
 from nas_proxy.scores.signals import is_trained, trained_among, zero_cost_among
-from nas_proxy.study.config import StudyConfig, dump_options
+from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import control_score, other_scores, trained_controls
-from nas_proxy.study.history import add_look, now
+from nas_proxy.study.history import add_look
 from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import one_off_seconds
+from nas_proxy.study.looks import look_of_validation
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.samples import draw_validation
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE, table_identity
 from nas_proxy.study.stage import Condition, Section, Source, Stage
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.combination import best_combination
-from nas_proxy.validate.looks import Look, look_words
+from nas_proxy.validate.looks import look_words
 from nas_proxy.validate.rank_report import judge, points_of
 from nas_proxy.validate.settings import ValidateSettings
 from nas_proxy.validate.values import Kind, Points, Ranking, RankReport, Sample
@@ -105,37 +106,12 @@ class Validate(Stage):
     def run(self, study: StudyContext, folder: Path) -> None:
         """Judge the ranking."""
         report, points = _Validation(study, _settings(study.config)).run()
-        look = _look(study, report, points)
+        look = look_of_validation(study, report, points)
         words = look_words(look, add_look(study.layout, look))
         report = replace(report, verdict=" ".join(filter(None, (report.verdict, words))))
         points.write(study.layout.points)
         report.write(study.layout.rank_report)
         study.display.say(f"validate: {report.verdict}")
-
-
-def _look(study: StudyContext, report: RankReport, points: Points) -> Look:
-    """What was seen of which architectures."""
-    config, active = study.config, study.recipe
-    reference = _settings(config).reference
-    return Look(
-        stage="validate",
-        created=now(),
-        ranking=report.judged.name,
-        # Not the recipe's own id, which tells apart what took another time.
-        ranking_id=content_hash(
-            dump_options(active.recipe),
-            [evaluation.architecture.id for evaluation in active.calibrated_on],
-            study.proxy_dataset.id,
-            config.space.fingerprint(),
-            length=16,
-        ),
-        reference=report.reference_name,
-        reference_id=content_hash(
-            dump_options(replace(reference, table=table_identity(reference.table))), length=16
-        ),
-        architectures=tuple(p.architecture_id for p in points.points if p.reference is not None),
-        verdict=report.verdict,
-    )
 
 
 def _settings(config: StudyConfig) -> ValidateSettings:
