@@ -32,7 +32,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 
 from nas_proxy.errors import NasProxyError, StudyError
-from nas_proxy.registry import import_file, plugin_files
+from nas_proxy.registry import LoadedPlugins
 from nas_proxy.types import Progress, no_progress
 
 Item = TypeVar("Item")
@@ -154,7 +154,7 @@ class WorkerPool(Generic[Item, Result]):
             max_workers=num_workers,
             context=_worker_context(),
             initializer=_start_worker,
-            initargs=(plugin_files(), pack(function), dict(os.environ)),
+            initargs=(LoadedPlugins.here(), pack(function), dict(os.environ)),
         )
 
     def __enter__(self) -> Self:
@@ -327,17 +327,17 @@ def unpack(packed: bytes) -> Any:
 
 
 # What follows runs in a worker process.
-_given: tuple[tuple[str, ...], bytes] = ((), b"")
+_given: tuple[LoadedPlugins, bytes] = (LoadedPlugins(), b"")
 
 
-def _start_worker(files: tuple[str, ...], function: bytes, environment: dict[str, str]) -> None:
+def _start_worker(plugins: LoadedPlugins, function: bytes, environment: dict[str, str]) -> None:
     """Get ready; what can fail is left to the first item, whose sender is told."""
     global _given
     os.environ.clear()  # the server's is of the time when it was started
     os.environ.update(environment)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _given = files, function
+    _given = plugins, function
 
 
 def _work(item: bytes) -> bytes:
@@ -346,9 +346,8 @@ def _work(item: bytes) -> bytes:
 
 @lru_cache(maxsize=1)
 def _function() -> Callable[[Any], Any]:
-    files, function = _given
-    for file in files:  # before anything is unpacked: what is of a plug-in is found by its module
-        import_file(file)
+    plugins, function = _given
+    plugins.load()  # before anything is unpacked: what is of a plug-in is found by its module
     found: Callable[[Any], Any] = unpack(function)
     return found
 

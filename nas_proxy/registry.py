@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,8 @@ T = TypeVar("T")
 PluginClass = TypeVar("PluginClass", bound=type)
 
 _NAMED: set[type] = set()  # classes whose name is what they are found by
+_PLUGIN_FILES: list[str] = []
+_BY_REFERENCE: dict[tuple[str, str], str] = {}  # by module and name in it: what has no decorator
 
 
 class Registry(Generic[T]):
@@ -139,6 +142,7 @@ class Registry(Generic[T]):
         if plugin not in _NAMED:  # a name of its author's own would not find it again
             plugin.name = reference
             _NAMED.add(plugin)
+            _BY_REFERENCE[module.__name__, class_name] = reference
         return plugin  # type: ignore[no-any-return]
 
     def _check(self, plugin: object, origin: str) -> None:
@@ -200,12 +204,33 @@ def _file_of(module: str) -> Path | None:
     return Path(spec.origin).resolve() if spec is not None and spec.origin else None
 
 
-_PLUGIN_FILES: list[str] = []
+@dataclass(frozen=True)
+class LoadedPlugins:
+    """What a process has loaded by reference; another one loads it before it unpacks their objects.
 
+    Attributes:
+        files: That classes were loaded from.
+        names: Of classes without a decorator, by module and the name in it.
+    """
 
-def plugin_files() -> tuple[str, ...]:
-    """Files that plug-ins were loaded from; a worker process imports them before it unpacks."""
-    return tuple(_PLUGIN_FILES)
+    files: tuple[str, ...] = ()
+    names: tuple[tuple[tuple[str, str], str], ...] = ()
+
+    @classmethod
+    def here(cls) -> LoadedPlugins:
+        """Those of this process."""
+        return cls(tuple(_PLUGIN_FILES), tuple(_BY_REFERENCE.items()))
+
+    def load(self) -> None:
+        """Load them into this process.
+
+        Raises:
+            PluginError: If a file is not there any more or its import fails.
+        """
+        for file in self.files:
+            import_file(file)
+        for (module, class_name), name in self.names:
+            _import_module(module).__dict__[class_name].name = name
 
 
 def import_file(location: str) -> ModuleType:

@@ -14,6 +14,7 @@ import torch
 
 from nas_proxy.errors import DataError, StudyError
 from nas_proxy.processes import MadeItems, WorkerLostError, WorkerPool, map_in_processes
+from nas_proxy.registry import SEARCH_SPACES
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def obey(wish):
         return os.getppid()
     if verb == "environment":
         return os.environ.get(argument)
+    if verb == "name":
+        return argument.name
     if verb == "exit":
         os._exit(argument)
     if verb == "kill":
@@ -178,6 +181,19 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     )
     assert "StudyError" in done.stderr
     assert "without the guard `if __name__ == '__main__':`" in done.stderr
+
+
+def test_a_class_that_was_found_by_reference_has_its_name_in_workers(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from nas_proxy.search_spaces.convnet import ConvNetSpace\n"
+        "class Own(ConvNetSpace):\n    pass\n"
+        "Mine = Own\n"
+    )
+    space = SEARCH_SPACES.get(f"{file}:Mine")
+    assert space.name == f"{file}:Mine"
+    with WorkerPool(obey, 1) as workers:
+        assert result(workers.submit(("name", space))) == space.name
 
 
 def test_cancelling_ends_the_work_at_once_and_the_pool_goes_on(pool, tmp_path):

@@ -40,6 +40,7 @@ _KINDS: tuple[tuple[Precision, bool], ...] = (
     _PLAIN,
     ("float32", True),
     ("bfloat16", True),
+    ("bfloat16", False),  # for networks that channels-last does not suit
 )
 
 
@@ -57,6 +58,11 @@ class StepTime:
     precision: Precision
     channels_last: bool
     seconds: float
+
+    def __post_init__(self) -> None:
+        """Refuse what no clock says."""
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ValueError(f"a step takes {self.seconds} seconds")
 
     def __str__(self) -> str:
         """Such as `float32, channels last`."""
@@ -79,10 +85,15 @@ class Arithmetic(StoredResult):
     torch: str
     step_times: tuple[StepTime, ...]
 
+    def __post_init__(self) -> None:
+        """Plain float32 is always among them."""
+        if not any((each.precision, each.channels_last) == _PLAIN for each in self.step_times):
+            raise ValueError("no step in float32, channels first, was timed")
+
     def chosen(self, settings: TrainSettings) -> StepTime | None:
         """The fastest of those that the settings allow; bfloat16 only where it gains clearly.
 
-        None if the only one that they allow was too slow to be timed to the end.
+        None if those that they allow failed, or were too slow to be timed to the end.
         """
         allowed = [
             found
@@ -100,7 +111,7 @@ class Arithmetic(StoredResult):
         """What was chosen, and how many times slower the others are."""
         chosen = self.chosen(settings)
         if chosen is None:
-            return f"{settings.precision}, as the configuration says; others are faster here"
+            return f"{settings.precision}, as the configuration says; it fails here, or is slow"
         others = [
             f"{other} {other.seconds / chosen.seconds:.2g} times its seconds"
             for other in self.step_times

@@ -53,7 +53,7 @@ class Executor(Protocol):
 
     - Only the driver, the process that runs the study, writes its files and its tracking. A worker
       is sent a factory, an architecture and a seed, and answers with an `Evaluation`; all four can
-      be pickled, once the worker has imported the driver's `plugin_files()`.
+      be pickled, once the worker has loaded the driver's `LoadedPlugins`.
     - A process evaluates one architecture at a time, for training seeds torch's global generators
       meanwhile; others may evaluate at the same time. One torch thread each keeps the figures equal
       to those of the other executors. `factory.build()` loads the images: a worker keeps the

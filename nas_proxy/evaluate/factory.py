@@ -16,6 +16,7 @@ from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.data.transforms import chunk_length, normalise, resize, resize_dataset
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.devices import share_memory
+from nas_proxy.errors import ConfigError
 from nas_proxy.evaluate.network import NetworkEvaluator
 from nas_proxy.evaluate.trained_signals import EvaluationData, some_of
 from nas_proxy.interfaces import Builder, ZeroCostScore
@@ -174,13 +175,22 @@ def training_fidelity(
     """The fidelity of training on `num_images` images that `dataset_id` identifies.
 
     Its `num_steps` is 0 where each architecture says itself how long it is trained.
+
+    Raises:
+        ConfigError: If trainings would begin at a larger size than they end at.
     """
+    size, first = settings.image_size or spec.image_shape[1], settings.first_image_size
+    if first is not None and first > size:
+        raise ConfigError(
+            f"train.first_image_size is {first}, but trainings end at {size} pixels; lower it, or "
+            "leave it out"
+        )
     own_length = settings.num_epochs == "architecture"
     return Fidelity(
         dataset_id=dataset_id,
         num_steps=0 if own_length else settings.steps_for(num_images),
         batch_size=min(settings.batch_size, num_images),
-        image_size=settings.image_size or spec.image_shape[1],
+        image_size=size,
         space_fidelity=dict(settings.space_fidelity),
         num_seeds=settings.num_seeds,
     )

@@ -78,7 +78,7 @@ class NetworkEvaluator:
                 signals={**signals, **evaluation.signals},
                 signal_seconds={**costs, **evaluation.signal_seconds},
             )
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if self.keep is not None and isinstance(error, StudyError | OSError):
                 raise  # the disk's fault, not the architecture's
             evaluation = replace(evaluation, reason=failure_reason(error))

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from nas_proxy.core.environment import hardware
+from nas_proxy.core.locks import exclusive
 from nas_proxy.data.folder import cache_folder
 from nas_proxy.errors import EvaluationError, StudyError
 from nas_proxy.evaluate.arithmetic import Arithmetic, is_settled, measure_arithmetic
@@ -64,7 +65,13 @@ class StudyArithmetic:
     @cached_property
     def _arithmetic(self) -> Arithmetic | None:
         if self.file.is_file():
-            found = Arithmetic.read(self.file)
+            try:
+                found = Arithmetic.read(self.file)
+            except StudyError as error:
+                raise StudyError(
+                    f"{self.file}, which holds the precision of the study's trainings, is damaged; "
+                    "delete it, and training steps are timed again"
+                ) from error
             here = hardware(self.device)
             if found.hardware != here:
                 self.display.say(
@@ -86,19 +93,27 @@ class StudyArithmetic:
         known = _read(self._known_here)
         if known is not None:
             return known
-        self.display.say("precision: timing a few training steps in each precision and layout")
-        task = self.space, self.spec, self.train, self.device
-        found = _measure_in_worker(task) if self.in_worker else _measure(task)
+        found = None
         try:
-            # Another study may have been faster; what it found is what the next ones take.
-            found = _read(self._known_here) or found
-            found.write(self._known_here)
+            self._known_here.parent.mkdir(parents=True, exist_ok=True)
+            # Two studies that begin together take one measurement.
+            with exclusive(self._known_here.with_suffix(".lock"), on_wait=self._say_waiting):
+                found = _read(self._known_here) or self._timed()
+                found.write(self._known_here)
         except OSError as error:
             self.display.say(
                 f"precision: {self._known_here.parent} cannot be written ({error.strerror}), so a "
                 "study that repeats this one times anew and may choose otherwise"
             )
-        return found
+        return found or self._timed()
+
+    def _say_waiting(self) -> None:
+        self.display.say("precision: waiting for another study, which times the same networks")
+
+    def _timed(self) -> Arithmetic:
+        self.display.say("precision: timing a few training steps in each precision and layout")
+        task = self.space, self.spec, self.train, self.device
+        return _measure_in_worker(task) if self.in_worker else _measure(task)
 
     @property
     def _known_here(self) -> Path:

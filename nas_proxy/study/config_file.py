@@ -14,6 +14,21 @@ import yaml
 from nas_proxy.errors import ConfigError
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe one, which would take the last of several equal keys in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Read a mapping, each of whose keys stands in it once."""
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value} stands twice in one section", key.start_mark
+                )
+            seen.update([key.value] if isinstance(key, yaml.ScalarNode) else [])
+        return super().construct_mapping(node, deep)
+
+
 def read_mapping(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read a configuration's file and put the overrides into it.
 
@@ -32,7 +47,7 @@ def read_mapping(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
+        mapping = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe one
     except OSError as error:
         raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

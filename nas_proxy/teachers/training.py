@@ -236,9 +236,8 @@ def _train(
 
 
 def _is_of_compiling(error: RuntimeError) -> bool:
-    from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
-
-    return isinstance(error, TorchDynamoException)
+    """Whether one of its classes is torch's for this, which has no public name."""
+    return any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__)
 
 
 def _describe(settings: TeacherSettings, recipe: Mapping[str, Any], spec: DatasetSpec) -> str:

@@ -22,7 +22,7 @@ from nas_proxy.devices import (
     release_memory,
     set_global_rng_state,
 )
-from nas_proxy.errors import DivergedError
+from nas_proxy.errors import DivergedError, EvaluationError
 from nas_proxy.train.graphed import GraphedStep
 from nas_proxy.train.measuring import forward
 from nas_proxy.train.objective import Batch, CrossEntropy, Objective, ParameterGroup
@@ -233,10 +233,20 @@ class _Loop:
                 return self._update(indices, images, labels)
             except Exception as error:
                 if not (is_out_of_memory(error) and self._can_divide(len(images))):
+                    self._blame_size(error, images.shape[-1])
                     raise
             release_memory(images.device)  # now that no error holds what did not fit
             self._num_parts *= 2
             _say_divided(len(images), self._num_parts)
+
+    def _blame_size(self, error: Exception, size: int) -> None:
+        """Name the option that makes images smaller than a network may have been built for."""
+        if size < self._training_set.images.shape[-1] and not is_out_of_memory(error):
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise EvaluationError(
+                f"the training fails at {size} pixels, with which train.first_image_size begins; "
+                f"that is for networks that take images of any size: {reason}"
+            ) from error
 
     def _can_divide(self, num_images: int) -> bool:
         """Whether smaller parts give the same gradient; parts of one image a norm may refuse."""

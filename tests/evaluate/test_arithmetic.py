@@ -79,6 +79,7 @@ def test_measured_times_decide_and_survive_their_file(monkeypatch, tmp_path):
     assert [(t.precision, t.channels_last) for t in found.step_times] == [
         ("float32", False),
         ("bfloat16", True),
+        ("bfloat16", False),
     ]
     found.write(tmp_path / "arithmetic.json")
     assert Arithmetic.read(tmp_path / "arithmetic.json") == found
@@ -115,8 +116,20 @@ class Views(nn.Module):
 def test_a_layout_that_a_network_refuses_is_not_chosen(monkeypatch):
     monkeypatch.setattr(ConvNetSpace, "build", lambda *_: Views())
     found = measure_arithmetic(SPACE, make_spec(8), settings(), CPU)
-    assert [(t.precision, t.channels_last) for t in found.step_times] == [("float32", False)]
-    assert found.settle(settings()).channels_last is False
+    assert {t.channels_last for t in found.step_times} == {False}
+    for told in (settings(), settings(precision="bfloat16")):
+        assert found.settle(told).channels_last is False
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_what_no_clock_says_is_no_measurement(seconds):
+    with pytest.raises(ValueError, match=f"takes {seconds} seconds"):
+        StepTime("float32", False, seconds)
+
+
+def test_a_measurement_without_plain_float32_is_none():
+    with pytest.raises(ValueError, match="channels first, was timed"):
+        Arithmetic("a processor", "2.6", (StepTime("float32", True, 1.0),))
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,9 @@ def assert_failed(evaluation, *reasons):
         (MemoryError(), "does not fit in memory: no message"),
         (torch.OutOfMemoryError("CUDA out of memory"), "does not fit in memory: CUDA out of"),
         (RecursionError("too deep"), "RecursionError: too deep"),
+        (SystemExit(7), "SystemExit: 7"),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+    ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
 )
 def test_whatever_a_plugin_raises_is_a_failed_evaluation(place, error, reason):
     def fail(*_):

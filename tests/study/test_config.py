@@ -209,6 +209,7 @@ def test_overrides_create_sections_and_are_checked(tmp_path: Path) -> None:
         ("- a\n- b\n", "must hold sections"),
         ("", "must hold sections"),
         ("a: \t b: c: d", "not valid YAML"),
+        ("train:\n  num_steps: 3\n  num_steps: 4\n", "line 3, column 3 .* num_steps stands twice"),
     ],
 )
 def test_a_file_that_is_no_config(tmp_path: Path, text: str, expected: str) -> None:

@@ -1,6 +1,8 @@
 """A study trains in one precision and layout: what was measured when it began."""
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas_proxy.errors import EvaluationError
+from nas_proxy.errors import EvaluationError, StudyError
 from nas_proxy.evaluate.arithmetic import Arithmetic, StepTime
 from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.study import arithmetic as arithmetic_module
@@ -112,6 +114,40 @@ def test_a_damaged_measurement_of_the_machine_is_made_anew(
     study_arithmetic(tmp_path / "other").settle(TRAIN)
     assert len(measurements) == 2
     assert Arithmetic.read(file) == MEASURED
+
+
+@pytest.mark.parametrize("text", ["{", '{"format": 1}'])
+def test_a_damaged_measurement_of_the_study_is_refused_with_what_to_do(
+    tmp_path: Path, machine: Path, measurements: list[object], text: str
+) -> None:
+    study = study_arithmetic(tmp_path)
+    study.file.write_text(text)
+    with pytest.raises(StudyError, match="is damaged; delete it") as raised:
+        study.settle(TRAIN)
+    assert str(study.file) in str(raised.value)
+
+
+def test_two_studies_that_begin_together_take_one_measurement(
+    tmp_path: Path, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Barrier(2)
+    calls = []
+
+    def measure(*arguments: object) -> Arithmetic:
+        calls.append(arguments)
+        return replace(MEASURED, torch=f"measurement {len(calls)}")
+
+    monkeypatch.setattr(arithmetic_module, "measure_arithmetic", measure)
+    studies = [study_arithmetic(tmp_path / name) for name in ("one", "other")]
+
+    def settle(study: StudyArithmetic) -> None:
+        begun.wait()
+        study.settle(TRAIN)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(settle, studies))
+    assert len(calls) == 1
+    assert studies[0].file.read_bytes() == studies[1].file.read_bytes()
 
 
 def test_a_machine_that_can_keep_nothing_says_what_that_means(

@@ -9,7 +9,8 @@ from torch import nn
 
 from nas_proxy.core.checkpoint import Checkpointer
 from nas_proxy.data.augment import Augmentation
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import ConfigError, EvaluationError, StudyError
+from nas_proxy.evaluate.factory import training_fidelity
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.loop import set_training_mode, train
@@ -278,6 +279,20 @@ def test_networks_train_at_rising_sizes_and_are_measured_at_the_full_one():
     sizes = [(8, 8)] * 3 + [(12, 12)] * 3 + [(16, 16)] * 2
     assert network.seen[:8] == [(True, *size) for size in sizes]
     assert {entry[1:] for entry in network.seen[8:]} == {(16, 16)}
+
+
+def test_a_network_of_one_size_alone_is_told_which_option_asks_for_others():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
+    dataset = TrainingSet.of(tiny_dataset(image_shape=(3, 16, 16)))
+    told = make_settings(num_steps=8, first_image_size=8)
+    with pytest.raises(EvaluationError, match=r"fails at 8 pixels.*train\.first_image_size"):
+        train(network, dataset, told, make_generator(0))
+
+
+def test_a_first_size_above_the_images_own_is_refused():
+    told = make_settings(num_steps=8, first_image_size=9)
+    with pytest.raises(ConfigError, match="first_image_size is 9, but trainings end at 8 pixels"):
+        training_fidelity(told, tiny_dataset().spec, "d", 24)
 
 
 def test_a_first_size_above_the_full_one_is_refused():
