@@ -19,7 +19,6 @@ from nas_proxy.statistics.words import decimal
 from nas_proxy.types import Architecture, Evaluation
 
 _FIRST_ROUND = 12  # architectures before anything is dropped
-_NUM_RESAMPLES = 2000
 _SAME_COST = 1.1  # seconds are measured with noise: a tenth more counts as the same cost
 
 Evaluations = Mapping[Architecture, Evaluation]
@@ -83,7 +82,7 @@ class Race:
     """Recipes that are judged on the same architectures, a batch at a time.
 
     After every batch a recipe is dropped if its interval ends below the threshold, or if one that
-    costs no more ranks better by a paired bootstrap interval above zero. A tenth more counts as
+    costs no more ranks better by an interval of their difference above zero. A tenth more counts as
     the same cost, for seconds are measured with noise. The race ends when the
     cheapest recipe that is left reaches the threshold, or when nothing is left to learn from.
     Looking several times makes it a little easier to pass by luck than the 95 % say, which is why
@@ -94,7 +93,6 @@ class Race:
         num_architectures: Size of the whole sample.
         encode: The space's encoding; None if it has none.
         cost: Seconds of an evaluation.
-        rng: Of the bootstrap.
     """
 
     def __init__(
@@ -103,13 +101,11 @@ class Race:
         num_architectures: int,
         encode: Encode | None,
         cost: Callable[[Evaluation], float],
-        rng: np.random.Generator,
     ) -> None:
         self._settings = settings
         self._num_architectures = num_architectures
         self._encode = encode
         self._cost = cost
-        self._rng = rng
         self._runners = [_Runner(recipe) for recipe in settings.recipes]
         self._references: dict[Architecture, float] = {}
 
@@ -218,8 +214,6 @@ class Race:
             ranks.spearman,
             np.array([runner.scores[a] for a in shared]),
             np.array([self._references[a] for a in shared]),
-            num_resamples=_NUM_RESAMPLES,
-            rng=self._rng,
         )
 
     def _scores(self, runner: _Runner) -> dict[Architecture, float]:
@@ -263,8 +257,6 @@ class Race:
             ranks.spearman_difference,
             scores,
             reference,
-            num_resamples=_NUM_RESAMPLES,
-            rng=self._rng,
         )
 
 

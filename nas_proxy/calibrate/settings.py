@@ -36,7 +36,7 @@ class CalibrateSettings(Options):
     """
 
     reference: Reference
-    num_architectures: Annotated[int, Bound(ge=6)] = 48
+    num_architectures: Annotated[int, Bound(ge=10)] = 48
     budget_seconds: PositiveFloat | None = None
     recipes: Annotated[tuple[Recipe, ...], Shorthand(lambda word: _named_list(word))] = ()
     threshold: Annotated[float, Bound(gt=-1, lt=1)] = 0.7

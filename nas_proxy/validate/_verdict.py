@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from nas_proxy.statistics import ranks
+from nas_proxy.statistics.needed import Needed, to_reach, to_tell_apart
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
 from nas_proxy.validate.values import RankRow
@@ -58,8 +59,8 @@ def compare(row: RankRow, proxy: RankRow) -> str:
         return f"The proxy ranks better than {row.name} ({shown})."
     if difference.high is not None and difference.high < 0:
         return f"The proxy ranks worse than {row.name} ({shown})."
-    needed = ranks.num_architectures_to_tell(difference, row.n_difference)
-    more = f"; about {needed:,} architectures would tell" if needed else ""
+    needed = to_tell_apart(difference, row.n_difference)
+    more = f"; {_range(needed)} architectures would tell" if needed else ""
     return f"The proxy cannot be told apart from {row.name} ({shown}){more}."
 
 
@@ -91,8 +92,8 @@ def size_words(proxy: RankRow, sizes: Sequence[str]) -> str:
         return f"At equal size it prefers the worse: {shown}."
     if proxy.spearman.low is None or proxy.spearman.low <= 0:
         return ""
-    needed = ranks.num_architectures_to_tell(partial, proxy.n_partial)
-    more = f"; {_more(needed - proxy.n_partial)} would tell" if needed else ""
+    needed = to_reach(partial, proxy.n_partial, 0.0)
+    more = f"; {_more(needed.beyond(proxy.n_partial))} would tell" if needed else ""
     return f"It may know no more than “bigger is better”: {shown}{more}."
 
 
@@ -126,7 +127,7 @@ def ceiling_words(ceiling: RankRow | None) -> str:
     )
 
 
-def open_question(proxy: RankRow) -> tuple[float | None, int | None]:
+def open_question(proxy: RankRow) -> tuple[float | None, Needed | None]:
     """The next better reading that the headline's interval leaves open.
 
     Returns:
@@ -140,8 +141,8 @@ def open_question(proxy: RankRow) -> tuple[float | None, int | None]:
     level = min((level for level, _ in _READINGS if spearman.low < level), default=math.inf)
     if spearman.high < level:
         return None, None
-    needed = ranks.num_architectures_to_tell(spearman, proxy.n, threshold=level)
-    return level, None if needed is None else needed - proxy.n
+    needed = to_reach(spearman, proxy.n, level)
+    return level, None if needed is None else needed.beyond(proxy.n)
 
 
 def is_told(difference: Estimate) -> bool:
@@ -167,10 +168,20 @@ def _open_words(proxy: RankRow) -> str:
     return f"{_more(num_more).capitalize()} would settle whether it {words}."
 
 
-def _more(num: int) -> str:
-    """A count of further architectures, as exactly as it is known: to two digits."""
-    if num > _MOST:
-        return f"more than {_MOST:,} more architectures"
-    digits = max(0, len(str(num)) - 2)
-    rounded = max(1, round(num, -digits))
-    return f"about {rounded:,} more architecture{'s' if rounded > 1 else ''}"
+def _more(needed: Needed) -> str:
+    """Further architectures."""
+    return f"{_range(needed)} more architecture{'s' if needed.likely > 1 else ''}"
+
+
+def _range(needed: Needed) -> str:
+    """From what settles it every second time to what does four times of five, to two digits."""
+    if needed.even > _MOST:
+        return f"more than {_MOST:,}"
+    even, likely = _two_digits(needed.even), _two_digits(needed.likely)
+    if needed.likely > _MOST:
+        return f"{even} to more than {_MOST:,}"
+    return f"about {even}" if even == likely else f"about {even} to {likely}"
+
+
+def _two_digits(num: int) -> str:
+    return f"{round(num, -max(0, len(str(num)) - 2)):,}"

@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 
 from nas_proxy.interfaces import SearchSpace
-from nas_proxy.statistics import ranks
-from nas_proxy.statistics.ranks import Estimate, Values
+from nas_proxy.statistics import needed, ranks
+from nas_proxy.statistics.ranks import Estimate, Values, estimate
 from nas_proxy.types import Architecture
 from nas_proxy.validate import _verdict as verdict
 from nas_proxy.validate.coverage import Uncertainty, check_uncertainty
@@ -37,7 +37,6 @@ def judge(
     *,
     reference_name: str,
     reference_seconds: float,
-    rng: np.random.Generator,
 ) -> RankReport:
     """Compare every ranking with the reference, and the judged one with every control.
 
@@ -45,12 +44,11 @@ def judge(
         judged: The proxy's.
         others: What it is held against; one of kind `ceiling` becomes no row.
         sample: On which they are judged.
-        settings: Sizes of the best part, k and the bootstrap.
+        settings: Sizes of the best part, and k.
         reference_name: In words.
         reference_seconds: Per architecture.
-        rng: Of the bootstrap.
     """
-    judges = _Judge(judged, sample, settings, rng, rng.spawn(1)[0])
+    judges = _Judge(judged, sample, settings)
     compared = [ranking for ranking in others if ranking.kind != "ceiling"]
     own_row = judges.row(judged)
     rows = tuple(judges.row(ranking) for ranking in compared)
@@ -109,17 +107,12 @@ class _Judge:
     Attributes:
         judged: The ranking from which every other's difference is taken.
         sample: On which rankings are judged.
-        settings: Sizes of the best part, k and the bootstrap.
-        rng: Of the figures that reports have always had: those that came later leave it alone, so
-            that the same study keeps its intervals.
-        later_rng: Of the others.
+        settings: Sizes of the best part, and k.
     """
 
     judged: Ranking
     sample: Sample
     settings: ValidateSettings
-    rng: np.random.Generator
-    later_rng: np.random.Generator
 
     def row(self, ranking: Ranking) -> RankRow:
         """Every figure of one ranking."""
@@ -130,30 +123,33 @@ class _Judge:
         shared = _paired([self.judged.scores, ranking.scores], sample.uniform, sample)
         sized = _paired([ranking.scores, *sample.sizes.values()], sample.uniform, sample)
         enough, num_best = len(reference) > k, ranks.num_best(fraction, len(reference))
-        figure, later = self._figure, self._later_figure
+
+        def whole(statistic: ranks.Statistic) -> Estimate | None:
+            return estimate(statistic, scores[0], reference)
+
         return RankRow(
             name=ranking.name,
             kind=ranking.kind,
             n=len(reference),
             num_failed=sum((ranking.failures or {}).values()),
             failures=dict(ranking.failures or {}),
-            spearman=figure(ranks.spearman, scores[0], reference),
-            kendall=figure(ranks.kendall, scores[0], reference),
-            precision_at_k=figure(ranks.precision_at(k), scores[0], reference) if enough else None,
-            regret_at_k=figure(ranks.regret_at(k), scores[0], reference) if enough else None,
+            spearman=whole(ranks.spearman),
+            kendall=whole(ranks.kendall),
+            precision_at_k=whole(ranks.precision_at(k)) if enough else None,
+            regret_at_k=whole(ranks.regret_at(k)) if enough else None,
             n_best=len(best_reference),
-            spearman_best=figure(ranks.spearman, best[0], best_reference),
-            kendall_best=figure(ranks.kendall, best[0], best_reference),
+            spearman_best=estimate(ranks.spearman, best[0], best_reference),
+            kendall_best=estimate(ranks.kendall, best[0], best_reference),
             difference=(
-                None if ranking is self.judged else figure(ranks.spearman_difference, *shared)
+                None if ranking is self.judged else estimate(ranks.spearman_difference, *shared)
             ),
             n_difference=len(shared[1]),
             seconds_per_architecture=ranking.seconds_per_architecture,
             one_off_seconds=ranking.one_off_seconds,
-            partial_spearman=later(ranks.partial_spearman, *sized) if sample.sizes else None,
+            partial_spearman=estimate(ranks.partial_spearman, *sized) if sample.sizes else None,
             n_partial=len(sized[1]) if sample.sizes else 0,
-            ndcg=later(ranks.ndcg_at(num_best), scores[0], reference),
-            regret_at_1=later(ranks.regret_at(1), scores[0], reference),
+            ndcg=whole(ranks.ndcg_at(num_best)),
+            regret_at_1=whole(ranks.regret_at(1)),
             slices=tuple(self._slice(ranking, fraction) for fraction in SLICES),
             uncertainty=self._uncertainty(ranking),
         )
@@ -165,9 +161,9 @@ class _Judge:
         return Slice(
             fraction=fraction,
             n=len(best_reference),
-            spearman=self._later_figure(ranks.spearman, best[0], best_reference),
+            spearman=estimate(ranks.spearman, best[0], best_reference),
             k=k,
-            precision=self._later_figure(ranks.precision_at(k), scores[0], reference),
+            precision=estimate(ranks.precision_at(k), scores[0], reference),
         )
 
     def _uncertainty(self, ranking: Ranking) -> Uncertainty | None:
@@ -195,20 +191,9 @@ class _Judge:
         for first, second in combinations(others, 2):
             sides = [first.scores, second.scores]
             shared = _paired(sides, self.sample.uniform, self.sample)
-            estimate = self._later_figure(ranks.spearman_difference, *shared)
-            found.append(_difference(first.name, second.name, estimate, len(shared[1])))
+            difference = estimate(ranks.spearman_difference, *shared)
+            found.append(_difference(first.name, second.name, difference, len(shared[1])))
         return tuple(found)
-
-    def _figure(self, statistic: ranks.Statistic, x: Values, y: Values) -> Estimate | None:
-        return self._estimate(statistic, x, y, self.rng)
-
-    def _later_figure(self, statistic: ranks.Statistic, x: Values, y: Values) -> Estimate | None:
-        return self._estimate(statistic, x, y, self.later_rng)
-
-    def _estimate(
-        self, statistic: ranks.Statistic, x: Values, y: Values, rng: np.random.Generator
-    ) -> Estimate | None:
-        return ranks.estimate(statistic, x, y, num_resamples=self.settings.num_resamples, rng=rng)
 
     def _best_part(self, fraction: float) -> list[Architecture]:
         """Everything as good as the best part of the uniform sample, by reference."""
@@ -225,7 +210,7 @@ class _Judge:
 def _difference(first: str, second: str, spearman: Estimate | None, n: int) -> Difference:
     num_to_tell = None
     if spearman is not None and not verdict.is_told(spearman):
-        num_to_tell = ranks.num_architectures_to_tell(spearman, n)
+        num_to_tell = needed.to_tell_apart(spearman, n)
     return Difference(first, second, n, spearman, num_to_tell)
 
 

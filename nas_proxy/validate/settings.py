@@ -9,7 +9,7 @@ from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveInt
 from nas_proxy.train.settings import TrainSettings
 
 # `ranks.MIN_FOR_INTERVAL`, said again: reading a configuration must not load SciPy.
-MIN_FOR_CEILING = 6
+MIN_FOR_CEILING = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,6 @@ class ValidateSettings(Options):
             ranking can be expected. 0 leaves it unknown.
         best_fraction: The best part of the architectures, by reference, that is looked at alone.
         k: Of precision@k and regret@k.
-        num_resamples: Of the bootstrap.
     """
 
     reference: RepeatedReference
@@ -85,7 +84,6 @@ class ValidateSettings(Options):
     ceiling_architectures: NonNegativeInt = 0
     best_fraction: Annotated[float, Bound(gt=0, le=1)] = 0.2
     k: PositiveInt = 5
-    num_resamples: Annotated[int, Bound(ge=100)] = 2000
 
     def __post_init__(self) -> None:
         """Refuse a k or a noise ceiling that the sample cannot answer."""

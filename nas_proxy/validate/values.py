@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from nas_proxy.core.results import StoredResult
+from nas_proxy.statistics.needed import Needed
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.types import Architecture
 from nas_proxy.validate.coverage import Uncertainty
@@ -125,7 +126,7 @@ class Difference:
         first: Name of one.
         second: Name of the other.
         n: How many architectures these are.
-        spearman: Rho of the first minus rho of the second, resampled in pairs.
+        spearman: Rho of the first minus rho of the second.
         num_to_tell: How many architectures would tell them apart if these do not; None if they do.
     """
 
@@ -133,7 +134,7 @@ class Difference:
     second: str
     n: int
     spearman: Estimate | None
-    num_to_tell: int | None
+    num_to_tell: Needed | None
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class RankReport(StoredResult):
         ceiling_words: What follows from it, or that it is not known.
     """
 
-    FORMAT: ClassVar[int] = 1
+    FORMAT: ClassVar[int] = 2
 
     judged: RankRow
     rows: tuple[RankRow, ...]
@@ -175,7 +176,7 @@ class RankReport(StoredResult):
     sizes: tuple[str, ...]
     size_words: str
     next_level: float | None
-    num_more_architectures: int | None
+    num_more_architectures: Needed | None
     differences: tuple[Difference, ...]
     ceiling: RankRow | None
     ceiling_words: str

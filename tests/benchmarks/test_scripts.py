@@ -83,7 +83,6 @@ STUDY = {
     "search": {"n_trials": 3, "sampler": "random", "executor": "serial"},
     "validate": {
         "num_architectures": 8,
-        "num_resamples": 100,
         "controls": ["num_params"],
         "reference": {"train": {"num_steps": 8, "batch_size": 16}},
     },

@@ -118,10 +118,9 @@ def make_report(
         judged,
         others,
         sample,
-        ValidateSettings(reference=RepeatedReference(table="t.csv"), num_resamples=100),
+        ValidateSettings(reference=RepeatedReference(table="t.csv")),
         reference_name="test accuracy after full-data training (400 steps)",
         reference_seconds=reference_seconds,
-        rng=rng,
     )
     return StudyReport(
         study_name="quickstart",

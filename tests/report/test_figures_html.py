@@ -202,7 +202,7 @@ def test_page_says_what_it_must(report, pictures):
         rank_outliers(report)[0].description,
         "the loss is not finite at step 31",
         "not a fair comparison",
-        "bootstrap interval over architectures",
+        "95 % interval over architectures",
     ):
         assert text in page.text, text
     assert page.text.index(report.verdict) < 100  # the first thing on the page

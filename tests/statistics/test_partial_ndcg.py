@@ -98,8 +98,6 @@ def test_interval_of_nothing_left_contains_zero_as_often_as_it_says():
             ranks.partial_spearman,
             np.array([score, params, params + 0.5 * rng.normal(size=60)]),
             reference,
-            num_resamples=100,
-            rng=rng,
         )
         excluded += not found.low <= 0 <= found.high
     assert excluded <= 12  # 1 in 20 expected

@@ -68,7 +68,6 @@ STUDY: dict[str, Any] = {
         "num_architectures": 8,
         "num_stratified": 2,
         "k": 2,
-        "num_resamples": 200,
         "controls": ["num_params", "log_synflow"],
         "reference": {"train": FULL},
     },

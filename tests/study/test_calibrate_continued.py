@@ -101,7 +101,6 @@ def test_the_validation_leaves_out_every_genotype_of_a_calibrated_network(tmp_pa
         "num_stratified": 0,
         "controls": ["num_params"],
         "k": 2,
-        "num_resamples": 100,
     }
     run(
         tmp_path,

@@ -27,7 +27,6 @@ VALIDATE = {
     "num_architectures": 6,
     "num_stratified": 0,
     "k": 2,
-    "num_resamples": 100,
     "controls": ["log_synflow"],
     "reference": {"train": SHORT},
 }

@@ -111,6 +111,16 @@ def test_a_key_that_was_renamed_is_answered_with_its_new_name(
     assert said in str(caught.value).replace("[0]", ".0")
 
 
+def test_a_key_that_is_no_longer_needed_is_refused_with_the_reason() -> None:
+    validate = {"reference": {"table": "t.csv"}, "num_resamples": 2000}
+    with pytest.raises(ConfigError) as caught:
+        check_config({**MINIMAL, "validate": validate})
+    assert (
+        "validate.num_resamples: this key is no longer needed (intervals follow from the sample "
+        "alone and draw nothing); take it out"
+    ) in str(caught.value)
+
+
 def test_a_folder_of_an_earlier_release_is_refused_in_one_sentence(tmp_path: Path) -> None:
     config = check_config({**MINIMAL, "results": str(tmp_path)})
     stored = dict(config.resolved)

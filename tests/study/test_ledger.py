@@ -21,7 +21,6 @@ TINY = {
         "num_architectures": 5,
         "num_stratified": 0,
         "k": 1,
-        "num_resamples": 100,
         "controls": ["num_params"],
         "reference": {"train": {"num_steps": 2, "batch_size": 8, "learning_rate": 0.02}},
     },

@@ -22,7 +22,7 @@ from tests.study.helpers_calibrate import CONFIG, SPACE, ZERO_COST, run, table
 
 pytestmark = pytest.mark.usefixtures("no_test_split")
 
-VALIDATE = {"num_architectures": 8, "num_stratified": 2, "k": 2, "num_resamples": 100}
+VALIDATE = {"num_architectures": 8, "num_stratified": 2, "k": 2}
 
 
 def first_rows(reference, num, name="first.csv"):

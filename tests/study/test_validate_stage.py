@@ -27,7 +27,6 @@ TINY = {
         "num_architectures": 8,
         "num_stratified": 1,
         "k": 2,
-        "num_resamples": 100,
         "controls": ["log_synflow"],
         "ceiling_architectures": 6,
         "reference": {"train": {"num_steps": 6, "batch_size": 16, "learning_rate": 0.02}},

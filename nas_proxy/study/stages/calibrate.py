@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nas_proxy.calibrate.race import Evaluations, Race, Standing, best_standing
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.calibrate.result import CalibrationResult, StandingRow
@@ -17,14 +15,14 @@ from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import merged
 from nas_proxy.interfaces import Distiller
 from nas_proxy.report.frontier_figure import write_frontier
-from nas_proxy.reproducibility import content_hash, derive_seed
+from nas_proxy.reproducibility import content_hash
 from nas_proxy.scores.signals import (
     TRAINED_SIGNALS,
     base_signal,
     trained_among,
     zero_cost_among,
 )
-from nas_proxy.statistics.ranks import num_architectures_to_tell
+from nas_proxy.statistics.needed import to_reach
 from nas_proxy.statistics.words import decimal
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
@@ -126,11 +124,12 @@ def _more_architectures(distiller: Distiller, result: CalibrationResult) -> str:
     ]
     found, nearest = max(undecided, key=lambda each: each[0].value, default=(None, None))
     if found is not None and nearest is not None and found.value > result.threshold:
-        needed = num_architectures_to_tell(found, nearest.n, threshold=result.threshold)
+        needed = to_reach(found, nearest.n, result.threshold)
+        many = f"about {needed.even} to {needed.likely}" if needed else "more"
         return (
             f"{way}: the correlation of {nearest.recipe} itself lies above the threshold, and "
-            f"{f'about {needed}' if needed else 'more'} architectures would show it if it stays "
-            "there."
+            f"{many} architectures would show it if it stays there (with a probability of 50 to "
+            "80 %)."
         )
     for standing in result.standings:
         if standing.outcome == "failed":
@@ -153,7 +152,6 @@ class _Calibration:
             len(self._sample.architectures),
             space.encode if space.can_encode else None,
             study.cost,
-            np.random.default_rng(derive_seed("calibration bootstrap", study.config.seed)),
         )
 
     def run(self) -> CalibrationResult:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from nas_proxy.errors import required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import merged
@@ -165,7 +163,6 @@ class _Validation:
         rankings += self._other_combinations(proxy, architectures)
         rankings += self._single_signals(proxy, architectures)
         rankings += self._reference_again(uniform, architectures)
-        rng = np.random.default_rng(derive_seed("bootstrap", self.study.config.seed))
         report = judge(
             judged,
             rankings,
@@ -173,7 +170,6 @@ class _Validation:
             self.settings,
             reference_name=reference_name,
             reference_seconds=reference_seconds,
-            rng=rng,
         )
         return report, points_of(self.study.config.space, sample, judged, rankings)
 
