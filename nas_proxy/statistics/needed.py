@@ -44,7 +44,9 @@ def to_tell_apart(difference: Estimate, n: int) -> Needed | None:
     return _needed(difference.value, difference.low, difference.high, 0.0, n)
 
 
-def to_reach(correlation: Estimate, n: int, threshold: float) -> Needed | None:
+def to_reach(
+    correlation: Estimate, n: int, threshold: float, confidence: float = CONFIDENCE
+) -> Needed | None:
     """How many in all would make the interval of a correlation exclude a threshold.
 
     As for a difference, on Fisher's z.
@@ -53,6 +55,7 @@ def to_reach(correlation: Estimate, n: int, threshold: float) -> Needed | None:
         correlation: With its interval.
         n: Architectures that it rests on, at least 3.
         threshold: In (-1, 1).
+        confidence: Of the interval.
 
     Returns:
         None if it has no interval, is the threshold itself, or the threshold is nearer to 1 than
@@ -65,16 +68,21 @@ def to_reach(correlation: Estimate, n: int, threshold: float) -> Needed | None:
         math.atanh(min(max(end, -swapped), swapped))
         for end in (correlation.value, correlation.low, correlation.high)
     )
-    return _needed(value, low, high, math.atanh(threshold), n)
+    return _needed(value, low, high, math.atanh(threshold), n, confidence)
 
 
 def _needed(
-    value: float, low: float | None, high: float | None, threshold: float, n: int
+    value: float,
+    low: float | None,
+    high: float | None,
+    threshold: float,
+    n: int,
+    confidence: float = CONFIDENCE,
 ) -> Needed | None:
     distance = abs(value - threshold)
     if low is None or high is None or distance < _SAME:
         return None
     reach = (value - low if value > threshold else high - value) / distance
-    t = quantile(CONFIDENCE, n)
+    t = quantile(confidence, n)
     surer = (t + normal_quantile(_POWER)) / t
     return Needed(int(n * reach**2) + 1, int(n * (reach * surer) ** 2) + 1)

@@ -9,7 +9,7 @@ from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveInt
 from nas_proxy.train.settings import TrainSettings
 
 # `ranks.MIN_FOR_INTERVAL`, said again: reading a configuration must not load SciPy.
-MIN_FOR_CEILING = 10
+MIN_FOR_INTERVAL = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class ValidateSettings(Options):
             raise ValueError(
                 f"k ({self.k}) must be smaller than num_architectures ({self.num_architectures})"
             )
-        num_again, fewest = self.ceiling_architectures, MIN_FOR_CEILING
+        num_again, fewest = self.ceiling_architectures, MIN_FOR_INTERVAL
         if num_again and not fewest <= num_again <= self.num_architectures:
             raise ValueError(
                 f"ceiling_architectures ({num_again}) must be 0, or from {fewest}, below which it "

@@ -111,8 +111,10 @@ CALIBRATION = CalibrationResult(
     seconds=10.0,
     frontier="results/frontier.png",
     standings=(
-        StandingRow("distilled", {"name": "x"}, "chosen", "why", 12, ESTIMATE, 1.0, 0, None),
-        StandingRow("stream", {}, "failed", "why", 0, None, 2.0, 12, LONE),
+        StandingRow(
+            "distilled", {"name": "x"}, "chosen", "why", 12, ESTIMATE, 1.0, 0, 0.2, 0.99, None
+        ),
+        StandingRow("stream", {}, "failed", "why", 0, None, 2.0, 12, None, 0.99, LONE),
     ),
     points=(CalibrationPoint(ARCHITECTURE, ARCHITECTURE.id, 0.9, {"distilled": 1.0, "x": None}),),
 )

@@ -7,11 +7,11 @@ import pytest
 from scipy import stats
 
 from nas_proxy.errors import ConfigError
-from nas_proxy.statistics.ranks import MIN_FOR_INTERVAL
+from nas_proxy.statistics import ranks
 from nas_proxy.study.config import read_options
 from nas_proxy.types import Architecture
 from nas_proxy.validate.rank_report import judge, points_of
-from nas_proxy.validate.settings import MIN_FOR_CEILING, RepeatedReference, ValidateSettings
+from nas_proxy.validate.settings import MIN_FOR_INTERVAL, RepeatedReference, ValidateSettings
 from nas_proxy.validate.values import Points, Ranking, RankReport, Sample
 
 N = 50
@@ -197,4 +197,4 @@ def test_ceilings_that_can_be_are_read():
     assert table.reference.second_value == "b"
     again = read_options(ValidateSettings, {"reference": TRAINED, "ceiling_architectures": 10})
     assert again.ceiling_architectures == 10
-    assert MIN_FOR_CEILING == MIN_FOR_INTERVAL
+    assert MIN_FOR_INTERVAL == ranks.MIN_FOR_INTERVAL

@@ -23,6 +23,7 @@ from nas_proxy.scores.signals import (
     zero_cost_among,
 )
 from nas_proxy.statistics.needed import to_reach
+from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
@@ -43,7 +44,7 @@ class Calibrate(Stage):
     """
 
     name = "calibrate"
-    version = 2
+    version = 3
     reads = (
         Section(name="seed"),
         Section(name="space"),
@@ -118,13 +119,13 @@ def _more_architectures(distiller: Distiller, result: CalibrationResult) -> str:
     else:
         way = "Raise calibrate.num_architectures"
     undecided = [
-        (standing.spearman, standing)
+        (Estimate(standing.spearman.value, standing.bound, 1.0), standing)
         for standing in result.standings
         if standing.outcome == "open" and standing.spearman is not None
     ]
     found, nearest = max(undecided, key=lambda each: each[0].value, default=(None, None))
     if found is not None and nearest is not None and found.value > result.threshold:
-        needed = to_reach(found, nearest.n, result.threshold)
+        needed = to_reach(found, nearest.n, result.threshold, nearest.bound_confidence)
         many = f"about {needed.even} to {needed.likely}" if needed else "more"
         return (
             f"{way}: the correlation of {nearest.recipe} itself lies above the threshold, and "
@@ -298,6 +299,8 @@ def _row(standing: Standing) -> StandingRow:
         spearman=standing.spearman,
         seconds_per_architecture=standing.seconds_per_architecture,
         num_failed=standing.num_failed,
+        bound=standing.bound,
+        bound_confidence=standing.bound_confidence,
         difference=standing.difference,
     )
 
@@ -312,12 +315,18 @@ def _verdict(
         f"Spearman {best.spearman} at n = {best.n}, {best.seconds_per_architecture:.2g} s for each "
         "architecture"
     )
+    bound = (
+        f"the bound that {len(settings.recipes)} recipes and several looks ask for "
+        f"({100 * best.bound_confidence:.4g} % confidence) is "
+        f"{'missing' if best.bound is None else decimal(best.bound)}, which"
+    )
     if trusted:
         return (
-            f"The cheapest recipe whose ranking can be trusted (lower bound {threshold} or more) "
-            f"is {best.recipe.name}: {shown}."
+            f"The ranking of the recipe {best.recipe.name} can be trusted, and of those that can "
+            f"and cost little more than the cheapest it ranks best: {shown}; {bound} reaches "
+            f"{threshold}."
         )
     return (
         f"No recipe reaches a lower bound of {threshold} with the {num_used} full-data references "
-        f"that were paid for; the nearest is {best.recipe.name}: {shown}."
+        f"that were paid for; the nearest is {best.recipe.name}: {shown}; {bound} does not."
     )

@@ -47,7 +47,7 @@ class Validate(Stage):
     """Writes `rank_report.json` and `points.json`: every architecture's scores and reference."""
 
     name = "validate"
-    version = 2
+    version = 3
     reads = (
         Section(name="seed"),
         Section(name="space"),
