@@ -47,6 +47,7 @@ _RENAMED_KEYS = {"distillation": "knowledge_distillation"}
 # A key that is no longer needed, with its section, and why.
 _DROPPED_KEYS = {
     "validate.num_resamples": "intervals follow from the sample alone and draw nothing",
+    "validate.num_stratified": "all are drawn uniformly; add its number to num_architectures",
 }
 # How pydantic names one of the kinds that a value may be of.
 _KIND = re.compile(r"(?:function-\w+|literal|dict|list|tuple)\[.*\]|str|int|float|bool")

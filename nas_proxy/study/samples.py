@@ -20,7 +20,6 @@ from nas_proxy.types import Architecture
 from nas_proxy.validate.settings import ValidateSettings
 
 _SIGNAL = "val_accuracy"
-_POOL_FACTOR = 3  # architectures scored for each stratified one that is chosen
 
 
 class SampleReferences:
@@ -150,7 +149,7 @@ def check_samples(config: StudyConfig, logs: StudyLogs) -> None:
     if reference.table is not None:
         columns = (reference.architecture, reference.value, reference.second_value)
         table, _ = read_references(Path(reference.table), config.space, *columns)
-    with _named(f"validate.num_architectures and {_POOL_FACTOR} for each of num_stratified"):
+    with _named("validate.num_architectures"):
         draw_validation(config, config.validation, table, excluded=learned_from)
 
 
@@ -160,8 +159,8 @@ def draw_validation(
     table: TruthTable | None,
     *,
     excluded: Collection[Architecture],
-) -> tuple[list[Architecture], list[Architecture]]:
-    """The validation's uniform sample, and the pool from which the stratified one is chosen.
+) -> list[Architecture]:
+    """The validation's architectures, drawn uniformly.
 
     Args:
         config: The study.
@@ -172,15 +171,13 @@ def draw_validation(
     Raises:
         StudyError: If there are not so many.
     """
-    num_uniform, num_pool = settings.num_architectures, settings.num_stratified * _POOL_FACTOR
-    drawn = draw_architectures(
+    return draw_architectures(
         config.space,
-        num_uniform + num_pool,
+        settings.num_architectures,
         make_generator(derive_seed("validation", config.seed)),
         among=None if table is None else list(table.values),
         excluded=excluded,
     )
-    return drawn[:num_uniform], drawn[num_uniform:]
 
 
 @contextmanager

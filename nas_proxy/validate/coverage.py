@@ -35,7 +35,7 @@ class Uncertainty:
     """Predictions and their stated standard deviations against the references.
 
     Attributes:
-        n: Uniformly drawn architectures that have all three.
+        n: Architectures that have all three.
         coverage: One for each of `LEVELS`.
         stated_deviation: Root mean square of the stated deviations, in the predictions' unit.
         error: Root mean square of the predictions' errors; as large if the deviations are right.

@@ -65,12 +65,9 @@ class ValidateSettings(Options):
 
     Attributes:
         reference: What it is held against.
-        num_architectures: Drawn uniformly for the validation; the headline rests on them.
-        num_stratified: Drawn beside them, evenly from the best eighth, the next eighth, the next
-            quarter and the worse half of a larger sample by its score; they sharpen the figures
-            within the best part and count in no other.
+        num_architectures: Drawn uniformly for the validation; every figure rests on them.
         controls: Zero-cost scores that the proxy must beat.
-        ceiling_architectures: How many of the uniformly drawn ones the reference trains with a
+        ceiling_architectures: How many of them the reference trains with a
             second seed: how well one seed ranks as the other is the noise ceiling, beyond which no
             ranking can be expected. 0 leaves it unknown.
         best_fraction: The best part of the architectures, by reference, that is looked at alone.
@@ -78,8 +75,7 @@ class ValidateSettings(Options):
     """
 
     reference: RepeatedReference
-    num_architectures: Annotated[int, Bound(ge=5)] = 60
-    num_stratified: NonNegativeInt = 12
+    num_architectures: Annotated[int, Bound(ge=5)] = 72
     controls: tuple[str, ...] = ("num_params", "flops", "log_synflow", "naswot")
     ceiling_architectures: NonNegativeInt = 0
     best_fraction: Annotated[float, Bound(gt=0, le=1)] = 0.2

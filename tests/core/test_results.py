@@ -213,7 +213,7 @@ REPLAY = ProxyReplay(
 )
 BARE_REPORT = make_report(validated=False, num_trials=3)
 REPORT = replace(
-    make_report(num_architectures=12, num_stratified=2, num_trials=3, costs=("latency",)),
+    make_report(num_architectures=12, num_trials=3, costs=("latency",)),
     calibration=CALIBRATION,
     evaluate_proxy=ProxyEvaluations(ACCURACY, None),
     retrain=RETRAIN,

@@ -29,7 +29,7 @@ def report(score, reference, sizes=None, ceiling=None, n=N):
     return judge(
         rankings[0],
         rankings[1:],
-        Sample(ARCHITECTURES[:n], [], values(reference), sizes or {}),
+        Sample(ARCHITECTURES[:n], values(reference), sizes or {}),
         ValidateSettings(reference=RepeatedReference(table="t.csv"), num_architectures=N),
         reference_name="test accuracy",
         reference_seconds=80.0,
@@ -54,7 +54,7 @@ def test_knowing_more_than_size_is_said():
         "It knows more than “bigger is better”: at equal parameters its Spearman is "
         f"{row.partial_spearman}, n = 60."
     )
-    assert made.size_words in made.verdict
+    assert ", and knows more than “bigger is better”." in made.verdict
 
 
 def test_knowing_no_more_than_size_is_said_with_what_would_tell():
@@ -69,7 +69,7 @@ def test_knowing_no_more_than_size_is_said_with_what_would_tell():
         f"is {row.partial_spearman}, n = 60; "
     )
     assert made.size_words.endswith(" more architectures would tell.")
-    assert made.size_words in made.verdict
+    assert ", but it may know no more than “bigger is better”." in made.verdict
 
 
 def test_the_wrong_way_round_at_equal_size_is_said():
@@ -77,6 +77,15 @@ def test_the_wrong_way_round_at_equal_size_is_said():
     made = report(3 * size - skill, 3 * size + skill, {"parameters": values(size)})
     assert made.judged.spearman.low > 0.4
     assert made.size_words.startswith("At equal size it prefers the worse: ")
+    assert ", but at equal size it prefers the worse." in made.verdict
+
+
+def test_what_is_not_better_than_chance_is_not_said_to_know_more_than_size():
+    size, skill, noise, _ = world()
+    made = report(skill - size + 0.5 * noise, skill + size, {"parameters": values(size)})
+    assert made.judged.partial_spearman.low > 0 > made.judged.spearman.low
+    assert made.size_words == ""
+    assert "bigger" not in made.verdict
 
 
 def test_size_itself_knows_nothing_more():
