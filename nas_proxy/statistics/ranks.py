@@ -203,7 +203,7 @@ def ndcg_at(k: int) -> Statistic:
     The gain of an architecture is its rank by reference, 0 for the worst and 1 for the best, with
     the mean rank for ties; position j counts `1 / log2(1 + j)`; the order of the reference itself
     has 1. A random order has about one half, not 0. NaN where the reference is constant. It has no
-    interval: the jackknife's is too narrow (`benchmarks/interval_coverage.py`).
+    interval: the jackknife's is too narrow on small samples.
     """
     discounts = 1 / np.log2(np.arange(2, k + 2))
 

@@ -156,14 +156,14 @@ def open_question(proxy: RankRow) -> tuple[float | None, Needed | None]:
         Spearman stays where it is; None for both if nothing is open, and for the number alone
         if Spearman lies on the bound itself.
     """
-    spearman = proxy.spearman
+    spearman, n = _judged(proxy)
     if spearman is None or spearman.low is None or spearman.high is None:
         return None, None
     level = min((level for level, _ in _READINGS if spearman.low < level), default=math.inf)
     if spearman.high < level:
         return None, None
-    needed = to_reach(spearman, proxy.n, level)
-    return level, None if needed is None else needed.beyond(proxy.n)
+    needed = to_reach(spearman, n, level)
+    return level, None if needed is None else needed.beyond(n)
 
 
 def is_told(difference: Estimate) -> bool:
@@ -174,20 +174,31 @@ def is_told(difference: Estimate) -> bool:
 
 def _reading(proxy: RankRow) -> str:
     """What the figures allow to say of the ranking alone; failed ones count as ranked last."""
-    last = proxy.spearman_failures_last
-    found = [each for each in (proxy.spearman, last) if each is not None]
-    low = min(-1.0 if each.low is None else each.low for each in found)
-    if low > 0:
-        words = next(words for level, words in _READINGS if low >= level)
+    judged, _ = _judged(proxy)
+    if judged is not None and judged.low is not None and judged.low > 0:
+        words = next(words for level, words in _READINGS if judged.low >= level)
         return f"the ranking {words}"
+    found = [each for each in (proxy.spearman, proxy.spearman_failures_last) if each is not None]
     if all(each.high is not None and each.high < 0 for each in found):
         return "it ranks backwards"
     return "the ranking is not shown to be better than chance"
 
 
+def _judged(proxy: RankRow) -> tuple[Estimate | None, int]:
+    """What the reading goes by, and its n: Spearman, or that with failures last if it is worse."""
+    found, last = proxy.spearman, proxy.spearman_failures_last
+    if found is None or last is None or _low(last) >= _low(found):
+        return found, proxy.n
+    return last, proxy.n + proxy.num_failed
+
+
+def _low(found: Estimate) -> float:
+    return -1.0 if found.low is None else found.low
+
+
 def _is_above_chance(proxy: RankRow) -> bool:
-    found = [each for each in (proxy.spearman, proxy.spearman_failures_last) if each is not None]
-    return all(each.low is not None and each.low > 0 for each in found)
+    judged, _ = _judged(proxy)
+    return judged is not None and judged.low is not None and judged.low > 0
 
 
 def _size_clause(proxy: RankRow, sizes: Sequence[str]) -> str:
