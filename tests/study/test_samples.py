@@ -82,7 +82,7 @@ def test_one_table_must_hold_both_samples(tmp_path, num_rows):
 
 
 def test_a_space_must_hold_both_samples_too(tmp_path):
-    validate = {**VALIDATE, "num_architectures": 165, "reference": CONFIG["calibrate"]["reference"]}
+    validate = {**VALIDATE, "num_architectures": 171, "reference": CONFIG["calibrate"]["reference"]}
     message = refused(tmp_path, validate=validate)
     assert "could be drawn from the space 'convnet' (12 are set aside" in message
 
@@ -140,7 +140,8 @@ def test_a_study_that_trusts_it_is_judged_on_none_of_them(learned, monkeypatch):
     with open(reference["table"], "w", newline="") as file:
         csv.writer(file).writerows([header, *others, *(r for r in rows if r[0] in names)])
     trusting = {key: value for key, value in CONFIG.items() if key != "calibrate"}
-    validate = {**VALIDATE, "reference": reference, "controls": ["num_params"]}
+    validate = {**VALIDATE, "num_architectures": 8, "reference": reference}
+    validate["controls"] = ["num_params"]
     trusting |= {"study_name": "other", "recipe": "trusted", "results": str(folder)}
     trusting |= {"validate": validate, "search": {"n_trials": 1, "sampler": "random"}}
     for module in (factory_module, pipeline):
