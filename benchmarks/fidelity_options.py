@@ -61,13 +61,11 @@ def rows(found: dict[str, list[dict[str, float]]], truth: list[float]) -> list[d
                 sign * np.array([each[signal] for each in found[which][:num]])
                 for which in (name, PLAIN)
             )
-            told = ranks.estimate(ranks.spearman, own, reference, num_resamples=5000, rng=_rng())
+            told = ranks.estimate(ranks.spearman, own, reference)
             difference = ranks.estimate(
                 ranks.difference_of(ranks.spearman),
                 np.stack([own, plain]),
                 reference,
-                num_resamples=5000,
-                rng=_rng(),
             )
             seconds = float(np.mean([each["core_seconds"] for each in signals[:num]]))
             made.append(
@@ -81,10 +79,6 @@ def rows(found: dict[str, list[dict[str, float]]], truth: list[float]) -> list[d
                 }
             )
     return made
-
-
-def _rng() -> np.random.Generator:
-    return np.random.default_rng(0)
 
 
 def measured(evaluator: NetworkEvaluator, architecture: Any) -> dict[str, float]:

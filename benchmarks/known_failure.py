@@ -114,8 +114,6 @@ def judged(
         ranks.spearman,
         np.array([scores[i] for i in shared], dtype=np.float64),
         np.array([reference[i] for i in shared]),
-        num_resamples=5000,
-        rng=np.random.default_rng(0),
     )
     return {"name": name, "n": len(shared), "spearman": None if found is None else vars(found)}
 

@@ -76,8 +76,6 @@ def main() -> None:
                         ranks.spearman,
                         np.array(values[name][signal]),
                         np.array(values["float32"][signal]),
-                        num_resamples=2000,
-                        rng=np.random.default_rng(0),
                     )
                 )
                 for signal in SIGNALS

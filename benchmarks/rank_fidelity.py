@@ -23,7 +23,6 @@ from rich.console import Console
 from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog, merged
-from nas_proxy.reproducibility import derive_seed
 from nas_proxy.scores.combine import RankMean, SingleSignal
 from nas_proxy.scores.signals import trained_among, zero_cost_among
 from nas_proxy.statistics import ranks
@@ -35,7 +34,6 @@ from nas_proxy.study.pipeline import open_study, run_pipeline
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.values import Point, Points, RankReport
 
-NUM_RESAMPLES = 5000
 STREAM, DISTILLED = "full stream", "distilled set"
 
 Scores = Mapping[str, float]  # by the id of an architecture
@@ -48,9 +46,8 @@ def main() -> None:
     display = ConsoleDisplay(Console(stderr=True))
     run_pipeline(config, display)
     points = Points.read(config.layout.points).points
-    rng = np.random.default_rng(derive_seed("rank fidelity", config.seed))
     with open_study(config, display) as study:
-        proof = Proof(study, points, rng)
+        proof = Proof(study, points)
         result = {
             "study": config.study_name,
             "seed": config.seed,
@@ -76,14 +73,10 @@ class Proof:
     Args:
         study: The study.
         points: What its validation wrote of every architecture.
-        rng: Of the bootstrap.
     """
 
-    def __init__(
-        self, study: StudyContext, points: Sequence[Point], rng: np.random.Generator
-    ) -> None:
+    def __init__(self, study: StudyContext, points: Sequence[Point]) -> None:
         self._study = study
-        self._rng = rng
         self._reference = {
             p.architecture_id: p.reference for p in points if p.reference is not None
         }
@@ -187,8 +180,6 @@ class Proof:
             statistic,
             np.array([scores[i] for i in shared]),
             np.array([self._reference[i] for i in shared]),
-            num_resamples=NUM_RESAMPLES,
-            rng=self._rng,
         )
         return _plain(found, len(shared))
 
@@ -198,8 +189,6 @@ class Proof:
             ranks.spearman_difference,
             np.array([[side[i] for i in shared] for side in (first, second)]),
             np.array([self._reference[i] for i in shared]),
-            num_resamples=NUM_RESAMPLES,
-            rng=self._rng,
         )
         return _plain(found, len(shared))
 

@@ -1,4 +1,4 @@
-"""Racing recipes on a growing calibration sample, until the cheapest trustworthy one is known."""
+"""Racing recipes on a growing calibration sample, until a cheap trustworthy one is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.calibrate.result import CalibrationPoint, Outcome
-from nas_proxy.calibrate.settings import CalibrateSettings
+from nas_proxy.calibrate.settings import CalibrateSettings, bound_confidence, round_sizes
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.log import Failures
 from nas_proxy.scores.calibrated import CalibratedScore, Encode
@@ -19,9 +19,8 @@ from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
 from nas_proxy.types import Architecture, Evaluation
 
-_FIRST_ROUND = 12  # architectures before anything is dropped
-_NUM_RESAMPLES = 2000
 _SAME_COST = 1.1  # seconds are measured with noise: a tenth more counts as the same cost
+_WORTH = 1.5  # times the cost of the cheapest that can be trusted, which a better ranking may cost
 
 Evaluations = Mapping[Architecture, Evaluation]
 
@@ -32,15 +31,20 @@ class Standing:
 
     Attributes:
         recipe: The recipe.
-        outcome: `chosen`; `trusted`: reaches the threshold too, and costs more; `open`: its
-            interval contains the threshold; `below`: it ends below it; `beaten`: dropped, for a
-            recipe that costs no more ranks better beyond doubt; `failed`: it ranks nothing.
+        outcome: `chosen`; `trusted`: its bound reaches the threshold too, and it costs more or
+            ranks worse; `open`: neither its bound reaches the threshold nor does its interval end
+            below it; `below`: it does; `beaten`: dropped, for a recipe that costs no more ranks
+            better beyond doubt; `failed`: it ranks nothing.
         reason: The same in words.
         n: Architectures that it was judged on.
         spearman: Against the references; predictions of a calibrated score are out of fold. None
             if it ranks nothing.
         seconds_per_architecture: Mean cost.
         num_failed: Evaluations that failed.
+        bound: The lower bound that was held against the threshold, at `bound_confidence`; None
+            where there is no interval.
+        bound_confidence: Higher than that of `spearman`, for every recipe and every round is a
+            chance to pass by luck.
         difference: Rho of the best recipe minus rho of this one, on the architectures that both
             were judged on; None for the best one itself and where one of them ranks nothing.
     """
@@ -52,6 +56,8 @@ class Standing:
     spearman: Estimate | None
     seconds_per_architecture: float
     num_failed: int
+    bound: float | None
+    bound_confidence: float
     difference: Estimate | None = None
 
 
@@ -63,15 +69,14 @@ class _Runner:
     evaluations: dict[Architecture, Evaluation] = field(default_factory=dict)
     scores: dict[Architecture, float] = field(default_factory=dict)
     spearman: Estimate | None = None
+    bound: float | None = None
     seconds: float = 0.0
     dropped: tuple[Outcome, str] | None = None
     problem: str = ""
 
     @property
     def low(self) -> float:
-        if self.spearman is None or self.spearman.low is None:
-            return -1.0
-        return self.spearman.low
+        return -1.0 if self.bound is None else self.bound
 
     @property
     def high(self) -> float:
@@ -84,18 +89,20 @@ class Race:
     """Recipes that are judged on the same architectures, a batch at a time.
 
     After every batch a recipe is dropped if its interval ends below the threshold, or if one that
-    costs no more ranks better by a paired bootstrap interval above zero. A tenth more counts as
-    the same cost, for seconds are measured with noise. The race ends when the
-    cheapest recipe that is left reaches the threshold, or when nothing is left to learn from.
-    Looking several times makes it a little easier to pass by luck than the 95 % say, which is why
-    the chosen recipe is then judged on architectures that had no part in this.
+    costs no more ranks better by an interval of their difference above zero. A tenth more counts as
+    the same cost, for seconds are measured with noise. The race ends when the cheapest recipe that
+    is left can be trusted, or when nothing is left to learn from. A recipe is trusted when its
+    lower bound reaches the threshold at a confidence of 1 - .05 / (recipes times rounds), so that
+    in all, the chance that one below the threshold passes by luck stays that of a single look.
+    Chosen is the one that ranks best of those that can be trusted and cost up to half as much again
+    as the cheapest of them. It looks a little better than it is, for it was chosen by these
+    figures: the validation judges it on architectures that had no part in them.
 
     Args:
         settings: The recipes and the threshold.
         num_architectures: Size of the whole sample.
         encode: The space's encoding; None if it has none.
         cost: Seconds of an evaluation.
-        rng: Of the bootstrap.
     """
 
     def __init__(
@@ -104,24 +111,18 @@ class Race:
         num_architectures: int,
         encode: Encode | None,
         cost: Callable[[Evaluation], float],
-        rng: np.random.Generator,
     ) -> None:
         self._settings = settings
-        self._num_architectures = num_architectures
         self._encode = encode
         self._cost = cost
-        self._rng = rng
         self._runners = [_Runner(recipe) for recipe in settings.recipes]
+        self._sizes = round_sizes(num_architectures)
+        self._confidence = bound_confidence(len(settings.recipes), len(self._sizes))
         self._references: dict[Architecture, float] = {}
 
     def rounds(self) -> Iterator[int]:
-        """Sizes of the sample at which recipes are compared: 12, then twice as many each time."""
-        size = min(_FIRST_ROUND, self._num_architectures)
-        while True:
-            yield size
-            if size == self._num_architectures:
-                return
-            size = min(2 * size, self._num_architectures)
+        """Sizes of the sample at which recipes are compared; see `settings.round_sizes`."""
+        yield from self._sizes
 
     @property
     def running(self) -> tuple[Recipe, ...]:
@@ -157,7 +158,7 @@ class Race:
         """Every recipe's outcome, the cheapest first; at most one is `chosen`."""
         threshold = self._settings.threshold
         trusted = [r for r in self._runners if r.dropped is None and r.low >= threshold]
-        chosen = _cheapest(trusted)
+        chosen = _best_within_reach(trusted)
         found = [(runner, self._standing(runner, chosen)) for runner in self._runners]
         best = best_standing([standing for _, standing in found])
         rival = next((r for r in self._runners if best and r.recipe == best.recipe), None)
@@ -192,36 +193,40 @@ class Race:
             spearman=runner.spearman,
             seconds_per_architecture=runner.seconds,
             num_failed=sum(not e.complete for e in runner.evaluations.values()),
+            bound=runner.bound,
+            bound_confidence=self._confidence,
         )
 
     def _undropped(self, runner: _Runner, chosen: _Runner | None) -> tuple[Outcome, str]:
         threshold = decimal(self._settings.threshold)
+        bound = "" if runner.bound is None else f"its bound {decimal(runner.bound)}"
         if runner is chosen:
-            return "chosen", f"the cheapest whose interval lies above {threshold}"
+            reason = f"{bound} reaches {threshold}, and none that does ranks better at up to"
+            return "chosen", f"{reason} {_WORTH:g} times the cost of the cheapest"
         if runner.spearman is None:
             nothing = "it ranks nothing: every signal of the score, or the reference, is constant"
             return "failed", runner.problem or nothing
         if runner.low >= self._settings.threshold:
-            return "trusted", f"its interval lies above {threshold} too, at a higher cost"
-        return "open", f"its interval reaches below {threshold}"
+            return "trusted", f"{bound} reaches {threshold} too, but it costs more or ranks worse"
+        return "open", f"{bound} does not reach {threshold}" if bound else "it has no interval yet"
 
     def _measure(self, runner: _Runner) -> None:
         costs = [self._cost(e) for e in runner.evaluations.values()]
         runner.seconds = sum(costs) / len(costs)
-        runner.spearman, runner.problem = None, ""
+        runner.spearman, runner.bound, runner.problem = None, None, ""
         try:
             runner.scores = self._scores(runner)
         except StudyError as error:
             runner.scores, runner.problem = {}, str(error)
             return
         shared = list(runner.scores)
-        runner.spearman = ranks.estimate(
-            ranks.spearman,
+        sides = (
             np.array([runner.scores[a] for a in shared]),
             np.array([self._references[a] for a in shared]),
-            num_resamples=_NUM_RESAMPLES,
-            rng=self._rng,
         )
+        runner.spearman = ranks.estimate(ranks.spearman, *sides)
+        surer = ranks.estimate(ranks.spearman, *sides, confidence=self._confidence)
+        runner.bound = None if surer is None else surer.low
 
     def _scores(self, runner: _Runner) -> dict[Architecture, float]:
         """The recipe's scores of the sample; a model's are out of fold.
@@ -263,13 +268,7 @@ class Race:
         shared = [a for a in first.scores if a in second.scores]
         scores = np.array([[r.scores[a] for a in shared] for r in (first, second)])
         reference = np.array([self._references[a] for a in shared])
-        return ranks.estimate(
-            ranks.spearman_difference,
-            scores,
-            reference,
-            num_resamples=_NUM_RESAMPLES,
-            rng=self._rng,
-        )
+        return ranks.estimate(ranks.spearman_difference, scores, reference)
 
 
 def _cheapest(runners: Sequence[_Runner]) -> _Runner | None:
@@ -277,6 +276,13 @@ def _cheapest(runners: Sequence[_Runner]) -> _Runner | None:
     least = min((runner.seconds for runner in runners), default=0.0)
     alike = [runner for runner in runners if runner.seconds <= _SAME_COST * least]
     return max(alike, key=lambda runner: runner.low, default=None)
+
+
+def _best_within_reach(trusted: Sequence[_Runner]) -> _Runner | None:
+    """The one that ranks best of those that cost little more than the cheapest."""
+    least = min((runner.seconds for runner in trusted), default=0.0)
+    near = [runner for runner in trusted if runner.seconds <= _WORTH * least]
+    return max(near, key=lambda r: r.spearman.value if r.spearman else -1.0, default=None)
 
 
 def best_standing(standings: Sequence[Standing]) -> Standing | None:

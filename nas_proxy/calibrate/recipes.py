@@ -22,6 +22,7 @@ _TRAININGS: tuple[tuple[str, Literal["full_data", "proxy"], int], ...] = (
     ("stream", "full_data", 360),
     ("distilled", "proxy", 360),
 )
+NUM_DEFAULT = 1 + 3 * len(_TRAININGS)  # as many as `default_recipes` gives
 
 
 @dataclass(frozen=True, kw_only=True)

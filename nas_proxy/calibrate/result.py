@@ -26,6 +26,8 @@ class StandingRow:
         spearman: Against the references; None if it ranks nothing.
         seconds_per_architecture: Mean cost.
         num_failed: Evaluations that failed.
+        bound: What was held against the threshold.
+        bound_confidence: Its confidence.
         difference: Rho of the best recipe minus rho of this one.
     """
 
@@ -37,6 +39,8 @@ class StandingRow:
     spearman: Estimate | None
     seconds_per_architecture: float
     num_failed: int
+    bound: float | None
+    bound_confidence: float
     difference: Estimate | None
 
 
@@ -59,13 +63,13 @@ class CalibrationPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationResult(StoredResult):
-    """How every recipe ranks, and which is the cheapest that can be trusted.
+    """How every recipe ranks, and which can be trusted at little cost.
 
     Attributes:
         verdict: What came out, one sentence.
-        trusted: Whether a recipe reaches the threshold.
+        trusted: Whether a recipe's bound reaches the threshold.
         chosen: Name of that recipe, else of the nearest; None if none could be judged.
-        threshold: What the lower end of an interval has to reach.
+        threshold: What the lower bound has to reach.
         reference_name: What the ranking was compared with, in words.
         num_architectures: On how many.
         num_asked: How many the sample has.
@@ -75,7 +79,7 @@ class CalibrationResult(StoredResult):
         points: Every architecture that was used.
     """
 
-    FORMAT: ClassVar[int] = 1
+    FORMAT: ClassVar[int] = 2
 
     verdict: str
     trusted: bool

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import count
+from statistics import NormalDist
 from typing import Annotated, Literal
 
-from nas_proxy.calibrate.recipes import Recipe, default_recipes
+from nas_proxy.calibrate.recipes import NUM_DEFAULT, Recipe, default_recipes
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.options import Bound, Options, PositiveFloat, Shorthand
 from nas_proxy.train.settings import TrainSettings
-from nas_proxy.validate.settings import Reference
+from nas_proxy.validate.settings import MIN_FOR_INTERVAL, Reference
 
 # One seed of a full training against another, on NAS-Bench-201. Both sides are noisy: a ranking
 # without any noise would reach the square root (Spearman's correction for attenuation, 1904).
 _REPEATED = 0.986
 _LIMIT = math.sqrt(_REPEATED)
+_FIRST_ROUND = 12  # architectures before anything is dropped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +33,14 @@ class CalibrateSettings(Options):
         budget_seconds: Wall-clock seconds of one process that the stage may spend on references
             and recipes; what is running is finished. None: no limit.
         recipes: What is raced; `default`: see `nas_proxy.calibrate.recipes`.
-        threshold: The lower end of the 95 % interval of Spearman's rho that a recipe must reach.
+        threshold: What the lower bound of Spearman's rho must reach, at a confidence that allows
+            for the number of recipes and of looks at them; see `bound_confidence`.
         when_none: What follows if none does. `stop`: the study ends with the frontier. `best`: it
             goes on with the recipe whose interval has the highest lower end, untrusted.
     """
 
     reference: Reference
-    num_architectures: Annotated[int, Bound(ge=6)] = 48
+    num_architectures: Annotated[int, Bound(ge=MIN_FOR_INTERVAL)] = 48
     budget_seconds: PositiveFloat | None = None
     recipes: Annotated[tuple[Recipe, ...], Shorthand(lambda word: _named_list(word))] = ()
     threshold: Annotated[float, Bound(gt=-1, lt=1)] = 0.7
@@ -48,7 +52,7 @@ class CalibrateSettings(Options):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two recipes have the name {twice[0]!r}; name them apart")
-        needed = architectures_needed(self.threshold)
+        needed = architectures_needed(self.threshold, len(self.recipes) or NUM_DEFAULT)
         if self.num_architectures < needed:
             raise ValueError(
                 f"num_architectures is {self.num_architectures}, but a lower bound of "
@@ -58,11 +62,32 @@ class CalibrateSettings(Options):
             )
 
 
-def architectures_needed(threshold: float) -> int:
-    """The smallest sample on which a ranking without any noise has its lower 95 % bound there.
+def round_sizes(num_architectures: int) -> tuple[int, ...]:
+    """Sizes of the sample at which recipes are compared: 12, then twice as many each time."""
+    sizes = [min(_FIRST_ROUND, num_architectures)]
+    while sizes[-1] < num_architectures:
+        sizes.append(min(2 * sizes[-1], num_architectures))
+    return tuple(sizes)
+
+
+def bound_confidence(num_recipes: int, num_rounds: int) -> float:
+    """Of the bound that is held against the threshold: Bonferroni's over all looks at all recipes.
+
+    Both sides together, as for the interval that is shown, so that half of what is left to 1 is
+    the chance that any recipe below the threshold passes.
+    """
+    return 1 - 0.05 / max(1, num_recipes * num_rounds)
+
+
+def architectures_needed(threshold: float, num_recipes: int) -> int:
+    """The smallest sample on which a ranking without any noise has its lower bound there.
 
     By Fisher's z with the variance 1.06 / (n - 3) of Spearman's rho (Fieller et al., "Tests for
     rank correlation coefficients", Biometrika 1957).
+
+    Args:
+        threshold: See `CalibrateSettings`.
+        num_recipes: How many are raced.
 
     Raises:
         ValueError: If not even such a ranking could be expected to reach the threshold.
@@ -74,7 +99,20 @@ def architectures_needed(threshold: float) -> int:
             f"{_REPEATED}); lower it"
         )
     reach = math.atanh(_LIMIT) - math.atanh(threshold)
-    return max(6, math.ceil(3 + 1.06 * (1.96 / reach) ** 2))
+    return next(
+        n
+        for n in count(MIN_FOR_INTERVAL)
+        if _students_quantile(bound_confidence(num_recipes, len(round_sizes(n))), n - 2)
+        * math.sqrt(1.06 / (n - 3))
+        <= reach
+    )
+
+
+def _students_quantile(confidence: float, freedom: int) -> float:
+    """By Cornish and Fisher's expansion, for reading a configuration must not load SciPy."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / freedom + second / freedom**2
 
 
 def _named_list(word: str) -> tuple[Recipe, ...]:

@@ -11,7 +11,6 @@ from nas_proxy.interfaces import SearchSpace
 from nas_proxy.types import Architecture
 
 _MAX_REPEATS = 1000  # consecutive known draws after which a space counts as exhausted
-_STRATA = ((0.0, 1 / 8), (1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 2, 1.0))  # best first
 
 
 def draw_architectures(
@@ -55,31 +54,6 @@ def draw_architectures(
         f"({len(set(excluded))} are set aside, with every other genotype of their networks: the "
         "score or its calibration was made from them); ask for fewer"
     )
-
-
-def stratify(scores: Sequence[float], num: int, generator: torch.Generator) -> list[int]:
-    """Indices of `num` architectures, spread over the strata of their scores, best first.
-
-    The strata are the best eighth, the next eighth, the next quarter and the worse half; each
-    gives as many as the others as far as it has them.
-
-    Args:
-        scores: Higher is better, at least `num` of them.
-        num: How many to choose.
-        generator: The only source of randomness.
-    """
-    order = sorted(range(len(scores)), key=lambda index: -scores[index])
-    strata = []
-    for low, high in _STRATA:
-        members = order[round(low * len(order)) : round(high * len(order))]
-        shuffled = torch.randperm(len(members), generator=generator).tolist()
-        strata.append([members[position] for position in shuffled])
-    chosen: list[int] = []
-    while len(chosen) < num and any(strata):
-        for stratum in strata:
-            if stratum and len(chosen) < num:
-                chosen.append(stratum.pop())
-    return chosen
 
 
 def _stream(space: SearchSpace, generator: torch.Generator) -> Iterator[Architecture]:

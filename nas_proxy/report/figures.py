@@ -173,16 +173,10 @@ def _rank_scatter(report: StudyReport) -> Figure | None:
     figure, axes = new_axes(5.2)
     scores, reference = _columns(points)
     x, y = clip_worst(scores), clip_worst(reference)
-    uniform = np.array([each.point.drawn == "uniform" for each in points])
-    for chosen, label, marker, color in (
-        (uniform, "drawn uniformly", "o", BLUE),
-        (~uniform, "drawn over the strata of the score", "D", RED),
-    ):
-        if chosen.any():
-            axes.scatter(
-                x[chosen], y[chosen], s=34, alpha=0.85, linewidths=0.6, edgecolors="white",
-                zorder=3, label=f"{label} ({chosen.sum()})", marker=marker, color=color,
-            )  # fmt: skip
+    axes.scatter(
+        x, y, s=34, alpha=0.85, linewidths=0.6, edgecolors="white", zorder=3, color=BLUE,
+        label=f"architectures ({len(points)})",
+    )  # fmt: skip
     axes.margins(0.06, 0.08)
     _shade_best(axes, report.points, validation.best_fraction)
     proxy = validation.judged
@@ -204,8 +198,8 @@ def _rank_scatter(report: StudyReport) -> Figure | None:
 
 def _shade_best(axes: Axes, points: Sequence[Point], fraction: float) -> None:
     """The band of the best part by reference; its border is that of `rank_report`."""
-    uniform = [point.reference for point in points if point.drawn == "uniform"]
-    ordered = sorted((value for value in uniform if value is not None), reverse=True)
+    known = (point.reference for point in points)
+    ordered = sorted((value for value in known if value is not None), reverse=True)
     low, high = axes.get_ylim()
     if ordered:
         axes.axhspan(

@@ -15,7 +15,7 @@ _COLOURS = {
 }
 _WORDS = {
     "chosen": "chosen",
-    "trusted": "reaches the threshold, costs more",
+    "trusted": "can be trusted too",
     "open": "undecided",
     "below": "below the threshold",
     "beaten": "beaten at no higher cost",

@@ -19,7 +19,6 @@ from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.report._pareto_figure import amount, cost_in_words, costs_of
 from nas_proxy.report.figures import rank_outliers, ranked_points
 from nas_proxy.report.values import StudyReport
-from nas_proxy.retrain.result import outcome_of
 from nas_proxy.search.result import SearchResult
 from nas_proxy.statistics.words import decimal, duration
 from nas_proxy.validate.coverage import SHOWN_LEVELS, Coverage
@@ -123,15 +122,14 @@ def _headline(verdict: str) -> tuple[str, str, str]:
 
 
 def _pick(report: StudyReport) -> Point | None:
-    """The uniformly drawn architecture that the proxy ranks first; the earlier one of a tie."""
-    points = [each for each in ranked_points(report) if each.point.drawn == "uniform"]
-    best = max(points, key=lambda each: each.score, default=None)
+    """The architecture that the proxy ranks first; the earlier one of a tie."""
+    best = max(ranked_points(report), key=lambda each: each.score, default=None)
     return None if best is None else best.point
 
 
 def _outcome(row: RankRow) -> str:
-    """Whether the proxy ranks better than this row, as far as the interval tells."""
-    return "unknown" if row.difference is None else outcome_of(row.difference)
+    """Whether the proxy ranks better than this row, all controls taken together."""
+    return row.outcome or "unknown"
 
 
 def _pairs(validation: RankReport) -> list[Difference]:

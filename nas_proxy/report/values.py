@@ -100,7 +100,7 @@ class StudyReport(StoredResult):
         calibration: How the recipe was found; None where the configuration's sections are it.
         search: What was searched.
         validation: How the ranking was judged; None if it was not.
-        points: Every architecture of the validation, the uniformly drawn ones first.
+        points: Every architecture of the validation.
         evaluate_proxy: What the proxy data set is worth; None if nobody asked.
         retrain: What full training made of the best; None where it was not asked for.
         costs: The ledger, with what was discarded.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
-from nas_proxy.statistics.ranks import CONFIDENCE, Estimate
+from nas_proxy.statistics.intervals import CONFIDENCE, wilson
+from nas_proxy.statistics.ranks import Estimate
 
 _TAIL = (1 + CONFIDENCE) / 2
 
@@ -61,10 +62,7 @@ def over_images(num_correct: int, num_images: int) -> Estimate:
         num_correct: Images whose class was found.
         num_images: At least one.
     """
-    found = scipy.stats.binomtest(num_correct, num_images).proportion_ci(
-        CONFIDENCE, method="wilson"
-    )
-    return Estimate(num_correct / num_images, float(found.low), float(found.high))
+    return Estimate(num_correct / num_images, *wilson(num_correct, num_images))
 
 
 def difference(first: SeedMean, second: SeedMean) -> Estimate:

@@ -1,7 +1,7 @@
-"""Rank statistics between a score and a reference, with bootstrap intervals.
+"""Rank statistics between a score and a reference, with their intervals.
 
-Every function takes scores and reference values along the last axis, higher is better, and works
-on stacks of resamples at once.
+Every statistic takes scores and reference values along the last axis, higher is better, and works
+on stacks of samples at once.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from nas_proxy.statistics.intervals import CONFIDENCE, Ends, fisher, jackknife, wilson
+from nas_proxy.statistics.intervals import Values as Values  # offered here, where it is used most
 from nas_proxy.statistics.words import decimal
 
-Values = NDArray[np.float64]
-Statistic = Callable[[Values, Values], Values]
+Function = Callable[[Values, Values], Values]
+Interval = Callable[[float, Values, float], Ends]  # value, values without each one, confidence
 
-CONFIDENCE = 0.95
 MIN_ARCHITECTURES = 3  # below it a correlation says nothing
-MIN_FOR_INTERVAL = 6  # below it the bootstrap's few different resamples make any interval a fiction
-_SAME = 1e-9  # two figures that differ by less do so by rounding
+MIN_FOR_INTERVAL = 10  # below it no interval holds what it promises
+_BATCH = 4_000_000  # numbers at once
 _COLLINEAR = 1e-10  # share of a sum of squares that is rounding: one swap among 1,000 leaves more
 
 
@@ -46,9 +47,65 @@ class Estimate:
         return f"{decimal(self.value)} [{decimal(self.low)}, {decimal(self.high)}]"
 
 
-def spearman(scores: Values, reference: Values) -> Values:
-    """Spearman's rho; ties get their mean rank; NaN where one side is constant."""
+@dataclass(frozen=True)
+class Statistic:
+    """A figure of a ranking, and the interval that holds for it.
+
+    Attributes:
+        function: Takes scores, `(..., n)`, or `(m, ..., n)` for a statistic of several, and the
+            reference, `(..., n)`; NaN where it is not defined.
+        interval: None if no interval is known that holds what it promises.
+        without_each: The figure without each architecture, `(n,)`, of scores `(n,)` or `(m, n)`;
+            None: `function`, n times.
+    """
+
+    function: Function
+    interval: Interval | None
+    without_each: Function | None = None
+
+    def __call__(self, scores: Values, reference: Values) -> Values:
+        """The figure of each sample of a stack."""
+        return self.function(scores, reference)
+
+    def left_out(self, scores: Values, reference: Values) -> Values:
+        """The figure of one sample without each of its architectures, `(n,)`."""
+        if self.without_each is not None:
+            return self.without_each(scores, reference)
+        n = reference.shape[-1]
+        others = np.arange(n - 1)
+        found = []
+        for lacking in np.array_split(np.arange(n), -(-n * n // _BATCH)):
+            kept = others + (others >= lacking[:, None])
+            found.append(self.function(scores[..., kept], reference[kept]))
+        return np.concatenate(found)
+
+
+def _fisher(one_swap: Callable[[float], float], least_spread: float) -> Interval:
+    """See `intervals.fisher`.
+
+    Args:
+        one_swap: What one swap of neighbours takes from the perfect correlation of n.
+        least_spread: See there.
+    """
+
+    def interval(value: float, left_out: Values, confidence: float) -> Ends:
+        n = len(left_out)
+        limits = (1 - one_swap(n), 1 - one_swap(n - 1))
+        return fisher(
+            value, left_out, limits=limits, least_spread=least_spread, confidence=confidence
+        )
+
+    return interval
+
+
+def _spearman(scores: Values, reference: Values) -> Values:
     return _correlation(_centred_ranks(scores), _centred_ranks(reference))
+
+
+_RHO = _fisher(lambda n: 12 / (n * (n * n - 1)), least_spread=0.7)
+
+spearman = Statistic(_spearman, _RHO)
+"""Spearman's rho; ties get their mean rank; NaN where one side is constant."""
 
 
 def spearman_within(strata: Sequence[int]) -> Statistic:
@@ -58,23 +115,58 @@ def spearman_within(strata: Sequence[int]) -> Statistic:
     its own stratum alone. NaN where one side is constant within each of them.
 
     Args:
-        strata: Their lengths, at least 1, in the order of the last axis.
+        strata: Their lengths, in the order of the last axis.
     """
-    starts = np.cumsum(strata)[:-1]
+    starts, total = np.cumsum(strata)[:-1], sum(strata)
 
     def ranked(values: Values) -> Values:
         parts = np.split(values, starts, axis=-1)
-        return np.concatenate([_centred_ranks(part) for part in parts], axis=-1)
+        return np.concatenate([_centred_ranks(p) for p in parts if p.shape[-1]], axis=-1)
 
-    return lambda scores, reference: _correlation(ranked(scores), ranked(reference))
+    def without_each(scores: Values, reference: Values) -> Values:
+        found = []
+        for position in range(total):
+            kept = np.delete(np.arange(total), position)
+            stratum = int(np.searchsorted(starts, position, side="right"))
+            fewer = [num - (each == stratum) for each, num in enumerate(strata)]
+            found.append(spearman_within(fewer)(scores[kept], reference[kept]))
+        return np.array(found)
+
+    def one_swap(n: float) -> float:
+        lengths = [num * n / total for num in strata]
+        return 12 / sum(num * (num * num - 1) for num in lengths)
+
+    return Statistic(
+        lambda scores, reference: _correlation(ranked(scores), ranked(reference)),
+        _fisher(one_swap, least_spread=0.7),
+        without_each,
+    )
 
 
-def kendall(scores: Values, reference: Values) -> Values:
-    """Kendall's tau-b, which corrects for ties; NaN where one side is constant."""
+def _kendall(scores: Values, reference: Values) -> Values:
+    return _tau(*(sums.sum(axis=-1) for sums in _agreements(scores, reference)))
+
+
+def _kendall_without_each(scores: Values, reference: Values) -> Values:
+    """Every pair that an architecture is part of stands twice in the sum over all."""
+    return _tau(*(sums.sum() - 2 * sums for sums in _agreements(scores, reference)))
+
+
+def _agreements(scores: Values, reference: Values) -> list[Values]:
+    """Of each architecture with all others: agreements of both sides, and ties on either."""
     x = np.sign(scores[..., :, None] - scores[..., None, :])
     y = np.sign(reference[..., :, None] - reference[..., None, :])
-    norm = np.sqrt((x * x).sum(axis=(-2, -1)) * (y * y).sum(axis=(-2, -1)))
-    return _divide((x * y).sum(axis=(-2, -1)), norm)
+    return [(x * y).sum(axis=-1), (x * x).sum(axis=-1), (y * y).sum(axis=-1)]
+
+
+def _tau(both: Values, first: Values, second: Values) -> Values:
+    return _divide(both, np.sqrt(first * second))
+
+
+kendall = Statistic(
+    _kendall, _fisher(lambda n: 4 / (n * (n - 1)), least_spread=0.45), _kendall_without_each
+)
+"""Kendall's tau-b, which corrects for ties; NaN where one side is constant."""
 
 
 def precision_at(k: int) -> Statistic:
@@ -85,16 +177,16 @@ def precision_at(k: int) -> Statistic:
         shared: Values = (picked[..., :, None] == best[..., None, :]).sum(axis=(-2, -1)) / k
         return shared
 
-    return statistic
+    return Statistic(
+        statistic, lambda value, left_out, confidence: wilson(round(value * k), k, confidence)
+    )
 
 
 def regret_at(k: int) -> Statistic:
     """What is lost by training only the k best by score: in the unit of the reference.
 
-    Its bootstrap interval is too narrow: a maximum is no smooth function of the sample, and no
-    resample holds anything better than the sample's best. On 300 simulated samples of 60 normal
-    values with a correlation of .5, .8 and .95, the interval held the expected regret in 93, 92
-    and 86 % for k = 1 and in 95, 89 and 46 % for k = 5, where 95 % was asked for.
+    It has no interval: a maximum is no smooth function of the sample, and no part of a sample
+    holds anything better than its best (`benchmarks/interval_coverage.py`).
     """
 
     def statistic(scores: Values, reference: Values) -> Values:
@@ -102,7 +194,7 @@ def regret_at(k: int) -> Statistic:
         lost: Values = reference.max(axis=-1) - reached
         return lost
 
-    return statistic
+    return Statistic(statistic, None)
 
 
 def ndcg_at(k: int) -> Statistic:
@@ -110,7 +202,8 @@ def ndcg_at(k: int) -> Statistic:
 
     The gain of an architecture is its rank by reference, 0 for the worst and 1 for the best, with
     the mean rank for ties; position j counts `1 / log2(1 + j)`; the order of the reference itself
-    has 1. A random order has about one half, not 0. NaN where the reference is constant.
+    has 1. A random order has about one half, not 0. NaN where the reference is constant. It has no
+    interval: the jackknife's is too narrow on small samples.
     """
     discounts = 1 / np.log2(np.arange(2, k + 2))
 
@@ -124,10 +217,10 @@ def ndcg_at(k: int) -> Statistic:
         differs = reference.max(axis=-1) > reference.min(axis=-1)
         return np.where(differs, _divide(reached, possible), np.nan)
 
-    return statistic
+    return Statistic(statistic, None)
 
 
-def partial_spearman(values: Values, reference: Values) -> Values:
+def _partial_spearman(values: Values, reference: Values) -> Values:
     """Spearman's rho between a score and the reference at equal covariates, such as size.
 
     Everything is turned into ranks (so the covariates' logarithms would give the same), what a
@@ -155,10 +248,21 @@ def partial_spearman(values: Values, reference: Values) -> Values:
     return _divide(rests.prod(axis=-1).sum(axis=-1), np.sqrt(left.prod(axis=-1)))
 
 
+partial_spearman = Statistic(_partial_spearman, _RHO)
+
+
 def difference_of(statistic: Statistic) -> Statistic:
     """The statistic of the first of two scores minus that of the second; they are `(2, ..., n)`."""
-    return lambda scores, reference: (
-        statistic(scores[0], reference) - statistic(scores[1], reference)
+
+    def of(function: Function) -> Function:
+        return lambda scores, reference: (
+            function(scores[0], reference) - function(scores[1], reference)
+        )
+
+    return Statistic(
+        of(statistic),
+        jackknife,
+        of(statistic.left_out),
     )
 
 
@@ -166,48 +270,36 @@ spearman_difference = difference_of(spearman)
 
 
 def estimate(
-    statistic: Statistic,
-    scores: Values,
-    reference: Values,
-    *,
-    num_resamples: int,
-    rng: np.random.Generator,
-    strata: Sequence[int] = (),
+    statistic: Statistic, scores: Values, reference: Values, *, confidence: float = CONFIDENCE
 ) -> Estimate | None:
-    """A statistic with its percentile bootstrap interval over architectures.
+    """A statistic with its interval over architectures, which the sample alone decides.
 
     Args:
         statistic: One of this module's.
         scores: `(n,)`, or `(m, n)` for a statistic of several; all finite.
         reference: `(n,)`, of the same architectures.
-        num_resamples: Of the architectures, not of seeds.
-        rng: The only source of randomness.
-        strata: As in `resampled`.
+        confidence: Of the interval, both sides together.
 
     Returns:
         None if there are fewer than three architectures or the statistic is not defined on them
-        (a score that is the same for all ranks nothing). No interval below six architectures.
+        (a score that is the same for all ranks nothing). No interval below ten architectures,
+        where the statistic has none, or is not defined without one of them.
     """
     if reference.shape[-1] < MIN_ARCHITECTURES:
         return None
     value = float(statistic(scores, reference))
     if not np.isfinite(value):
         return None
-    if reference.shape[-1] < MIN_FOR_INTERVAL:
+    if statistic.interval is None or reference.shape[-1] < MIN_FOR_INTERVAL:
         return Estimate(value, None, None)
-    distribution = resampled(
-        statistic, scores, reference, num_resamples=num_resamples, rng=rng, strata=strata
-    )
-    defined = distribution[np.isfinite(distribution)]  # a resample may repeat one architecture
-    if len(defined) < num_resamples / 2:
+    left_out = statistic.left_out(scores, reference)
+    if not np.isfinite(left_out).all():
         return Estimate(value, None, None)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return Estimate(value, float(low), float(high))
+    return Estimate(value, *statistic.interval(value, left_out, confidence))
 
 
 def resampled(
-    statistic: Statistic,
+    statistic: Function,
     scores: Values,
     reference: Values,
     *,
@@ -231,7 +323,7 @@ def resampled(
     """
     n = reference.shape[-1]
     lengths = strata or (n,)
-    batch = max(1, 4_000_000 // n**2)  # tau needs n x n numbers each
+    batch = max(1, _BATCH // n**2)  # tau needs n x n numbers each
     found = []
     for start in range(0, num_resamples, batch):
         size = min(batch, num_resamples - start)
@@ -240,19 +332,6 @@ def resampled(
         chosen = np.concatenate([i + first for i, first in zip(drawn, firsts, strict=True)], axis=1)
         found.append(statistic(scores[..., chosen], reference[chosen]))
     return np.concatenate(found)
-
-
-def num_architectures_to_tell(figure: Estimate, n: int, *, threshold: float = 0.0) -> int | None:
-    """How many architectures in all would make the interval of such a figure exclude a threshold.
-
-    Its end that faces the threshold comes nearer with the square root of n. None if the figure is
-    the threshold itself or has no interval.
-    """
-    distance = abs(figure.value - threshold)
-    if figure.low is None or figure.high is None or distance < _SAME:
-        return None
-    reach = figure.value - figure.low if figure.value > threshold else figure.high - figure.value
-    return int(n * (reach / distance) ** 2) + 1
 
 
 def num_best(fraction: float, n: int) -> int:

@@ -44,6 +44,11 @@ from nas_proxy.validate.settings import ValidateSettings
 T = TypeVar("T")
 # What keys were called before, at any level.
 _RENAMED_KEYS = {"distillation": "knowledge_distillation"}
+# A key that is no longer needed, with its section, and why.
+_DROPPED_KEYS = {
+    "validate.num_resamples": "intervals follow from the sample alone and draw nothing",
+    "validate.num_stratified": "all are drawn uniformly; add its number to num_architectures",
+}
 # How pydantic names one of the kinds that a value may be of.
 _KIND = re.compile(r"(?:function-\w+|literal|dict|list|tuple)\[.*\]|str|int|float|bool")
 
@@ -342,6 +347,9 @@ def _in_words(fault: Any, kind: Any, path: tuple[str, ...]) -> str:
         known, key = _keys_at(kind, fault["loc"][:-1]), str(fault["loc"][-1])
         if _RENAMED_KEYS.get(key) in known:
             return f"{location}: this key is called {_RENAMED_KEYS[key]} now; rename it"
+        why = _DROPPED_KEYS.get(location)
+        if why is not None:
+            return f"{location}: this key is no longer needed ({why}); take it out"
         return f"{location}: unknown key; {did_you_mean(key, known)}"
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{location}: missing"

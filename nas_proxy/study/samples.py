@@ -20,7 +20,6 @@ from nas_proxy.types import Architecture
 from nas_proxy.validate.settings import ValidateSettings
 
 _SIGNAL = "val_accuracy"
-_POOL_FACTOR = 3  # architectures scored for each stratified one that is chosen
 
 
 class SampleReferences:
@@ -159,7 +158,7 @@ def check_samples(config: StudyConfig, logs: StudyLogs, say: Callable[[str], Non
         with _named("calibrate.num_architectures"):
             learned_from = _draw_sample(config, calibration, known, logs)
     if validation is not None:
-        with _named(f"validate.num_architectures and {_POOL_FACTOR} for each of num_stratified"):
+        with _named("validate.num_architectures"):
             draw_validation(config, validation, table, excluded=learned_from)
 
 
@@ -169,8 +168,8 @@ def draw_validation(
     table: TruthTable | None,
     *,
     excluded: Collection[Architecture],
-) -> tuple[list[Architecture], list[Architecture]]:
-    """The validation's uniform sample, and the pool from which the stratified one is chosen.
+) -> list[Architecture]:
+    """The validation's architectures, drawn uniformly.
 
     Args:
         config: The study.
@@ -181,15 +180,13 @@ def draw_validation(
     Raises:
         StudyError: If there are not so many.
     """
-    num_uniform, num_pool = settings.num_architectures, settings.num_stratified * _POOL_FACTOR
-    drawn = draw_architectures(
+    return draw_architectures(
         config.space,
-        num_uniform + num_pool,
+        settings.num_architectures,
         make_generator(derive_seed("validation", config.seed)),
         among=None if table is None else list(table.values),
         excluded=excluded,
     )
-    return drawn[:num_uniform], drawn[num_uniform:]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import logging
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from nas_proxy.calibrate.result import CalibrationResult
 from nas_proxy.core.environment import hardware, versions
@@ -21,7 +22,7 @@ from nas_proxy.study.recipe import PROXY
 from nas_proxy.teachers.labelling import copy_teachers
 from nas_proxy.tracking.registry.rank_card import RankCard
 from nas_proxy.tracking.registry.recipes import RecipeRegistry
-from nas_proxy.validate.values import RankReport
+from nas_proxy.validate.values import RankReport, RankRow
 
 logger = logging.getLogger("nas_proxy")
 
@@ -58,6 +59,10 @@ def register_recipe(study: StudyContext) -> None:
     found = registry.register(card, files, proxy_file=folder / PROXY)
     if found is not None:
         alias = ", alias trusted" if card.trusted else ", not trusted"
+        if card.judged_by == "calibration":
+            alias += (
+                ": it takes a section validate, on architectures that did not choose the recipe"
+            )
         study.display.say(f"recipe: registered as {found.model}, version {found.version}{alias}")
 
 
@@ -78,10 +83,11 @@ def _card(study: StudyContext) -> RankCard:
         source_hash=spec.source_hash,
         proxy_dataset_id=study.proxy_dataset.id,
         reference_name=found.reference_name,
+        judged_by=found.judged_by,
         spearman=found.spearman,
         n=found.n,
         threshold=found.threshold,
-        trusted=found.spearman.low is not None and found.spearman.low >= found.threshold,
+        trusted=found.is_trusted,
         core_seconds_per_architecture=found.seconds_per_architecture,
         one_off_seconds=one_off_seconds(study),
         hardware=hardware(study.device),
@@ -111,6 +117,7 @@ class _Evidence:
     """What is known of the recipe's ranking.
 
     Attributes:
+        judged_by: See `RankCard`.
         spearman: Correlation with the reference.
         n: On how many architectures.
         reference_name: In words.
@@ -118,28 +125,47 @@ class _Evidence:
         threshold: What the calibration asked for.
     """
 
+    judged_by: Literal["validation", "calibration"]
     spearman: Estimate
     n: int
     reference_name: str
     seconds_per_architecture: float
     threshold: float
 
+    @property
+    def is_trusted(self) -> bool:
+        """Whether a validation has shown the threshold to be reached."""
+        low = self.spearman.low
+        return self.judged_by == "validation" and low is not None and low >= self.threshold
+
 
 def _evidence(layout: StudyLayout) -> _Evidence:
     """The figures of the validation, whose architectures had no part in the recipe.
 
-    Where nothing was validated: those of the calibration, which chose by them.
+    Where nothing was validated: those of the calibration, which chose by them and so makes nothing
+    trusted.
 
     Raises:
         StudyError: If the recipe ranks nothing.
     """
     calibration = CalibrationResult.read(layout.calibration)
     chosen = required(calibration.chosen_standing, "the recipe that the calibration chose")
+    judged_by: Literal["validation", "calibration"] = "calibration"
     spearman, n = chosen.spearman, chosen.n
     name = f"{calibration.reference_name} (calibration sample)"
     if layout.rank_report.is_file():
-        report = RankReport.read(layout.rank_report)
-        spearman, n, name = report.judged.spearman, report.judged.n, report.reference_name
+        judged, judged_by = RankReport.read(layout.rank_report), "validation"
+        name = judged.reference_name
+        spearman, n = _worse_with_failures(judged.judged), judged.judged.n
     if spearman is None:
         raise StudyError("the calibrated recipe ranks nothing on the validation's architectures")
-    return _Evidence(spearman, n, name, chosen.seconds_per_architecture, calibration.threshold)
+    seconds, threshold = chosen.seconds_per_architecture, calibration.threshold
+    return _Evidence(judged_by, spearman, n, name, seconds, threshold)
+
+
+def _worse_with_failures(row: RankRow) -> Estimate | None:
+    """Spearman, or that which ranks failed evaluations last where it is the lower."""
+    last = row.spearman_failures_last
+    if row.spearman is None or last is None or last.value >= row.spearman.value:
+        return row.spearman
+    return last

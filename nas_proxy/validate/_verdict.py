@@ -6,9 +6,11 @@ import math
 from collections.abc import Sequence
 
 from nas_proxy.statistics import ranks
+from nas_proxy.statistics.intervals import CONFIDENCE, p_value
+from nas_proxy.statistics.needed import Needed, to_reach, to_tell_apart
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
-from nas_proxy.validate.values import RankRow
+from nas_proxy.validate.values import Outcome, RankRow
 
 # Lower bounds of the interval, best first, and what each allows to say of a ranking.
 _READINGS = (
@@ -19,31 +21,50 @@ _READINGS = (
 _MOST = 10_000  # architectures beyond which a count means that the figure lies on the border
 
 
-def headline(proxy: RankRow, rows: Sequence[RankRow], size_words: str) -> str:
-    """What a person reads first.
+def headline(proxy: RankRow, rows: Sequence[RankRow], sizes: Sequence[str], num_drawn: int) -> str:
+    """What a person reads first: what the ranking is worth, and what it beats.
 
     Args:
         proxy: Its row.
         rows: What it is compared with.
-        size_words: See the function of that name.
+        sizes: See `size_words`.
+        num_drawn: Architectures that were evaluated, failed ones included.
     """
+    failures = _failure_words(proxy, num_drawn)
     if proxy.spearman is None:
-        return (
+        nothing = (
             f"The proxy ranks nothing: fewer than {ranks.MIN_ARCHITECTURES} of its evaluations "
-            "can be compared with the reference, or all have the same score."
+            "can be compared with the reference, or all have the same score"
         )
-    undecided = "not demonstrably different from"
-    outcome: dict[str, list[str]] = {"better than": [], "worse than": [], undecided: []}
-    for row in rows:
-        if row.kind == "control" and row.difference is not None:
-            side = undecided
-            if is_told(row.difference):
-                side = "better than" if row.difference.value > 0 else "worse than"
-            outcome[side].append(row.name)
-    parts = [f"{side} {', '.join(names)}" for side, names in outcome.items() if names]
-    found = f"; it ranks {'; '.join(parts)}" if parts else ""
-    first = f"Spearman {proxy.spearman} at n = {proxy.n}: {_reading(proxy.spearman)}{found}."
-    return " ".join(filter(None, (first, size_words, _open_words(proxy))))
+        return f"{nothing}{failures}."
+    reading = f"{_reading(proxy)}{_size_clause(proxy, sizes)}"
+    first = f"Spearman {proxy.spearman} at n = {proxy.n}: {reading}{failures}."
+    return " ".join(filter(None, (first, _beaten_words(rows), _open_words(proxy))))
+
+
+def outcomes(rows: Sequence[RankRow]) -> list[Outcome | None]:
+    """Whether the judged ranking is better than each control, all of them taken together.
+
+    With Holm's correction ("A simple sequentially rejective multiple test procedure", 1979): the
+    chance that any of several equal controls is called beaten, or better, stays 5 %.
+
+    Returns:
+        One for each row; None for those that are no controls or cannot be compared.
+    """
+    found: list[Outcome | None] = [None] * len(rows)
+    tests = []
+    for index, row in enumerate(rows):
+        difference = row.difference
+        if row.kind == "control" and difference is not None:
+            found[index] = "open"
+            if difference.high is not None:
+                p = p_value(difference.value, difference.high, row.n_difference)
+                tests.append((p, index, difference.value))
+    for left, (p, index, value) in zip(range(len(tests), 0, -1), sorted(tests), strict=True):
+        if p > (1 - CONFIDENCE) / left:
+            break
+        found[index] = "better" if value > 0 else "worse"
+    return found
 
 
 def compare(row: RankRow, proxy: RankRow) -> str:
@@ -54,12 +75,13 @@ def compare(row: RankRow, proxy: RankRow) -> str:
         why = f"{silent} ranks nothing here, for its values are missing or all the same"
         return f"The proxy cannot be compared with {row.name}: {why}."
     shown = f"difference {difference}, n = {row.n_difference}"
-    if difference.low is not None and difference.low > 0:
-        return f"The proxy ranks better than {row.name} ({shown})."
-    if difference.high is not None and difference.high < 0:
-        return f"The proxy ranks worse than {row.name} ({shown})."
-    needed = ranks.num_architectures_to_tell(difference, row.n_difference)
-    more = f"; about {needed:,} architectures would tell" if needed else ""
+    if row.outcome in ("better", "worse"):
+        return f"The proxy ranks {row.outcome} than {row.name} ({shown})."
+    if is_told(difference):
+        why = "this interval alone would tell them apart, but not one among so many controls"
+        return f"The proxy cannot be told apart from {row.name} ({shown}): {why}."
+    needed = to_tell_apart(difference, row.n_difference)
+    more = f"; {_range(needed)} architectures would tell" if needed else ""
     return f"The proxy cannot be told apart from {row.name} ({shown}){more}."
 
 
@@ -71,10 +93,12 @@ def size_words(proxy: RankRow, sizes: Sequence[str]) -> str:
         sizes: What its partial correlation holds equal; empty if nothing.
 
     Returns:
-        Empty if the sizes are not known, or if the proxy is no better than chance and at equal
-        sizes neither: then there is nothing to explain.
+        Empty if the sizes are not known, or if the proxy is no better than chance: then there is
+        nothing to explain.
     """
     if not sizes or proxy.spearman is None:
+        return ""
+    if not _is_above_chance(proxy):
         return ""
     equal, partial = " and ".join(sizes), proxy.partial_spearman
     if partial is None:
@@ -89,10 +113,8 @@ def size_words(proxy: RankRow, sizes: Sequence[str]) -> str:
         return f"It knows more than “bigger is better”: {shown}."
     if partial.high < 0:
         return f"At equal size it prefers the worse: {shown}."
-    if proxy.spearman.low is None or proxy.spearman.low <= 0:
-        return ""
-    needed = ranks.num_architectures_to_tell(partial, proxy.n_partial)
-    more = f"; {_more(needed - proxy.n_partial)} would tell" if needed else ""
+    needed = to_reach(partial, proxy.n_partial, 0.0)
+    more = f"; {_more(needed.beyond(proxy.n_partial))} would tell" if needed else ""
     return f"It may know no more than “bigger is better”: {shown}{more}."
 
 
@@ -126,7 +148,7 @@ def ceiling_words(ceiling: RankRow | None) -> str:
     )
 
 
-def open_question(proxy: RankRow) -> tuple[float | None, int | None]:
+def open_question(proxy: RankRow) -> tuple[float | None, Needed | None]:
     """The next better reading that the headline's interval leaves open.
 
     Returns:
@@ -134,14 +156,14 @@ def open_question(proxy: RankRow) -> tuple[float | None, int | None]:
         Spearman stays where it is; None for both if nothing is open, and for the number alone
         if Spearman lies on the bound itself.
     """
-    spearman = proxy.spearman
+    spearman, n = _judged(proxy)
     if spearman is None or spearman.low is None or spearman.high is None:
         return None, None
     level = min((level for level, _ in _READINGS if spearman.low < level), default=math.inf)
     if spearman.high < level:
         return None, None
-    needed = ranks.num_architectures_to_tell(spearman, proxy.n, threshold=level)
-    return level, None if needed is None else needed - proxy.n
+    needed = to_reach(spearman, n, level)
+    return level, None if needed is None else needed.beyond(n)
 
 
 def is_told(difference: Estimate) -> bool:
@@ -150,13 +172,66 @@ def is_told(difference: Estimate) -> bool:
     return low is not None and high is not None and (low > 0 or high < 0)
 
 
-def _reading(spearman: Estimate) -> str:
-    """What the interval allows to say of the ranking alone."""
-    if spearman.low is not None and spearman.low > 0:
-        for level, words in _READINGS:
-            if spearman.low >= level:
-                return f"the ranking {words}"
+def _reading(proxy: RankRow) -> str:
+    """What the figures allow to say of the ranking alone; failed ones count as ranked last."""
+    judged, _ = _judged(proxy)
+    if judged is not None and judged.low is not None and judged.low > 0:
+        words = next(words for level, words in _READINGS if judged.low >= level)
+        return f"the ranking {words}"
+    found = [each for each in (proxy.spearman, proxy.spearman_failures_last) if each is not None]
+    if all(each.high is not None and each.high < 0 for each in found):
+        return "it ranks backwards"
     return "the ranking is not shown to be better than chance"
+
+
+def _judged(proxy: RankRow) -> tuple[Estimate | None, int]:
+    """What the reading goes by, and its n: Spearman, or that with failures last if it is worse."""
+    found, last = proxy.spearman, proxy.spearman_failures_last
+    if found is None or last is None or _low(last) >= _low(found):
+        return found, proxy.n
+    return last, proxy.n + proxy.num_failed
+
+
+def _low(found: Estimate) -> float:
+    return -1.0 if found.low is None else found.low
+
+
+def _is_above_chance(proxy: RankRow) -> bool:
+    judged, _ = _judged(proxy)
+    return judged is not None and judged.low is not None and judged.low > 0
+
+
+def _size_clause(proxy: RankRow, sizes: Sequence[str]) -> str:
+    """In few words what `size_words` says with figures."""
+    partial = proxy.partial_spearman
+    if not sizes or partial is None or partial.low is None or not _is_above_chance(proxy):
+        return ""
+    if partial.low > 0:
+        return ", and knows more than “bigger is better”"
+    if partial.high is not None and partial.high < 0:
+        return ", but at equal size it prefers the worse"
+    return ", but it may know no more than “bigger is better”"
+
+
+def _failure_words(proxy: RankRow, num_drawn: int) -> str:
+    if not proxy.num_failed:
+        return ""
+    last = proxy.spearman_failures_last
+    shown = f" (ranked last they make it {last})" if last is not None else ""
+    return f", and {proxy.num_failed} of {num_drawn} evaluations failed{shown}"
+
+
+def _beaten_words(rows: Sequence[RankRow]) -> str:
+    sides = {
+        "better": "ranks better than",
+        "worse": "ranks worse than",
+        "open": "cannot be told apart from",
+    }
+    parts = []
+    for outcome, words in sides.items():
+        names = [row.name for row in rows if row.outcome == outcome]
+        parts += [f"{words} {', '.join(names)}"] if names else []
+    return f"It {'; '.join(parts)}." if parts else ""
 
 
 def _open_words(proxy: RankRow) -> str:
@@ -167,10 +242,20 @@ def _open_words(proxy: RankRow) -> str:
     return f"{_more(num_more).capitalize()} would settle whether it {words}."
 
 
-def _more(num: int) -> str:
-    """A count of further architectures, as exactly as it is known: to two digits."""
-    if num > _MOST:
-        return f"more than {_MOST:,} more architectures"
-    digits = max(0, len(str(num)) - 2)
-    rounded = max(1, round(num, -digits))
-    return f"about {rounded:,} more architecture{'s' if rounded > 1 else ''}"
+def _more(needed: Needed) -> str:
+    """Further architectures."""
+    return f"{_range(needed)} more architecture{'s' if needed.likely > 1 else ''}"
+
+
+def _range(needed: Needed) -> str:
+    """From what settles it every second time to what does four times of five, to two digits."""
+    if needed.even > _MOST:
+        return f"more than {_MOST:,}"
+    even, likely = _two_digits(needed.even), _two_digits(needed.likely)
+    if needed.likely > _MOST:
+        return f"{even} to more than {_MOST:,}"
+    return f"about {even}" if even == likely else f"about {even} to {likely}"
+
+
+def _two_digits(num: int) -> str:
+    return f"{round(num, -max(0, len(str(num)) - 2)):,}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -10,7 +9,8 @@ from statistics import NormalDist
 import numpy as np
 
 from nas_proxy.errors import required
-from nas_proxy.statistics.ranks import CONFIDENCE, MIN_ARCHITECTURES, Estimate, Values
+from nas_proxy.statistics.intervals import wilson
+from nas_proxy.statistics.ranks import MIN_ARCHITECTURES, Estimate, Values
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SHOWN_LEVELS = (0.5, 0.8, 0.95)  # where there is no room for all of them
@@ -35,7 +35,7 @@ class Uncertainty:
     """Predictions and their stated standard deviations against the references.
 
     Attributes:
-        n: Uniformly drawn architectures that have all three.
+        n: Architectures that have all three.
         coverage: One for each of `LEVELS`.
         stated_deviation: Root mean square of the stated deviations, in the predictions' unit.
         error: Root mean square of the predictions' errors; as large if the deviations are right.
@@ -88,12 +88,7 @@ def _reach(level: float) -> float:
 
 
 def _share(count: int, n: int) -> Estimate:
-    """A share of n independent ones with Wilson's interval, which also holds at none and at all."""
-    z, share = _reach(CONFIDENCE), count / n
-    middle = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-    return Estimate(share, max(0.0, low), min(1.0, high))
+    return Estimate(count / n, *wilson(count, n))
 
 
 def _in_words(coverage: Sequence[Coverage], n: int) -> str:

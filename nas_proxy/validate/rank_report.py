@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
 from nas_proxy.interfaces import SearchSpace
-from nas_proxy.statistics import ranks
-from nas_proxy.statistics.ranks import Estimate, Values
+from nas_proxy.statistics import needed, ranks
+from nas_proxy.statistics.ranks import Estimate, Values, estimate
 from nas_proxy.types import Architecture
 from nas_proxy.validate import _verdict as verdict
 from nas_proxy.validate.coverage import Uncertainty, check_uncertainty
@@ -37,7 +37,6 @@ def judge(
     *,
     reference_name: str,
     reference_seconds: float,
-    rng: np.random.Generator,
 ) -> RankReport:
     """Compare every ranking with the reference, and the judged one with every control.
 
@@ -45,32 +44,32 @@ def judge(
         judged: The proxy's.
         others: What it is held against; one of kind `ceiling` becomes no row.
         sample: On which they are judged.
-        settings: Sizes of the best part, k and the bootstrap.
+        settings: Sizes of the best part, and k.
         reference_name: In words.
         reference_seconds: Per architecture.
-        rng: Of the bootstrap.
     """
-    judges = _Judge(judged, sample, settings, rng, rng.spawn(1)[0])
+    judges = _Judge(judged, sample, settings)
     compared = [ranking for ranking in others if ranking.kind != "ceiling"]
     own_row = judges.row(judged)
-    rows = tuple(judges.row(ranking) for ranking in compared)
+    alone = [judges.row(ranking) for ranking in compared]
+    together = zip(alone, verdict.outcomes(alone), strict=True)
+    rows = tuple(replace(row, outcome=outcome) for row, outcome in together)
     again = next((ranking for ranking in others if ranking.kind == "ceiling"), None)
     ceiling = judges.row(again) if again is not None else None
     next_level, num_more = verdict.open_question(own_row)
-    size_words = verdict.size_words(own_row, tuple(sample.sizes))
+    sizes = tuple(sample.sizes)
     return RankReport(
         judged=own_row,
         rows=rows,
         reference_name=reference_name,
         reference_seconds_per_architecture=reference_seconds,
-        num_architectures=len(sample.uniform),
-        num_stratified=len(sample.stratified),
+        num_architectures=len(sample.architectures),
         best_fraction=settings.best_fraction,
         k=settings.k,
-        verdict=verdict.headline(own_row, rows, size_words),
+        verdict=verdict.headline(own_row, rows, sizes, len(sample.architectures)),
         comparisons=tuple(verdict.compare(row, own_row) for row in rows if row.kind == "control"),
-        sizes=tuple(sample.sizes),
-        size_words=size_words,
+        sizes=sizes,
+        size_words=verdict.size_words(own_row, sizes),
         next_level=next_level,
         num_more_architectures=num_more,
         differences=judges.differences(compared, rows),
@@ -90,14 +89,13 @@ def points_of(
                 architecture=architecture,
                 architecture_id=architecture.id,
                 description=space.describe(architecture),
-                drawn="uniform" if position < len(sample.uniform) else "stratified",
                 reference=sample.reference.get(architecture),
                 sizes={name: sizes.get(architecture) for name, sizes in sample.sizes.items()},
                 scores={r.name: r.scores.get(architecture) for r in (judged, *others)},
                 prediction=predictions.get(architecture),
                 deviation=deviations.get(architecture),
             )
-            for position, architecture in enumerate([*sample.uniform, *sample.stratified])
+            for architecture in sample.architectures
         )
     )
 
@@ -109,72 +107,80 @@ class _Judge:
     Attributes:
         judged: The ranking from which every other's difference is taken.
         sample: On which rankings are judged.
-        settings: Sizes of the best part, k and the bootstrap.
-        rng: Of the figures that reports have always had: those that came later leave it alone, so
-            that the same study keeps its intervals.
-        later_rng: Of the others.
+        settings: Sizes of the best part, and k.
     """
 
     judged: Ranking
     sample: Sample
     settings: ValidateSettings
-    rng: np.random.Generator
-    later_rng: np.random.Generator
 
     def row(self, ranking: Ranking) -> RankRow:
         """Every figure of one ranking."""
         sample, k = self.sample, self.settings.k
-        scores, reference = _paired([ranking.scores], sample.uniform, sample)
+        scores, reference = self._paired([ranking.scores])
         fraction = self.settings.best_fraction
-        best, best_reference = _paired([ranking.scores], self._best_part(fraction), sample)
-        shared = _paired([self.judged.scores, ranking.scores], sample.uniform, sample)
-        sized = _paired([ranking.scores, *sample.sizes.values()], sample.uniform, sample)
+        best, best_reference = self._paired([ranking.scores], self._best_part(fraction))
+        shared = self._paired([self.judged.scores, ranking.scores])
+        sized = self._paired([ranking.scores, *sample.sizes.values()])
         enough, num_best = len(reference) > k, ranks.num_best(fraction, len(reference))
-        figure, later = self._figure, self._later_figure
+
+        def whole(statistic: ranks.Statistic) -> Estimate | None:
+            return estimate(statistic, scores[0], reference)
+
         return RankRow(
             name=ranking.name,
             kind=ranking.kind,
             n=len(reference),
             num_failed=sum((ranking.failures or {}).values()),
             failures=dict(ranking.failures or {}),
-            spearman=figure(ranks.spearman, scores[0], reference),
-            kendall=figure(ranks.kendall, scores[0], reference),
-            precision_at_k=figure(ranks.precision_at(k), scores[0], reference) if enough else None,
-            regret_at_k=figure(ranks.regret_at(k), scores[0], reference) if enough else None,
+            spearman=whole(ranks.spearman),
+            kendall=whole(ranks.kendall),
+            precision_at_k=whole(ranks.precision_at(k)) if enough else None,
+            regret_at_k=whole(ranks.regret_at(k)) if enough else None,
             n_best=len(best_reference),
-            spearman_best=figure(ranks.spearman, best[0], best_reference),
-            kendall_best=figure(ranks.kendall, best[0], best_reference),
+            spearman_best=estimate(ranks.spearman, best[0], best_reference),
+            kendall_best=estimate(ranks.kendall, best[0], best_reference),
             difference=(
-                None if ranking is self.judged else figure(ranks.spearman_difference, *shared)
+                None if ranking is self.judged else estimate(ranks.spearman_difference, *shared)
             ),
             n_difference=len(shared[1]),
             seconds_per_architecture=ranking.seconds_per_architecture,
             one_off_seconds=ranking.one_off_seconds,
-            partial_spearman=later(ranks.partial_spearman, *sized) if sample.sizes else None,
+            partial_spearman=estimate(ranks.partial_spearman, *sized) if sample.sizes else None,
             n_partial=len(sized[1]) if sample.sizes else 0,
-            ndcg=later(ranks.ndcg_at(num_best), scores[0], reference),
-            regret_at_1=later(ranks.regret_at(1), scores[0], reference),
+            ndcg=whole(ranks.ndcg_at(num_best)),
+            regret_at_1=whole(ranks.regret_at(1)),
             slices=tuple(self._slice(ranking, fraction) for fraction in SLICES),
             uncertainty=self._uncertainty(ranking),
+            spearman_failures_last=self._failures_last(ranking),
         )
 
+    def _failures_last(self, ranking: Ranking) -> Estimate | None:
+        """A second seed of the reference, which has not been asked of all, is left alone."""
+        if not ranking.failures or not ranking.scores or ranking.kind == "ceiling":
+            return None
+        last = min(ranking.scores.values()) - 1
+        everyone = {a: ranking.scores.get(a, last) for a in self.sample.architectures}
+        scores, reference = self._paired([everyone])
+        return estimate(ranks.spearman, scores[0], reference)
+
     def _slice(self, ranking: Ranking, fraction: float) -> Slice:
-        scores, reference = _paired([ranking.scores], self.sample.uniform, self.sample)
-        best, best_reference = _paired([ranking.scores], self._best_part(fraction), self.sample)
+        scores, reference = self._paired([ranking.scores])
+        best, best_reference = self._paired([ranking.scores], self._best_part(fraction))
         k = ranks.num_best(fraction, len(reference))
         return Slice(
             fraction=fraction,
             n=len(best_reference),
-            spearman=self._later_figure(ranks.spearman, best[0], best_reference),
+            spearman=estimate(ranks.spearman, best[0], best_reference),
             k=k,
-            precision=self._later_figure(ranks.precision_at(k), scores[0], reference),
+            precision=estimate(ranks.precision_at(k), scores[0], reference),
         )
 
     def _uncertainty(self, ranking: Ranking) -> Uncertainty | None:
         if ranking.predictions is None or ranking.deviations is None:
             return None
         sides = [ranking.predictions, ranking.deviations]
-        (predictions, deviations), reference = _paired(sides, self.sample.uniform, self.sample)
+        (predictions, deviations), reference = self._paired(sides)
         if ranking.to_unit is not None:
             reference = np.array([ranking.to_unit(value) for value in reference.tolist()])
         return check_uncertainty(predictions, deviations, reference)
@@ -194,48 +200,35 @@ class _Judge:
         ]
         for first, second in combinations(others, 2):
             sides = [first.scores, second.scores]
-            shared = _paired(sides, self.sample.uniform, self.sample)
-            estimate = self._later_figure(ranks.spearman_difference, *shared)
-            found.append(_difference(first.name, second.name, estimate, len(shared[1])))
+            shared = self._paired(sides)
+            difference = estimate(ranks.spearman_difference, *shared)
+            found.append(_difference(first.name, second.name, difference, len(shared[1])))
         return tuple(found)
 
-    def _figure(self, statistic: ranks.Statistic, x: Values, y: Values) -> Estimate | None:
-        return self._estimate(statistic, x, y, self.rng)
-
-    def _later_figure(self, statistic: ranks.Statistic, x: Values, y: Values) -> Estimate | None:
-        return self._estimate(statistic, x, y, self.later_rng)
-
-    def _estimate(
-        self, statistic: ranks.Statistic, x: Values, y: Values, rng: np.random.Generator
-    ) -> Estimate | None:
-        return ranks.estimate(statistic, x, y, num_resamples=self.settings.num_resamples, rng=rng)
-
     def _best_part(self, fraction: float) -> list[Architecture]:
-        """Everything as good as the best part of the uniform sample, by reference."""
-        sample = self.sample
-        uniform = [sample.reference[a] for a in sample.uniform if a in sample.reference]
-        if not uniform:
+        """The best part by reference, with all that are tied with the last of it."""
+        architectures, reference = self.sample.architectures, self.sample.reference
+        known = [reference[a] for a in architectures if a in reference]
+        if not known:
             return []
-        num_best = ranks.num_best(fraction, len(uniform))
-        threshold = sorted(uniform, reverse=True)[num_best - 1]
-        everything = [*sample.uniform, *sample.stratified]
-        return [a for a in everything if sample.reference.get(a, -np.inf) >= threshold]
+        threshold = sorted(known, reverse=True)[ranks.num_best(fraction, len(known)) - 1]
+        return [a for a in architectures if reference.get(a, -np.inf) >= threshold]
+
+    def _paired(
+        self,
+        columns: Sequence[Mapping[Architecture, float]],
+        among: Sequence[Architecture] | None = None,
+    ) -> tuple[Values, Values]:
+        """Columns `(m, n)` and reference `(n,)` of the architectures that every side has."""
+        sides = [*columns, self.sample.reference]
+        drawn = self.sample.architectures if among is None else among
+        shared = [a for a in drawn if all(a in side for side in sides)]
+        values = np.array([[side[a] for a in shared] for side in sides], dtype=np.float64)
+        return values[:-1], values[-1]
 
 
 def _difference(first: str, second: str, spearman: Estimate | None, n: int) -> Difference:
     num_to_tell = None
     if spearman is not None and not verdict.is_told(spearman):
-        num_to_tell = ranks.num_architectures_to_tell(spearman, n)
+        num_to_tell = needed.to_tell_apart(spearman, n)
     return Difference(first, second, n, spearman, num_to_tell)
-
-
-def _paired(
-    columns: Sequence[Mapping[Architecture, float]],
-    architectures: Sequence[Architecture],
-    sample: Sample,
-) -> tuple[Values, Values]:
-    """Columns `(m, n)` and reference `(n,)` of the architectures that every side has."""
-    sides = [*columns, sample.reference]
-    shared = [a for a in architectures if all(a in side for side in sides)]
-    values = np.array([[side[a] for a in shared] for side in sides], dtype=np.float64)
-    return values[:-1], values[-1]

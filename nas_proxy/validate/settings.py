@@ -9,7 +9,7 @@ from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveInt
 from nas_proxy.train.settings import TrainSettings
 
 # `ranks.MIN_FOR_INTERVAL`, said again: reading a configuration must not load SciPy.
-MIN_FOR_CEILING = 6
+MIN_FOR_INTERVAL = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,27 +65,21 @@ class ValidateSettings(Options):
 
     Attributes:
         reference: What it is held against.
-        num_architectures: Drawn uniformly for the validation; the headline rests on them.
-        num_stratified: Drawn beside them, evenly from the best eighth, the next eighth, the next
-            quarter and the worse half of a larger sample by its score; they sharpen the figures
-            within the best part and count in no other.
+        num_architectures: Drawn uniformly for the validation; every figure rests on them.
         controls: Zero-cost scores that the proxy must beat.
-        ceiling_architectures: How many of the uniformly drawn ones the reference trains with a
+        ceiling_architectures: How many of them the reference trains with a
             second seed: how well one seed ranks as the other is the noise ceiling, beyond which no
             ranking can be expected. 0 leaves it unknown.
         best_fraction: The best part of the architectures, by reference, that is looked at alone.
         k: Of precision@k and regret@k.
-        num_resamples: Of the bootstrap.
     """
 
     reference: RepeatedReference
-    num_architectures: Annotated[int, Bound(ge=5)] = 60
-    num_stratified: NonNegativeInt = 12
+    num_architectures: Annotated[int, Bound(ge=5)] = 72
     controls: tuple[str, ...] = ("num_params", "flops", "log_synflow", "naswot")
     ceiling_architectures: NonNegativeInt = 0
     best_fraction: Annotated[float, Bound(gt=0, le=1)] = 0.2
     k: PositiveInt = 5
-    num_resamples: Annotated[int, Bound(ge=100)] = 2000
 
     def __post_init__(self) -> None:
         """Refuse a k or a noise ceiling that the sample cannot answer."""
@@ -93,7 +87,7 @@ class ValidateSettings(Options):
             raise ValueError(
                 f"k ({self.k}) must be smaller than num_architectures ({self.num_architectures})"
             )
-        num_again, fewest = self.ceiling_architectures, MIN_FOR_CEILING
+        num_again, fewest = self.ceiling_architectures, MIN_FOR_INTERVAL
         if num_again and not fewest <= num_again <= self.num_architectures:
             raise ValueError(
                 f"ceiling_architectures ({num_again}) must be 0, or from {fewest}, below which it "

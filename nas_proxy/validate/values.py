@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from nas_proxy.core.results import StoredResult
+from nas_proxy.statistics.needed import Needed
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.types import Architecture
 from nas_proxy.validate.coverage import Uncertainty
 
 Kind = Literal["proxy", "control", "signal", "ceiling"]
+Outcome = Literal["better", "worse", "open"]
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class Slice:
 
     Attributes:
         fraction: How large the part is.
-        n: Architectures in it by reference, the stratified ones included.
+        n: Architectures in it by reference, with all that are tied with the last of it.
         spearman: Rho within it.
-        k: Uniformly drawn architectures that make up the fraction.
+        k: How many make up the fraction of those that the ranking has a value for.
         precision: Share of the k best by score that are among the k best by reference.
     """
 
@@ -70,14 +72,14 @@ class RankRow:
     Attributes:
         name: See `Ranking`.
         kind: See `Ranking`.
-        n: Uniformly drawn architectures that both sides have a value for.
+        n: Architectures that both sides have a value for.
         num_failed: Evaluations that failed, over all architectures.
         failures: Their reasons.
-        spearman: Rho over the uniform sample.
+        spearman: Rho over these.
         kendall: Tau-b over the same.
         precision_at_k: See `ranks.precision_at`.
         regret_at_k: See `ranks.regret_at`; in the unit of the reference.
-        n_best: Architectures in the best part, the stratified ones included.
+        n_best: Architectures in the best part, with all that are tied with the last of it.
         spearman_best: Rho within the best part by reference.
         kendall_best: Tau-b within the same.
         difference: Rho of the judged ranking minus rho of this row, on the architectures they
@@ -86,11 +88,16 @@ class RankRow:
         seconds_per_architecture: See `Ranking`.
         one_off_seconds: See `Ranking`.
         partial_spearman: Rho at equal sizes; see `ranks.partial_spearman`.
-        n_partial: Architectures of the uniform sample whose sizes are known too.
-        ndcg: Of as many as the best part of the uniform sample holds; see `ranks.ndcg_at`.
+        n_partial: Architectures whose sizes are known too.
+        ndcg: Of as many as make up the best part; see `ranks.ndcg_at`.
         regret_at_1: What the one architecture that it would pick lacks to the best.
         slices: One for each of `rank_report.SLICES`.
         uncertainty: Whether its stated deviations are right; None if it states none.
+        spearman_failures_last: Rho over all architectures with a reference, those whose evaluation
+            failed tied behind all others; None if none failed.
+        outcome: Of a control, whether the judged ranking is better than it, worse, or cannot be
+            told apart, with Holm's correction over all controls; None of what is no control or
+            cannot be compared.
     """
 
     name: str
@@ -115,6 +122,8 @@ class RankRow:
     regret_at_1: Estimate | None
     slices: tuple[Slice, ...]
     uncertainty: Uncertainty | None
+    spearman_failures_last: Estimate | None
+    outcome: Outcome | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ class Difference:
         first: Name of one.
         second: Name of the other.
         n: How many architectures these are.
-        spearman: Rho of the first minus rho of the second, resampled in pairs.
+        spearman: Rho of the first minus rho of the second.
         num_to_tell: How many architectures would tell them apart if these do not; None if they do.
     """
 
@@ -133,7 +142,7 @@ class Difference:
     second: str
     n: int
     spearman: Estimate | None
-    num_to_tell: int | None
+    num_to_tell: Needed | None
 
 
 @dataclass(frozen=True)
@@ -146,10 +155,9 @@ class RankReport(StoredResult):
         reference_name: What the reference is, in words.
         reference_seconds_per_architecture: 0 for a table.
         num_architectures: Drawn uniformly.
-        num_stratified: Drawn beside them.
         best_fraction: The best part.
         k: Of precision and regret.
-        verdict: The headline, one sentence, and what limits it.
+        verdict: The headline: what the ranking is worth, and what it beats.
         comparisons: One sentence for each control.
         sizes: What `partial_spearman` holds equal, in words.
         size_words: Whether the proxy knows more than size; empty if sizes are not known.
@@ -160,14 +168,13 @@ class RankReport(StoredResult):
         ceiling_words: What follows from it, or that it is not known.
     """
 
-    FORMAT: ClassVar[int] = 1
+    FORMAT: ClassVar[int] = 2
 
     judged: RankRow
     rows: tuple[RankRow, ...]
     reference_name: str
     reference_seconds_per_architecture: float
     num_architectures: int
-    num_stratified: int
     best_fraction: float
     k: int
     verdict: str
@@ -175,7 +182,7 @@ class RankReport(StoredResult):
     sizes: tuple[str, ...]
     size_words: str
     next_level: float | None
-    num_more_architectures: int | None
+    num_more_architectures: Needed | None
     differences: tuple[Difference, ...]
     ceiling: RankRow | None
     ceiling_words: str
@@ -191,14 +198,12 @@ class Sample:
     """The architectures of a validation and what the reference says of them.
 
     Attributes:
-        uniform: Drawn uniformly.
-        stratified: Drawn over the strata of the score; may be empty.
+        architectures: Drawn uniformly.
         reference: Higher is better; failed ones are missing.
         sizes: Sizes of the architectures by their names in words, such as parameters.
     """
 
-    uniform: Sequence[Architecture]
-    stratified: Sequence[Architecture]
+    architectures: Sequence[Architecture]
     reference: Mapping[Architecture, float]
     sizes: Mapping[str, Mapping[Architecture, float]] = field(default_factory=dict)
 
@@ -211,7 +216,6 @@ class Point:
         architecture: Which one.
         architecture_id: Its id, for whoever searches the file for it.
         description: The same in words.
-        drawn: How it came into the sample.
         reference: None if it failed.
         sizes: By their names in words; None where one is not known.
         scores: By the names of the rankings; None where the evaluation failed.
@@ -222,7 +226,6 @@ class Point:
     architecture: Architecture
     architecture_id: str
     description: str
-    drawn: Literal["uniform", "stratified"]
     reference: float | None
     sizes: Mapping[str, float | None]
     scores: Mapping[str, float | None]
@@ -235,14 +238,9 @@ class Points(StoredResult):
     """Every architecture of a validation, for the figures and for whoever wants to recompute.
 
     Attributes:
-        points: The uniformly drawn ones come first.
+        points: In the order of drawing.
     """
 
-    FORMAT: ClassVar[int] = 1
+    FORMAT: ClassVar[int] = 2
 
     points: tuple[Point, ...]
-
-    @property
-    def uniform(self) -> list[Point]:
-        """The uniformly drawn ones."""
-        return [point for point in self.points if point.drawn == "uniform"]

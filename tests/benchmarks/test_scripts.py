@@ -34,6 +34,7 @@ TINY: dict[str, str] = {
     "gallery": "--work WORK --size tiny",
     "knowledge_distillation": "--data-root DATA --size smoke --num-seeds 2 --work WORK "
     "--kinds response",
+    "interval_coverage": "--truth TRUTH/nb201_cifar10_dev.csv --num-redraws 4 --num-resamples 20",
     "known_failure": "STUDY --num-architectures 6 --images-per-class 2 --num-steps 2",
     "memory": "--data-root DATA --num-images 60 --image-size 32",
     "overhead": "--n-trials 3",
@@ -84,7 +85,6 @@ STUDY = {
     "search": {"n_trials": 3, "sampler": "random", "executor": "serial"},
     "validate": {
         "num_architectures": 8,
-        "num_resamples": 100,
         "controls": ["num_params"],
         "reference": {"train": {"num_steps": 8, "batch_size": 16}},
     },

@@ -11,6 +11,8 @@ from nas_proxy.calibrate.recipes import NUM_VAL_IMAGES, ZERO_COST, Recipe, defau
 from nas_proxy.calibrate.settings import (
     CalibrateSettings,
     architectures_needed,
+    bound_confidence,
+    round_sizes,
     with_default_recipes,
 )
 from nas_proxy.errors import ConfigError
@@ -34,25 +36,43 @@ LIMIT = math.sqrt(0.986)  # one full training against another, on NAS-Bench-201;
 GUARD = {"guard": {"every": 2, "action": "recalibrate", "train": {"num_steps": 2}}}
 
 
-def lower_bound(rho, n):
-    """Fisher's z with Fieller's variance of Spearman's rho."""
-    spread = stats.norm.ppf(0.975) * math.sqrt(1.06 / (n - 3))
+def lower_bound(rho, n, num_recipes):
+    """Fisher's z with Fieller's variance of Spearman's rho, at the confidence of the race."""
+    num_rounds = next(k for k in range(1, 99) if 12 * 2 ** (k - 1) >= n)
+    tail = 0.025 / (num_recipes * num_rounds)
+    spread = stats.t.ppf(1 - tail, n - 2) * math.sqrt(1.06 / (n - 3))
     return math.tanh(math.atanh(rho) - spread)
 
 
 # --- how many architectures -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threshold", [0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99])
-def test_the_smallest_sample_is_the_first_that_could_pass(threshold):
-    needed = architectures_needed(threshold)
-    assert lower_bound(LIMIT, needed) >= threshold
-    assert needed == 6 or lower_bound(LIMIT, needed - 1) < threshold
+@pytest.mark.parametrize("num_recipes", [1, 10])
+@pytest.mark.parametrize("threshold", [0.8, 0.9, 0.95, 0.98, 0.99])
+def test_the_smallest_sample_is_the_first_that_could_pass(threshold, num_recipes):
+    needed = architectures_needed(threshold, num_recipes)
+    assert lower_bound(LIMIT, needed, num_recipes) >= threshold - 0.002
+    assert needed == 10 or lower_bound(LIMIT, needed - 1, num_recipes) < threshold + 0.002
 
 
 @pytest.mark.parametrize("threshold", [-0.5, 0.0, 0.5])
-def test_below_six_there_is_no_interval(threshold):
-    assert architectures_needed(threshold) == 6
+def test_below_ten_there_is_no_interval(threshold):
+    assert architectures_needed(threshold, 1) == 10
+    with pytest.raises(ConfigError, match="greater than or equal to 10"):
+        read_options(CalibrateSettings, {**CALIBRATE, "num_architectures": 9})
+
+
+def test_more_recipes_and_more_looks_ask_for_more_confidence():
+    assert bound_confidence(1, 1) == pytest.approx(0.95)
+    assert bound_confidence(10, 3) == pytest.approx(1 - 0.05 / 30)
+    assert architectures_needed(0.9, 10) > architectures_needed(0.9, 1)
+
+
+def test_rounds_double_and_end_with_the_whole_sample():
+    found = {num: round_sizes(num) for num in (10, 12, 13, 50, 96)}
+    assert found == {
+        10: (10,), 12: (12,), 13: (12, 13), 50: (12, 24, 48, 50), 96: (12, 24, 48, 96),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("threshold", [0.9935, 0.999])
@@ -62,7 +82,7 @@ def test_a_threshold_that_not_even_a_ranking_without_noise_reaches_is_refused(th
 
 
 def test_a_sample_that_is_too_small_is_told_how_many_it_needs():
-    needed = architectures_needed(0.95)
+    needed = architectures_needed(0.95, 10)  # as many recipes as ship
     with pytest.raises(ValueError, match=f"takes at least {needed} architectures") as raised:
         CalibrateSettings(reference=REFERENCE, num_architectures=needed - 1, threshold=0.95)
     assert f"num_architectures is {needed - 1}" in str(raised.value)

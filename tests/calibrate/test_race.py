@@ -1,5 +1,6 @@
 """Recipes that race on made-up evaluations whose correlation and cost are known."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,7 +11,9 @@ from nas_proxy.calibrate.race import Race, Standing, best_standing
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.statistics import ranks
 from nas_proxy.statistics.ranks import Estimate
+from nas_proxy.statistics.words import decimal
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
 from nas_proxy.validate.settings import Reference
@@ -93,7 +96,7 @@ def run(fakes, *, num=48, threshold=0.6, references=None, encode=None):
     settings = CalibrateSettings(
         reference=REFERENCE, num_architectures=1000, recipes=recipes, threshold=threshold
     )
-    race = Race(settings, num, encode, lambda e: e.seconds, np.random.default_rng(0))
+    race = Race(settings, num, encode, lambda e: e.seconds)
     ran = Ran(race, [], {name: [] for name in fakes})
     for size in race.rounds():
         sample = dict(list(truth.items())[:size])
@@ -136,14 +139,49 @@ def test_of_those_that_cost_the_same_the_better_interval_decides(names):
     ran = run({name: fakes[name] for name in (*names, "dear")}, threshold=0.7)
     assert ran.chosen == ["fine"]
     # The rough one does not hold up what is decided.
-    assert ran.asked == {"rough": [12], "fine": [12], "dear": [12]}
+    assert ran.asked == {"rough": [12, 24], "fine": [12, 24], "dear": [12, 24]}
 
 
-def test_seconds_are_told_apart_beyond_their_noise_only():
-    rough, fine = Fake(0.3, 1.0), Fake(0.05, 1.05)
-    assert run({"rough": rough, "fine": fine}, threshold=0.5).chosen == ["fine"]
-    fine = replace(fine, seconds=1.5)
-    assert run({"rough": rough, "fine": fine}, threshold=0.5).chosen == ["rough"]
+@pytest.mark.parametrize(("seconds", "chosen"), [(1.05, "fine"), (1.4, "fine"), (1.6, "rough")])
+def test_a_better_ranking_is_worth_half_as_much_again(seconds, chosen):
+    ran = run({"rough": Fake(0.3, 1.0), "fine": Fake(0.02, seconds)}, threshold=0.5)
+    assert ran.chosen == [chosen]
+    assert {ran["rough"].outcome, ran["fine"].outcome} <= {"chosen", "trusted", "open"}
+
+
+def test_the_bound_allows_for_all_recipes_and_all_looks():
+    one, ten = (
+        run({"good": Fake(0.3), **{f"r{i}": Fake(0.9, 9.0) for i in range(num - 1)}}, threshold=0.5)
+        for num in (1, 10)
+    )
+    assert one["good"].bound_confidence == pytest.approx(1 - 0.05 / 3)  # 12, 24, 48
+    assert ten["good"].bound_confidence == pytest.approx(1 - 0.05 / 30)
+    for ran in (one, ten):
+        points = [(p.scores["good"], p.reference) for p in ran.race.points()]
+        found = ranks.estimate(
+            ranks.spearman, *np.array(points).T, confidence=ran["good"].bound_confidence
+        )
+        assert ran["good"].bound == pytest.approx(found.low)
+        assert ran["good"].bound < ran["good"].spearman.low
+        assert f"its bound {decimal(ran['good'].bound)} reaches .50" in ran["good"].reason
+
+
+def test_an_interval_above_the_threshold_is_not_yet_trusted():
+    ran = run({"good": Fake(0.4), **{f"r{i}": Fake(3, 9.0) for i in range(9)}}, threshold=0.8)
+    assert ran["good"].bound < 0.8 < ran["good"].spearman.low
+    assert ran["good"].outcome == "open"
+    assert "does not reach .80" in ran["good"].reason
+
+
+@pytest.mark.exhaustive
+def test_equal_recipes_at_the_threshold_are_hardly_ever_trusted():
+    """Ten whose correlation is the threshold; more races: `benchmarks/interval_coverage.py`."""
+    noise = math.sqrt(1 / (2 * math.sin(math.pi / 6 * 0.6)) ** 2 - 1)
+    trusted = 0
+    for seed in range(30):
+        fakes = {f"{seed} {number}": Fake(noise, 1 + number) for number in range(10)}
+        trusted += bool(run(fakes, num=24, references=known(24, seed)).chosen)
+    assert trusted <= 3  # 2.5 % expected; by the interval that is shown it would be 25 %
 
 
 # --- who is dropped ---------------------------------------------------------------------------
@@ -155,8 +193,8 @@ def test_what_is_beaten_at_no_higher_cost_is_never_evaluated_again():
     assert not ran.decided
     assert ran["worse"].outcome == "beaten"
     assert "good ranks better" in ran["worse"].reason
-    assert ran.asked["worse"] == [12]
-    assert ran["worse"].n == 12
+    assert ran.asked["worse"] == [12, 24]
+    assert ran["worse"].n == 24
     assert ran.asked["good"] == [12, 24, 48]
     assert ran.chosen == ["good"]
 
@@ -190,7 +228,7 @@ def test_if_none_reaches_the_threshold_the_highest_lower_end_is_best():
 def standing(name, outcome, low):
     spearman = None if low is None else Estimate(low + 0.1, low, low + 0.2)
     recipe = Fake(0.1).recipe(name)
-    return Standing(recipe, outcome, "", 12, spearman, 1.0, 0)
+    return Standing(recipe, outcome, "", 12, spearman, 1.0, 0, low, 0.99)
 
 
 def test_what_was_beaten_early_does_not_come_back():
@@ -225,7 +263,7 @@ def test_a_model_that_still_waits_when_the_race_is_over_says_so():
 
 
 def test_a_model_with_too_small_a_sample_fails_and_says_how_many_it_needs():
-    ran = run({"model": Fake(0.1, 1, "calibrated"), "dear": Fake(0.1, 5)}, num=18, threshold=0.5)
+    ran = run({"model": Fake(0.1, 1, "calibrated"), "dear": Fake(0.02, 5)}, num=18, threshold=0.5)
     assert ran["model"].outcome == "failed"
     assert "only 18 of 18" in ran["model"].reason
     assert ran.chosen == ["dear"]
@@ -282,16 +320,6 @@ def test_nothing_that_can_be_judged_leaves_no_best():
 # --- figures ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("num", "sizes"),
-    [(6, [6]), (12, [12]), (13, [12, 13]), (50, [12, 24, 48, 50]), (96, [12, 24, 48, 96])],
-)
-def test_rounds_double_and_end_with_the_whole_sample(num, sizes):
-    settings = CalibrateSettings(reference=REFERENCE, recipes=(), threshold=0.5)
-    race = Race(settings, num, None, lambda e: 0.0, np.random.default_rng(0))
-    assert list(race.rounds()) == sizes
-
-
 def test_figures_can_be_recomputed_from_the_points():
     ran = run({"a": Fake(0.5, 1), "b": Fake(0.2, 2)}, threshold=0.9, num=30)
     points = ran.race.points()
@@ -312,7 +340,7 @@ def test_figures_can_be_recomputed_from_the_points():
 def test_a_difference_rests_on_what_both_were_judged_on():
     ran = run({"mute": Fake(None, 0.1), "good": Fake(0.1, 1), "worse": Fake(1.2, 2)}, threshold=0.2)
     points = [p for p in ran.race.points() if p.scores["worse"] is not None]
-    assert len(points) == 12
+    assert len(points) == 24
     good, worse = (
         stats.spearmanr([p.scores[n] for p in points], [p.reference for p in points])
         for n in ("good", "worse")

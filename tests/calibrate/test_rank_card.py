@@ -32,6 +32,7 @@ def make_card(**changes):
         "spearman": Estimate(0.93, 0.9, 0.95),
         "n": 40,
         "threshold": 0.9,
+        "judged_by": "validation",
         "trusted": True,
         "core_seconds_per_architecture": 18.0,
         "one_off_seconds": 60.0,
@@ -58,6 +59,12 @@ def test_damaged_card_is_refused():
 def test_no_card_claims_more_trust_than_its_figures(low):
     with pytest.raises(StudyError, match="is below its threshold .90; calibrate again"):
         make_card(spearman=Estimate(0.93, low, 0.95))
+
+
+def test_the_race_that_chose_a_recipe_makes_it_no_trusted_one():
+    with pytest.raises(StudyError, match="of the calibration that chose the recipe; validate it"):
+        make_card(judged_by="calibration")
+    assert not make_card(judged_by="calibration", trusted=False).trusted
 
 
 def test_the_calibrated_study_may_use_it():

@@ -111,8 +111,10 @@ CALIBRATION = CalibrationResult(
     seconds=10.0,
     frontier="results/frontier.png",
     standings=(
-        StandingRow("distilled", {"name": "x"}, "chosen", "why", 12, ESTIMATE, 1.0, 0, None),
-        StandingRow("stream", {}, "failed", "why", 0, None, 2.0, 12, LONE),
+        StandingRow(
+            "distilled", {"name": "x"}, "chosen", "why", 12, ESTIMATE, 1.0, 0, 0.2, 0.99, None
+        ),
+        StandingRow("stream", {}, "failed", "why", 0, None, 2.0, 12, None, 0.99, LONE),
     ),
     points=(CalibrationPoint(ARCHITECTURE, ARCHITECTURE.id, 0.9, {"distilled": 1.0, "x": None}),),
 )
@@ -211,7 +213,7 @@ REPLAY = ProxyReplay(
 )
 BARE_REPORT = make_report(validated=False, num_trials=3)
 REPORT = replace(
-    make_report(num_architectures=12, num_stratified=2, num_trials=3, costs=("latency",)),
+    make_report(num_architectures=12, num_trials=3, costs=("latency",)),
     calibration=CALIBRATION,
     evaluate_proxy=ProxyEvaluations(ACCURACY, None),
     retrain=RETRAIN,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nas_proxy.errors import StudyError
-from nas_proxy.evaluate.sample import draw_architectures, stratify
+from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.types import Architecture
 from tests.helpers.spaces import UnusedSpace
@@ -125,58 +125,3 @@ def test_table_is_read_to_its_end_however_much_of_it_is_excluded():
     excluded = balls(range(5000))
     drawn = draw(1, 3, among=[*excluded, *balls([7000, 7001, 7002])], excluded=excluded)
     assert set(drawn) == set(balls([7000, 7001, 7002]))
-
-
-# --- strata -----------------------------------------------------------------------------------
-
-
-def stratum_of(position, total):
-    """From its place among `total` scores, the best being 0."""
-    for stratum, share in enumerate((1 / 8, 1 / 4, 1 / 2)):
-        if position < round(share * total):
-            return stratum
-    return 3
-
-
-@given(data=st.data(), seed=st.integers(0, 2**32))
-def test_strata_are_covered_evenly(data, seed):
-    scores = data.draw(st.lists(st.integers(-500, 500), min_size=1, max_size=60, unique=True))
-    num = data.draw(st.integers(0, len(scores)))
-    chosen = stratify(scores, num, make_generator(seed))
-    assert len(chosen) == len(set(chosen)) == num
-    places = {index: sum(s > scores[index] for s in scores) for index in range(len(scores))}
-    sizes = Counter(stratum_of(place, len(scores)) for place in places.values())
-    counts = Counter(stratum_of(places[index], len(scores)) for index in chosen)
-    most = max(counts.values(), default=0)
-    for stratum in range(4):
-        # One less than the others only at the last round, or where it has no more.
-        assert counts[stratum] >= min(most - 1, sizes[stratum])
-        if counts[stratum] == most - 1 < sizes[stratum]:
-            assert all(counts[worse] < most for worse in range(stratum, 4))
-
-
-def test_a_quarter_from_each_stratum_by_hand():
-    scores = [float(-place) for place in range(80)]  # the best first
-    chosen = stratify(scores, 12, make_generator(0))
-    bounds = [(0, 10), (10, 20), (20, 40), (40, 80)]
-    assert [sum(low <= i < high for i in chosen) for low, high in bounds] == [3, 3, 3, 3]
-
-
-def test_members_of_a_stratum_are_equally_likely():
-    generator, scores = make_generator(0), [float(-place) for place in range(8)]
-    chosen = Counter(index for _ in range(2000) for index in stratify(scores, 4, generator))
-    assert [chosen[index] for index in (0, 1)] == [2000, 2000]
-    assert chosen[2] + chosen[3] == 2000
-    assert stats.binomtest(chosen[2], 2000).pvalue > 1e-3
-    assert stats.chisquare([chosen[index] for index in (4, 5, 6, 7)]).pvalue > 1e-3
-
-
-def test_the_same_seed_stratifies_the_same():
-    scores = torch.rand(60, generator=make_generator(0)).tolist()
-    chosen = [stratify(scores, 12, make_generator(seed)) for seed in (1, 1, 2)]
-    assert chosen[0] == chosen[1] != chosen[2]
-
-
-def test_fewer_scores_than_asked_for_gives_all():
-    assert sorted(stratify([0.3, 0.1, 0.2], 5, make_generator(0))) == [0, 1, 2]
-    assert stratify([], 5, make_generator(0)) == []

@@ -83,8 +83,7 @@ CONTROLS = {
 
 def make_report(
     *,
-    num_architectures=40,
-    num_stratified=8,
+    num_architectures=48,
     num_trials=30,
     controls=tuple(CONTROLS),
     describe="{} blocks of width 64, batch norm, ReLU, max pooling".format,
@@ -97,7 +96,7 @@ def make_report(
 ):
     """A report as `study.stages.report.collect` builds it."""
     rng = np.random.default_rng(0)
-    architectures = [Architecture("convnet", n) for n in range(num_architectures + num_stratified)]
+    architectures = [Architecture("convnet", n) for n in range(num_architectures)]
     truth = 0.93 - 0.3 * rng.beta(1.2, 4, len(architectures))
     reference = dict(zip(architectures, truth.tolist(), strict=True))
     judged, others = make_rankings(controls, {} if everything_failed else reference, rng)
@@ -111,17 +110,14 @@ def make_report(
         "parameters": {a: value + 0.09 * rng.normal() for a, value in reference.items()},
         "FLOPs": {a: value + 0.09 * rng.normal() for a, value in reference.items()},
     }
-    sample = Sample(
-        architectures[:num_architectures], architectures[num_architectures:], reference, sizes
-    )
+    sample = Sample(architectures, reference, sizes)
     validation = judge(
         judged,
         others,
         sample,
-        ValidateSettings(reference=RepeatedReference(table="t.csv"), num_resamples=100),
+        ValidateSettings(reference=RepeatedReference(table="t.csv")),
         reference_name="test accuracy after full-data training (400 steps)",
         reference_seconds=reference_seconds,
-        rng=rng,
     )
     return StudyReport(
         study_name="quickstart",

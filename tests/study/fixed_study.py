@@ -65,10 +65,8 @@ STUDY: dict[str, Any] = {
         "guard": {"every": 3, "threshold": -1.0, "action": "warn", "train": FULL},
     },
     "validate": {
-        "num_architectures": 8,
-        "num_stratified": 2,
+        "num_architectures": 10,
         "k": 2,
-        "num_resamples": 200,
         "controls": ["num_params", "log_synflow"],
         "reference": {"train": FULL},
     },

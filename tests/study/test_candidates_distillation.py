@@ -25,9 +25,7 @@ TEACHER = {"network": {"name": "convnet", "width": 8, "depth": 1}, "train": SHOR
 RESPONSE = {"kind": "response", "teachers": [TEACHER]}
 VALIDATE = {
     "num_architectures": 6,
-    "num_stratified": 0,
     "k": 2,
-    "num_resamples": 100,
     "controls": ["log_synflow"],
     "reference": {"train": SHORT},
 }

@@ -111,6 +111,20 @@ def test_a_key_that_was_renamed_is_answered_with_its_new_name(
     assert said in str(caught.value).replace("[0]", ".0")
 
 
+def test_a_key_that_is_no_longer_needed_is_refused_with_the_reason() -> None:
+    validate = {"reference": {"table": "t.csv"}, "num_resamples": 2000, "num_stratified": 12}
+    with pytest.raises(ConfigError) as caught:
+        check_config({**MINIMAL, "validate": validate})
+    assert (
+        "validate.num_resamples: this key is no longer needed (intervals follow from the sample "
+        "alone and draw nothing); take it out"
+    ) in str(caught.value)
+    assert (
+        "validate.num_stratified: this key is no longer needed (all are drawn uniformly; add its "
+        "number to num_architectures); take it out"
+    ) in str(caught.value)
+
+
 def test_a_folder_of_an_earlier_release_is_refused_in_one_sentence(tmp_path: Path) -> None:
     config = check_config({**MINIMAL, "results": str(tmp_path)})
     stored = dict(config.resolved)
@@ -136,7 +150,7 @@ def test_a_folder_of_an_earlier_release_is_refused_in_one_sentence(tmp_path: Pat
         ("score", {"signals": []}, "signals is empty"),
         ("score", {"signals": ["naswot", "val_loss"]}, "rank_mean"),
         ("validate", {"reference": {}}, "give exactly one of table and train"),
-        ("validate", {"reference": {"table": "t.csv"}, "k": 60}, "must be smaller"),
+        ("validate", {"reference": {"table": "t.csv"}, "k": 72}, "must be smaller"),
         ("validate", {"reference": {"table": "t.csv"}, "controls": ["nasw"]}, "'naswot'"),
         ("validate", {}, "validate.reference: missing"),
         ("device", "gpu", "device: "),

@@ -19,9 +19,7 @@ TINY = {
     "search": {"n_trials": 1, "sampler": "random", "executor": "serial"},
     "validate": {
         "num_architectures": 5,
-        "num_stratified": 0,
         "k": 1,
-        "num_resamples": 100,
         "controls": ["num_params"],
         "reference": {"train": {"num_steps": 2, "batch_size": 8, "learning_rate": 0.02}},
     },

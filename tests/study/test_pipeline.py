@@ -34,9 +34,7 @@ TINY = {
     "search": {"n_trials": 6, "sampler": "random"},
     "validate": {
         "num_architectures": 6,
-        "num_stratified": 2,
         "k": 2,
-        "num_resamples": 100,
         "controls": ["num_params", "naswot"],
         "reference": {"train": {"num_steps": 20, "learning_rate": 0.02}},
     },

@@ -152,9 +152,7 @@ def test_the_report_and_the_median_of_a_validated_study(
     monkeypatch.setattr(torch.onnx, "export", fail)
     validation = {
         "num_architectures": 5,
-        "num_stratified": 0,
         "k": 2,
-        "num_resamples": 100,
         "controls": [],
         "reference": {"train": {"num_steps": 3, "batch_size": 16, "learning_rate": 0.02}},
     }

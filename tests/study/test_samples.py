@@ -22,7 +22,7 @@ from tests.study.helpers_calibrate import CONFIG, SPACE, ZERO_COST, run, table
 
 pytestmark = pytest.mark.usefixtures("no_test_split")
 
-VALIDATE = {"num_architectures": 8, "num_stratified": 2, "k": 2, "num_resamples": 100}
+VALIDATE = {"num_architectures": 14, "k": 2}
 
 
 def first_rows(reference, num, name="first.csv"):
@@ -68,7 +68,7 @@ def test_a_table_with_too_few_rows_for_the_calibration(tmp_path):
 
 @pytest.mark.parametrize("num_rows", [25, 26])
 def test_one_table_must_hold_both_samples(tmp_path, num_rows):
-    reference = first_rows(table(tmp_path), num_rows)  # 12, and 8 + 3 x 2 others
+    reference = first_rows(table(tmp_path), num_rows)  # 12, and 14 others
     changes = {
         "calibrate": {"reference": reference, "recipes": [ZERO_COST]},
         "validate": {**VALIDATE, "reference": reference},
@@ -77,12 +77,12 @@ def test_one_table_must_hold_both_samples(tmp_path, num_rows):
         run(tmp_path, last="distill", **changes)
         return
     message = refused(tmp_path, **changes)
-    assert message.startswith("validate.num_architectures and 3 for each of num_stratified: 14 ")
+    assert message.startswith("validate.num_architectures: 14 ")
     assert "only 13 could be drawn from the truth table (12 are set aside" in message
 
 
 def test_a_space_must_hold_both_samples_too(tmp_path):
-    validate = {**VALIDATE, "num_architectures": 165, "reference": CONFIG["calibrate"]["reference"]}
+    validate = {**VALIDATE, "num_architectures": 171, "reference": CONFIG["calibrate"]["reference"]}
     message = refused(tmp_path, validate=validate)
     assert "could be drawn from the space 'convnet' (12 are set aside" in message
 
@@ -140,7 +140,8 @@ def test_a_study_that_trusts_it_is_judged_on_none_of_them(learned, monkeypatch):
     with open(reference["table"], "w", newline="") as file:
         csv.writer(file).writerows([header, *others, *(r for r in rows if r[0] in names)])
     trusting = {key: value for key, value in CONFIG.items() if key != "calibrate"}
-    validate = {**VALIDATE, "num_stratified": 0, "reference": reference, "controls": ["num_params"]}
+    validate = {**VALIDATE, "num_architectures": 8, "reference": reference}
+    validate["controls"] = ["num_params"]
     trusting |= {"study_name": "other", "recipe": "trusted", "results": str(folder)}
     trusting |= {"validate": validate, "search": {"n_trials": 1, "sampler": "random"}}
     for module in (factory_module, pipeline):

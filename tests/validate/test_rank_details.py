@@ -7,18 +7,17 @@ import pytest
 from scipy import stats
 
 from nas_proxy.errors import ConfigError
-from nas_proxy.statistics.ranks import MIN_FOR_INTERVAL
+from nas_proxy.statistics import ranks
 from nas_proxy.study.config import read_options
 from nas_proxy.types import Architecture
 from nas_proxy.validate.rank_report import judge, points_of
-from nas_proxy.validate.settings import MIN_FOR_CEILING, RepeatedReference, ValidateSettings
+from nas_proxy.validate.settings import MIN_FOR_INTERVAL, RepeatedReference, ValidateSettings
 from nas_proxy.validate.values import Points, Ranking, RankReport, Sample
 
 N = 50
-UNIFORM = [Architecture("s", number) for number in range(N)]
-EXTRA = [Architecture("s", number) for number in range(N, N + 20)]
+DRAWN = [Architecture("s", number) for number in range(N)]
 RNG = np.random.default_rng(0)
-TRUTH = dict(zip([*UNIFORM, *EXTRA], RNG.normal(90, 3, N + 20).tolist(), strict=True))
+TRUTH = dict(zip(DRAWN, RNG.normal(90, 3, N).tolist(), strict=True))
 
 
 def noisy(noise, seed=0):
@@ -26,17 +25,14 @@ def noisy(noise, seed=0):
     return {a: value + 3 * noise * rng.normal() for a, value in TRUTH.items()}
 
 
-def report(*rankings, stratified=EXTRA, **more):
+def report(*rankings, **more):
     return judge(
         rankings[0],
         rankings[1:],
-        Sample(UNIFORM, stratified, TRUTH, **more),
-        ValidateSettings(
-            reference=RepeatedReference(table="t.csv"), num_architectures=N, num_resamples=200
-        ),
+        Sample(DRAWN, TRUTH, **more),
+        ValidateSettings(reference=RepeatedReference(table="t.csv"), num_architectures=N),
         reference_name="test accuracy",
         reference_seconds=80.0,
-        rng=np.random.default_rng(1),
     )
 
 
@@ -59,15 +55,15 @@ def test_slices_are_the_best_parts_by_reference():
     row = report(proxy(scores)).judged
     assert [part.fraction for part in row.slices] == [0.1, 0.2]
     for part, num in zip(row.slices, (5, 10), strict=True):
-        border = sorted((TRUTH[a] for a in UNIFORM), reverse=True)[num - 1]
-        inside = [a for a in [*UNIFORM, *EXTRA] if TRUTH[a] >= border]
+        border = sorted((TRUTH[a] for a in DRAWN), reverse=True)[num - 1]
+        inside = [a for a in DRAWN if TRUTH[a] >= border]
         assert (part.n, part.k) == (len(inside), num)
         assert part.spearman.value == pytest.approx(rho(scores, inside))
-        picked = sorted(UNIFORM, key=scores.get)[-num:]
-        best = sorted(UNIFORM, key=TRUTH.get)[-num:]
+        picked = sorted(DRAWN, key=scores.get)[-num:]
+        best = sorted(DRAWN, key=TRUTH.get)[-num:]
         assert part.precision.value == pytest.approx(len({*picked} & {*best}) / num)
-        for figure in (part.spearman, part.precision):
-            assert figure.low <= figure.value <= figure.high
+        assert part.precision.low <= part.precision.value <= part.precision.high
+        assert (part.spearman.low is None) == (part.n < MIN_FOR_INTERVAL)
     # The same part under the name that reports have always had.
     assert row.slices[1].n == row.n_best
     assert row.slices[1].spearman.value == row.spearman_best.value
@@ -76,7 +72,7 @@ def test_slices_are_the_best_parts_by_reference():
 def test_the_pick_and_its_regret():
     scores = noisy(1)
     row = report(proxy(scores)).judged
-    lost = max(TRUTH[a] for a in UNIFORM) - TRUTH[max(UNIFORM, key=scores.get)]
+    lost = max(TRUTH[a] for a in DRAWN) - TRUTH[max(DRAWN, key=scores.get)]
     assert row.regret_at_1.value == pytest.approx(lost)
     assert row.regret_at_1.value >= row.regret_at_k.value >= 0
     perfect = report(proxy(TRUTH)).judged
@@ -89,7 +85,7 @@ def test_every_two_rankings_are_compared_in_pairs():
     rankings = [
         proxy(noisy(0.5)),
         control(noisy(0.8, 1)),
-        control({a: s for a, s in noisy(0.8, 2).items() if a not in UNIFORM[:8]}, "naswot"),
+        control({a: s for a, s in noisy(0.8, 2).items() if a not in DRAWN[:8]}, "naswot"),
         control(noisy(9, 3), "val_accuracy on the proxy", "signal"),
     ]
     made = report(*rankings)
@@ -99,48 +95,32 @@ def test_every_two_rankings_are_compared_in_pairs():
     ]
     by_name = {ranking.name: ranking.scores for ranking in rankings}
     for found in made.differences:
-        shared = [a for a in UNIFORM if a in by_name[found.first] and a in by_name[found.second]]
+        shared = [a for a in DRAWN if a in by_name[found.first] and a in by_name[found.second]]
         expected = rho(by_name[found.first], shared) - rho(by_name[found.second], shared)
         assert found.n == len(shared)
         assert found.spearman.value == pytest.approx(expected)
         told = found.spearman.low > 0 or found.spearman.high < 0
         assert (found.num_to_tell is None) == told
         if not told:
-            assert found.num_to_tell > found.n
+            assert found.n < found.num_to_tell.even < found.num_to_tell.likely
     for row, found in zip(made.rows, made.differences, strict=False):
         assert row.difference == found.spearman  # one interval for one question
 
 
-def test_what_came_later_leaves_the_older_intervals_alone():
-    """The same study keeps its figures, whatever else is measured beside them."""
-    sizes = {"parameters": noisy(1, 5)}
-    plain = report(proxy(noisy(0.5)), control(noisy(0.8, 1)))
-    more = report(
-        proxy(noisy(0.5), predictions=TRUTH, deviations=TRUTH),
-        control(noisy(0.8, 1)),
-        control(noisy(0.1, 6), "another seed", "ceiling"),
-        sizes=sizes,
-    )
-    for few, many in zip(plain.all_rows, more.all_rows, strict=True):
-        for name in ("spearman", "kendall", "precision_at_k", "regret_at_k", "spearman_best",
-                     "kendall_best", "difference"):  # fmt: skip
-            assert getattr(few, name) == getattr(many, name), name
-
-
-def test_uncertainty_is_judged_on_the_uniform_sample_in_the_scores_unit():
+def test_uncertainty_is_judged_in_the_scores_unit():
     def to_unit(value):
         return (value - 90) / 3
 
     rng = np.random.default_rng(3)
     predictions = {a: to_unit(value) + 0.5 * rng.normal() for a, value in TRUTH.items()}
     deviations = dict.fromkeys(TRUTH, 0.5)
-    deviations.pop(UNIFORM[0])
+    deviations.pop(DRAWN[0])
     made = report(
         proxy(predictions, predictions=predictions, deviations=deviations, to_unit=to_unit),
         control(noisy(1)),
     )
     found = made.judged.uncertainty
-    errors = np.array([predictions[a] - to_unit(TRUTH[a]) for a in UNIFORM[1:]])
+    errors = np.array([predictions[a] - to_unit(TRUTH[a]) for a in DRAWN[1:]])
     assert found.n == N - 1
     assert found.error == pytest.approx(np.sqrt((errors**2).mean()))
     half = next(entry.observed for entry in found.coverage if entry.expected == 0.5)
@@ -167,17 +147,16 @@ def test_every_figure_is_json():
 
 
 def test_points_hold_what_the_figures_are_computed_from():
-    sample = Sample(UNIFORM[:2], EXTRA[:1], {UNIFORM[0]: 0.5}, {"FLOPs": {EXTRA[0]: 7.0}})
-    scores = {UNIFORM[1]: 0.1}
-    first = proxy(scores, predictions=scores, deviations={UNIFORM[1]: 0.2})
-    found = points_of(_Numbers(), sample, first, [control({EXTRA[0]: 3.0})])
+    sample = Sample(DRAWN[:3], {DRAWN[0]: 0.5}, {"FLOPs": {DRAWN[2]: 7.0}})
+    scores = {DRAWN[1]: 0.1}
+    first = proxy(scores, predictions=scores, deviations={DRAWN[1]: 0.2})
+    found = points_of(_Numbers(), sample, first, [control({DRAWN[2]: 3.0})])
     points = found.points
-    assert [point.drawn for point in points] == ["uniform", "uniform", "stratified"]
     assert [point.reference for point in points] == [0.5, None, None]
     assert points[1].scores == {"the proxy": 0.1, "flops": None}
     assert (points[1].prediction, points[1].deviation) == (0.1, 0.2)
     assert (points[0].prediction, points[2].sizes) == (None, {"FLOPs": 7.0})
-    assert points[2].architecture.genotype == N
+    assert points[2].architecture.genotype == 2
     assert Points.from_json(found.to_json()) == found
 
 
@@ -198,9 +177,9 @@ TRAINED = {"train": {"num_steps": 3}}
     [
         ({"reference": {**TRAINED, "second_value": "b"}}, "ceiling_architectures"),
         ({"reference": {"table": "t", "value": "a", "second_value": "a"}}, "another column"),
-        ({"reference": {"table": "t"}, "ceiling_architectures": 8}, "second_value"),
-        ({"reference": TRAINED, "ceiling_architectures": 5}, "must be 0, or from 6"),
-        ({"reference": TRAINED, "ceiling_architectures": 61}, r"to num_architectures \(60\)"),
+        ({"reference": {"table": "t"}, "ceiling_architectures": 12}, "second_value"),
+        ({"reference": TRAINED, "ceiling_architectures": 5}, "must be 0, or from 10"),
+        ({"reference": TRAINED, "ceiling_architectures": 73}, r"to num_architectures \(72\)"),
         ({"reference": TRAINED, "ceiling_architectures": -1}, "greater than or equal to 0"),
     ],
 )
@@ -214,6 +193,6 @@ def test_ceilings_that_can_be_are_read():
         ValidateSettings, {"reference": {"table": "t", "value": "a", "second_value": "b"}}
     )
     assert table.reference.second_value == "b"
-    again = read_options(ValidateSettings, {"reference": TRAINED, "ceiling_architectures": 6})
-    assert again.ceiling_architectures == 6
-    assert MIN_FOR_CEILING == MIN_FOR_INTERVAL
+    again = read_options(ValidateSettings, {"reference": TRAINED, "ceiling_architectures": 10})
+    assert again.ceiling_architectures == 10
+    assert MIN_FOR_INTERVAL == ranks.MIN_FOR_INTERVAL

@@ -130,9 +130,6 @@ class Race:
                 ranks.difference_of(ranks.spearman_within(strata)),
                 scores,
                 reference,
-                num_resamples=_NUM_RESAMPLES,
-                rng=np.random.default_rng(self.seed),
-                strata=strata,
             )
             low, high = (None, None) if found is None else (found.low, found.high)
             row["minus_random"] = [_rounded(value) for value in (own - control, low, high)]

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nas_proxy.calibrate.race import Evaluations, Race, Standing, best_standing
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.calibrate.result import CalibrationResult, StandingRow
@@ -17,14 +15,15 @@ from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import Failures, merged
 from nas_proxy.interfaces import Distiller
 from nas_proxy.report.frontier_figure import write_frontier
-from nas_proxy.reproducibility import content_hash, derive_seed
+from nas_proxy.reproducibility import content_hash
 from nas_proxy.scores.signals import (
     TRAINED_SIGNALS,
     base_signal,
     trained_among,
     zero_cost_among,
 )
-from nas_proxy.statistics.ranks import num_architectures_to_tell
+from nas_proxy.statistics.needed import to_reach
+from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
@@ -47,7 +46,7 @@ class Calibrate(Stage):
     """
 
     name = "calibrate"
-    version = 2
+    version = 3
     reads = (
         Section(name="seed"),
         Section(name="space"),
@@ -123,17 +122,18 @@ def _more_architectures(distiller: Distiller, result: CalibrationResult) -> str:
     else:
         way = "Raise calibrate.num_architectures"
     undecided = [
-        (standing.spearman, standing)
+        (Estimate(standing.spearman.value, standing.bound, 1.0), standing)
         for standing in result.standings
         if standing.outcome == "open" and standing.spearman is not None
     ]
     found, nearest = max(undecided, key=lambda each: each[0].value, default=(None, None))
     if found is not None and nearest is not None and found.value > result.threshold:
-        needed = num_architectures_to_tell(found, nearest.n, threshold=result.threshold)
+        needed = to_reach(found, nearest.n, result.threshold, nearest.bound_confidence)
+        many = f"about {needed.even} to {needed.likely}" if needed else "more"
         return (
             f"{way}: the correlation of {nearest.recipe} itself lies above the threshold, and "
-            f"{f'about {needed}' if needed else 'more'} architectures would show it if it stays "
-            "there."
+            f"{many} architectures would show it if it stays there (with a probability of 50 to "
+            "80 %)."
         )
     for standing in result.standings:
         if standing.outcome == "failed":
@@ -157,7 +157,6 @@ class _Calibration:
             len(self._sample.architectures),
             space.encode if space.can_encode else None,
             study.cost,
-            np.random.default_rng(derive_seed("calibration bootstrap", study.config.seed)),
         )
 
     def run(self) -> CalibrationResult:
@@ -311,6 +310,8 @@ def _row(standing: Standing) -> StandingRow:
         spearman=standing.spearman,
         seconds_per_architecture=standing.seconds_per_architecture,
         num_failed=standing.num_failed,
+        bound=standing.bound,
+        bound_confidence=standing.bound_confidence,
         difference=standing.difference,
     )
 
@@ -337,12 +338,18 @@ def _verdict(
         f"Spearman {best.spearman} at n = {best.n}, {best.seconds_per_architecture:.2g} s for each "
         "architecture"
     )
+    bound = (
+        f"the bound that {len(settings.recipes)} recipes and several looks ask for "
+        f"({100 * best.bound_confidence:.4g} % confidence) is "
+        f"{'missing' if best.bound is None else decimal(best.bound)}, which"
+    )
     if trusted:
         return (
-            f"The cheapest recipe whose ranking can be trusted (lower bound {threshold} or more) "
-            f"is {best.recipe.name}: {shown}."
+            f"The ranking of the recipe {best.recipe.name} can be trusted, and of those that can "
+            f"and cost little more than the cheapest it ranks best: {shown}; {bound} reaches "
+            f"{threshold}."
         )
     return (
         f"No recipe reaches a lower bound of {threshold} with the {num_used} full-data references "
-        f"that were paid for; the nearest is {best.recipe.name}: {shown}."
+        f"that were paid for; the nearest is {best.recipe.name}: {shown}; {bound} does not."
     )

@@ -146,6 +146,7 @@ def _rank_metrics(validation: RankReport) -> dict[str, float]:
     proxy = validation.judged
     estimates: dict[str, Estimate | None] = {
         "spearman": proxy.spearman,
+        "spearman_failures_last": proxy.spearman_failures_last,
         "kendall": proxy.kendall,
         "precision_at_k": proxy.precision_at_k,
         "regret_at_k": proxy.regret_at_k,

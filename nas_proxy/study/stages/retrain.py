@@ -218,7 +218,7 @@ class _Retraining:
         judged = RankReport.read(layout.rank_report).judged.name
         return [
             Drawn(point.architecture, point.description, point.scores[judged])
-            for point in Points.read(layout.points).uniform
+            for point in Points.read(layout.points).points
         ]
 
     def _knowledge_distillation(self, architecture: Architecture) -> PreparedDistillation:

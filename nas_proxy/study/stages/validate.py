@@ -12,14 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from nas_proxy.errors import required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import alone, merged
-from nas_proxy.evaluate.sample import stratify
 from nas_proxy.evaluate.table import TruthTable, read_references, values_of
-from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
+from nas_proxy.reproducibility import content_hash, derive_seed
 from nas_proxy.scores.calibrated import CalibratedScore
 from nas_proxy.scores.combine import Score, SingleSignal
 from nas_proxy.scores.signals import is_trained, trained_among, zero_cost_among
@@ -52,7 +49,7 @@ class Validate(Stage):
     """Writes `rank_report.json` and `points.json`: every architecture's scores and reference."""
 
     name = "validate"
-    version = 2
+    version = 3
     reads = (
         Section(name="seed"),
         Section(name="space"),
@@ -158,12 +155,10 @@ class _Validation:
         return zero_cost_among(tuple(dict.fromkeys((*self.score.signals, *self.settings.controls))))
 
     def run(self) -> tuple[RankReport, Points]:
-        uniform, pool = draw_validation(
+        architectures = draw_validation(
             self.study.config, self.settings, self.tables[0], excluded=self._set_aside()
         )
-        proxy = self._evaluate("proxy", self._proxy_factory(), [*uniform, *pool])
-        stratified = self._choose(pool, proxy)
-        architectures = [*uniform, *stratified]
+        proxy = self._evaluate("proxy", self._proxy_factory(), architectures)
         zero_cost = {
             name: self._zero_cost(name, proxy, architectures)
             for name in dict.fromkeys((*self.zero_cost_signals, *_SIZES.values()))
@@ -173,12 +168,11 @@ class _Validation:
         rankings += self._trained_controls(architectures, zero_cost)
         reference, reference_name, reference_seconds = self._reference(architectures)
         sizes = {words: values_of(name, zero_cost[name]) for words, name in _SIZES.items()}
-        sample = Sample(uniform, stratified, reference, sizes)
+        sample = Sample(architectures, reference, sizes)
         rankings += self._best_zero_cost(rankings, sample)
         rankings += self._other_combinations(proxy, architectures)
         rankings += self._single_signals(proxy, architectures)
-        rankings += self._reference_again(uniform, architectures)
-        rng = np.random.default_rng(derive_seed("bootstrap", self.study.config.seed))
+        rankings += self._reference_again(architectures)
         report = judge(
             judged,
             rankings,
@@ -186,7 +180,6 @@ class _Validation:
             self.settings,
             reference_name=reference_name,
             reference_seconds=reference_seconds,
-            rng=rng,
         )
         return report, points_of(self.study.config.space, sample, judged, rankings)
 
@@ -199,13 +192,6 @@ class _Validation:
         sample = self.study.calibration_sample
         own = [] if sample is None else sample.architectures
         return [*own, *self.active.learned_from]
-
-    def _choose(self, pool: Sequence[Architecture], proxy: Evaluations) -> list[Architecture]:
-        scored = [a for a in pool if proxy[a].complete]
-        scores = [self.score.of(proxy[a]) for a in scored]
-        generator = make_generator(derive_seed("strata", self.study.config.seed))
-        chosen = stratify(scores, self.settings.num_stratified, generator)
-        return [scored[index] for index in chosen]
 
     def _evaluate(
         self,
@@ -285,7 +271,7 @@ class _Validation:
         if not self.trained_signals:
             return []
         alone = [ranking for ranking in rankings if ranking.name in self.zero_cost_signals]
-        found = best_combination(alone, sample.uniform, sample.reference)
+        found = best_combination(alone, sample.architectures, sample.reference)
         return [] if found is None else [found]
 
     def _trained_controls(
@@ -348,15 +334,13 @@ class _Validation:
         name = f"test accuracy after full-data training ({factory.fidelity.length})"
         return values_of(_REFERENCE_SIGNAL, done), name, self._mean_seconds(done)
 
-    def _reference_again(
-        self, uniform: Sequence[Architecture], architectures: Sequence[Architecture]
-    ) -> list[Ranking]:
+    def _reference_again(self, architectures: Sequence[Architecture]) -> list[Ranking]:
         """Another seed of the reference as a ranking, if there is one: the noise ceiling."""
         name, (_, table) = "the reference with another seed", self.tables
         if table is not None:
             found = {a: table.values[a] for a in architectures if a in table.values}
             return [Ranking(name, "ceiling", found, 0.0)]
-        again = uniform[: self.settings.ceiling_architectures]
+        again = architectures[: self.settings.ceiling_architectures]
         if not again:
             return []
         seed = derive_seed("second reference", self.study.config.seed)

@@ -24,9 +24,10 @@ def recipe_model_page(card: RankCard) -> str:
         f"Recipes that rank the architectures of the search space **{card.space}** on "
         f"**{card.dataset}** without training them fully. Each version is one calibrated recipe "
         "with its rank card.\n\n"
-        f"The alias `{TRUSTED}` marks the newest whose ranking can be trusted: the lower end of "
-        "its 95 % interval cleared the threshold that was asked for. Versions without it did not, "
-        "or were followed by a newer one.\n\n"
+        f"The alias `{TRUSTED}` marks the newest whose ranking can be trusted: in a validation, on "
+        "architectures that had no part in the recipe, the lower end of its 95 % interval cleared "
+        "the threshold that was asked for. Versions without it did not, were not validated, or "
+        "were followed by a newer one.\n\n"
         f"A study uses it with `recipe: {TRUSTED}` in its configuration, and is refused where the "
         "space or the images are not those of the calibration."
     )
@@ -50,6 +51,7 @@ def recipe_version_page(card: RankCard, proxy_link: str) -> str:
     rows = {
         "Recipe": card.recipe_name,
         "Compared with": card.reference_name,
+        "Judged by": card.judged_by,
         "Cost of one architecture": f"{card.core_seconds_per_architecture:,.3g} core-seconds",
         "Paid once": _duration(card.one_off_seconds),
         "Measured on": card.hardware,

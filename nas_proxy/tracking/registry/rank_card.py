@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from nas_proxy.errors import StudyError
 from nas_proxy.reproducibility import canonical_json
@@ -35,10 +35,12 @@ class RankCard:
         source_hash: Hash of its search-training split; see `DatasetSpec.source_hash`.
         proxy_dataset_id: Of the distilled set that the recipe trains on; None if there is none.
         reference_name: What the ranking was compared with, in words.
-        spearman: Correlation with that reference, on architectures that had no part in the recipe.
+        judged_by: `validation`: on architectures that had no part in the recipe. `calibration`: on
+            those that chose it, so that the figure looks better than it is.
+        spearman: Correlation with that reference.
         n: How many architectures those were.
         threshold: What the lower end of the interval had to reach.
-        trusted: Whether it did.
+        trusted: Whether it did, in a validation.
         core_seconds_per_architecture: What ranking one more architecture costs, on one core.
         one_off_seconds: What is paid once: distilling, teaching, calibrating.
         hardware: What the seconds were measured on, in words.
@@ -57,6 +59,7 @@ class RankCard:
     source_hash: str
     proxy_dataset_id: str | None
     reference_name: str
+    judged_by: Literal["validation", "calibration"]
     spearman: Estimate
     n: int
     threshold: float
@@ -69,6 +72,11 @@ class RankCard:
 
     def __post_init__(self) -> None:
         """Refuse a card that claims more trust than its own figures bear out."""
+        if self.trusted and self.judged_by != "validation":
+            raise StudyError(
+                f"the rank card of {self.recipe_name!r} says trusted, but its figure is of the "
+                "calibration that chose the recipe; validate it on other architectures"
+            )
         low = self.spearman.low
         if self.trusted and (low is None or low < self.threshold):
             raise StudyError(

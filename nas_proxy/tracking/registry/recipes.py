@@ -235,8 +235,8 @@ class RecipeRegistry:
                 f"the recipe {model!r} in {masked(self._uri)} has no {what} {wanted!r} (aliases: "
                 f"{known}; versions: {', '.join(sorted(versions, key=int))})"
                 + (
-                    "; none of its versions could be trusted so far, so run `nas-proxy calibrate` "
-                    "with more candidate recipes or a lower threshold"
+                    "; none of its versions has been shown in a validation to reach its threshold, "
+                    "so run `nas-proxy run` with the sections calibrate and validate"
                     if wanted == TRUSTED
                     else f"; {did_you_mean(wanted, [*aliases, *versions])}"
                 )
