@@ -1,6 +1,7 @@
 """What a kill takes before it has a result is on the ledger, as is the building of evaluators."""
 
 import json
+import time
 from contextlib import suppress
 
 import pytest
@@ -73,8 +74,10 @@ def test_a_process_that_is_killed_without_warning_has_written(tmp_path, clock, m
     monkeypatch.setattr(module, "_WRITTEN_EVERY", 0.01)
     with in_flight(layout.in_flight, "searching", [log], 1):
         clock[0] += 8
-        while not layout.in_flight.exists():
-            pass
+        for _ in range(2000):  # twenty seconds, where a write takes milliseconds
+            if layout.in_flight.exists():
+                break
+            time.sleep(0.01)
         assert json.loads(layout.in_flight.read_text()) == {"what": "searching", "seconds": 8.0}
 
 
