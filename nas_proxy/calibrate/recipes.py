@@ -71,8 +71,7 @@ def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, .
     architecture, and in a model fitted to the calibration sample.
 
     Args:
-        space: Its `reduced_fidelity` is taken unless `train` has one; where it has no encoding,
-            calibrated scores learn from signals alone.
+        space: Its `reduced_fidelity` is taken unless `train` has one.
         train: The section `train`.
     """
     base = replace(
@@ -88,9 +87,7 @@ def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, .
     scores = {
         "alone": ScoreSettings(signals=("val_loss",)),
         "rank_mean": ScoreSettings(signals=combined, combine="rank_mean"),
-        "calibrated": ScoreSettings(
-            signals=combined, combine="calibrated", use_encoding=space.can_encode
-        ),
+        "calibrated": ScoreSettings(signals=combined, combine="calibrated"),
     }
     zero_cost = ScoreSettings(signals=ZERO_COST, combine="rank_mean")
     recipes = [Recipe(name="zero_cost", train_on="nothing", score=zero_cost)]

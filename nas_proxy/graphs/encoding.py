@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from nas_proxy.errors import EvaluationError
+from nas_proxy.errors import EvaluationError, UserError
 from nas_proxy.graphs.features import graph_features
 from nas_proxy.graphs.tracing import trace, trace_modules
 from nas_proxy.reproducibility import isolated_rng
@@ -45,6 +45,8 @@ class Space(Protocol):
     """What is read of a search space."""
 
     name: ClassVar[str]
+    fidelity_options: ClassVar[tuple[str, ...]]
+    reduced_fidelity: ClassVar[Mapping[str, int]]
 
     def build(self, architecture: Architecture, spec: DatasetSpec) -> nn.Module:
         """A fresh network."""
@@ -103,13 +105,26 @@ def network_features(
 def encode_architecture(space: Space, architecture: Architecture) -> Tensor:
     """The features of an architecture's network for 32x32 images of ten classes, float32 `(d,)`.
 
-    They are kept for as long as the process runs. If paths cannot be known, it is said once for
-    each space.
+    The network is the one that the space's author recommends for short trainings, which is traced
+    sooner and whose numbers are as good (`benchmarks/encodings.py`). Features are kept for as long
+    as the process runs. If paths cannot be known, it is said once for each space.
 
     Raises:
+        UserError: If `reduced_fidelity` names something else than fidelity options.
         Exception: Whatever the space or the network raises if it cannot be built.
     """
     return _encoded(_Identified(_identity(space), space), architecture).clone()
+
+
+def _reduced(space: Space) -> Space:
+    unknown = [name for name in space.reduced_fidelity if name not in space.fidelity_options]
+    if unknown:
+        raise UserError(
+            f"reduced_fidelity of the space {space.name!r} names {unknown[0]!r}, which is not "
+            f"among its fidelity_options ({', '.join(space.fidelity_options) or 'none'})"
+        )
+    options = dict(space.reduced_fidelity)
+    return replace(space, **options) if options else space  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)
@@ -127,7 +142,8 @@ def _identity(space: Space) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1 << 14)
 def _encoded(of: _Identified, architecture: Architecture) -> Tensor:
-    found = network_features(lambda: of.space.build(architecture, _SPEC), _SPEC.image_shape)
+    space = _reduced(of.space)
+    found = network_features(lambda: space.build(architecture, _SPEC), _SPEC.image_shape)
     if found.without_paths:
         _say_once(of.space.name, found.without_paths)
     return found.values

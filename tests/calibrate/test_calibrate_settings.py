@@ -117,7 +117,7 @@ def test_the_default_recipes_fit_every_space(name, train):
         assert trained.num_val_images == (train.num_val_images or NUM_VAL_IMAGES)
         assert trained.num_epochs is None
         assert str(trained.num_steps) in recipe.name
-        assert recipe.score.use_encoding is space.can_encode or recipe.score.combine != "calibrated"
+        assert recipe.score.use_encoding
 
 
 @pytest.mark.parametrize("name", SEARCH_SPACES.names())

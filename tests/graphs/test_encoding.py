@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from nas_proxy.errors import UserError
 from nas_proxy.graphs.encoding import encode_architecture, network_features
 from nas_proxy.graphs.features import feature_names
 from nas_proxy.types import Architecture
@@ -98,6 +99,9 @@ def test_numbers_and_generators_have_no_part_in_it():
 class Space:
     """What is asked of a space; it counts how often it builds."""
 
+    fidelity_options = ("width",)
+    reduced_fidelity = {}
+
     def __init__(self, name, network):
         self.name = name
         self.network = network
@@ -131,6 +135,14 @@ def test_an_architecture_is_traced_once_and_its_features_cannot_be_spoilt():
     assert space.num_built == 1
     with pytest.raises(TypeError):
         encode_architecture(Space("kept", None), Architecture("kept", 2))
+
+
+def test_a_misspelt_reduction_is_named():
+    class Misspelt(Space):
+        reduced_fidelity = {"widht": 1}
+
+    with pytest.raises(UserError, match="names 'widht', which is not among its .* \\(width\\)"):
+        encode_architecture(Misspelt("misspelt", Plain), Architecture("misspelt", 1))
 
 
 def test_a_network_that_fails_says_why():

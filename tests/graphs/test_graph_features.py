@@ -217,11 +217,11 @@ def test_parameters_are_those_of_the_network_where_it_uses_all_of_them():
 
 def test_other_networks_of_nasbench201_have_other_features():
     by_vector = {}
-    for architecture in samples(SMALL, 20):
+    for architecture in samples(SMALL, 12):
         found = network_features(lambda a=architecture: built(SMALL, a), SHAPE)
         vector = tuple(found.values.tolist())
         by_vector.setdefault(vector, set()).add(SMALL.canonical_form(architecture))
-    assert len(by_vector) > 15
+    assert len(by_vector) > 9
     assert all(len(forms) == 1 for forms in by_vector.values())
 
 

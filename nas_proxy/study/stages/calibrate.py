@@ -147,11 +147,10 @@ class _Calibration:
         self._settings = settings
         self._folder = folder
         self._sample = _sample(study)
-        space = study.config.space
         self._race = Race(
             settings,
             len(self._sample.architectures),
-            space.encode if space.can_encode else None,
+            study.config.space.features,
             study.cost,
             np.random.default_rng(derive_seed("calibration bootstrap", study.config.seed)),
         )
