@@ -90,7 +90,7 @@ class CalibratedScore:
         encodings = self._encodings([e.architecture for e in self._known])
         self._scaling = _Scaling(encodings)
         self._check_sample()
-        self._features = np.stack([self._describe(e) for e in self._known])
+        self._features = self._describe(self._known)
         self._targets = np.array([self.normal_score(value) for value in found])
         self._model = self._fitted(self._features, self._targets)
 
@@ -124,8 +124,7 @@ class CalibratedScore:
 
     def predict_all(self, evaluations: Sequence[Evaluation]) -> list[Prediction]:
         """The same for several at once, at least one."""
-        features = np.stack([self._describe(evaluation) for evaluation in evaluations])
-        return self._predicted(self._model, features)
+        return self._predicted(self._model, self._describe(evaluations))
 
     def normal_score(self, reference: float) -> float:
         """A reference, in its own unit, as a normal score; limited beyond the calibration's."""
@@ -176,14 +175,15 @@ class CalibratedScore:
                 f"architectures ({type(error).__name__}: {error}); mend it, or choose another"
             ) from error
 
-    def _describe(self, evaluation: Evaluation) -> Values:
-        """The features of one evaluation, `(num_signals + d,)`."""
+    def _describe(self, evaluations: Sequence[Evaluation]) -> Values:
+        """The features of evaluations, `(n, num_signals + d)`."""
         ranked = [
-            _normal_score(reference, oriented(evaluation, signal))
-            for signal, reference in self._values.items()
+            [_normal_score(known, oriented(each, signal)) for signal, known in self._values.items()]
+            for each in evaluations
         ]
-        encoding = self._scaling.of(self._encodings([evaluation.architecture]))[0]
-        return np.concatenate([ranked, encoding])
+        encodings = self._encodings([each.architecture for each in evaluations])
+        signals = np.array(ranked).reshape(len(evaluations), len(self._values))
+        return np.concatenate([signals, self._scaling.of(encodings)], axis=1)
 
     def _encodings(self, architectures: Sequence[Architecture]) -> Values:
         if self._encode is None:

@@ -14,7 +14,7 @@ from nas_proxy.calibrate.settings import (
     with_default_recipes,
 )
 from nas_proxy.errors import ConfigError
-from nas_proxy.registry import SEARCH_SPACES
+from nas_proxy.registry import SCORES, SEARCH_SPACES
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.study.config import check_config, dump_options, read_options
 from nas_proxy.train.settings import TrainSettings
@@ -118,6 +118,20 @@ def test_the_default_recipes_fit_every_space(name, train):
         assert trained.num_epochs is None
         assert str(trained.num_steps) in recipe.name
         assert recipe.score.use_encoding
+
+
+def test_the_default_recipes_hold_every_score_alone_and_labels_without_any():
+    recipes = default_recipes(SEARCH_SPACES.get("convnet")(), TRAININGS[0])
+    by_name = {recipe.name: recipe for recipe in recipes}
+    for name in SCORES.names():
+        if SCORES.get(name).__module__.startswith("nas_proxy."):
+            score = by_name[f"{name}_alone"].score
+            assert (score.signals, score.combine) == ((name,), "single")
+    assert by_name["zero_cost_calibrated"].score.signals == ZERO_COST
+    assert by_name["zero_cost_calibrated"].score.combine == "calibrated"
+    nothing = by_name["labels_encoding"]
+    assert (nothing.score.signals, nothing.score.combine) == ((), "calibrated")
+    assert nothing.train_on == "nothing"
 
 
 @pytest.mark.parametrize("name", SEARCH_SPACES.names())

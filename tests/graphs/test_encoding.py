@@ -139,9 +139,9 @@ def test_an_architecture_is_traced_once_and_its_features_cannot_be_spoilt():
 
 def test_a_misspelt_reduction_is_named():
     class Misspelt(Space):
-        reduced_fidelity = {"widht": 1}
+        reduced_fidelity = {"depth": 1}
 
-    with pytest.raises(UserError, match="names 'widht', which is not among its .* \\(width\\)"):
+    with pytest.raises(UserError, match="names 'depth', which is not among its .* \\(width\\)"):
         encode_architecture(Misspelt("misspelt", Plain), Architecture("misspelt", 1))
 
 

@@ -207,6 +207,8 @@ class _Calibration:
                 (signal,), train_on="nothing", settings=study.config.train, score_images=images
             )
             parts.append(self._evaluate(f"{signal}_{images}", factory, sample))
+        if not parts:  # labels and encoding alone rank: there is nothing to measure
+            parts.append(self._evaluate("nothing", recipe_factory(study, recipe), sample))
         return {a: merged([part[a] for part in parts]) for a in sample}
 
     def _training_log(self, recipe: Recipe, signals: set[str]) -> tuple[str, tuple[str, ...]]:
