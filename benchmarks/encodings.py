@@ -8,7 +8,7 @@ the figures choose defaults, and prove nothing about them.
 
     python benchmarks/encodings.py --truth TRUTH --out results/benchmarks/encodings.json
 
-TRUTH is a folder with `nb201_scores_dev.csv` and `nb201_cifar10_dev.csv`. Some five minutes of
+TRUTH is a folder with `nb201_scores_dev.csv` and `nb201_cifar10_dev.csv`. Some ten minutes of
 one core.
 """
 
@@ -18,7 +18,9 @@ import csv
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +68,22 @@ def main() -> None:
     arguments_parser.add_argument("--num-splits", type=int, default=30)
     arguments_parser.add_argument("--num-labels", type=int, nargs="+", default=[24, 48, 100])
     arguments_parser.add_argument("--num-architectures", type=int, default=1000)
+    arguments_parser.add_argument("--num-workers", type=int, default=1)
     arguments = arguments_parser.parse_args()
     torch.set_num_threads(1)
     space = NASBench201Space()
     known = read(space, arguments.truth)[: arguments.num_architectures]
     encodings, seconds = encodings_of(space, [each.evaluation.architecture for each in known])
-    rows = []
-    for num_labels in arguments.num_labels:
-        for signals in ((), tuple(SCORES)):
-            for encoding, encode in {"none": None, **encodings}.items():
-                if signals or encode:
-                    rows += compare(
-                        known, num_labels, arguments.num_splits, signals, encoding, encode
-                    )
-                    print(rows[-1], flush=True)
+    jobs = [
+        (known, num_labels, arguments.num_splits, signals, encoding, encode)
+        for num_labels in arguments.num_labels
+        for signals in ((), tuple(SCORES))
+        for encoding, encode in {"none": None, **encodings}.items()
+        if signals or encode
+    ]
+    with ProcessPoolExecutor(arguments.num_workers, mp_context=get_context("fork")) as pool:
+        found = list(pool.map(compare, *zip(*jobs, strict=True)))
+    rows = [row for pair in found for row in pair]
     publish(
         {
             "notes": NOTES,

@@ -229,4 +229,4 @@ def _normal_score(reference: Values, value: float) -> float:
     share = (rank_among(reference, value) * (n - 1) + 0.5) / n
     inside = np.clip(share, 0.5 / n, 1 - 0.5 / n)
     # Beyond the reference by less than half a member's share: the quantile is infinite at 0 and 1.
-    return float(scipy.stats.norm.ppf(inside + (share - inside) / 4))
+    return float(scipy.special.ndtri(inside + (share - inside) / 4))
