@@ -102,12 +102,22 @@ class SearchSpace(Options, ABC):
         """
 
     def encode(self, architecture: Architecture) -> Tensor:
-        """The genotype as float32 features, `(d,)`, with the same d for all of the space.
+        """The architecture as float32 features, `(d,)`, with the same d for all of the space.
 
-        Raises:
-            UserError: If the space does not implement it; a calibrated score may use it.
+        Unless a space has features of its own, they are those of its networks' graphs
+        (`nas_proxy.graphs`): operations, paths, sizes.
         """
-        raise UserError(f"search space {self.name!r} does not implement encode")
+        from nas_proxy.graphs.encoding import encode_architecture
+
+        bare = self.without_weights() if isinstance(self, TransferSpace) else self
+        return encode_architecture(bare, architecture)
+
+    def features(self, architecture: Architecture) -> Tensor:
+        """What calibrated scores learn from: the graph's features, then those of `encode`."""
+        graph = SearchSpace.encode(self, architecture)
+        if type(self).encode is SearchSpace.encode:
+            return graph
+        return torch.cat([graph, self.encode(architecture)])
 
     @property
     def reductions(self) -> dict[str, int]:
@@ -122,11 +132,6 @@ class SearchSpace(Options, ABC):
     def can_mutate(self) -> bool:
         """Whether the space implements `mutate`."""
         return type(self).mutate is not SearchSpace.mutate
-
-    @property
-    def can_encode(self) -> bool:
-        """Whether the space implements `encode`."""
-        return type(self).encode is not SearchSpace.encode
 
     def describe(self, architecture: Architecture) -> str:
         """The architecture in words, on one line, for reports."""

@@ -90,16 +90,6 @@ class NASBench201Space(SearchSpace):
             channels=self.channels,
         )
 
-    def encode(self, architecture: Architecture) -> Tensor:
-        """One digit for each operation on each edge, `(30,)`."""
-        return torch.tensor(
-            [
-                float(chosen == operation)
-                for chosen in architecture.genotype
-                for operation in OPERATIONS
-            ]
-        )
-
     def describe(self, architecture: Architecture) -> str:
         """The operations by edge, such as "0-1 3x3 convolution, 1-3 skip"; `none` is left out."""
         words = [

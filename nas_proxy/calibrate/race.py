@@ -20,6 +20,7 @@ from nas_proxy.statistics.words import decimal
 from nas_proxy.types import Architecture, Evaluation
 
 _SAME_COST = 1.1  # seconds are measured with noise: a tenth more counts as the same cost
+_FREE = 1.0  # seconds for each architecture, beside which a full training costs hundreds of times
 _WORTH = 1.5  # times the cost of the cheapest that can be trusted, which a better ranking may cost
 
 Evaluations = Mapping[Architecture, Evaluation]
@@ -95,7 +96,7 @@ class Race:
     lower bound reaches the threshold at a confidence of 1 - .05 / (recipes times rounds), so that
     in all, the chance that one below the threshold passes by luck stays that of a single look.
     Chosen is the one that ranks best of those that can be trusted and cost up to half as much again
-    as the cheapest of them. It looks a little better than it is, for it was chosen by these
+    as the cheapest of them, or less than a second, beside which nothing is cheap. It looks a little better than it is, for it was chosen by these
     figures: the validation judges it on architectures that had no part in them.
 
     Args:
@@ -202,7 +203,7 @@ class Race:
         bound = "" if runner.bound is None else f"its bound {decimal(runner.bound)}"
         if runner is chosen:
             reason = f"{bound} reaches {threshold}, and none that does ranks better at up to"
-            return "chosen", f"{reason} {_WORTH:g} times the cost of the cheapest"
+            return "chosen", f"{reason} {_WORTH:g} times the cost of the cheapest, or a second"
         if runner.spearman is None:
             nothing = "it ranks nothing: every signal of the score, or the reference, is constant"
             return "failed", runner.problem or nothing
@@ -281,7 +282,7 @@ def _cheapest(runners: Sequence[_Runner]) -> _Runner | None:
 def _best_within_reach(trusted: Sequence[_Runner]) -> _Runner | None:
     """The one that ranks best of those that cost little more than the cheapest."""
     least = min((runner.seconds for runner in trusted), default=0.0)
-    near = [runner for runner in trusted if runner.seconds <= _WORTH * least]
+    near = [runner for runner in trusted if runner.seconds <= max(_FREE, _WORTH * least)]
     return max(near, key=lambda r: r.spearman.value if r.spearman else -1.0, default=None)
 
 

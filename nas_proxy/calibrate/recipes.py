@@ -13,6 +13,11 @@ from nas_proxy.scores.signals import higher_is_better, trained_among
 from nas_proxy.train.settings import TrainSettings
 
 ZERO_COST = ("naswot", "log_synflow", "meco")
+# Every score that ships is raced alone too, the cheap ones first.
+SINGLE_SCORES = (
+    *("num_params", "num_layers", "synflow", "log_synflow", "flops", "meco", "naswot", "zen"),
+    *("jacobian_covariance", "grad_norm", "snip", "fisher", "zico", "grasp"),
+)
 _BATCH_SIZE = 128
 # So many rank architectures as all images do (Spearman .98 and more), and measuring takes less than
 # a tenth of the shortest training: benchmarks/validation_images.py.
@@ -22,7 +27,7 @@ _TRAININGS: tuple[tuple[str, Literal["full_data", "proxy"], int], ...] = (
     ("stream", "full_data", 360),
     ("distilled", "proxy", 360),
 )
-NUM_DEFAULT = 1 + 3 * len(_TRAININGS)  # as many as `default_recipes` gives
+NUM_DEFAULT = 3 + len(SINGLE_SCORES) + 3 * len(_TRAININGS)  # as many as `default_recipes` gives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +37,8 @@ class Recipe(Options):
     Attributes:
         name: In reports and on the command line.
         train_on: `proxy`: the study's distilled set, with its labels. `full_data`: all
-            search-training images. `nothing`: zero-cost signals alone.
+            search-training images. `nothing`: zero-cost signals alone, or no signal at all: labels
+            and encoding rank.
         train: How candidates are trained on it, and at which fidelity; None: the section `train`.
         knowledge_distillation: What candidates learn beside the labels; None: nothing.
         score: What is measured, and how it becomes one number.
@@ -63,17 +69,20 @@ class Recipe(Options):
 
 
 def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, ...]:
-    """From cheap to dear: training-free scores, the full data's stream, the distilled set.
+    """From cheap to dear: no network, training-free scores, the full data's stream, distilled set.
+
+    `labels_encoding` learns from the calibration sample's labels and the graphs of its networks,
+    and measures nothing. Each training-free score stands alone; three of them stand in a rank
+    mean, and in a model fitted to the calibration sample.
 
     Trainings run at the fidelity of the section `train` (image size, precision, augmentation; 2,000
     images validate unless it says how many) with what the space's author recommends to reduce, for
     90 and for 360 steps of 128 images on the stream, and for 360 on the distilled set. Trained
-    signals stand alone, in a rank mean with three training-free scores that needs no labelled
+    signals stand alone, in a rank mean with the three training-free scores that needs no labelled
     architecture, and in a model fitted to the calibration sample.
 
     Args:
-        space: Its `reduced_fidelity` is taken unless `train` has one; where it has no encoding,
-            calibrated scores learn from signals alone.
+        space: Its `reduced_fidelity` is taken unless `train` has one.
         train: The section `train`.
     """
     base = replace(
@@ -89,12 +98,9 @@ def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, .
     scores = {
         "alone": ScoreSettings(signals=("val_loss",)),
         "rank_mean": ScoreSettings(signals=combined, combine="rank_mean"),
-        "calibrated": ScoreSettings(
-            signals=combined, combine="calibrated", use_encoding=space.can_encode
-        ),
+        "calibrated": ScoreSettings(signals=combined, combine="calibrated"),
     }
-    zero_cost = ScoreSettings(signals=ZERO_COST, combine="rank_mean")
-    recipes = [Recipe(name="zero_cost", train_on="nothing", score=zero_cost)]
+    recipes = _without_training()
     for word, on, num_steps in _TRAININGS:
         settings = replace(base, num_steps=num_steps)
         recipes += [
@@ -102,3 +108,11 @@ def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, .
             for kind, score in scores.items()
         ]
     return tuple(recipes)
+
+
+def _without_training() -> list[Recipe]:
+    scores = {"labels_encoding": ScoreSettings(signals=(), combine="calibrated")}
+    scores |= {f"{name}_alone": ScoreSettings(signals=(name,)) for name in SINGLE_SCORES}
+    scores["zero_cost"] = ScoreSettings(signals=ZERO_COST, combine="rank_mean")
+    scores["zero_cost_calibrated"] = ScoreSettings(signals=ZERO_COST, combine="calibrated")
+    return [Recipe(name=name, train_on="nothing", score=score) for name, score in scores.items()]

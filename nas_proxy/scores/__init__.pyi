@@ -10,6 +10,7 @@ from .meco import MeCo
 from .naswot import NASWOT
 from .num_layers import NumLayers
 from .num_params import NumParams
+from .regressors import GaussianProcess, Regressor, SingleKernel, make_regressor
 from .snip import SNIP
 from .synflow import SynFlow
 from .zen import Zen
@@ -19,6 +20,7 @@ __all__ = [
     "CalibratedScore",
     "Fisher",
     "Flops",
+    "GaussianProcess",
     "GraSP",
     "GradNorm",
     "JacobianCovariance",
@@ -28,11 +30,14 @@ __all__ = [
     "NumLayers",
     "NumParams",
     "RankMean",
+    "Regressor",
     "SNIP",
     "ScoreSettings",
+    "SingleKernel",
     "SingleSignal",
     "SynFlow",
     "Zen",
     "ZiCo",
+    "make_regressor",
     "make_score",
 ]

@@ -38,7 +38,10 @@ class ScoreSettings(Options):
             known; it needs the stage `calibrate`, whose sample then also serves `rank_mean`.
         num_reference: Size of the reference sample of a `rank_mean` without calibration; each of
             its architectures costs one evaluation.
-        use_encoding: Whether `calibrated` also learns from the space's encoding of architectures.
+        use_encoding: Whether `calibrated` also learns from architectures themselves: from the
+            graphs of their networks, and what the space's `encode` adds. Then it needs no signal.
+        regressor: What `calibrated` fits: `gaussian_process`, `single_kernel`, or a class of one's
+            own with `fit(X, y)` and `predict(X, return_std=True)`, as `module:Class`.
         score_images: What zero-cost signals look at: `real` images, or `distilled` ones.
     """
 
@@ -46,12 +49,16 @@ class ScoreSettings(Options):
     combine: Literal["single", "rank_mean", "calibrated"] = "single"
     num_reference: Annotated[int, Bound(ge=4)] = 32
     use_encoding: bool = True
+    regressor: str = "gaussian_process"
     score_images: Literal["real", "distilled"] = "real"
 
     def __post_init__(self) -> None:
         """Refuse a list of signals that `combine` cannot use."""
-        if not self.signals:
-            raise ValueError("signals is empty; name at least one, such as val_loss")
+        if not self.signals and not (self.combine == "calibrated" and self.use_encoding):
+            raise ValueError(
+                "signals is empty; name at least one, such as val_loss (combine: calibrated alone "
+                "can rank by labels and encoding)"
+            )
         if len(set(self.signals)) < len(self.signals):
             raise ValueError("signals names one of them twice")
         if self.combine == "single" and len(self.signals) > 1:
@@ -138,6 +145,5 @@ def make_score(
         return SingleSignal(settings.signals[0])
     if settings.combine == "rank_mean":
         return RankMean(settings.signals, reference)
-    return CalibratedScore(
-        settings.signals, reference, truth or {}, encode if settings.use_encoding else None
-    )
+    encoding = encode if settings.use_encoding else None
+    return CalibratedScore(settings.signals, reference, truth or {}, encoding, settings.regressor)

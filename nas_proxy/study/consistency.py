@@ -12,6 +12,7 @@ from nas_proxy.interfaces import Distiller, SearchSpace, TransferSpace
 from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.scores.regressors import check_regressor
 from nas_proxy.scores.signals import checkpoint_of, higher_is_better, trained_among
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.train.settings import TrainSettings
@@ -80,10 +81,10 @@ def contradictions(
     for index, recipe in enumerate(recipes):
         path = f"calibrate.recipes.{index}"
         train = recipe.train or sections.train
-        faults += _score_faults(recipe.score, train, space, f"{path}.score")
+        faults += _score_faults(recipe.score, train, f"{path}.score")
         if recipe.train is not None:  # what is wrong with the section train is said once, there
             faults += _fidelity_faults(recipe.train, space, f"{path}.train")
-    faults += _score_faults(sections.score, sections.train, space, "score")
+    faults += _score_faults(sections.score, sections.train, "score")
     faults += _fidelity_faults(sections.train, space, "train")
     faults += _retrain_faults(sections, space)
     faults += _validation_faults(sections, space)
@@ -202,9 +203,7 @@ def _distillation_faults(sections: Checked) -> list[str]:
     return []
 
 
-def _score_faults(
-    score: ScoreSettings, train: TrainSettings, space: SearchSpace | None, path: str
-) -> list[str]:
+def _score_faults(score: ScoreSettings, train: TrainSettings, path: str) -> list[str]:
     faults = _signal_faults(score.signals, f"{path}.signals")
     for signal in score.signals if not faults else ():
         percentage = checkpoint_of(signal)
@@ -213,12 +212,10 @@ def _score_faults(
                 f"{path}.signals: {signal!r} is read at {percentage} % of the steps, which is not "
                 f"among the checkpoints {list(train.checkpoints)} of the training; add it there"
             )
-    encodes = score.combine == "calibrated" and score.use_encoding
-    if encodes and space is not None and not space.can_encode:
-        faults.append(
-            f"{path}.use_encoding: the space {space.name!r} does not implement encode; implement "
-            "it, or set use_encoding: false"
-        )
+    try:
+        check_regressor(score.regressor)
+    except UserError as error:
+        faults.append(f"{path}.regressor: {error}")
     return faults
 
 

@@ -8,17 +8,18 @@ from pathlib import Path
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.distill.random_subset import random_control
+from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.interfaces import DistillContext, SearchSpace
 from nas_proxy.reproducibility import derive_seed
-from nas_proxy.scores.calibrated import MIN_CALIBRATION
-from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSignal
+from nas_proxy.scores.calibrated import MIN_CALIBRATION, CalibratedScore
+from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSignal, make_score
 from nas_proxy.scores.signals import trained_among
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.knowledge_distillation import candidates_distillation
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.teachers.labelling import copy_teachers, labels_like
-from nas_proxy.types import Evaluation
+from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
 
 
 def trained_controls(
@@ -90,7 +91,7 @@ def control_score(
 def other_scores(active: ActiveRecipe, space: SearchSpace) -> dict[str, Score]:
     """Ways to combine a calibrated recipe's signals that it does not use, by their names."""
     settings, known = active.recipe.score, active.calibrated_on
-    if len(settings.signals) == 1 or not known:
+    if len(settings.signals) < 2 or not known:
         return {}
     others = {"the same signals, rank mean": replace(settings, combine="rank_mean")}
     if sum(e.complete for e in known) >= MIN_CALIBRATION:
@@ -98,6 +99,31 @@ def other_scores(active: ActiveRecipe, space: SearchSpace) -> dict[str, Score]:
     return {
         name: _fitted(active, space, other) for name, other in others.items() if other != settings
     }
+
+
+def labels_and_encoding(active: ActiveRecipe, space: SearchSpace) -> CalibratedScore | None:
+    """What the calibration sample's labels say of architectures by their encoding, unmeasured.
+
+    Returns:
+        None if there are too few labels to learn from, all of them are alike, or the recipe itself
+        measures nothing.
+    """
+    settings = ScoreSettings(
+        signals=(), combine="calibrated", regressor=active.recipe.score.regressor
+    )
+    if not active.recipe.score.signals or len(active.references) < MIN_CALIBRATION:
+        return None
+    unmeasured = [unmeasured_evaluation(a) for a in active.references]
+    try:
+        score = make_score(settings, unmeasured, active.references, space.features)
+    except StudyError:  # nothing tells the sample apart
+        return None
+    return score if isinstance(score, CalibratedScore) else None
+
+
+def unmeasured_evaluation(architecture: Architecture) -> Evaluation:
+    """An architecture of which nothing was measured, for scores without signals."""
+    return Evaluation(architecture, Fidelity("", 0, 0, 0), 0, Status.COMPLETE)
 
 
 def _fitted(active: ActiveRecipe, space: SearchSpace, settings: ScoreSettings) -> Score:

@@ -58,15 +58,14 @@ class ActiveRecipe:
         """What ranks candidates.
 
         Args:
-            space: Encodes architectures if it can.
+            space: Describes architectures to a model.
             reference: Among which a `rank_mean` without calibration ranks.
 
         Raises:
             StudyError: If the sample is too small for the combination, or tells nothing apart.
         """
-        encode = space.encode if space.can_encode else None
         sample = self.calibrated_on or reference
-        return make_score(self.recipe.score, sample, self.references, encode)
+        return make_score(self.recipe.score, sample, self.references, space.features)
 
     def save(self, folder: Path, proxy_file: Path) -> None:
         """Write everything that another study needs to rank as this one does.

@@ -116,14 +116,14 @@ def check_json(space: SearchSpace, num_samples: int) -> None:
 
 
 def check_encoding(space: SearchSpace, num_samples: int) -> None:
-    """Features are finite float32 vectors of one length, and tell genotypes apart.
+    """Features are finite float32 vectors of one length, and tell most networks apart.
 
-    A space may leave `encode` out: calibrated scores then learn from signals alone.
+    Without an `encode` of its own a space has the features of its networks' graphs, which are
+    equal where the networks are.
     """
-    if not space.can_encode:
-        return
     architectures = _samples(space, num_samples)
-    features = [space.encode(architecture) for architecture in architectures]
+    with global_generators_untouched(f"{space.name}: encode()"):
+        features = [space.encode(architecture) for architecture in architectures]
     for architecture, vector in zip(architectures, features, strict=True):
         require(
             vector.dtype == torch.float32 and vector.ndim == 1,
@@ -140,9 +140,15 @@ def check_encoding(space: SearchSpace, num_samples: int) -> None:
             f"{space.name}: encode() gives features of {architecture.genotype_json} that are not "
             "finite",
         )
+        require(
+            torch.equal(vector, space.encode(architecture)),
+            f"{space.name}: encode() gives other features for {architecture.genotype_json} the "
+            "second time",
+        )
+    num_networks = len({space.canonical_form(architecture) for architecture in architectures})
     require(
-        len({tuple(vector.tolist()) for vector in features}) == len(architectures),
-        f"{space.name}: encode() gives different architectures the same features",
+        len({tuple(vector.tolist()) for vector in features}) > num_networks / 2,
+        f"{space.name}: encode() gives most architectures the same features",
     )
 
 

@@ -7,7 +7,13 @@ import pytest
 import yaml
 from scipy import stats
 
-from nas_proxy.calibrate.recipes import NUM_VAL_IMAGES, ZERO_COST, Recipe, default_recipes
+from nas_proxy.calibrate.recipes import (
+    NUM_DEFAULT,
+    NUM_VAL_IMAGES,
+    ZERO_COST,
+    Recipe,
+    default_recipes,
+)
 from nas_proxy.calibrate.settings import (
     CalibrateSettings,
     architectures_needed,
@@ -16,7 +22,7 @@ from nas_proxy.calibrate.settings import (
     with_default_recipes,
 )
 from nas_proxy.errors import ConfigError
-from nas_proxy.registry import SEARCH_SPACES
+from nas_proxy.registry import SCORES, SEARCH_SPACES
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.study.config import check_config, dump_options, read_options
 from nas_proxy.train.settings import TrainSettings
@@ -137,7 +143,22 @@ def test_the_default_recipes_fit_every_space(name, train):
         assert trained.num_val_images == (train.num_val_images or NUM_VAL_IMAGES)
         assert trained.num_epochs is None
         assert str(trained.num_steps) in recipe.name
-        assert recipe.score.use_encoding is space.can_encode or recipe.score.combine != "calibrated"
+        assert recipe.score.use_encoding
+
+
+def test_the_default_recipes_hold_every_score_alone_and_labels_without_any():
+    recipes = default_recipes(SEARCH_SPACES.get("convnet")(), TRAININGS[0])
+    by_name = {recipe.name: recipe for recipe in recipes}
+    assert len(recipes) == len(by_name) == NUM_DEFAULT
+    for name in SCORES.names():
+        if SCORES.get(name).__module__.startswith("nas_proxy."):
+            score = by_name[f"{name}_alone"].score
+            assert (score.signals, score.combine) == ((name,), "single")
+    assert by_name["zero_cost_calibrated"].score.signals == ZERO_COST
+    assert by_name["zero_cost_calibrated"].score.combine == "calibrated"
+    nothing = by_name["labels_encoding"]
+    assert (nothing.score.signals, nothing.score.combine) == ((), "calibrated")
+    assert nothing.train_on == "nothing"
 
 
 @pytest.mark.parametrize("name", SEARCH_SPACES.names())

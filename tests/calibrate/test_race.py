@@ -149,6 +149,11 @@ def test_a_better_ranking_is_worth_half_as_much_again(seconds, chosen):
     assert {ran["rough"].outcome, ran["fine"].outcome} <= {"chosen", "trusted", "open"}
 
 
+def test_a_second_is_worth_a_better_ranking_than_one_for_nothing():
+    fakes = {"free": Fake(0.3, 1e-6), "fine": Fake(0.02, 0.9), "dear": Fake(0.01, 1.1)}
+    assert run(fakes, threshold=0.5).chosen == ["fine"]
+
+
 def test_the_bound_allows_for_all_recipes_and_all_looks():
     one, ten = (
         run({"good": Fake(0.3), **{f"r{i}": Fake(0.9, 9.0) for i in range(num - 1)}}, threshold=0.5)

@@ -126,8 +126,16 @@ SPACES = {
         (subclass(ConvNetSpace, encode=lambda s, a: torch.zeros(3).double()), "must give float32"),
         (subclass(ConvNetSpace, encode=lambda s, a: torch.full((2,), torch.nan)), "not finite"),
         (
-            subclass(ConvNetSpace, encode=lambda s, a: torch.rand(a.genotype["depth"])),
+            subclass(ConvNetSpace, encode=lambda s, a: torch.zeros(a.genotype["depth"])),
             "features for",
+        ),
+        (
+            subclass(ConvNetSpace, encode=lambda s, a: torch.rand(3)),
+            "changes the global random generator",
+        ),
+        (
+            subclass(ConvNetSpace, encode=lambda s, a: torch.tensor([float(next(COUNTER))])),
+            "the second time",
         ),
     ],
     "check_canonical_form": [

@@ -8,9 +8,10 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct, WhiteKernel
 from threadpoolctl import threadpool_limits
 
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import StudyError, UserError
 from nas_proxy.scores.calibrated import CalibratedScore
 from nas_proxy.scores.combine import RankMean, ScoreSettings, make_score
+from nas_proxy.scores.regressors import check_regressor
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
 
 # Higher is better in the first, lower in the second.
@@ -39,8 +40,8 @@ def population(seed, num, *, useless=False, start=0):
     }
 
 
-def fit(evaluations, references, signals=SIGNALS, encode=None):
-    return CalibratedScore(signals, evaluations, references, encode)
+def fit(evaluations, references, signals=SIGNALS, encode=None, regressor="gaussian_process"):
+    return CalibratedScore(signals, evaluations, references, encode, regressor)
 
 
 def rho(score, evaluations, references):
@@ -156,7 +157,8 @@ def by_hand(evaluations, references, encode):
     prior = (columns[0] + columns[1]) / 2
     if encode is not None:
         encoding = np.stack([encode(e.architecture).numpy() for e in evaluations])
-        columns += list((encoding / np.sqrt(encoding.var(axis=0).sum())).T)
+        centred = (encoding - encoding.mean(axis=0)) / encoding.std(axis=0)
+        columns += list((centred / np.sqrt(encoding.shape[1])).T)
     features, targets = np.stack(columns, axis=1), normal_scores(truth)
     kernel = (
         ConstantKernel(0.3) * RBF(3.0)
@@ -182,7 +184,8 @@ def by_hand(evaluations, references, encode):
 @pytest.mark.parametrize("encode", [None, digits])
 def test_out_of_fold_predictions_are_those_of_refits_by_hand(encode):
     evaluations, references = population(3, 34)
-    found = fit(evaluations, references, encode=encode).out_of_fold()
+    score = fit(evaluations, references, encode=encode, regressor="single_kernel")
+    found = score.out_of_fold()
     with threadpool_limits(1):
         expected = by_hand(evaluations, references, encode)
     assert found.keys() == expected.keys()
@@ -352,6 +355,20 @@ def test_signals_that_are_all_constant_are_refused():
     assert "every signal of the score (val_accuracy, val_loss)" in refused(known, references)
 
 
+def test_without_signals_it_learns_from_the_encoding_alone():
+    evaluations, _ = population(0, 60)
+    known = {e.architecture: float(digits(e.architecture)[:3].sum()) for e in evaluations[:40]}
+    bare = [evaluated(e.architecture.genotype) for e in evaluations]
+    score = fit(bare, known, (), digits)
+    assert score.signals == ()
+    truth = {e.architecture: float(digits(e.architecture)[:3].sum()) for e in bare[40:]}
+    assert rho(score, bare[40:], truth) > 0.9
+    for encode in (None, lambda a: torch.ones(3)):
+        assert "there is no signal, and the encoding is the same" in refused(
+            bare, known, (), encode
+        )
+
+
 def test_references_that_are_all_equal_are_refused():
     evaluations, references = population(0, 20)
     message = refused(evaluations, dict.fromkeys(references, 0.5))
@@ -367,3 +384,59 @@ def test_the_settings_make_it_with_or_without_the_encoding():
         assert made.predict(evaluations[0]) == expected.predict(evaluations[0])
     with pytest.raises(StudyError, match="only 0 of 30"):
         make_score(settings, evaluations)
+    with pytest.raises(ValueError, match="signals is empty"):
+        ScoreSettings(signals=(), combine="calibrated", use_encoding=False)
+
+
+# --- a model of one's own -----------------------------------------------------------------------
+
+OWN = """
+import numpy as np
+
+class Nearest:
+    def fit(self, X, y):
+        self.known = X, y
+
+    def predict(self, X, return_std):
+        nearest = ((X[:, None] - self.known[0]) ** 2).sum(axis=-1).argmin(axis=1)
+        return self.known[1][nearest], np.ones(len(X))
+
+class Fails(Nearest):
+    def predict(self, X, return_std):
+        raise ArithmeticError("no numbers today")
+
+class Vague(Nearest):
+    def predict(self, X, return_std):
+        return np.full(len(X), np.nan), np.ones(len(X))
+
+class Silent:
+    def fit(self, X, y):
+        pass
+"""
+
+
+def test_a_regressor_of_ones_own_predicts(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    evaluations, references = population(0, 30)
+    settings = ScoreSettings(
+        signals=SIGNALS, combine="calibrated", use_encoding=False, regressor=f"{file}:Nearest"
+    )
+    score = make_score(settings, evaluations, references)
+    for evaluation in evaluations[:5]:
+        predicted = score.predict(evaluation)
+        assert predicted.mean == score.normal_score(references[evaluation.architecture])
+        assert predicted.deviation == 1
+    for name, words in (
+        ("Fails", r"fails on 30 calibration architectures \(ArithmeticError: no numbers today\)"),
+        ("Vague", "predicts what is not finite"),
+    ):
+        with pytest.raises(StudyError, match=words):
+            fit(evaluations, references, regressor=f"{file}:{name}").of(evaluations[0])
+    for name, words in (
+        (f"{file}:Silent", "has no method predict"),
+        (f"{file}:Missing", "cannot be imported"),
+        ("gaussian_proces", "unknown regressor 'gaussian_proces'.*gaussian_process"),
+    ):
+        with pytest.raises(UserError, match=words):
+            check_regressor(name)

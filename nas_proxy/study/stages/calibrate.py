@@ -151,11 +151,10 @@ class _Calibration:
         self._folder = folder
         self._sample = _sample(study)
         self._failures: dict[str, Failures] = {}
-        space = study.config.space
         self._race = Race(
             settings,
             len(self._sample.architectures),
-            space.encode if space.can_encode else None,
+            study.config.space.features,
             study.cost,
         )
 
@@ -213,6 +212,8 @@ class _Calibration:
                 (signal,), train_on="nothing", settings=study.config.train, score_images=images
             )
             parts.append(self._evaluate(f"{signal}_{images}", factory, sample))
+        if not parts:  # labels and encoding alone rank: there is nothing to measure
+            parts.append(self._evaluate("nothing", recipe_factory(study, recipe), sample))
         return {a: merged([part[a] for part in parts]) for a in sample}
 
     def _training_log(self, recipe: Recipe, signals: set[str]) -> tuple[str, tuple[str, ...]]:

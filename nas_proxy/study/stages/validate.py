@@ -6,6 +6,7 @@ is measured here goes back into the search.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,13 @@ from nas_proxy.scores.combine import Score, SingleSignal
 from nas_proxy.scores.signals import is_trained, trained_among, zero_cost_among
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
-from nas_proxy.study.controls import control_score, other_scores, trained_controls
+from nas_proxy.study.controls import (
+    control_score,
+    labels_and_encoding,
+    other_scores,
+    trained_controls,
+    unmeasured_evaluation,
+)
 from nas_proxy.study.history import add_look
 from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.layout import StudyLayout
@@ -164,7 +171,7 @@ class _Validation:
             for name in dict.fromkeys((*self.zero_cost_signals, *_SIZES.values()))
         }
         judged = self._proxy_ranking(proxy, architectures)
-        rankings = self._zero_cost_rankings(zero_cost)
+        rankings = [*self._zero_cost_rankings(zero_cost), *self._labels_alone(architectures)]
         rankings += self._trained_controls(architectures, zero_cost)
         reference, reference_name, reference_seconds = self._reference(architectures)
         sizes = {words: values_of(name, zero_cost[name]) for words, name in _SIZES.items()}
@@ -265,6 +272,22 @@ class _Validation:
             merged = _merge([zero_cost[name] for name in own])
             rankings.append(self._combined(f"zero-cost alone ({_in_words(own)})", own, merged))
         return rankings
+
+    def _labels_alone(self, architectures: Sequence[Architecture]) -> list[Ranking]:
+        """What the labels that the recipe had say without measuring anything, if it had any."""
+        started = time.process_time()
+        score = labels_and_encoding(self.active, self.study.config.space)
+        if score is None:
+            return []
+        predicted = score.predict_all([unmeasured_evaluation(a) for a in architectures])
+        return [
+            Ranking(
+                name="labels and encoding alone",
+                kind="control",
+                scores={a: p.mean for a, p in zip(architectures, predicted, strict=True)},
+                seconds_per_architecture=(time.process_time() - started) / len(architectures),
+            )
+        ]
 
     def _best_zero_cost(self, rankings: Sequence[Ranking], sample: Sample) -> list[Ranking]:
         """What the scores that need no training know together, if that is more than one knows."""
