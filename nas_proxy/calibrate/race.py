@@ -96,8 +96,9 @@ class Race:
     lower bound reaches the threshold at a confidence of 1 - .05 / (recipes times rounds), so that
     in all, the chance that one below the threshold passes by luck stays that of a single look.
     Chosen is the one that ranks best of those that can be trusted and cost up to half as much again
-    as the cheapest of them, or less than a second, beside which nothing is cheap. It looks a little better than it is, for it was chosen by these
-    figures: the validation judges it on architectures that had no part in them.
+    as the cheapest of them, or less than a second, beside which nothing is cheap. It looks a little
+    better than it is, for it was chosen by these figures: the validation judges it on architectures
+    that had no part in them.
 
     Args:
         settings: The recipes and the threshold.

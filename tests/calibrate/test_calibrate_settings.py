@@ -88,7 +88,7 @@ def test_a_threshold_that_not_even_a_ranking_without_noise_reaches_is_refused(th
 
 
 def test_a_sample_that_is_too_small_is_told_how_many_it_needs():
-    needed = architectures_needed(0.95, 10)  # as many recipes as ship
+    needed = architectures_needed(0.95, NUM_DEFAULT)  # as many recipes as ship
     with pytest.raises(ValueError, match=f"takes at least {needed} architectures") as raised:
         CalibrateSettings(reference=REFERENCE, num_architectures=needed - 1, threshold=0.95)
     assert f"num_architectures is {needed - 1}" in str(raised.value)

@@ -19,7 +19,7 @@ from tests.helpers.display import Quiet
 from tests.study.helpers_calibrate import CONFIG, table
 
 STUDY = {key: value for key, value in CONFIG.items() if key not in ("calibrate", "study_name")}
-VALIDATE = {"num_architectures": 10, "num_stratified": 0, "k": 2, "controls": ["flops"]}
+VALIDATE = {"num_architectures": 10, "k": 2, "controls": ["flops"]}
 
 
 @pytest.fixture

@@ -13,10 +13,8 @@ NOTHING = {
 }
 VALIDATE = {
     "num_architectures": 12,
-    "num_stratified": 0,
     "controls": ["num_params"],
     "k": 2,
-    "num_resamples": 100,
 }
 
 
@@ -80,7 +78,7 @@ def test_too_few_labels_make_no_control(tmp_path):
     run(
         tmp_path,
         last="validate",
-        calibrate={"reference": reference, "num_architectures": 8, "recipes": [ZERO_COST]},
+        calibrate={"reference": reference, "num_architectures": 12, "recipes": [ZERO_COST]},
         validate={**VALIDATE, "reference": reference},
     )
     report = json.loads((tmp_path / "tiny" / "validate" / "rank_report.json").read_text())
