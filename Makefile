@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Compiled code is kept, whatever the shell says: tests start many processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test exhaustive lint format clean help
 
 help:

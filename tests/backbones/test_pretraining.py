@@ -120,6 +120,7 @@ def test_killed_and_continued_it_makes_the_same_file(tmp_path, monkeypatch, meth
     assert [file.name for file in (tmp_path / "killed").iterdir()] == [f"{NAME}.safetensors"]
 
 
+@pytest.mark.exhaustive
 def test_force_discards_an_unfinished_pre_training_too(tmp_path, monkeypatch):
     def die(*args):
         raise KeyboardInterrupt

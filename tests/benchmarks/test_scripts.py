@@ -25,7 +25,7 @@ TINY: dict[str, str] = {
     "--num-val-images 20 --num-test-images 20 --network-width 4 --num-variants 1",
     "distillation": "--data-root DATA --size tiny --methods random dm rded --budget 1 "
     "--num-networks 2 --work WORK",
-    "encodings": "--truth TRUTH --num-splits 1 --num-labels 24 --num-architectures 60",
+    "encoding_quality": "--truth TRUTH --num-splits 1 --num-labels 24 --num-architectures 60",
     "evaluate_proxy": "--data-root DATA --work WORK --size tiny --methods dm --num-steps 2 "
     "--num-seeds 2 --num-learners 2 --num-workers 1",
     "evaluation_profile": "--data-root DATA --spaces nasbench201 --num-architectures 1 "

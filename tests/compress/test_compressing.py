@@ -97,6 +97,7 @@ def test_every_version_is_written_measured_and_named(tmp_path) -> None:
         assert measure(model.runtime, val, EXACT).accuracy == row.val_accuracy
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("without_files")
 def test_a_killed_call_continues_to_the_identical_result(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Checkpointer, "is_due", property(lambda self: True))

@@ -68,6 +68,7 @@ def measured():
     return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
 
+@pytest.mark.exhaustive
 def test_memory_grows_with_the_batch_as_measured(measured):
     needed, largest = measured["four MiB for each image"]
     assert needed == pytest.approx(400, rel=0.15)

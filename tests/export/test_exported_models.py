@@ -103,7 +103,7 @@ def check(networks: dict[Path, nn.Module], splits: Splits) -> None:
         assert not model.training
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("norm", ["batch", pytest.param("instance", marks=pytest.mark.exhaustive)])
 def test_strangers_get_the_same_answers(norm: str, digits: Splits, tmp_path: Path) -> None:
     space = ConvNetSpace()

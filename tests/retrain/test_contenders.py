@@ -126,6 +126,7 @@ def sizes() -> dict[int, int]:
     return {width: num_params(width) for width in range(1, LARGEST + 3)}
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=25)
 @given(st.floats(0, 1))
 def test_the_network_made_by_hand_has_the_closest_size(share: float) -> None:

@@ -54,6 +54,7 @@ def expected_num_params(genotype, num_classes=10, num_cells=5, channels=16):
     return total + 2 * stages[2] + (stages[2] + 1) * num_classes
 
 
+@pytest.mark.exhaustive
 def test_every_one_of_the_15625_strings_leads_back():
     architectures = {
         Architecture("nasbench201", list(genotype))

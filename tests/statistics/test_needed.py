@@ -55,6 +55,7 @@ def test_so_many_would_exclude_the_threshold(value, below, above, threshold, n):
     assert found.likely >= found.even
 
 
+@pytest.mark.exhaustive
 def test_so_many_settle_a_difference_as_often_as_they_say():
     """Two scores of which one is better: the two numbers of the true difference, tried out."""
     rng = np.random.default_rng(0)

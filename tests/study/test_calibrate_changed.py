@@ -88,6 +88,7 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended(tmp_path, evaluated
     assert Counter(evaluated).most_common(1)[0][1] == 2
 
 
+@pytest.mark.exhaustive
 def test_other_recipes_train_only_what_no_log_holds(tmp_path, evaluated):
     run(tmp_path, calibrate={"recipes": [STREAM]})
     (stream,) = (name for name in logs(tmp_path) if name.startswith("full_data"))

@@ -185,6 +185,7 @@ def test_calibrate_races_a_recipe_with_teachers_against_the_same_without(tmp_pat
     assert all(len({log[a] for log in by_architecture}) == 3 for a in shared)
 
 
+@pytest.mark.exhaustive
 def test_a_recipe_that_was_found_teaches_its_candidates(tmp_path: Path) -> None:
     taught = {**STREAM, "name": "taught", "knowledge_distillation": RESPONSE}
     run(tmp_path, last="search", calibrate={"recipes": [taught]})

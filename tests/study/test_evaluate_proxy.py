@@ -122,6 +122,7 @@ def test_random_images_have_the_sets_kind_of_labels_and_differ_for_each_seed(stu
     assert torch.equal(hard.labels, own.classes)
 
 
+@pytest.mark.exhaustive
 def test_replay_compares_three_memories(study):
     folder, config = study
     file = folder / "distill" / "proxy.safetensors"

@@ -45,7 +45,7 @@ def accuracy(file: Path, dataset: ImageDataset) -> float:
     return float((logits.argmax(axis=1) == dataset.labels.numpy()).mean())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_each_version_is_a_file_with_the_reported_accuracies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def test_what_cannot_be_is_refused_before_anything_starts(sections, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("drawn")
 def test_from_images_without_labels_to_a_search(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -159,6 +159,7 @@ def taught(name, file, tmp_path=None, **changes):
     return teach(cache=tmp_path, pretrained=pretrained(name, file, **changes), train=told)
 
 
+@pytest.mark.exhaustive
 def test_training_the_head_leaves_the_body_as_it_was_published(weights):
     with global_generators_untouched("teaching"):
         teacher = taught("resnet18", weights["resnet18"])
@@ -189,6 +190,7 @@ def test_the_head_learns_the_classes(weights):
     assert float((answers == dataset.labels).float().mean()) > 0.9
 
 
+@pytest.mark.exhaustive
 def test_it_is_kept_with_its_licence_and_without_a_path(weights, tmp_path):
     teacher = taught(SMALL, weights[SMALL], tmp_path)
     weights_id = identify_weights(pretrained(SMALL, weights[SMALL]))

@@ -184,7 +184,7 @@ def test_the_champion_is_the_best_on_validation(
     assert len(versions(store, study)) == 5
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_store_that_is_away_gets_it_later(
     store: Store, study: str, model_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -201,7 +201,13 @@ def test_a_store_that_is_away_gets_it_later(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("refused", ["create_model_version", "set_registered_model_alias"])
+@pytest.mark.parametrize(
+    "refused",
+    [
+        "create_model_version",
+        pytest.param("set_registered_model_alias", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_what_fails_to_be_registered_holds_up_nothing_and_is_completed(
     refused: str,
     store: Store,

@@ -136,6 +136,7 @@ def test_a_curve_needs_a_step_for_each_value(store: Store, study: str) -> None:
         tracker.study.curve("loss", [1.0, 2.0], steps=[1])
 
 
+@pytest.mark.exhaustive
 def test_more_than_one_request_can_carry(
     store: Store, study: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
