@@ -6,7 +6,7 @@ drawn at random, a model predicts the others, of which those that are the same n
 one are left out; it is judged by their test accuracy. Every architecture here is development data:
 the figures choose defaults, and prove nothing about them.
 
-    python benchmarks/encoding_quality.py --truth TRUTH --out results/benchmarks/encoding_quality.json
+    python benchmarks/encoding_quality.py --truth TRUTH --out OUT.json
 
 TRUTH is a folder with `nb201_scores_dev.csv` and `nb201_cifar10_dev.csv`. Some ten minutes of
 one core.

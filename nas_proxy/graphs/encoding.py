@@ -106,8 +106,8 @@ def encode_architecture(space: Space, architecture: Architecture) -> Tensor:
     """The features of an architecture's network for 32x32 images of ten classes, float32 `(d,)`.
 
     The network is the one that the space's author recommends for short trainings, which is traced
-    sooner and whose numbers are as good (`benchmarks/encoding_quality.py`). Features are kept for as long
-    as the process runs. If paths cannot be known, it is said once for each space.
+    sooner and whose numbers are as good (`benchmarks/encoding_quality.py`). Features are kept for
+    as long as the process runs. If paths cannot be known, it is said once for each space.
 
     Raises:
         UserError: If `reduced_fidelity` names something else than fidelity options.
