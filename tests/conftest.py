@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -49,6 +50,17 @@ def pytest_collection_finish() -> None:
     """Leave all that was imported out of later collections, which took half a second each."""
     gc.collect()
     gc.freeze()
+
+
+_FREEZE_EVERY = 50  # tests, some of which import more
+_num_run = count(1)
+
+
+def pytest_runtest_teardown() -> None:
+    """The same for what was imported since."""
+    if next(_num_run) % _FREEZE_EVERY == 0:
+        gc.collect()
+        gc.freeze()
 
 
 # Tests that share what needs seconds to be imported or started, and that one worker of pytest-xdist

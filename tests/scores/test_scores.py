@@ -221,7 +221,7 @@ def cifar_images(shared_folder):
     [
         (NumParams(), ["naslib_params"], 0.999),
         pytest.param(Flops(), ["naslib_flops"], 0.98, marks=pytest.mark.exhaustive),
-        (LogSynFlow(), ["freerea_logsynflow"], 0.95),
+        pytest.param(LogSynFlow(), ["freerea_logsynflow"], 0.95, marks=pytest.mark.exhaustive),
         pytest.param(
             NASWOT(), ["naslib_nwot", "freerea_naswot"], 0.95, marks=pytest.mark.exhaustive
         ),

@@ -199,6 +199,7 @@ def dominated_area(outcome):
     )
 
 
+@pytest.mark.exhaustive
 def test_tpe_and_nsga2_find_better_fronts_than_chance(tmp_path):
     def area(sampler):
         task = make_task(

@@ -290,6 +290,7 @@ def mean_of_the_last_third(sampler, log):
     return sum(scores[50:]) / 25
 
 
+@pytest.mark.exhaustive
 def test_evolution_and_tpe_learn_and_random_does_not(tmp_path):
     means = {
         name: mean_of_the_last_third(name, EvaluationLog(tmp_path / name)) for name in SAMPLERS

@@ -102,7 +102,10 @@ class Continued:
 
 @pytest.fixture(
     scope="module",
-    params=["in the search", pytest.param("at every stage", marks=pytest.mark.exhaustive)],
+    params=[
+        pytest.param(when, marks=pytest.mark.exhaustive)
+        for when in ("in the search", "at every stage")
+    ],
 )
 def continued(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

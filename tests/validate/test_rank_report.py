@@ -277,6 +277,7 @@ def test_failures_stand_in_the_headline_and_are_ranked_last():
     assert made.rows[0].spearman_failures_last is None
 
 
+@pytest.mark.exhaustive
 def test_several_equal_controls_are_hardly_ever_called_beaten():
     """Any of six; more cases: `benchmarks/interval_coverage.py`."""
     rng, called, alone = np.random.default_rng(4), 0, 0
