@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from nas_proxy.backbones._structure import Structure, find_structure
 from nas_proxy.errors import ConfigError, did_you_mean, first_line
+from nas_proxy.graphs.meta import WeightsOnMeta
 
 SIZE_STEP = 32
 """Pixels: small images are enlarged to a multiple of it, the stride of most of these networks."""
@@ -70,29 +69,9 @@ def build_torchvision(name: str, num_classes: int, image_size: int) -> nn.Module
 
 def build_without_weights(name: str, num_classes: int, image_size: int) -> nn.Module:
     """The same on torch's meta device: shapes without numbers, in no time and memory."""
-    with _WeightsOnMeta():
+    with WeightsOnMeta():
         network = build_torchvision(name, num_classes, image_size)
     return network.to("meta")
-
-
-class _WeightsOnMeta(TorchFunctionMode):
-    """Puts what layers allocate for their weights on the meta device.
-
-    `torch.device("meta")` would put everything there, also the numbers from which RegNets compute
-    their widths.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        options = dict(kwargs or {})
-        if func is torch.empty:
-            options["device"] = "meta"
-        return func(*args, **options)
 
 
 @cache

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from nas_proxy.errors import EvaluationError, UserError
 from nas_proxy.graphs.features import graph_features
+from nas_proxy.graphs.meta import WeightsOnMeta
 from nas_proxy.graphs.tracing import trace, trace_modules
 from nas_proxy.reproducibility import isolated_rng
 from nas_proxy.types import Architecture, DatasetSpec
@@ -21,13 +21,6 @@ from nas_proxy.types import Architecture, DatasetSpec
 logger = logging.getLogger("nas_proxy")
 
 # How layers fill their weights; each gives back what it was given.
-_FILLS = frozenset(
-    f"{name}_"
-    for name in (
-        *("kaiming_uniform", "kaiming_normal", "xavier_uniform", "xavier_normal", "trunc_normal"),
-        *("uniform", "normal", "ones", "zeros", "constant", "fill", "zero"),
-    )
-)
 _SEED = 0  # of weights and images that nothing should depend on
 # Architectures are compared with one another, whatever images a study has.
 _SPEC = DatasetSpec(
@@ -88,7 +81,7 @@ def network_features(
     shape = (2, *image_shape)
     try:
         with isolated_rng(_SEED):
-            with _WeightsOnMeta():
+            with WeightsOnMeta():
                 network = build()
             graph = trace(network.to("meta"), torch.empty(shape, device="meta"))
         return NetworkFeatures(graph_features(graph))
@@ -156,26 +149,3 @@ def _say_once(space: str, reason: str) -> None:
         space,
         reason,
     )
-
-
-class _WeightsOnMeta(TorchFunctionMode):
-    """Puts what layers allocate for their weights on the meta device, and nothing else.
-
-    `torch.device("meta")` would put everything there, also numbers from which a network computes
-    its widths.
-    """
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        options = dict(kwargs or {})
-        if func is torch.empty:
-            options["device"] = "meta"
-        name = getattr(func, "__name__", "")
-        if name in _FILLS and args and isinstance(args[0], Tensor) and args[0].is_meta:
-            return args[0]  # there are no numbers to fill in
-        return func(*args, **options)
