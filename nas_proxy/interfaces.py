@@ -104,8 +104,7 @@ class SearchSpace(Options, ABC):
     def encode(self, architecture: Architecture) -> Tensor:
         """The architecture as float32 features, `(d,)`, with the same d for all of the space.
 
-        Unless a space has features of its own, they are those of its networks' graphs
-        (`nas_proxy.graphs`): operations, paths, sizes.
+        Unless a space has its own, those of its networks' graphs (`nas_proxy.graphs`).
         """
         from nas_proxy.graphs.encoding import encode_architecture
 
@@ -115,18 +114,14 @@ class SearchSpace(Options, ABC):
     def features(self, architecture: Architecture) -> Tensor:
         """What calibrated scores learn from: the graph's features, then those of `encode`."""
         graph = SearchSpace.encode(self, architecture)
-        if type(self).encode is SearchSpace.encode:
-            return graph
-        return torch.cat([graph, self.encode(architecture)])
+        has_own = type(self).encode is not SearchSpace.encode
+        return torch.cat([graph, self.encode(architecture)]) if has_own else graph
 
     @property
     def reductions(self) -> dict[str, int]:
         """What `reduced_fidelity` makes smaller than the options of this very space say."""
-        return {
-            option: value
-            for option, value in self.reduced_fidelity.items()
-            if not getattr(self, option, math.inf) <= value
-        }
+        options = self.reduced_fidelity.items()
+        return {name: least for name, least in options if getattr(self, name, math.inf) > least}
 
     @property
     def can_mutate(self) -> bool:

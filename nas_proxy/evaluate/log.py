@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -132,3 +132,10 @@ def merged(parts: Sequence[Evaluation]) -> Evaluation:
         seconds=sum(part.seconds for part in parts),
         core_seconds=sum(part.core_seconds for part in parts),
     )
+
+
+def merged_each(
+    parts: Sequence[Mapping[Architecture, Evaluation]],
+) -> dict[Architecture, Evaluation]:
+    """The same for each architecture, of all of which every part has an evaluation."""
+    return {a: merged([part[a] for part in parts]) for a in parts[0]}

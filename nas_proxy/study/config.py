@@ -34,7 +34,11 @@ from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.study.config_file import read_mapping
-from nas_proxy.study.consistency import RecipeOrigin, contradictions
+from nas_proxy.study.consistency import (
+    RecipeOrigin,
+    contradictions,
+    images_made_per_class,
+)
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.teachers.settings import LabelOption, LabelSettings
 from nas_proxy.tracking import TrackingSettings
@@ -180,7 +184,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
     }
     distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
     given = "images_per_class" in _mapping_at(mapping, "distill")
-    common["images_per_class"] = _images_per_class(
+    common["images_per_class"] = images_made_per_class(
         distiller, common["images_per_class"], faults, given=given
     )
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
@@ -243,28 +247,6 @@ def _with_recipes(sections: _Sections, space: SearchSpace) -> _Sections:
         return sections
     calibration = with_default_recipes(sections.calibration, space, sections.train)
     return sections.model_copy(update={"calibration": calibration})
-
-
-def _images_per_class(
-    distiller: Distiller | None, images_per_class: int | None, faults: list[str], *, given: bool
-) -> int | None:
-    """How many images of each class are made: what the distiller has anyway, or what is asked.
-
-    Args:
-        distiller: Makes them; None if it is among the faults.
-        images_per_class: What the configuration says, or the default; None likewise.
-        faults: Gets what is wrong.
-        given: Whether the configuration says it.
-    """
-    if distiller is None or images_per_class is None:
-        return images_per_class
-    own = distiller.own_images_per_class()
-    if given and own not in (None, images_per_class):
-        faults.append(
-            f"distill.images_per_class: is {images_per_class}, but {distiller.name!r} has "
-            f"{own} images of each class; leave it out, or set it to {own}"
-        )
-    return own or images_per_class
 
 
 def _check_reduced_fidelity(space: SearchSpace | None, faults: list[str]) -> None:

@@ -245,3 +245,25 @@ def _fidelity_faults(train: TrainSettings, space: SearchSpace | None, path: str)
         for option in train.space_fidelity
         if option not in space.fidelity_options
     ]
+
+
+def images_made_per_class(
+    distiller: Distiller | None, images_per_class: int | None, faults: list[str], *, given: bool
+) -> int | None:
+    """How many images of each class are made: what the distiller has anyway, or what is asked.
+
+    Args:
+        distiller: Makes them; None if it is among the faults.
+        images_per_class: What the configuration says, or the default; None likewise.
+        faults: Gets what is wrong.
+        given: Whether the configuration says it.
+    """
+    if distiller is None or images_per_class is None:
+        return images_per_class
+    own = distiller.own_images_per_class()
+    if given and own not in (None, images_per_class):
+        faults.append(
+            f"distill.images_per_class: is {images_per_class}, but {distiller.name!r} has "
+            f"{own} images of each class; leave it out, or set it to {own}"
+        )
+    return own or images_per_class

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from nas_proxy.interfaces import DistillContext, SearchSpace
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.scores.calibrated import MIN_CALIBRATION, CalibratedScore
 from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSignal, make_score
-from nas_proxy.scores.signals import trained_among
+from nas_proxy.scores.signals import is_trained, trained_among
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.knowledge_distillation import candidates_distillation
 from nas_proxy.study.recipe import ActiveRecipe
@@ -99,6 +99,12 @@ def other_scores(active: ActiveRecipe, space: SearchSpace) -> dict[str, Score]:
     return {
         name: _fitted(active, space, other) for name, other in others.items() if other != settings
     }
+
+
+def measured_signals(evaluations: Iterable[Evaluation]) -> list[str]:
+    """Trained signals, those of checkpoints too, that every complete evaluation has."""
+    signals = next((e.signals for e in evaluations if e.complete), {})
+    return [name for name in signals if is_trained(name)]
 
 
 def labels_and_encoding(active: ActiveRecipe, space: SearchSpace) -> CalibratedScore | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from nas_proxy.options import Options
 from nas_proxy.reproducibility import content_hash, make_generator
@@ -133,3 +134,19 @@ def _generator_states() -> dict[str, object]:
         "numpy": (np.asarray(keys).tolist(), position),
         "Python": random.getstate(),
     }
+
+
+def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of all weights and buffers, by their names."""
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def finite(*tensors: Tensor) -> bool:
+    """Whether all numbers of all tensors are."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+
+def equal_weights(first: nn.Module, second: nn.Module) -> bool:
+    """Whether two networks have the same weights and buffers, to the last bit."""
+    one, other = first.state_dict(), second.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from nas_proxy.errors import UserError
 from nas_proxy.interfaces import SearchSpace, TransferSpace
@@ -18,9 +18,12 @@ from nas_proxy.scores.flops import Flops
 from nas_proxy.testing._common import (
     blame,
     check_class,
+    equal_weights,
+    finite,
     global_generators_untouched,
     random_study,
     require,
+    shapes,
     tiny_dataset,
 )
 from nas_proxy.testing._space_traps import TRAP_CHECKS
@@ -194,11 +197,11 @@ def check_weights(space: SearchSpace, num_samples: int) -> None:
             _build(space, architecture, _small_spec(), seed=seed) for seed in (1, 1, 2)
         )
         require(
-            _equal_weights(first, same),
+            equal_weights(first, same),
             f"{space.name}: build() gives other weights for an equal seed",
         )
         require(
-            not _equal_weights(first, other),
+            not equal_weights(first, other),
             f"{space.name}: build() gives the same weights for every seed: does it seed torch?",
         )
         shared = {id(weight) for weight in first.parameters()}
@@ -308,7 +311,7 @@ def check_transfer(space: SearchSpace, num_samples: int) -> None:
         )
         own, other = (_build(each, architecture, _small_spec(), seed=0) for each in (space, bare))
         require(
-            _shapes(own) == _shapes(other),
+            shapes(own) == shapes(other),
             f"{where}: without_weights() gives a space whose networks have other weights",
         )
     require(
@@ -336,10 +339,6 @@ SPACE_CHECKS: tuple[Callable[[SearchSpace, int], None], ...] = (
     check_transfer,
     *TRAP_CHECKS,
 )
-
-
-def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
 def _small_spec() -> DatasetSpec:
@@ -395,15 +394,6 @@ def _train(space: SearchSpace, architecture: Architecture, spec: DatasetSpec, wh
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
     require(bool(gradients), f"{where}, has no parameter that training could change")
     require(bool(loss.isfinite()), f"{where}, has a loss that is not finite")
-    require(_finite(*gradients), f"{where}, has a gradient that is not finite")
-    require(_finite(trained_logits), f"{where}, gives logits that are not finite after one step")
+    require(finite(*gradients), f"{where}, has a gradient that is not finite")
+    require(finite(trained_logits), f"{where}, gives logits that are not finite after one step")
     require(torch.equal(images, before), f"{where}, changes the images it is given")
-
-
-def _finite(*tensors: Tensor) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
-
-
-def _equal_weights(first: nn.Module, second: nn.Module) -> bool:
-    one, other = first.state_dict(), second.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

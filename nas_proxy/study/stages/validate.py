@@ -15,17 +15,18 @@ from pathlib import Path
 
 from nas_proxy.errors import required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
-from nas_proxy.evaluate.log import alone, merged
+from nas_proxy.evaluate.log import alone, merged_each
 from nas_proxy.evaluate.table import TruthTable, read_references, values_of
 from nas_proxy.reproducibility import content_hash, derive_seed
 from nas_proxy.scores.calibrated import CalibratedScore
 from nas_proxy.scores.combine import Score, SingleSignal
-from nas_proxy.scores.signals import is_trained, trained_among, zero_cost_among
+from nas_proxy.scores.signals import trained_among, zero_cost_among
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import (
     control_score,
     labels_and_encoding,
+    measured_signals,
     other_scores,
     trained_controls,
     unmeasured_evaluation,
@@ -269,7 +270,7 @@ class _Validation:
         ]
         own = tuple(name for name in self.score.signals if name in zero_cost)
         if self.trained_signals and len(own) > 1:
-            merged = _merge([zero_cost[name] for name in own])
+            merged = merged_each([zero_cost[name] for name in own])
             rankings.append(self._combined(f"zero-cost alone ({_in_words(own)})", own, merged))
         return rankings
 
@@ -308,7 +309,7 @@ class _Validation:
         controls = trained_controls(self.study, self.trained_signals)
         for name, file_name, factory in controls:
             trained = self._evaluate(file_name, factory, architectures)
-            rankings.append(self._combined(name, self.score.signals, _merge([trained, *own])))
+            rankings.append(self._combined(name, self.score.signals, merged_each([trained, *own])))
         return rankings
 
     def _combined(self, name: str, signals: tuple[str, ...], evaluations: Evaluations) -> Ranking:
@@ -336,15 +337,9 @@ class _Validation:
         used = {a: proxy[a] for a in architectures}
         return [
             self._ranking(f"{name} on the {images}", "signal", used, SingleSignal(name))
-            for name in self._measured_signals(used)
+            for name in measured_signals(used.values())
             if self.score.signals != (name,)
         ]
-
-    @staticmethod
-    def _measured_signals(evaluations: Evaluations) -> list[str]:
-        """Trained signals, those of checkpoints too, that every complete evaluation has."""
-        complete = [e.signals for e in evaluations.values() if e.complete]
-        return [n for n in (complete[0] if complete else ()) if is_trained(n)]
 
     def _reference(
         self, architectures: Sequence[Architecture]
@@ -395,11 +390,6 @@ class _Validation:
 
     def _mean_seconds(self, evaluations: Evaluations) -> float:
         return sum(map(self.study.cost, evaluations.values())) / len(evaluations)
-
-
-def _merge(parts: Sequence[Evaluations]) -> Evaluations:
-    """One evaluation for each architecture with the signals of all parts; complete if all are."""
-    return {a: merged([part[a] for part in parts]) for a in parts[0]}
 
 
 def _failures(evaluations: Evaluations) -> Mapping[str, int]:
