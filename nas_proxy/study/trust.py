@@ -22,7 +22,7 @@ from nas_proxy.study.recipe import PROXY
 from nas_proxy.teachers.labelling import copy_teachers
 from nas_proxy.tracking.registry.rank_card import RankCard
 from nas_proxy.tracking.registry.recipes import RecipeRegistry
-from nas_proxy.validate.values import RankReport, RankRow
+from nas_proxy.validate.values import RankReport
 
 logger = logging.getLogger("nas_proxy")
 
@@ -156,16 +156,8 @@ def _evidence(layout: StudyLayout) -> _Evidence:
     if layout.rank_report.is_file():
         judged, judged_by = RankReport.read(layout.rank_report), "validation"
         name = judged.reference_name
-        spearman, n = _worse_with_failures(judged.judged), judged.judged.n
+        spearman, n = judged.judged.worst_case
     if spearman is None:
         raise StudyError("the calibrated recipe ranks nothing on the validation's architectures")
     seconds, threshold = chosen.seconds_per_architecture, calibration.threshold
     return _Evidence(judged_by, spearman, n, name, seconds, threshold)
-
-
-def _worse_with_failures(row: RankRow) -> Estimate | None:
-    """Spearman, or that which ranks failed evaluations last where it is the lower."""
-    last = row.spearman_failures_last
-    if row.spearman is None or last is None or last.value >= row.spearman.value:
-        return row.spearman
-    return last

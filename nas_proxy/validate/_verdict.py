@@ -156,7 +156,7 @@ def open_question(proxy: RankRow) -> tuple[float | None, Needed | None]:
         Spearman stays where it is; None for both if nothing is open, and for the number alone
         if Spearman lies on the bound itself.
     """
-    spearman, n = _judged(proxy)
+    spearman, n = proxy.worst_case
     if spearman is None or spearman.low is None or spearman.high is None:
         return None, None
     level = min((level for level, _ in _READINGS if spearman.low < level), default=math.inf)
@@ -174,7 +174,7 @@ def is_told(difference: Estimate) -> bool:
 
 def _reading(proxy: RankRow) -> str:
     """What the figures allow to say of the ranking alone; failed ones count as ranked last."""
-    judged, _ = _judged(proxy)
+    judged, _ = proxy.worst_case
     if judged is not None and judged.low is not None and judged.low > 0:
         words = next(words for level, words in _READINGS if judged.low >= level)
         return f"the ranking {words}"
@@ -184,20 +184,8 @@ def _reading(proxy: RankRow) -> str:
     return "the ranking is not shown to be better than chance"
 
 
-def _judged(proxy: RankRow) -> tuple[Estimate | None, int]:
-    """What the reading goes by, and its n: Spearman, or that with failures last if it is worse."""
-    found, last = proxy.spearman, proxy.spearman_failures_last
-    if found is None or last is None or _low(last) >= _low(found):
-        return found, proxy.n
-    return last, proxy.n + proxy.num_failed
-
-
-def _low(found: Estimate) -> float:
-    return -1.0 if found.low is None else found.low
-
-
 def _is_above_chance(proxy: RankRow) -> bool:
-    judged, _ = _judged(proxy)
+    judged, _ = proxy.worst_case
     return judged is not None and judged.low is not None and judged.low > 0
 
 

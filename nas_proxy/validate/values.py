@@ -125,6 +125,21 @@ class RankRow:
     spearman_failures_last: Estimate | None
     outcome: Outcome | None = None
 
+    @property
+    def worst_case(self) -> tuple[Estimate | None, int]:
+        """What a reading goes by, and its n: Spearman, or that with failures last if it is lower.
+
+        Lower by the lower end of its interval.
+        """
+        found, last = self.spearman, self.spearman_failures_last
+        if found is None or last is None or _low(last) >= _low(found):
+            return found, self.n
+        return last, self.n + self.num_failed
+
+
+def _low(found: Estimate) -> float:
+    return -1.0 if found.low is None else found.low
+
 
 @dataclass(frozen=True)
 class Difference:
