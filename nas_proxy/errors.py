@@ -7,6 +7,7 @@ status 2. Everything else is a defect of ours and exits with status 1.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TypeVar
@@ -83,6 +84,11 @@ def shorten(value: object, width: int = 80) -> str:
     """A value for a message: a tuple without brackets, and at most `width` characters."""
     text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def masked(text: str) -> str:
+    """The text without the user names and passwords of its addresses."""
+    return re.sub(r"://[^/@\s]*@", "://***@", text)
 
 
 def required(value: T | None, what: str) -> T:

@@ -9,7 +9,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from nas_proxy.core.files import drop_partial_line
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import StudyError, masked
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.search._samplers import make_sampler
 from nas_proxy.search.pareto import SCORE
@@ -72,10 +72,11 @@ def open_optuna_study(
     except Exception as error:  # a driver's own exceptions, whichever database it is
         if isinstance(error, OSError):
             raise
-        raise StudyError(f"search.storage {storage!r} cannot be opened: {error}") from error
+        raise StudyError(masked(f"search.storage {storage!r} cannot be opened: {error}")) from error
     if known != objectives:
+        shown = masked(repr(storage))
         raise StudyError(
-            f"search.storage {storage!r} holds a study {study_name!r} with other objectives "
+            f"search.storage {shown} holds a study {study_name!r} with other objectives "
             f"({known} -> {objectives}); choose another study_name"
         )
     study.sampler = make_sampler(settings, sampler_seed("sampler", seed, study), num_workers)

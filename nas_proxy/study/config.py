@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nas_proxy.backbones.pretrain_settings import PretrainSettings
 from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
 from nas_proxy.data.sources import DataSettings
-from nas_proxy.errors import ConfigError, PluginError, did_you_mean
+from nas_proxy.errors import ConfigError, PluginError, did_you_mean, masked
 from nas_proxy.evaluate_proxy.settings import EvaluateProxySettings
 from nas_proxy.interfaces import Distiller, SearchSpace
 from nas_proxy.knowledge_distillation.settings import (
@@ -207,6 +207,8 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         **dump_options(distiller),
     }
     plain["space"] = {"name": mapping["space"]["name"], **dump_options(space)}
+    for section, key in (("tracking", "uri"), ("search", "storage")):  # what is written is public
+        plain[section][key] = plain[section][key] and masked(plain[section][key])
     if sections.recipe != "configured":
         del plain["score"]  # nobody reads it
     return StudyConfig(

@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from nas_proxy.core import locks
-from nas_proxy.errors import UserError
+from nas_proxy.errors import UserError, masked
 
 MAX_NAME, MAX_TEXT, MAX_REASON = 250, 6000, 1500  # characters; MLflow refuses longer ones
 
@@ -92,11 +92,6 @@ def exclusive(results: Path | None) -> Iterator[None]:
         return
     with locks.exclusive(results / ".mlflow.lock"):
         yield
-
-
-def masked(text: str) -> str:
-    """The text without the user names and passwords of its addresses."""
-    return re.sub(r"://[^/@\s]*@", "://***@", text)  # a user name and password
 
 
 def reason_of(error: BaseException) -> str:

@@ -51,6 +51,7 @@ class RunLog:
     def __init__(self, journal: Journal | None, run: str) -> None:
         self._journal = journal
         self._run = run
+        self._is_finished = False
 
     def params(self, values: Mapping[str, object]) -> None:
         """Log what was chosen; a param that changes later is kept, and tagged `changed.<name>`."""
@@ -105,9 +106,15 @@ class RunLog:
 
     def finish(self, status: RunStatus = "FINISHED", reason: str = "") -> None:
         """End the run; `reason` becomes a tag and the end of the description."""
+        self._is_finished = True
         if self._journal is not None and reason:
             self._journal.note(self._run, reason=accepted_text(reason, MAX_REASON))
         self._add([(("status",), status)])
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether `finish` was called here; the run may have ended before, too."""
+        return self._is_finished
 
     def _add(self, facts: list[Fact]) -> None:
         if self._journal is not None:
@@ -118,7 +125,8 @@ class RunLog:
 class Tracker:
     """A study's run and its trials' runs; closes on leaving a `with` block.
 
-    An exception that leaves the block ends the study's run as `FAILED`, Ctrl-C as `KILLED`.
+    The end of the block ends the study's run, until another command goes on with it: `FINISHED`
+    unless it was ended otherwise within; after an exception `FAILED`, after Ctrl-C `KILLED`.
 
     Attributes:
         study: The study's run, parent of all others.
@@ -152,6 +160,8 @@ class Tracker:
     def __exit__(self, error_type: type[BaseException] | None, *details: object) -> None:
         if error_type is not None:
             self.study.finish("FAILED" if issubclass(error_type, Exception) else "KILLED")
+        elif not self.study.is_finished:
+            self.study.finish()
         self.close()
 
 

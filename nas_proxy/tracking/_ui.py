@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nas_proxy.errors import UserError
-from nas_proxy.tracking._mlflow_border import artifact_root, default_uri, masked
+from nas_proxy.errors import UserError, masked
+from nas_proxy.tracking._mlflow_border import artifact_root, default_uri
 
 # The job runner serves features of MLflow that a study does not use, with processes of its own.
 UI_ENVIRONMENT = {

@@ -11,11 +11,11 @@ from itertools import islice
 from pathlib import Path
 
 from nas_proxy.core.files import whole_lines, write_atomically
+from nas_proxy.errors import masked
 from nas_proxy.tracking._mlflow_border import (
     default_uri,
     exclusive,
     make_database,
-    masked,
     reason_of,
 )
 from nas_proxy.tracking._store import Store, TimedFact

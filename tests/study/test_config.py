@@ -254,3 +254,15 @@ def test_a_plug_in_from_a_file_is_checked_against_its_own_options(tmp_path: Path
     assert config.resolved["distill"]["name"] == f"{plugin}:Half"
     with pytest.raises(ConfigError, match=r"distill\.shares: unknown key; did you mean 'share'\?"):
         check_config({**MINIMAL, "distill": {"name": f"{plugin}:Half", "shares": 1}})
+
+
+def test_passwords_are_used_and_never_written(tmp_path: Path) -> None:
+    tracking, storage = "http://me:secret@host:5000", "postgresql://me:secret@host/trials"
+    config = load_config(
+        next(path for path in CONFIGS if path.stem == "quickstart"),
+        [f"tracking.uri={tracking}", f"search.storage={storage}"],
+    )
+    assert (config.tracking.uri, config.search.storage) == (tracking, storage)
+    assert "secret" not in config.to_yaml()
+    assert "secret" not in json.dumps(config.resolved)
+    assert "http://***@host:5000" in config.to_yaml()

@@ -57,9 +57,13 @@ def test_a_continued_study_goes_on_in_its_run(store: Store, study: str) -> None:
 def test_a_continued_run_is_running_until_it_ends(store: Store, study: str) -> None:
     with store.open(study) as tracker:
         tracker.study.finish("KILLED")
-    with store.open(study) as tracker:
-        tracker.study.metrics({"trials": 1})
+    tracker = store.open(study)
+    tracker.study.metrics({"trials": 1})
+    tracker.close()
     assert store.find_one(study)[study].status == "RUNNING"
+    with store.open(study):
+        pass
+    assert store.find_one(study)[study].status == "FINISHED"
 
 
 def test_another_store_gets_everything(store: Store, study: str) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nas_proxy.core.files import write_atomically
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import StudyError, masked
 from nas_proxy.reproducibility import content_hash
-from nas_proxy.tracking._mlflow_border import default_uri, masked, prepare_environment, reason_of
+from nas_proxy.tracking._mlflow_border import default_uri, prepare_environment, reason_of
 from nas_proxy.tracking._runs import TrackingSettings
 
 MODEL_FILE = "model.safetensors"

@@ -23,12 +23,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from nas_proxy.errors import StudyError, did_you_mean
+from nas_proxy.errors import StudyError, did_you_mean, masked
 from nas_proxy.tracking._mlflow_border import (
     default_uri,
     exclusive,
     make_database,
-    masked,
     prepare_environment,
     reason_of,
     results_beside,
