@@ -138,6 +138,7 @@ class NetworkEvaluatorFactory:
             training_set=training_set,
             fit_on=some_of(own_images, MAX_FIT_IMAGES) if wants_fit else None,
             teacher_probabilities=self._teacher_probabilities(held_out),
+            averages=any(signal.startswith("averaged_") for signal in self.requested),
         )
 
     def _teacher_probabilities(self, held_out: ImageDataset) -> Tensor | None:

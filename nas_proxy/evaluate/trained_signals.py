@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import StudyError
@@ -19,6 +20,8 @@ from nas_proxy.train.measuring import Measurement, measure, recalibrate_norms
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset
+
+_AVERAGED_SHARE = 4  # the last of so many parts of a training: enough to even out its noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,9 @@ class EvaluationData:
         fit_on: Some of the training images as they are, with labels; None measures no fit.
         teacher_probabilities: What a teacher says of `measured_on`, `(n, num_classes)`; None
             measures no agreement.
+        averages: Whether the mean of the weights over the last quarter of the steps is measured
+            too (Izmailov et al., "Averaging weights leads to wider optima and better
+            generalization", UAI 2018).
     """
 
     measured_on: ImageDataset | TrainingSet
@@ -39,6 +45,7 @@ class EvaluationData:
     training_set: TrainingSet
     fit_on: TrainingSet | None = None
     teacher_probabilities: Tensor | None = None
+    averages: bool = False
 
 
 class SignalObserver:
@@ -54,7 +61,7 @@ class SignalObserver:
             none.
 
     Raises:
-        StudyError: If the file is damaged.
+        StudyError: If the file is damaged, or weights are to be averaged, which no file keeps.
     """
 
     def __init__(
@@ -73,11 +80,22 @@ class SignalObserver:
         # In a short training several percentages may be the same step.
         self._steps = {p: max(1, num_steps * p // 100) for p in settings.checkpoints}
         self._file = file
+        self._averaged: AveragedModel | None = None
+        self._averaged_from = num_steps - max(1, num_steps // _AVERAGED_SHARE) + 1
+        if evaluation_data.averages and file is not None:
+            raise StudyError(
+                "averaged_val_loss and averaged_val_accuracy cannot be measured on trainings whose "
+                "state is kept; choose other signals"
+            )
         # Percentage to step and signals.
         self._at: dict[int, tuple[int, dict[str, float]]] = _read_measurements(file)
 
     def __call__(self, step: int, indices: Tensor, logits: Tensor) -> None:
-        """Measure if `step` is a checkpoint."""
+        """Measure if `step` is a checkpoint; average the weights near the end."""
+        if self._evaluation_data.averages and step >= self._averaged_from:
+            if self._averaged is None:
+                self._averaged = AveragedModel(self._network)
+            self._averaged.update_parameters(self._network)
         reached = [percentage for percentage, at in self._steps.items() if at == step]
         if reached:
             measured, _ = self._measure()
@@ -97,7 +115,21 @@ class SignalObserver:
             for name, value in {**measured, **_of_losses(result.until(step))}.items():
                 signals[f"{name}@{percentage}"] = value
         signals[f"{split}_loss_mean"] = sum(losses) / len(losses)
+        if self._averaged is not None:
+            signals.update(self._of_average(self._averaged.module))
         return signals, last
+
+    def _of_average(self, averaged: nn.Module) -> dict[str, float]:
+        """Signals of the averaged weights, whose norms have statistics of no one else's."""
+        evaluation_data, settings = self._evaluation_data, self._settings
+        generator = make_generator(self._seed, evaluation_data.training_set.images.device)
+        recalibrate_norms(averaged, evaluation_data.training_set, settings, generator)
+        found = measure(averaged, evaluation_data.measured_on, settings)
+        split = evaluation_data.split
+        return {
+            f"averaged_{split}_loss": found.loss,
+            f"averaged_{split}_accuracy": found.accuracy,
+        }
 
     def _measure(self) -> tuple[dict[str, float], Measurement]:
         evaluation_data, settings, network = self._evaluation_data, self._settings, self._network

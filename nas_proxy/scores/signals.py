@@ -38,12 +38,18 @@ TRAINED_SIGNALS: dict[str, TrainedSignal] = {
     "fit_loss": TrainedSignal(False, "cross-entropy on the images that were trained on", True),
     "fit_accuracy": TrainedSignal(True, "accuracy on the images that were trained on", True),
     "generalisation_gap": TrainedSignal(False, "val_loss minus fit_loss", True),
+    "averaged_val_loss": TrainedSignal(
+        False, "val_loss of the mean of the weights over the last quarter of the steps", True
+    ),
+    "averaged_val_accuracy": TrainedSignal(
+        True, "val_accuracy of the mean of the weights over the last quarter of the steps", True
+    ),
     "teacher_agreement": TrainedSignal(
         True, "minus the divergence from a teacher on validation images", True
     ),
 }
 # What describes a whole run has no value in the middle of it.
-_WHOLE_RUN = ("val_loss_mean", "train_loss_slope")
+_WHOLE_RUN = ("val_loss_mean", "train_loss_slope", "averaged_val_loss", "averaged_val_accuracy")
 _PERCENTAGES = frozenset(map(str, range(1, 100)))  # as they are written: 5, not 05
 # Measured on the images that a network trained on, at most this many of them.
 MAX_FIT_IMAGES = 1000

@@ -49,7 +49,10 @@ def test_every_trained_signal_is_measured_and_finite(signal):
     evaluation_data = made.evaluation_data
     teacher = torch.full((len(evaluation_data.measured_on.labels), 3), 1 / 3)
     watched = replace(
-        evaluation_data, fit_on=evaluation_data.training_set, teacher_probabilities=teacher
+        evaluation_data,
+        fit_on=evaluation_data.training_set,
+        teacher_probabilities=teacher,
+        averages=True,
     )
     trained = replace(made.settings, num_steps=4, checkpoints=(50,))
     evaluation = replace(made, evaluation_data=watched, settings=trained).evaluate(ARCHITECTURE, 0)

@@ -11,15 +11,16 @@ from torch import nn
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.data.transforms import normalise
 from nas_proxy.distill.random_subset import RandomSubset
+from nas_proxy.errors import StudyError
 from nas_proxy.evaluate import factory as factory_module
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.evaluate.trained_signals import EvaluationData, SignalObserver, some_of
 from nas_proxy.interfaces import DistillTask
 from nas_proxy.networks.convnet import ConvNet
-from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.loop import TrainResult, train
-from nas_proxy.train.measuring import measure
+from nas_proxy.train.measuring import measure, recalibrate_norms
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Splits
 from tests.evaluate.helpers_fakes import ARCHITECTURE, evaluator, settings
@@ -74,6 +75,45 @@ def test_losses_accuracies_and_their_gap_by_hand():
         assert found[f"{name}_accuracy"] == pytest.approx(right)
     gap = cross_entropy(network, JUDGE) - cross_entropy(network, TRAIN)
     assert found["generalisation_gap"] == pytest.approx(gap, rel=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_averaged_weights_by_hand(norm):
+    found, network = signals_of(evaluation_data(averages=True), network=convnet(norm), num_steps=8)
+    weights = []
+    again = convnet(norm)
+
+    class Keep:
+        def __call__(self, step, indices, logits):
+            if step > 6:
+                weights.append({k: v.detach().clone() for k, v in again.named_parameters()})
+
+    used = settings(**{**PLAIN, "num_steps": 8})
+    train(again, TRAINING_SET, used, make_generator(1), Keep())
+    with torch.no_grad():
+        for name, parameter in again.named_parameters():
+            parameter.copy_(torch.stack([each[name] for each in weights]).mean(dim=0))
+    recalibrate_norms(again, TRAINING_SET, used, make_generator(derive_seed("norm images", 3)))
+    assert found["averaged_val_loss"] == pytest.approx(cross_entropy(again, JUDGE), rel=1e-3)
+    assert found["averaged_val_loss"] != pytest.approx(found["val_loss"], rel=1e-4)
+    right = (says(again, JUDGE).argmax(axis=1) == JUDGE.labels.numpy()).mean()
+    assert found["averaged_val_accuracy"] == pytest.approx(right)
+
+
+def test_averaging_changes_no_other_signal_and_no_weight():
+    plain, first = signals_of(evaluation_data(), num_steps=8)
+    averaged, second = signals_of(evaluation_data(averages=True), num_steps=8)
+    assert plain == {name: averaged[name] for name in plain}
+    assert set(averaged) - set(plain) == {"averaged_val_loss", "averaged_val_accuracy"}
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_averaged_weights_of_a_training_that_is_kept_are_refused(tmp_path):
+    with pytest.raises(StudyError, match="averaged_val_loss"):
+        SignalObserver(
+            convnet(), evaluation_data(averages=True), settings(), 6, 0, tmp_path / "kept.json"
+        )
 
 
 def test_what_nobody_asked_for_is_not_measured():

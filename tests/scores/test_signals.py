@@ -16,9 +16,9 @@ from nas_proxy.scores.signals import (
 
 LOWER = {
     "val_loss", "val_loss_mean", "train_loss_mean", "train_loss_tail", "train_loss_slope",
-    "fit_loss", "generalisation_gap",
+    "fit_loss", "generalisation_gap", "averaged_val_loss",
 }  # fmt: skip
-WHOLE_RUN = ("val_loss_mean", "train_loss_slope")
+WHOLE_RUN = ("val_loss_mean", "train_loss_slope", "averaged_val_loss", "averaged_val_accuracy")
 AT_CHECKPOINTS = sorted(set(TRAINED_SIGNALS) - set(WHOLE_RUN))
 
 
