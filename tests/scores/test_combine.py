@@ -141,6 +141,18 @@ def test_score_is_the_mean_of_the_ranks(columns, values):
     assert score.of(complete(**candidate)) == pytest.approx(statistics.fmean(ranks), abs=1e-12)
 
 
+@given(values=st.lists(VALUES, min_size=4, max_size=4))
+def test_each_kind_of_signal_has_half_of_the_vote(values):
+    signals = ("naswot", "val_accuracy", "num_params", "zen")
+    reference = [complete(**dict.fromkeys(signals, float(value))) for value in range(5)]
+    candidate = dict(zip(signals, values, strict=True))
+    ranks = {name: rank_by_counting(list(range(5)), value) for name, value in candidate.items()}
+    trained = ranks.pop("val_accuracy")
+    expected = (trained + statistics.fmean(ranks.values())) / 2
+    found = RankMean(signals, reference).of(complete(**candidate))
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
 def test_zero_cost_signal_beside_a_trained_one():
     reference = [complete(val_loss=-value, num_params=value**3) for value in range(5)]
     score = RankMean(("val_loss", "num_params"), reference)
