@@ -59,6 +59,7 @@ DUELS = (
     (DISTILLED, ("val_accuracy",), STREAM, ("val_accuracy",)),
 )
 BEST = (0.4, 0.2)
+PLAIN = ("calibrate=null", "recipe=configured")
 
 Signals = Mapping[str, NDArray[np.float64]]  # of all architectures, higher is better
 
@@ -66,7 +67,7 @@ Signals = Mapping[str, NDArray[np.float64]]  # of all architectures, higher is b
 def main() -> None:
     """Distil, train on each set and on the full data, publish."""
     arguments = parse_arguments()
-    config = load_config(arguments.config, arguments.overrides)
+    config = load_config(arguments.config, [*arguments.overrides, *PLAIN])
     display = ConsoleDisplay(Console(stderr=True))
     run_pipeline(config, display, last="distill")
     with open_study(config, display) as study:

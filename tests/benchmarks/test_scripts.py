@@ -46,6 +46,8 @@ TINY: dict[str, str] = {
     "--num-judged 6 --images-per-class 2 --candidates-per-class 4 --num-steps 2 --image-size 8 "
     "--num-workers 1 --work WORK",
     "rank_fidelity": "STUDY --num-distilled 6",
+    "signal_selection": "--truth TRUTH --num-splits 1 --num-labels 24 --num-architectures 60",
+    "signals_by_data": "STUDY --num-architectures 6",
     "startup": "--num-repeats 1",
     "structure": "",
     "tables": str(ROOT / "results/benchmarks/evaluate_proxy_cpu.json"),
