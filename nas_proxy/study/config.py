@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nas_proxy.backbones.pretrain_settings import PretrainSettings
+from nas_proxy.calibrate.recipes import Recipe, recipes_by_name, spelt_out
 from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean, masked
@@ -28,7 +29,7 @@ from nas_proxy.knowledge_distillation.settings import (
     KnowledgeDistillationOption,
     KnowledgeDistillationSettings,
 )
-from nas_proxy.options import NonNegativeInt, PositiveInt, adapter
+from nas_proxy.options import NonNegativeInt, OrWord, PositiveInt, adapter
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
@@ -84,7 +85,9 @@ class StudyConfig:
         recipe: Which recipe candidates are ranked by. `configured`: the sections `train` and
             `score`, with `knowledge_distillation`, on the distilled set. `calibrated`: what the
             stage `calibrate` finds.
-            `trusted`: what an earlier study registered for this space and these images.
+            `trusted`: what an earlier study registered for this space and these images. Else one
+            that is written out, with its trainings spelt out; in a file also the name of one of
+            `nas_proxy.calibrate.recipes.recipes_by_name`.
         validation: How the ranking is judged; None if it is not.
         retrain: How the best architectures are trained for use; None if they are not.
         evaluate_proxy: How it is found out what a proxy data set is worth.
@@ -111,7 +114,7 @@ class StudyConfig:
     score: ScoreSettings
     search: SearchSettings
     calibration: CalibrateSettings | None
-    recipe: RecipeOrigin
+    recipe: RecipeOrigin | Recipe
     validation: ValidateSettings | None
     retrain: RetrainSettings | None
     evaluate_proxy: EvaluateProxySettings
@@ -148,7 +151,7 @@ class _Sections(BaseModel):
     score: ScoreSettings = ScoreSettings()
     search: SearchSettings = SearchSettings()
     calibration: Annotated[CalibrateSettings | None, Field(alias="calibrate")] = None
-    recipe: RecipeOrigin | None = None
+    recipe: Annotated[Recipe | str, OrWord(Recipe)] | None = None
     validation: Annotated[ValidateSettings | None, Field(alias="validate")] = None
     retrain: RetrainSettings | None = None
     evaluate_proxy: EvaluateProxySettings = EvaluateProxySettings()
@@ -190,7 +193,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
     _check_reduced_fidelity(space, faults)
     if sections is not None:
-        sections = _with_recipe(sections)
+        sections = _with_recipe(sections, space, faults)
         faults.extend(contradictions(sections, space, distiller))
     if faults or sections is None or distiller is None or space is None:
         listed = "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))
@@ -231,10 +234,21 @@ _DISTILL_KEYS: dict[str, tuple[Any, Any]] = {
 _COPIED = tuple(name for name in _Sections.model_fields if name not in ("distill", "space"))
 
 
-def _with_recipe(sections: _Sections) -> _Sections:
-    """The same with the recipe that is meant where none is named."""
+def _with_recipe(
+    sections: _Sections, space: SearchSpace | None, faults: list[str]
+) -> _Sections:
+    """The same with the recipe that is meant where none is named, or one by its name."""
     meant: RecipeOrigin = "configured" if sections.calibration is None else "calibrated"
-    return sections.model_copy(update={"recipe": sections.recipe or meant})
+    recipe = sections.recipe or meant
+    if isinstance(recipe, str) and recipe not in get_args(RecipeOrigin):
+        if space is None:  # without it there are no recipes to name
+            return sections.model_copy(update={"recipe": meant})
+        named = recipes_by_name(space, sections.train)
+        if recipe not in named:
+            known = [*get_args(RecipeOrigin), *named]
+            faults.append(f"recipe: there is no recipe {recipe!r}; {did_you_mean(recipe, known)}")
+        recipe = named.get(recipe, meant)
+    return sections.model_copy(update={"recipe": recipe})
 
 
 def _with_reduced_candidates(sections: _Sections, space: SearchSpace) -> _Sections:
@@ -244,11 +258,14 @@ def _with_reduced_candidates(sections: _Sections, space: SearchSpace) -> _Sectio
 
 
 def _with_recipes(sections: _Sections, space: SearchSpace) -> _Sections:
-    """The same with the list of recipes that ships where none is given."""
-    if sections.calibration is None:
-        return sections
-    calibration = with_default_recipes(sections.calibration, space, sections.train)
-    return sections.model_copy(update={"calibration": calibration})
+    """The same with the list of recipes that ships where none is given, and trainings spelt out."""
+    update: dict[str, Any] = {}
+    if isinstance(sections.recipe, Recipe):
+        update["recipe"] = spelt_out(sections.recipe, sections.train)
+    if sections.calibration is not None:
+        default = with_default_recipes(sections.calibration, space, sections.train)
+        update["calibration"] = default
+    return sections.model_copy(update=update)
 
 
 def _check_reduced_fidelity(space: SearchSpace | None, faults: list[str]) -> None:
