@@ -63,7 +63,9 @@ class OrAuto:
 
 @dataclass(frozen=True)
 class OrWord:
-    """A section, or a word that is checked elsewhere, as `Annotated[Section | str, OrWord(Section)]`.
+    """A section, a word that is checked elsewhere, or nothing.
+
+    As `Annotated[Section | str | None, OrWord(Section)]`.
 
     Attributes:
         section: What is no word is one of these.
@@ -75,12 +77,15 @@ class OrWord:
         """Pydantic's hook: the section's own schema, which words pass by."""
         from pydantic_core import core_schema
 
+        def is_passed(value: Any) -> bool:
+            return value is None or isinstance(value, str)
+
         def plain(value: Any) -> Any:
             whole = adapter(self.section).dump_python
-            return value if isinstance(value, str) else whole(value, mode="json")
+            return value if is_passed(value) else whole(value, mode="json")
 
         return core_schema.no_info_wrap_validator_function(
-            lambda value, check: value if isinstance(value, str) else check(value),
+            lambda value, check: value if is_passed(value) else check(value),
             handler.generate_schema(self.section),
             serialization=core_schema.plain_serializer_function_ser_schema(plain),
         )

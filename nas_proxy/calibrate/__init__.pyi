@@ -3,4 +3,11 @@ from .recipes import Recipe, RecipeStage, default_recipes
 from .result import CalibrationResult
 from .settings import CalibrateSettings
 
-__all__ = ["CalibrateSettings", "CalibrationResult", "Race", "Recipe", "RecipeStage", "default_recipes"]
+__all__ = [
+    "CalibrateSettings",
+    "CalibrationResult",
+    "Race",
+    "Recipe",
+    "RecipeStage",
+    "default_recipes",
+]

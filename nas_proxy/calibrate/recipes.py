@@ -154,13 +154,13 @@ class Recipe(Measuring):
                 self._check_known(called, signal, number)
 
     def _check_single(self, called: str) -> None:
-        self.check(called)
         foreign = [s for s in self.score.signals if stage_of(s) is not None]
         if foreign:
             raise ValueError(
                 f"{called} has no stages, but its signal {foreign[0]} is of one; write "
                 f"{own_signal(foreign[0])}"
             )
+        self.check(called)
         if self.keep != _KEEP:
             raise ValueError(f"{called} has no stages, so keep means nothing; take it out")
 

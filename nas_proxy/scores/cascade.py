@@ -225,7 +225,9 @@ def own_labels(
 
 def _signals(scores: Sequence[ScoreSettings]) -> tuple[str, ...]:
     names = [
-        signal_in_stage(signal, number) if is_trained(signal) and stage_of(signal) is None else signal
+        signal_in_stage(signal, number)
+        if is_trained(signal) and stage_of(signal) is None
+        else signal
         for number, score in enumerate(scores, start=1)
         for signal in score.signals
     ]

@@ -1,4 +1,4 @@
-"""A study whose recipe has stages: what evaluates them, what they learn from, what the cuts kept."""
+"""A study whose recipe has stages: what evaluates them, and what their cuts kept."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from nas_proxy.study.context import StudyContext
 from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.types import Architecture, Evaluation
+from nas_proxy.validate.settings import ValidateSettings
 
 Factory = NetworkEvaluatorFactory | CascadeFactory
 
@@ -50,8 +51,8 @@ def candidates_factory(study: StudyContext, recipe: Recipe, score: Score) -> Fac
         pickle.dumps(score)
     except Exception as error:
         raise StudyError(
-            f"the recipe {recipe.name} decides in the workers who goes on, but its regressor cannot "
-            f"be pickled ({type(error).__name__}: {error}); mend that, or choose another"
+            f"the recipe {recipe.name} decides in workers who goes on, but its regressor cannot be "
+            f"pickled ({type(error).__name__}: {error}); mend that, or choose another"
         ) from error
     return CascadeFactory(factory.stages, score)
 
@@ -75,7 +76,7 @@ def cascade_words(
     score: Score,
     evaluations: Mapping[Architecture, Evaluation],
     reference: Mapping[Architecture, float],
-    best_fraction: float,
+    settings: ValidateSettings,
 ) -> list[str]:
     """What a verdict has to add of a cascade: what its cuts kept, and whose labels it had.
 
@@ -84,16 +85,16 @@ def cascade_words(
         score: Its score.
         evaluations: Of the validation's architectures.
         reference: What full training reached on these; failed ones are missing.
-        best_fraction: The best part.
+        settings: Say which part is the best.
     """
     if not isinstance(score, CascadeScore):
         return []
     words = []
     if reference:
-        words.append(str(Kept.of(evaluations, reference, score.num_stages, best_fraction)))
+        words.append(str(Kept.of(evaluations, reference, score.num_stages, settings.best_fraction)))
     if active.labels_itself:
         words.append(
-            f"The labels that {active.recipe.name} learned from, and its cuts, are the study's own: "
+            f"The labels that {active.recipe.name} and its cuts learned from are the study's own: "
             f"the score of its last stage on {len(active.references)} architectures, and no full "
             "training."
         )

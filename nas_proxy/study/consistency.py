@@ -218,7 +218,8 @@ def _calibration_missing(sections: Checked, distiller: Distiller | None) -> list
 
 def _calibration_unused(sections: Checked) -> list[str]:
     """What needs the calibrated recipe where another one counts."""
-    hint = f"needs what calibrate finds, but recipe is {recipe_words(sections.recipe)}; set recipe: calibrated"
+    other = recipe_words(sections.recipe)
+    hint = f"needs what calibrate finds, but recipe is {other}; set recipe: calibrated"
     faults = []
     if sections.search.guard.action == "recalibrate":
         faults.append(f"search.guard.action: recalibrate {hint}, or use stop")
@@ -231,8 +232,8 @@ def _score_unused(sections: Checked) -> list[str]:
         if "score" not in sections.model_fields_set:
             return []
         return [
-            f"score: recipe is {recipe_words(sections.recipe)}, so candidates are ranked by that recipe's own "
-            "score and not by this section; leave it out, or set recipe: configured"
+            f"score: recipe is {recipe_words(sections.recipe)}, so candidates are ranked by that "
+            "recipe's own score and not by this section; leave it out, or set recipe: configured"
         ]
     if sections.score.combine == "calibrated":
         return [
@@ -250,9 +251,9 @@ def _distillation_faults(sections: Checked) -> list[str]:
         return []
     if sections.recipe != "configured":
         return [
-            f"knowledge_distillation: recipe is {recipe_words(sections.recipe)}, so candidates are trained as "
-            "that recipe says and not by this section; give it to recipes of calibrate, or set "
-            "recipe: configured"
+            f"knowledge_distillation: recipe is {recipe_words(sections.recipe)}, so candidates are "
+            "trained as that recipe says and not by this section; give it to recipes of calibrate, "
+            "or set recipe: configured"
         ]
     try:
         is_trained = bool(trained_among(sections.score.signals))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.distill.random_subset import random_control
 from nas_proxy.errors import StudyError
@@ -14,12 +15,14 @@ from nas_proxy.interfaces import DistillContext, SearchSpace
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.scores.calibrated import MIN_CALIBRATION, CalibratedScore
 from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSignal, make_score
-from nas_proxy.scores.signals import is_trained, trained_among
+from nas_proxy.scores.signals import is_trained, stage_of, trained_among
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.knowledge_distillation import candidates_distillation
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.teachers.labelling import copy_teachers, labels_like
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
+
+_IMAGES = {"proxy": "proxy", "full_data": "full data"}  # what was trained on, in words
 
 
 def trained_controls(
@@ -103,14 +106,20 @@ def other_scores(active: ActiveRecipe, space: SearchSpace) -> dict[str, Score]:
     }
 
 
-def measured_signals(evaluations: Iterable[Evaluation]) -> list[str]:
-    """Trained signals, those of checkpoints too, that every complete evaluation has.
+def single_signals(recipe: Recipe, evaluations: Iterable[Evaluation]) -> dict[str, Score]:
+    """Each trained signal that every complete evaluation has, those of checkpoints too, by name.
 
     Those of a cascade's later stages are known of the best alone, and rank nothing.
     """
     complete = [e.signals for e in evaluations if e.complete]
     first = complete[0] if complete else {}
-    return [name for name in first if is_trained(name) and all(name in each for each in complete)]
+    shared = [s for s in first if is_trained(s) and all(s in each for each in complete)]
+    return {
+        f"{name} on the {_IMAGES[recipe.parts[(stage_of(name) or 1) - 1].train_on]}": SingleSignal(
+            name
+        )
+        for name in shared
+    }
 
 
 def labels_and_encoding(active: ActiveRecipe, space: SearchSpace) -> CalibratedScore | None:

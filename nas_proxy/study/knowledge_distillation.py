@@ -46,7 +46,8 @@ def recipe_factory(
 
     Args:
         study: The study.
-        recipe: One without stages, or a stage; its own training, else the study's section `train`, is used.
+        recipe: One without stages, or a stage; its own training, else the study's section `train`,
+            is used.
         signals: Some of the recipe's signals; None: all. Where none of them needs a training,
             nothing is trained.
 

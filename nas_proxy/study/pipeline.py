@@ -192,7 +192,8 @@ def _refuse_nothing_to_calibrate(config: StudyConfig) -> None:
         )
     if config.recipe != "calibrated":
         raise ConfigError(
-            f"there is nothing to calibrate, for recipe is {recipe_words(config.recipe)}; set recipe: calibrated"
+            f"there is nothing to calibrate, for recipe is {recipe_words(config.recipe)}; set "
+            "recipe: calibrated"
         )
 
 

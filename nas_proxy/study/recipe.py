@@ -161,4 +161,3 @@ def active_recipe(config: StudyConfig) -> ActiveRecipe:
         score=config.score,
     )
     return ActiveRecipe(recipe)
-

@@ -22,20 +22,15 @@ from nas_proxy.reproducibility import content_hash, derive_seed
 from nas_proxy.scores.calibrated import CalibratedScore
 from nas_proxy.scores.cascade import CascadeScore, FirstStage
 from nas_proxy.scores.combine import Score, SingleSignal
-from nas_proxy.scores.signals import stage_of, trained_among, zero_cost_among
-from nas_proxy.study.cascades import (
-    Factory,
-    candidates_factory,
-    cascade_words,
-    refuse_other_cuts,
-)
+from nas_proxy.scores.signals import trained_among, zero_cost_among
+from nas_proxy.study.cascades import Factory, candidates_factory, cascade_words, refuse_other_cuts
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import (
     control_score,
     labels_and_encoding,
-    measured_signals,
     other_scores,
+    single_signals,
     trained_controls,
     unmeasured_evaluation,
 )
@@ -187,8 +182,7 @@ class _Validation:
         sizes = {words: values_of(name, zero_cost[name]) for words, name in _SIZES.items()}
         sample = Sample(architectures, reference, sizes)
         rankings += self._best_zero_cost(rankings, sample)
-        rankings += self._other_combinations(proxy, architectures)
-        rankings += self._single_signals(proxy, architectures)
+        rankings += self._same_evaluations(proxy, architectures)
         rankings += self._reference_again(architectures)
         report = judge(
             judged,
@@ -198,9 +192,7 @@ class _Validation:
             reference_name=reference_name,
             reference_seconds=reference_seconds,
         )
-        words = cascade_words(
-            self.active, self.score, proxy, reference, self.settings.best_fraction
-        )
+        words = cascade_words(self.active, self.score, proxy, reference, self.settings)
         report = replace(report, verdict=" ".join((report.verdict, *words)))
         return report, points_of(self.study.config.space, sample, judged, rankings)
 
@@ -239,13 +231,10 @@ class _Validation:
         known = {a: alone(proxy[a], signal) for a in found}
         missing = [a for a in architectures if a not in known]
         if missing:
-            known |= self._evaluate(signal, self._zero_cost_factory(signal), missing)
+            factories, train = self.study.factories, self.study.config.train
+            factory = factories.measuring((signal,), train_on="nothing", settings=train)
+            known |= self._evaluate(signal, factory, missing)
         return {a: known[a] for a in architectures}
-
-    def _zero_cost_factory(self, signal: str) -> NetworkEvaluatorFactory:
-        return self.study.factories.measuring(
-            (signal,), train_on="nothing", settings=self.study.config.train
-        )
 
     def _proxy_ranking(
         self, evaluations: Evaluations, architectures: Sequence[Architecture]
@@ -338,32 +327,18 @@ class _Validation:
         suffix, score = control_score(self.active, self.study.config.space, signals, found)
         return self._ranking(name + suffix, "control", evaluations, score)
 
-    def _other_combinations(
+    def _same_evaluations(
         self, proxy: Evaluations, architectures: Sequence[Architecture]
     ) -> list[Ranking]:
-        """A calibrated recipe's signals, combined in the ways that it does not combine them."""
+        """Other combinations of the recipe's signals, and each alone: they cost nothing more."""
         used = {a: proxy[a] for a in architectures}
+        scores = other_scores(self.active, self.study.config.space)
+        if self.trained_signals:
+            scores |= single_signals(self.active.recipe, used.values())
         return [
             self._ranking(name, "signal", used, score)
-            for name, score in other_scores(self.active, self.study.config.space).items()
-        ]
-
-    def _single_signals(
-        self, proxy: Evaluations, architectures: Sequence[Architecture]
-    ) -> list[Ranking]:
-        """Every trained signal of the proxy's own trainings, which cost nothing more."""
-        if not self.trained_signals:
-            return []
-        used, parts = {a: proxy[a] for a in architectures}, self.active.recipe.parts
-        images = {"proxy": "proxy", "full_data": "full data"}
-
-        def title(name: str) -> str:
-            return f"{name} on the {images[parts[(stage_of(name) or 1) - 1].train_on]}"
-
-        return [
-            self._ranking(title(name), "signal", used, SingleSignal(name))
-            for name in measured_signals(used.values())
-            if self.score.signals != (name,)
+            for name, score in scores.items()
+            if not isinstance(score, SingleSignal) or score.signals != self.score.signals
         ]
 
     def _reference(
