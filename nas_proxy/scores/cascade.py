@@ -97,6 +97,7 @@ class CascadeScore:
             score = make_score(each, [*views, *failed], truth, encode)
             self._scores.append(score)
             self._known.append(_unseen(score, views))
+        self._scales = [_Scale.of(known) for known in self._known]
         self.cuts = self._learned(self._known, self._reference)
         self.id = content_hash(
             [asdict(each) for each in settings.scores],
@@ -183,7 +184,7 @@ class CascadeScore:
         reached = 1
         while reached < len(scores) and cuts[reached].passes(scores[reached - 1]):
             reached += 1
-        position = _position(scores[reached - 1], self._known[reached - 1])
+        position = self._scales[reached - 1].position(scores[reached - 1])
         return Place(reached - 1 + position, reached)
 
     def _learned(self, scores: Sequence[Values], reference: Values) -> tuple[Cut, ...]:
@@ -252,12 +253,22 @@ def _unseen(score: Score, sample: Sequence[Evaluation]) -> Values:
     return np.array([score.of(e) for e in sample])
 
 
-def _position(score: float, known: Values) -> float:
-    """Strictly between 0 and 1, and strictly increasing; see `CascadeScore`."""
-    lower, centre, upper = np.percentile(known, [25, 50, 75])
-    unit = float(upper - lower) or float(np.ptp(known)) or 1.0
-    largest = sys.float_info.max
-    with np.errstate(over="ignore"):
-        z = float(np.clip((np.float64(score) - centre) / unit, -largest, largest))
-    y = math.asinh(z)
-    return 0.5 + y / (2 * (2 + abs(y)))
+@dataclass(frozen=True)
+class _Scale:
+    """The median of a sample's scores, and their unit: the interquartile range."""
+
+    centre: float
+    unit: float
+
+    @classmethod
+    def of(cls, known: Values) -> _Scale:
+        """Of scores `(n,)`; where the quartiles are the same, the range is the unit."""
+        lower, centre, upper = np.percentile(known, [25, 50, 75])
+        return cls(float(centre), float(upper - lower) or float(np.ptp(known)) or 1.0)
+
+    def position(self, score: float) -> float:
+        """Strictly between 0 and 1, and strictly increasing; see `CascadeScore`."""
+        largest = sys.float_info.max
+        z = min(max((score - self.centre) / self.unit, -largest), largest)  # may be infinite
+        y = math.asinh(z)
+        return 0.5 + y / (2 * (2 + abs(y)))
