@@ -62,6 +62,36 @@ class OrAuto:
 
 
 @dataclass(frozen=True)
+class OrWord:
+    """A section, a word that is checked elsewhere, or nothing.
+
+    As `Annotated[Section | str | None, OrWord(Section)]`.
+
+    Attributes:
+        section: What is no word is one of these.
+    """
+
+    section: Any
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Pydantic's hook: the section's own schema, which words pass by."""
+        from pydantic_core import core_schema
+
+        def is_passed(value: Any) -> bool:
+            return value is None or isinstance(value, str)
+
+        def plain(value: Any) -> Any:
+            whole = adapter(self.section).dump_python
+            return value if is_passed(value) else whole(value, mode="json")
+
+        return core_schema.no_info_wrap_validator_function(
+            lambda value, check: value if is_passed(value) else check(value),
+            handler.generate_schema(self.section),
+            serialization=core_schema.plain_serializer_function_ser_schema(plain),
+        )
+
+
+@dataclass(frozen=True)
 class Shorthand:
     """Lets a word stand for a mapping or a list, as `Annotated[Section, Shorthand(expand)]`.
 

@@ -159,6 +159,8 @@ class Fidelity:
         image_size: Height and width in pixels of the images trained on.
         space_fidelity: Options of the search space that were reduced, such as `num_cells`.
         num_seeds: Trainings whose signals are averaged.
+        cascade: What decides who goes on to a cascade's next stage, and what that was learned from
+            (`nas_proxy.scores.cascade`); empty without one. The rest is then of its last stage.
     """
 
     dataset_id: str
@@ -167,6 +169,7 @@ class Fidelity:
     image_size: int
     space_fidelity: Mapping[str, int] = field(default_factory=dict)
     num_seeds: int = 1
+    cascade: str = ""
 
     @property
     def length(self) -> str:
@@ -174,8 +177,9 @@ class Fidelity:
         return f"{self.num_steps} steps" if self.num_steps else "each architecture's own length"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON mapping with the attributes' names."""
-        return {**vars(self), "space_fidelity": dict(self.space_fidelity)}
+        """A JSON mapping with the attributes' names; without `cascade` where there is none."""
+        plain = {**vars(self), "space_fidelity": dict(self.space_fidelity)}
+        return plain if self.cascade else _without(plain, "cascade")
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,9 @@ class Evaluation:
         reason: Why it failed, in words; empty when it did not.
         build_seconds: Of loading what the evaluator needs, in no other figure; with the first
             evaluation after that, 0 with all others.
+        stage_seconds: Those of each stage of a cascade that was begun, in order, so that their
+            number is the stage reached; empty without a cascade.
+        stage_core_seconds: `core_seconds` likewise.
     """
 
     architecture: Architecture
@@ -242,16 +249,26 @@ class Evaluation:
     core_seconds: float = 0.0
     reason: str = ""
     build_seconds: float = field(default=0.0, compare=False)
+    stage_seconds: tuple[float, ...] = ()
+    stage_core_seconds: tuple[float, ...] = ()
 
     @property
     def complete(self) -> bool:
         """Whether there are signals to read."""
         return self.status is Status.COMPLETE
 
+    @property
+    def num_stages(self) -> int:
+        """The stage of a cascade that was reached, from 1; 0 without a cascade."""
+        return len(self.stage_seconds)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON mapping; `from_json` reads it back to an equal evaluation."""
+        own = vars(self)
+        staged = {name: list(own[name]) for name in _OF_CASCADES if own[name]}
         return {
-            **vars(self),
+            **_without(own, *_OF_CASCADES),
+            **staged,
             "architecture": self.architecture.to_json(),
             "fidelity": self.fidelity.to_json(),
             "status": str(self.status),
@@ -276,8 +293,16 @@ class Evaluation:
                 "train_losses": tuple(value["train_losses"]),
                 "phases": tuple((name, steps) for name, steps in value.get("phases", ())),
                 "confusion": tuple(map(tuple, value.get("confusion", ()))),
+                **{name: tuple(value.get(name, ())) for name in _OF_CASCADES},
             }
         )
+
+
+_OF_CASCADES = ("stage_seconds", "stage_core_seconds")
+
+
+def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 class Progress(Protocol):

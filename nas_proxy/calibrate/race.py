@@ -11,8 +11,10 @@ from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.calibrate.result import CalibrationPoint, Outcome
 from nas_proxy.calibrate.settings import CalibrateSettings, bound_confidence, round_sizes
 from nas_proxy.errors import StudyError
+from nas_proxy.evaluate.cascade import cost_until
 from nas_proxy.evaluate.log import Failures
 from nas_proxy.scores.calibrated import CalibratedScore, Encode
+from nas_proxy.scores.cascade import CascadeScore
 from nas_proxy.scores.combine import make_score
 from nas_proxy.statistics import ranks
 from nas_proxy.statistics.ranks import Estimate
@@ -213,9 +215,8 @@ class Race:
         return "open", f"{bound} does not reach {threshold}" if bound else "it has no interval yet"
 
     def _measure(self, runner: _Runner) -> None:
-        costs = [self._cost(e) for e in runner.evaluations.values()]
-        runner.seconds = sum(costs) / len(costs)
         runner.spearman, runner.bound, runner.problem = None, None, ""
+        runner.seconds = self._mean_cost(runner.evaluations)
         try:
             runner.scores = self._scores(runner)
         except StudyError as error:
@@ -243,10 +244,31 @@ class Race:
         complete = [
             e for a, e in runner.evaluations.items() if e.complete and a in self._references
         ]
+        if runner.recipe.stages:
+            return self._scores_in_stages(runner, complete)
         score = make_score(runner.recipe.score, complete, self._references, self._encode)
         if isinstance(score, CalibratedScore):
             return {a: p.mean for a, p in score.out_of_fold().items()}
         return {e.architecture: score.of(e) for e in complete}
+
+    def _scores_in_stages(
+        self, runner: _Runner, complete: Sequence[Evaluation]
+    ) -> dict[Architecture, float]:
+        """A cascade's; it costs the stages that it would pass, and the sample passed all."""
+        settings = runner.recipe.cascade
+        score = CascadeScore(settings, complete, self._references, self._encode)
+        places = score.of_sample
+        runner.seconds = self._mean_cost(
+            {
+                a: cost_until(e, places[a].num_stages) if a in places else e
+                for a, e in runner.evaluations.items()
+            }
+        )
+        return {architecture: place.score for architecture, place in places.items()}
+
+    def _mean_cost(self, evaluations: Evaluations) -> float:
+        costs = [self._cost(evaluation) for evaluation in evaluations.values()]
+        return sum(costs) / len(costs)
 
     def _drop_low(self) -> None:
         threshold = self._settings.threshold

@@ -58,6 +58,8 @@ def render_html(report: StudyReport, pictures: Sequence[Path]) -> str:
         costs=costs_of(report.search),
         evaluate_proxy=report.evaluate_proxy,
         retrain=report.retrain,
+        stages=_stages(report),
+        labels_itself=isinstance(report.config.get("recipe"), Mapping),
         labelling=dict(sorted(asdict(report.proxy_dataset.labelling).items())),
         teachers=_teachers(report.proxy_dataset),
         failures=_failures(report),
@@ -75,6 +77,20 @@ def _recipe(report: StudyReport) -> Mapping[str, Any]:
         sections = ("train", "knowledge_distillation", "score")
         return {"train_on": "proxy", **{key: report.config.get(key) for key in sections}}
     return report.search.recipe_settings
+
+
+def _stages(report: StudyReport) -> list[Mapping[str, Any]]:
+    """The stages of a cascade, each with how many trials began it; none of another recipe."""
+    stages = report.search.recipe_settings.get("stages", ())
+    begun = [len(trial.stage_seconds) for trial in report.search.trials]
+    return [
+        {
+            **stage,
+            "signals": stage["score"]["signals"],
+            "num_trials": sum(reached >= number for reached in begun),
+        }
+        for number, stage in enumerate(stages, start=1)
+    ]
 
 
 def _teachers(summary: ProxySummary) -> list[TeacherRecord]:

@@ -76,21 +76,22 @@ class CalibratedScore:
         self._signals = signals
         self._encode = encode
         self._regressor = regressor
-        self._known = [e for e in calibration if e.complete and e.architecture in references]
-        if len(self._known) < MIN_CALIBRATION:
+        known = [e for e in calibration if e.complete and e.architecture in references]
+        if len(known) < MIN_CALIBRATION:
             raise StudyError(
                 f"combine: calibrated is fitted on at least {MIN_CALIBRATION} architectures, but "
-                f"only {len(self._known)} of {len(calibration)} calibration architectures have "
-                "signals and a reference; raise calibrate.num_architectures, or use rank_mean"
+                f"only {len(known)} of {len(calibration)} calibration architectures have "
+                "signals and a reference; raise calibrate.num_architectures (without a section "
+                "calibrate, the score's num_reference), or use rank_mean"
             )
-        found = np.array([references[e.architecture] for e in self._known])
+        self._known = [e.architecture for e in known]
+        found = np.array([references[architecture] for architecture in self._known])
         self._references = np.sort(found)
-        values = {s: np.sort([oriented(e, s) for e in self._known]) for s in signals}
+        values = {s: np.sort([oriented(e, s) for e in known]) for s in signals}
         self._values = {signal: v for signal, v in values.items() if v[0] < v[-1]}
-        encodings = self._encodings([e.architecture for e in self._known])
-        self._scaling = _Scaling(encodings)
+        self._scaling = _Scaling(self._encodings(self._known))
         self._check_sample()
-        self._features = self._describe(self._known)
+        self._features = self._describe(known)
         self._targets = np.array([self.normal_score(value) for value in found])
         self._model = self._fitted(self._features, self._targets)
 
@@ -143,7 +144,7 @@ class CalibratedScore:
             model = self._fitted(self._features[inside], self._targets[inside])
             predictions = self._predicted(model, self._features[~inside])
             for index, prediction in zip(np.flatnonzero(~inside), predictions, strict=True):
-                found[self._known[index].architecture] = prediction
+                found[self._known[index]] = prediction
         return found
 
     def _fitted(self, features: Values, targets: Values) -> Regressor:

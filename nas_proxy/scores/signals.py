@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -55,9 +56,29 @@ _PERCENTAGES = frozenset(map(str, range(1, 100)))  # as they are written: 5, not
 MAX_FIT_IMAGES = 1000
 
 
+# A trained signal of an earlier stage of a cascade; a plug-in's path may begin like that too.
+_OF_STAGE = re.compile(rf"stage_([1-9]\d*)\.(?=(?:{'|'.join(TRAINED_SIGNALS)})(?:@|$))")
+
+
+def stage_of(signal: str) -> int | None:
+    """The stage of a cascade whose training gives a signal: 2 of `stage_2.val_loss`; else None."""
+    found = _OF_STAGE.match(signal)
+    return None if found is None else int(found[1])
+
+
+def own_signal(signal: str) -> str:
+    """The signal as the training that gives it calls it: `val_loss@50` of `stage_2.val_loss@50`."""
+    return _OF_STAGE.sub("", signal, count=1)
+
+
+def signal_in_stage(signal: str, number: int) -> str:
+    """The inverse, for a signal of the training in a cascade's stage, counted from 1."""
+    return f"stage_{number}.{signal}"
+
+
 def base_signal(signal: str) -> str:
-    """The signal without its checkpoint: `val_loss` of `val_loss@50`."""
-    return signal.partition("@")[0]
+    """The signal without stage and checkpoint: `val_loss` of `val_loss@50`."""
+    return own_signal(signal).partition("@")[0]
 
 
 def checkpoint_of(signal: str) -> int | None:
@@ -66,7 +87,7 @@ def checkpoint_of(signal: str) -> int | None:
     Raises:
         ConfigError: If that is no percentage, or the signal describes the whole run.
     """
-    base, at, percentage = signal.partition("@")
+    base, at, percentage = own_signal(signal).partition("@")
     if not at or base not in TRAINED_SIGNALS:
         return None
     if base in _WHOLE_RUN:

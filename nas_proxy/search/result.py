@@ -28,6 +28,8 @@ class TrialRow:
         signals: Name to value; none if it failed.
         seconds: Of one process.
         reason: Why it failed; empty if it did not.
+        stage_seconds: Those of each stage of a cascade that was begun; their number is the stage
+            reached. Empty without a cascade.
     """
 
     trial: int
@@ -40,6 +42,7 @@ class TrialRow:
     signals: Mapping[str, float]
     seconds: float
     reason: str = ""
+    stage_seconds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

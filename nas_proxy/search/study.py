@@ -37,6 +37,7 @@ _MAX_ATTEMPTS = 3  # a candidate that was in flight at so many kills is taken fo
 
 _ARCHITECTURE = "architecture_id"  # user attributes of Optuna's trials
 _REASON = "reason"
+_STAGE = "stage_reached"  # of a cascade
 _ATTEMPTS = "attempts"
 
 
@@ -285,6 +286,8 @@ class _Search:
         evaluation = self._await(question)
         self._keep(evaluation)  # first the result, then the trial: see _recall
         score = self._task.score.of(evaluation) if evaluation.complete else None
+        if evaluation.num_stages:
+            question.trial.set_user_attr(_STAGE, evaluation.num_stages)
         if score is None:
             question.trial.set_user_attr(_REASON, evaluation.reason)
             self._study.tell(question.trial, state=TrialState.FAIL)

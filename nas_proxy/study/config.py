@@ -7,18 +7,16 @@ at once, each with its path and the nearest right key. A plug-in's section names
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nas_proxy.backbones.pretrain_settings import PretrainSettings
+from nas_proxy.calibrate.recipes import Recipe, recipes_by_name, spelt_out
 from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean, masked
@@ -28,11 +26,12 @@ from nas_proxy.knowledge_distillation.settings import (
     KnowledgeDistillationOption,
     KnowledgeDistillationSettings,
 )
-from nas_proxy.options import NonNegativeInt, PositiveInt, adapter
+from nas_proxy.options import NonNegativeInt, OrWord, PositiveInt, adapter
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search.settings import SearchSettings
+from nas_proxy.study.config_faults import in_words
 from nas_proxy.study.config_file import read_mapping
 from nas_proxy.study.consistency import (
     RecipeOrigin,
@@ -46,15 +45,6 @@ from nas_proxy.train.settings import TrainSettings
 from nas_proxy.validate.settings import ValidateSettings
 
 T = TypeVar("T")
-# What keys were called before, at any level.
-_RENAMED_KEYS = {"distillation": "knowledge_distillation"}
-# A key that is no longer needed, with its section, and why.
-_DROPPED_KEYS = {
-    "validate.num_resamples": "intervals follow from the sample alone and draw nothing",
-    "validate.num_stratified": "all are drawn uniformly; add its number to num_architectures",
-}
-# How pydantic names one of the kinds that a value may be of.
-_KIND = re.compile(r"(?:function-\w+|literal|dict|list|tuple)\[.*\]|str|int|float|bool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +74,9 @@ class StudyConfig:
         recipe: Which recipe candidates are ranked by. `configured`: the sections `train` and
             `score`, with `knowledge_distillation`, on the distilled set. `calibrated`: what the
             stage `calibrate` finds.
-            `trusted`: what an earlier study registered for this space and these images.
+            `trusted`: what an earlier study registered for this space and these images. Else one
+            that is written out, with its trainings spelt out; in a file also the name of one of
+            `nas_proxy.calibrate.recipes.recipes_by_name`.
         validation: How the ranking is judged; None if it is not.
         retrain: How the best architectures are trained for use; None if they are not.
         evaluate_proxy: How it is found out what a proxy data set is worth.
@@ -111,7 +103,7 @@ class StudyConfig:
     score: ScoreSettings
     search: SearchSettings
     calibration: CalibrateSettings | None
-    recipe: RecipeOrigin
+    recipe: RecipeOrigin | Recipe
     validation: ValidateSettings | None
     retrain: RetrainSettings | None
     evaluate_proxy: EvaluateProxySettings
@@ -148,7 +140,7 @@ class _Sections(BaseModel):
     score: ScoreSettings = ScoreSettings()
     search: SearchSettings = SearchSettings()
     calibration: Annotated[CalibrateSettings | None, Field(alias="calibrate")] = None
-    recipe: RecipeOrigin | None = None
+    recipe: Annotated[Recipe | str | None, OrWord(Recipe)] = None
     validation: Annotated[ValidateSettings | None, Field(alias="validate")] = None
     retrain: RetrainSettings | None = None
     evaluate_proxy: EvaluateProxySettings = EvaluateProxySettings()
@@ -190,7 +182,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
     _check_reduced_fidelity(space, faults)
     if sections is not None:
-        sections = _with_recipe(sections)
+        sections = _with_recipe(sections, space, faults)
         faults.extend(contradictions(sections, space, distiller))
     if faults or sections is None or distiller is None or space is None:
         listed = "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))
@@ -231,10 +223,19 @@ _DISTILL_KEYS: dict[str, tuple[Any, Any]] = {
 _COPIED = tuple(name for name in _Sections.model_fields if name not in ("distill", "space"))
 
 
-def _with_recipe(sections: _Sections) -> _Sections:
-    """The same with the recipe that is meant where none is named."""
+def _with_recipe(sections: _Sections, space: SearchSpace | None, faults: list[str]) -> _Sections:
+    """The same with the recipe that is meant where none is named, or one by its name."""
     meant: RecipeOrigin = "configured" if sections.calibration is None else "calibrated"
-    return sections.model_copy(update={"recipe": sections.recipe or meant})
+    recipe = sections.recipe or meant
+    if isinstance(recipe, str) and recipe not in get_args(RecipeOrigin):
+        if space is None:  # without it there are no recipes to name
+            return sections.model_copy(update={"recipe": meant})
+        named = recipes_by_name(space, sections.train)
+        if recipe not in named:
+            known = [*get_args(RecipeOrigin), *named]
+            faults.append(f"recipe: there is no recipe {recipe!r}; {did_you_mean(recipe, known)}")
+        recipe = named.get(recipe, meant)
+    return sections.model_copy(update={"recipe": recipe})
 
 
 def _with_reduced_candidates(sections: _Sections, space: SearchSpace) -> _Sections:
@@ -244,11 +245,14 @@ def _with_reduced_candidates(sections: _Sections, space: SearchSpace) -> _Sectio
 
 
 def _with_recipes(sections: _Sections, space: SearchSpace) -> _Sections:
-    """The same with the list of recipes that ships where none is given."""
-    if sections.calibration is None:
-        return sections
-    calibration = with_default_recipes(sections.calibration, space, sections.train)
-    return sections.model_copy(update={"calibration": calibration})
+    """The same with the list of recipes that ships where none is given, and trainings spelt out."""
+    update: dict[str, Any] = {}
+    if isinstance(sections.recipe, Recipe):
+        update["recipe"] = spelt_out(sections.recipe, sections.train)
+    if sections.calibration is not None:
+        default = with_default_recipes(sections.calibration, space, sections.train)
+        update["calibration"] = default
+    return sections.model_copy(update=update)
 
 
 def _check_reduced_fidelity(space: SearchSpace | None, faults: list[str]) -> None:
@@ -298,72 +302,10 @@ def _check(kind: Any, value: Any, path: tuple[str, ...], faults: list[str]) -> A
     try:
         return adapter(kind).validate_python(value)
     except ValidationError as error:
-        faults.extend(_in_words(fault, kind, path) for fault in _one_for_each_place(error.errors()))
+        faults.extend(in_words(error, kind, path))
     except ConfigError as error:  # from a section's own __post_init__
         faults.append(f"{'.'.join(path)}: {error}")
     return None
-
-
-def _one_for_each_place(faults: Sequence[Any]) -> list[dict[str, Any]]:
-    """The faults, of which a value that may be of several kinds has one for each kind, as one.
-
-    Pydantic puts the kind behind the value's place. Those that got furthest into the value count.
-    """
-    by_value: dict[tuple[Any, ...], list[Any]] = {}
-    for fault in faults:
-        place = tuple(takewhile(lambda part: not _KIND.fullmatch(str(part)), fault["loc"]))
-        by_value.setdefault(place, []).append(fault)
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for place, members in by_value.items():
-        furthest = max(len(fault["loc"]) for fault in members)
-        for fault in members:
-            inside = (*place, *fault["loc"][len(place) + 1 :])
-            if inside in found:
-                found[inside]["msg"] += f", or {fault['msg'].removeprefix('Input should be ')}"
-            elif len(fault["loc"]) == furthest:
-                found[inside] = {**fault, "loc": inside}
-    return list(found.values())
-
-
-def _in_words(fault: Any, kind: Any, path: tuple[str, ...]) -> str:
-    location = ".".join(str(part) for part in (*path, *fault["loc"]))
-    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known, key = _keys_at(kind, fault["loc"][:-1]), str(fault["loc"][-1])
-        if _RENAMED_KEYS.get(key) in known:
-            return f"{location}: this key is called {_RENAMED_KEYS[key]} now; rename it"
-        why = _DROPPED_KEYS.get(location)
-        if why is not None:
-            return f"{location}: this key is no longer needed ({why}); take it out"
-        return f"{location}: unknown key; {did_you_mean(key, known)}"
-    if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return f"{location}: missing"
-    message = fault["msg"].removeprefix("Value error, ").replace("Input", "the value")
-    shown = repr(fault["input"])
-    given = f" (got {shown if len(shown) <= 60 else shown[:57] + '...'})"
-    # What a section says itself names the value that is wrong, and the section is not it.
-    is_own = fault["type"] == "value_error" and isinstance(fault["input"], Mapping)
-    return f"{location or 'configuration'}: {message}{'' if is_own or 'got ' in message else given}"
-
-
-def _keys_at(kind: Any, location: Sequence[Any]) -> list[str]:
-    """The keys that the section at `location` knows."""
-    for part in location:
-        fields = _fields(kind)
-        kind = fields.get(str(part), kind)
-    return list(_fields(kind))
-
-
-def _fields(kind: Any) -> dict[str, Any]:
-    """Key to type of a section; nothing for a type that is no section."""
-    for candidate in (kind, *getattr(kind, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return {f.alias or n: f.annotation for n, f in candidate.model_fields.items()}
-        if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
-            from typing import get_type_hints
-
-            hints = get_type_hints(candidate)
-            return {field.name: hints[field.name] for field in dataclasses.fields(candidate)}
-    return {}
 
 
 def dump_options(plugin: Any) -> dict[str, Any]:

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
+from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import ConfigError, UserError, did_you_mean
 from nas_proxy.evaluate.executors import executor_kind
 from nas_proxy.interfaces import Distiller, SearchSpace, TransferSpace
 from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSettings
 from nas_proxy.retrain.settings import RetrainSettings
+from nas_proxy.scores.calibrated import MIN_CALIBRATION
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.scores.regressors import check_regressor
-from nas_proxy.scores.signals import checkpoint_of, higher_is_better, trained_among
+from nas_proxy.scores.signals import (
+    checkpoint_of,
+    higher_is_better,
+    own_signal,
+    stage_of,
+    trained_among,
+)
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.validate.settings import ValidateSettings
 
 RecipeOrigin = Literal["configured", "calibrated", "trusted"]
+
+_LABELS_ITSELF = (
+    "stages of which the last one trains and is not calibrated (as recipe: self_labelled has): its "
+    "trainings are the labels then"
+)
 
 
 class Checked(Protocol):
@@ -49,7 +62,7 @@ class Checked(Protocol):
         """How a recipe is found."""
 
     @property
-    def recipe(self) -> RecipeOrigin | None:
+    def recipe(self) -> Recipe | str | None:
         """Which recipe counts."""
 
     @property
@@ -79,12 +92,11 @@ def contradictions(
     faults += _distillation_faults(sections)
     recipes = calibration.recipes if calibration is not None else ()
     for index, recipe in enumerate(recipes):
-        path = f"calibrate.recipes.{index}"
-        train = recipe.train or sections.train
-        faults += _score_faults(recipe.score, train, f"{path}.score")
-        if recipe.train is not None:  # what is wrong with the section train is said once, there
-            faults += _fidelity_faults(recipe.train, space, f"{path}.train")
-    faults += _score_faults(sections.score, sections.train, "score")
+        faults += _recipe_faults(recipe, sections.train, space, f"calibrate.recipes.{index}")
+    if isinstance(sections.recipe, Recipe):
+        faults += _recipe_faults(sections.recipe, sections.train, space, "recipe")
+        faults += _labels_missing(sections.recipe)
+    faults += _score_faults(sections.score, {None: sections.train}, "score")
     faults += _fidelity_faults(sections.train, space, "train")
     faults += _retrain_faults(sections, space)
     faults += _validation_faults(sections, space)
@@ -94,6 +106,52 @@ def contradictions(
         faults.append(
             f"search.sampler: regularized_evolution needs mutate, which the space {space.name!r} "
             "does not implement; implement it, or use tpe"
+        )
+    return faults
+
+
+def recipe_words(recipe: Recipe | str | None) -> str:
+    """Which recipe counts, for messages."""
+    return recipe.name if isinstance(recipe, Recipe) else str(recipe)
+
+
+def _recipe_faults(
+    recipe: Recipe, train: TrainSettings, space: SearchSpace | None, path: str
+) -> list[str]:
+    faults = []
+    trains: dict[int | None, TrainSettings] = {
+        number: part.train or train for number, part in enumerate(recipe.parts, start=1)
+    }
+    for number, part in enumerate(recipe.parts, start=1):
+        place = f"{path}.stages.{number - 1}" if recipe.stages else path
+        faults += _score_faults(part.score, trains | {None: trains[number]}, f"{place}.score")
+        if part.train is not None:  # what is wrong with the section train is said once, there
+            faults += _fidelity_faults(part.train, space, f"{place}.train")
+    return faults
+
+
+def _labels_missing(recipe: Recipe) -> list[str]:
+    """What a recipe that is not calibrated would have to learn from, and has not."""
+    if recipe.needs_labels:
+        return [
+            f"recipe: {recipe.name} ends with combine: calibrated, which needs architectures whose "
+            "full training is known; add a section calibrate with this recipe among its recipes, "
+            f"use rank_mean, or give it {_LABELS_ITSELF}"
+        ]
+    if not recipe.stages:
+        return []
+    faults = []
+    if recipe.stages[-1].train_on == "nothing":
+        faults.append(
+            f"recipe: the last stage of {recipe.name} trains on nothing, so there are no labels to "
+            f"learn from; give it {_LABELS_ITSELF}"
+        )
+    fits = any(stage.score.combine == "calibrated" for stage in recipe.stages)
+    if fits and recipe.num_reference < MIN_CALIBRATION:
+        faults.append(
+            f"recipe: {recipe.name} labels {recipe.num_reference} architectures itself, and "
+            f"combine: calibrated is fitted on at least {MIN_CALIBRATION}; raise num_reference of "
+            "the score of a stage"
         )
     return faults
 
@@ -160,7 +218,8 @@ def _calibration_missing(sections: Checked, distiller: Distiller | None) -> list
 
 def _calibration_unused(sections: Checked) -> list[str]:
     """What needs the calibrated recipe where another one counts."""
-    hint = f"needs what calibrate finds, but recipe is {sections.recipe}; set recipe: calibrated"
+    other = recipe_words(sections.recipe)
+    hint = f"needs what calibrate finds, but recipe is {other}; set recipe: calibrated"
     faults = []
     if sections.search.guard.action == "recalibrate":
         faults.append(f"search.guard.action: recalibrate {hint}, or use stop")
@@ -173,13 +232,14 @@ def _score_unused(sections: Checked) -> list[str]:
         if "score" not in sections.model_fields_set:
             return []
         return [
-            f"score: recipe is {sections.recipe}, so candidates are ranked by that recipe's own "
-            "score and not by this section; leave it out, or set recipe: configured"
+            f"score: recipe is {recipe_words(sections.recipe)}, so candidates are ranked by that "
+            "recipe's own score and not by this section; leave it out, or set recipe: configured"
         ]
     if sections.score.combine == "calibrated":
         return [
             "score.combine: calibrated needs architectures whose full training is known; add a "
-            "section calibrate and give this score to one of its recipes, or use rank_mean"
+            "section calibrate and give this score to one of its recipes, use rank_mean, or write "
+            f"a recipe with {_LABELS_ITSELF}"
         ]
     return []
 
@@ -191,9 +251,9 @@ def _distillation_faults(sections: Checked) -> list[str]:
         return []
     if sections.recipe != "configured":
         return [
-            f"knowledge_distillation: recipe is {sections.recipe}, so candidates are trained as "
-            "that recipe says and not by this section; give it to recipes of calibrate, or set "
-            "recipe: configured"
+            f"knowledge_distillation: recipe is {recipe_words(sections.recipe)}, so candidates are "
+            "trained as that recipe says and not by this section; give it to recipes of calibrate, "
+            "or set recipe: configured"
         ]
     try:
         is_trained = bool(trained_among(sections.score.signals))
@@ -203,9 +263,25 @@ def _distillation_faults(sections: Checked) -> list[str]:
     return []
 
 
-def _score_faults(score: ScoreSettings, train: TrainSettings, path: str) -> list[str]:
+def _score_faults(
+    score: ScoreSettings, trains: Mapping[int | None, TrainSettings], path: str
+) -> list[str]:
+    """What is wrong with a score.
+
+    Args:
+        score: Of the configuration.
+        trains: The training that gives its signals, and those of all stages by number.
+        path: Of the score.
+    """
     faults = _signal_faults(score.signals, f"{path}.signals")
     for signal in score.signals if not faults else ():
+        train = trains.get(stage_of(signal))
+        if train is None:
+            faults.append(
+                f"{path}.signals: {signal!r} is of a stage that is not there; write "
+                f"{own_signal(signal)}"
+            )
+            continue
         percentage = checkpoint_of(signal)
         if percentage is not None and percentage not in train.checkpoints:
             faults.append(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.distill.random_subset import random_control
 from nas_proxy.errors import StudyError
@@ -14,12 +15,14 @@ from nas_proxy.interfaces import DistillContext, SearchSpace
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.scores.calibrated import MIN_CALIBRATION, CalibratedScore
 from nas_proxy.scores.combine import RankMean, Score, ScoreSettings, SingleSignal, make_score
-from nas_proxy.scores.signals import is_trained, trained_among
+from nas_proxy.scores.signals import is_trained, stage_of, trained_among
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.knowledge_distillation import candidates_distillation
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.teachers.labelling import copy_teachers, labels_like
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
+
+_IMAGES = {"proxy": "proxy", "full_data": "full data"}  # what was trained on, in words
 
 
 def trained_controls(
@@ -27,8 +30,9 @@ def trained_controls(
 ) -> list[tuple[str, str, NetworkEvaluatorFactory]]:
     """The same steps at the same fidelity on the full data, and on random images.
 
-    A recipe that trains on the full data has no such controls: it is one of them. Teachers of the
-    recipe's candidates teach these too.
+    A recipe that trains on the full data has no such controls: it is one of them. Nor has a
+    cascade, whose cuts are learned for its own images. Teachers of the recipe's candidates teach
+    these too.
 
     Args:
         study: The study; the random images are written in the folder of its validation.
@@ -38,7 +42,7 @@ def trained_controls(
         For each its name in words, a name for its log, and what measures it.
     """
     recipe, subset_file = study.recipe.recipe, study.layout.random_subset
-    if recipe.train_on != "proxy":
+    if recipe.stages or recipe.train_on != "proxy":
         return []
     proxy_dataset, train = study.proxy_dataset, recipe.train or study.config.train
     num_images = len(proxy_dataset.labels)
@@ -82,8 +86,9 @@ def control_score(
     complete = [evaluation for evaluation in evaluations if evaluation.complete]
     if len(signals) == 1 or len(complete) < 4:
         return "", SingleSignal(signals[0])
-    if active.recipe.score.combine == "calibrated" and not trained_among(signals):
-        settings = replace(active.recipe.score, signals=signals)
+    own = active.recipe.parts[0].score  # which all architectures go through
+    if own.combine == "calibrated" and not trained_among(signals):
+        settings = replace(own, signals=signals)
         return ", calibrated alike", _fitted(active, space, settings)
     return "", RankMean(signals, complete)
 
@@ -91,7 +96,7 @@ def control_score(
 def other_scores(active: ActiveRecipe, space: SearchSpace) -> dict[str, Score]:
     """Ways to combine a calibrated recipe's signals that it does not use, by their names."""
     settings, known = active.recipe.score, active.calibrated_on
-    if len(settings.signals) < 2 or not known:
+    if active.recipe.stages or len(settings.signals) < 2 or not known:
         return {}
     others = {"the same signals, rank mean": replace(settings, combine="rank_mean")}
     if sum(e.complete for e in known) >= MIN_CALIBRATION:
@@ -101,10 +106,20 @@ def other_scores(active: ActiveRecipe, space: SearchSpace) -> dict[str, Score]:
     }
 
 
-def measured_signals(evaluations: Iterable[Evaluation]) -> list[str]:
-    """Trained signals, those of checkpoints too, that every complete evaluation has."""
-    signals = next((e.signals for e in evaluations if e.complete), {})
-    return [name for name in signals if is_trained(name)]
+def single_signals(recipe: Recipe, evaluations: Iterable[Evaluation]) -> dict[str, Score]:
+    """Each trained signal that every complete evaluation has, those of checkpoints too, by name.
+
+    Those of a cascade's later stages are known of the best alone, and rank nothing.
+    """
+    complete = [e.signals for e in evaluations if e.complete]
+    first = complete[0] if complete else {}
+    shared = [s for s in first if is_trained(s) and all(s in each for each in complete)]
+    return {
+        f"{name} on the {_IMAGES[recipe.parts[(stage_of(name) or 1) - 1].train_on]}": SingleSignal(
+            name
+        )
+        for name in shared
+    }
 
 
 def labels_and_encoding(active: ActiveRecipe, space: SearchSpace) -> CalibratedScore | None:
@@ -115,9 +130,9 @@ def labels_and_encoding(active: ActiveRecipe, space: SearchSpace) -> CalibratedS
         measures nothing.
     """
     settings = ScoreSettings(
-        signals=(), combine="calibrated", regressor=active.recipe.score.regressor
+        signals=(), combine="calibrated", regressor=active.recipe.parts[0].score.regressor
     )
-    if not active.recipe.score.signals or len(active.references) < MIN_CALIBRATION:
+    if not any(active.recipe.measured) or len(active.references) < MIN_CALIBRATION:
         return None
     unmeasured = [unmeasured_evaluation(a) for a in active.references]
     try:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.calibrate.recipes import Measuring
 from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import DivergedError, StudyError
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
@@ -40,13 +40,14 @@ class PreparedDistillation:
 
 
 def recipe_factory(
-    study: StudyContext, recipe: Recipe, signals: Sequence[str] | None = None
+    study: StudyContext, recipe: Measuring, signals: Sequence[str] | None = None
 ) -> NetworkEvaluatorFactory:
     """Measures the recipe's signals on candidates, which learn from its teachers if it has any.
 
     Args:
         study: The study.
-        recipe: Its own training, else the study's section `train`, is used.
+        recipe: One without stages, or a stage; its own training, else the study's section `train`,
+            is used.
         signals: Some of the recipe's signals; None: all. Where none of them needs a training,
             nothing is trained.
 
@@ -66,7 +67,7 @@ def recipe_factory(
     )
 
 
-def candidates_distillation(study: StudyContext, recipe: Recipe) -> KnowledgeDistillation | None:
+def candidates_distillation(study: StudyContext, recipe: Measuring) -> KnowledgeDistillation | None:
     """What the candidates of a recipe learn beside the labels; None: nothing.
 
     Raises:

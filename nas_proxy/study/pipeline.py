@@ -24,6 +24,7 @@ from nas_proxy.interfaces import TransferSpace
 from nas_proxy.report.values import StudyReport
 from nas_proxy.search.guard import RecalibrationNeeded
 from nas_proxy.study.config import StudyConfig
+from nas_proxy.study.consistency import recipe_words
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
 from nas_proxy.study.evaluate_proxy import Task, run_evaluate_proxy
@@ -191,7 +192,8 @@ def _refuse_nothing_to_calibrate(config: StudyConfig) -> None:
         )
     if config.recipe != "calibrated":
         raise ConfigError(
-            f"there is nothing to calibrate, for recipe is {config.recipe}; set recipe: calibrated"
+            f"there is nothing to calibrate, for recipe is {recipe_words(config.recipe)}; set "
+            "recipe: calibrated"
         )
 
 

@@ -13,11 +13,11 @@ from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.reproducibility import canonical_json, content_hash
+from nas_proxy.scores.cascade import CascadeScore, own_labels
 from nas_proxy.scores.combine import Score, make_score
 from nas_proxy.scores.signals import trained_among
 from nas_proxy.study.config import StudyConfig, dump_options, read_options
 from nas_proxy.teachers.labelling import copy_teachers
-from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation
 
 _RECIPE = "recipe.json"
@@ -35,7 +35,8 @@ class ActiveRecipe:
         recipe: With its training spelt out.
         calibrated_on: Evaluations of the calibration architectures by this recipe; none where the
             configuration's own sections are the recipe.
-        references: What full training reached on them.
+        references: What full training reached on them; of a cascade that labels itself, what its
+            last stage says of them.
         learned_from: Architectures that had a part in finding it; they never judge it.
     """
 
@@ -54,16 +55,45 @@ class ActiveRecipe:
         references = {a.id: value for a, value in self.references.items()}
         return content_hash(dump_options(self.recipe), evaluations, references)
 
+    @property
+    def num_stages(self) -> int:
+        """Of a cascade; 0 of a recipe that has no stages."""
+        return len(self.recipe.stages)
+
+    @property
+    def labels_itself(self) -> bool:
+        """Whether the study's own longer trainings are its labels."""
+        return bool(self.recipe.stages) and not self.learned_from
+
+    def labelled(self, reference: Sequence[Evaluation]) -> ActiveRecipe:
+        """The recipe with its own labels of a sample that went through all of its stages.
+
+        Of a calibrated one, and of one without stages, nothing changes.
+
+        Raises:
+            StudyError: If the sample is too small for the last stage's score.
+        """
+        if not self.recipe.stages or self.calibrated_on:
+            return self
+        labels = own_labels(self.recipe.cascade.scores, reference)
+        return replace(self, calibrated_on=reference, references=labels)
+
     def score(self, space: SearchSpace, reference: Sequence[Evaluation] = ()) -> Score:
         """What ranks candidates.
 
         Args:
             space: Describes architectures to a model.
-            reference: Among which a `rank_mean` without calibration ranks.
+            reference: Among which a `rank_mean` without calibration ranks, and which a cascade
+                without it learns from.
 
         Raises:
             StudyError: If the sample is too small for the combination, or tells nothing apart.
         """
+        if self.recipe.stages:
+            own = self.labelled(reference)
+            return CascadeScore(
+                self.recipe.cascade, own.calibrated_on, own.references, space.features
+            )
         sample = self.calibrated_on or reference
         return make_score(self.recipe.score, sample, self.references, space.features)
 
@@ -121,6 +151,8 @@ def active_recipe(config: StudyConfig) -> ActiveRecipe:
         return load_recipe(config.layout.recipe)
     if config.recipe == "trusted":
         return load_recipe(config.layout.trusted_recipe)
+    if isinstance(config.recipe, Recipe):
+        return ActiveRecipe(config.recipe)
     recipe = Recipe(
         name="configured",
         train_on="proxy" if trained_among(config.score.signals) else "nothing",
@@ -129,8 +161,3 @@ def active_recipe(config: StudyConfig) -> ActiveRecipe:
         score=config.score,
     )
     return ActiveRecipe(recipe)
-
-
-def spelt_out(recipe: Recipe, train: TrainSettings) -> Recipe:
-    """The recipe with the training that it leaves to the study's section `train`."""
-    return replace(recipe, train=recipe.train or train)

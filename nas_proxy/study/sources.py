@@ -10,7 +10,9 @@ from nas_proxy.study.stage import Condition, Section, Source
 _RANKS_AS_CONFIGURED = Condition(
     "if the recipe is configured", lambda config: config.recipe == "configured"
 )
-_RANKS_AS_FOUND = Condition("unless it is configured", lambda config: config.recipe != "configured")
+_RANKS_AS_FOUND = Condition(
+    "if it was found", lambda config: config.recipe in ("calibrated", "trusted")
+)
 
 IMAGES = Source(name="images", identity=lambda study: study.splits.spec.source_hash)
 SPACE = Source(name="search space", identity=lambda study: study.config.space.fingerprint())

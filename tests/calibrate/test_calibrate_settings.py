@@ -130,9 +130,10 @@ def test_the_default_recipes_fit_every_space(name, train):
     assert {recipe.train_on for recipe in recipes} == {"nothing", "full_data", "proxy"}
     assert {recipe.score.combine for recipe in recipes} == {"single", "rank_mean", "calibrated"}
     assert set(ZERO_COST) <= {signal for recipe in recipes for signal in recipe.score.signals}
-    for recipe in recipes:
-        trained = recipe.train
-        if recipe.train_on == "nothing":
+    assert [len(recipe.stages) for recipe in recipes if recipe.stages] == [3]
+    for recipe, part in ((recipe, part) for recipe in recipes for part in recipe.parts):
+        trained = part.train
+        if part.train_on == "nothing":
             assert trained is None
             continue
         reduced = replace(space, **dict(trained.space_fidelity))  # raises if it has no such option
@@ -142,8 +143,8 @@ def test_the_default_recipes_fit_every_space(name, train):
             assert getattr(trained, kept) == getattr(train, kept)
         assert trained.num_val_images == (train.num_val_images or NUM_VAL_IMAGES)
         assert trained.num_epochs is None
-        assert str(trained.num_steps) in recipe.name
-        assert recipe.score.use_encoding
+        assert str(trained.num_steps) in recipe.name or recipe.stages
+        assert part.score.use_encoding
 
 
 def test_the_default_recipes_hold_every_score_alone_and_labels_without_any():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nas_proxy.calibrate.race import Evaluations, Race, Standing, best_standing
-from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.calibrate.recipes import Measuring, Recipe, spelt_out
 from nas_proxy.calibrate.result import CalibrationResult, StandingRow
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import StudyError, required
+from nas_proxy.evaluate.cascade import in_stages
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import Failures, merged
 from nas_proxy.interfaces import Distiller
@@ -31,7 +33,7 @@ from nas_proxy.study.history import add_look
 from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.looks import look_of_calibration
-from nas_proxy.study.recipe import ActiveRecipe, spelt_out
+from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.samples import SampleReferences
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, SPACE, table_identity
 from nas_proxy.study.stage import Section, Source, Stage
@@ -195,39 +197,57 @@ class _Calibration:
         return sum(evaluation.seconds for evaluation in found)
 
     def _measure(self, recipe: Recipe, sample: Sequence[Architecture]) -> Evaluations:
-        """The recipe's signals; what several recipes need is measured once."""
-        study, signals = self._study, recipe.score.signals
-        parts = []
+        """The recipe's signals; what several recipes need is measured once.
+
+        Of a cascade all stages are measured on all of the sample, from which its cuts are learned.
+        """
+        measured = zip(recipe.parts, recipe.measured, strict=True)
+        parts = [self._measure_part(part, signals, sample) for part, signals in measured]
+        if not recipe.stages:
+            return parts[0]
+        return {a: in_stages([part[a] for part in parts]) for a in sample}
+
+    def _measure_part(
+        self, part: Measuring, signals: tuple[str, ...], sample: Sequence[Architecture]
+    ) -> Evaluations:
+        study, parts = self._study, []
         trained = trained_among(signals)
         if trained:
-            own = self._training(recipe)
-            alike = [r for r in self._settings.recipes if self._training(r) == own]
-            everything = {s for r in alike for s in trained_among(r.score.signals)}
-            name, measured = self._training_log(recipe, everything)
-            factory = recipe_factory(study, recipe, measured)
-            parts.append(self._evaluate(name, factory, sample))
+            name, measured = self._training_log(part, self._asked_of(part))
+            parts.append(self._evaluate(name, recipe_factory(study, part, measured), sample))
         for signal in zero_cost_among(signals):
-            images = recipe.score.score_images
+            images = part.score.score_images
             factory = study.factories.measuring(
                 (signal,), train_on="nothing", settings=study.config.train, score_images=images
             )
             parts.append(self._evaluate(f"{signal}_{images}", factory, sample))
         if not parts:  # labels and encoding alone rank: there is nothing to measure
-            parts.append(self._evaluate("nothing", recipe_factory(study, recipe), sample))
-        return {a: merged([part[a] for part in parts]) for a in sample}
+            parts.append(self._evaluate("nothing", recipe_factory(study, part, ()), sample))
+        return {a: merged([each[a] for each in parts]) for a in sample}
 
-    def _training_log(self, recipe: Recipe, signals: set[str]) -> tuple[str, tuple[str, ...]]:
+    def _asked_of(self, part: Measuring) -> set[str]:
+        """What all recipes ask of the training that a part of one of them has."""
+        own = self._training(part)
+        return {
+            signal
+            for recipe in self._settings.recipes
+            for each, signals in zip(recipe.parts, recipe.measured, strict=True)
+            if self._training(each) == own
+            for signal in trained_among(signals)
+        }
+
+    def _training_log(self, part: Measuring, signals: set[str]) -> tuple[str, tuple[str, ...]]:
         """Name of the log that holds this training with these signals, and all that it measures.
 
         The longest one that has them, so that a list of recipes that asks for less, or for more of
         what was measured anyway, trains nothing again.
         """
-        plain = dump_options(spelt_out(recipe, self._study.config.train))
+        plain = dump_options(replace(part, train=part.train or self._study.config.train))
         taught = (
             [] if plain["knowledge_distillation"] is None else [plain["knowledge_distillation"]]
         )
         key = content_hash(plain["train"], *taught, length=12)
-        prefix = f"{recipe.train_on}_{key}"
+        prefix = f"{part.train_on}_{key}"
         found: list[tuple[int, str, tuple[str, ...]]] = []
         for path in sorted(self._folder.glob(f"{prefix}*.jsonl")):
             log = self._study.logs.evaluations(path)
@@ -247,10 +267,9 @@ class _Calibration:
         done = self._study.runner.run(f"calibrating: {name}", factory, sample, log)
         return dict(zip(sample, done, strict=True))
 
-    def _training(self, recipe: Recipe) -> tuple[Any, ...]:
-        """What recipes have in common that train in the same way."""
-        train = spelt_out(recipe, self._study.config.train).train
-        return recipe.train_on, train, recipe.knowledge_distillation
+    def _training(self, part: Measuring) -> tuple[Any, ...]:
+        """What recipes and stages have in common that train in the same way."""
+        return part.train_on, part.train or self._study.config.train, part.knowledge_distillation
 
     def _result(
         self,

@@ -51,7 +51,7 @@ class Distill(Stage):
         Section(name="seed", when=_DISTILS),
         Section(name="data", free=("root", "download")),
         Section(name="distill", free=("num_workers",), when=_DISTILS),
-        Section(name="recipe"),
+        Section(name="recipe", keys=()),  # which word it is: nothing of one that is written out
         Section(name="space", when=_LEARNS_FROM_ARCHITECTURES),
         Section(
             name="calibrate",

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nas_proxy.calibrate.recipes import Recipe
-from nas_proxy.evaluate.executors import EvaluatorFactory
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.reproducibility import derive_seed, make_generator
+from nas_proxy.scores.cascade import CascadeScore
 from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import (
     Guard,
@@ -27,12 +27,13 @@ from nas_proxy.search.result import BestTraining, SearchResult, TrialRow
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_storage
 from nas_proxy.search.study import SearchOutcome, SearchTask, run_search
+from nas_proxy.study.cascades import candidates_factory, refuse_other_cuts, sample_factory
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
 from nas_proxy.study.evaluators import zero_cost_scores
 from nas_proxy.study.in_flight import in_flight
-from nas_proxy.study.knowledge_distillation import distillation_record, recipe_factory
+from nas_proxy.study.knowledge_distillation import distillation_record
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logged_trials import log_trial
 from nas_proxy.study.recipe import ActiveRecipe
@@ -60,14 +61,16 @@ class Search(Stage):
     def run(self, study: StudyContext, folder: Path) -> None:
         """Search, or go on with a search that ended before."""
         config, active = study.config, study.recipe
-        factory = recipe_factory(study, active.recipe)
-        ranking = active.score(config.space, _reference_sample(study, active, factory))
+        ranking = active.score(config.space, _reference_sample(study, active))
+        if isinstance(ranking, CascadeScore):
+            study.display.say(f"search: {ranking.words}")
+        factory = candidates_factory(study, active.recipe, ranking)
         resources = _resources(study, folder)
 
         def on_trial(number: int, evaluation: Evaluation, score: float | None) -> None:
             trial = (number, evaluation, score)
             objectives = _objectives(config.search, resources, trial)
-            log_trial(study.tracker, config.space, trial, objectives)
+            log_trial(study.tracker, config.space, trial, objectives, active.num_stages)
 
         with study.display.progress(f"searching: {config.search.sampler}") as progress:
             task = SearchTask(
@@ -84,6 +87,7 @@ class Search(Stage):
             )
             storage = open_storage(config.search.storage, folder)
             log = study.logs.evaluations(study.layout.trials)
+            refuse_other_cuts(log, factory)
             logs = [log, study.logs.evaluations(study.layout.guard_log())]
             workers = study.executor.num_workers
             with in_flight(study.layout.in_flight, "searching", logs, workers):
@@ -100,18 +104,17 @@ def _optuna_name(config: StudyConfig, active: ActiveRecipe) -> str:
     return name if config.recipe == "configured" else f"{name}-{active.id}"
 
 
-def _reference_sample(
-    study: StudyContext, active: ActiveRecipe, factory: EvaluatorFactory
-) -> list[Evaluation]:
-    """The evaluations among which `rank_mean` ranks; none for a single signal.
+def _reference_sample(study: StudyContext, active: ActiveRecipe) -> list[Evaluation]:
+    """What `rank_mean` ranks among, and what a cascade learns from; none for a single signal.
 
     A calibrated recipe has its own, the calibration sample.
     """
-    config, settings = study.config, active.recipe.score
-    if settings.combine == "single" or active.calibrated_on:
+    config, num = study.config, active.recipe.num_reference
+    if not num or active.calibrated_on:
         return []
     generator = make_generator(derive_seed("score reference", config.seed))
-    architectures = draw_architectures(config.space, settings.num_reference, generator)
+    architectures = draw_architectures(config.space, num, generator)
+    factory = sample_factory(study, active.recipe)
     title = "evaluating the score's reference sample"
     return study.runner.run(title, factory, architectures, study.layout.score_reference)
 
@@ -179,6 +182,7 @@ def _row(
         signals=dict(evaluation.signals),
         seconds=evaluation.seconds,
         reason=evaluation.reason,
+        stage_seconds=evaluation.stage_seconds,
     )
 
 
@@ -194,7 +198,7 @@ def _finish(
     for trial in outcome.trials:
         objectives = _objectives(study.config.search, resources, trial)
         # Again, for a kill may have come between a trial and its logging.
-        log_trial(study.tracker, space, trial, objectives)
+        log_trial(study.tracker, space, trial, objectives, study.recipe.num_stages)
         rows.append(_row(space, objectives, resources, trial))
     guard = study.layout.guard
     result = _result(

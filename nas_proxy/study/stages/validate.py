@@ -14,25 +14,27 @@ from functools import cached_property
 from pathlib import Path
 
 from nas_proxy.errors import required
+from nas_proxy.evaluate.cascade import cost_until
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import alone, merged_each
 from nas_proxy.evaluate.table import TruthTable, read_references, values_of
 from nas_proxy.reproducibility import content_hash, derive_seed
 from nas_proxy.scores.calibrated import CalibratedScore
+from nas_proxy.scores.cascade import CascadeScore, FirstStage
 from nas_proxy.scores.combine import Score, SingleSignal
 from nas_proxy.scores.signals import trained_among, zero_cost_among
+from nas_proxy.study.cascades import Factory, candidates_factory, cascade_words, refuse_other_cuts
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import (
     control_score,
     labels_and_encoding,
-    measured_signals,
     other_scores,
+    single_signals,
     trained_controls,
     unmeasured_evaluation,
 )
 from nas_proxy.study.history import add_look
-from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import one_off_seconds
 from nas_proxy.study.looks import look_of_validation
@@ -135,9 +137,9 @@ class _Validation:
     def score_reference(self) -> list[Evaluation]:
         return list(self.study.logs.evaluations(self.study.layout.score_reference))
 
-    @property
+    @cached_property
     def active(self) -> ActiveRecipe:
-        return self.study.recipe
+        return self.study.recipe.labelled(self.score_reference)
 
     @cached_property
     def score(self) -> Score:
@@ -166,7 +168,8 @@ class _Validation:
         architectures = draw_validation(
             self.study.config, self.settings, self.tables[0], excluded=self._set_aside()
         )
-        proxy = self._evaluate("proxy", self._proxy_factory(), architectures)
+        factory = candidates_factory(self.study, self.active.recipe, self.score)
+        proxy = self._evaluate("proxy", factory, architectures)
         zero_cost = {
             name: self._zero_cost(name, proxy, architectures)
             for name in dict.fromkeys((*self.zero_cost_signals, *_SIZES.values()))
@@ -174,12 +177,12 @@ class _Validation:
         judged = self._proxy_ranking(proxy, architectures)
         rankings = [*self._zero_cost_rankings(zero_cost), *self._labels_alone(architectures)]
         rankings += self._trained_controls(architectures, zero_cost)
+        rankings += self._first_stage(proxy)
         reference, reference_name, reference_seconds = self._reference(architectures)
         sizes = {words: values_of(name, zero_cost[name]) for words, name in _SIZES.items()}
         sample = Sample(architectures, reference, sizes)
         rankings += self._best_zero_cost(rankings, sample)
-        rankings += self._other_combinations(proxy, architectures)
-        rankings += self._single_signals(proxy, architectures)
+        rankings += self._same_evaluations(proxy, architectures)
         rankings += self._reference_again(architectures)
         report = judge(
             judged,
@@ -189,6 +192,8 @@ class _Validation:
             reference_name=reference_name,
             reference_seconds=reference_seconds,
         )
+        words = cascade_words(self.active, self.score, proxy, reference, self.settings)
+        report = replace(report, verdict=" ".join((report.verdict, *words)))
         return report, points_of(self.study.config.space, sample, judged, rankings)
 
     def _set_aside(self) -> list[Architecture]:
@@ -204,11 +209,12 @@ class _Validation:
     def _evaluate(
         self,
         name: str,
-        factory: NetworkEvaluatorFactory,
+        factory: Factory,
         architectures: Sequence[Architecture],
         seed: int | None = None,
     ) -> Evaluations:
         log = self.study.layout.stage_log("validate", name)
+        refuse_other_cuts(self.study.logs.evaluations(log), factory)
         done = self.study.runner.run(f"validating: {name}", factory, architectures, log, seed=seed)
         return dict(zip(architectures, done, strict=True))
 
@@ -220,20 +226,15 @@ class _Validation:
         Those are of the same networks, weights and images. Where one failed, it may have been for
         another signal.
         """
-        own = signal in self.score.signals and self.active.recipe.score.score_images == "real"
-        known = {a: alone(proxy[a], signal) for a in architectures if own and proxy[a].complete}
+        own = signal in self.score.signals and self.active.recipe.score_images == "real"
+        found = [a for a in architectures if own and signal in proxy[a].signals]
+        known = {a: alone(proxy[a], signal) for a in found}
         missing = [a for a in architectures if a not in known]
         if missing:
-            known |= self._evaluate(signal, self._zero_cost_factory(signal), missing)
+            factories, train = self.study.factories, self.study.config.train
+            factory = factories.measuring((signal,), train_on="nothing", settings=train)
+            known |= self._evaluate(signal, factory, missing)
         return {a: known[a] for a in architectures}
-
-    def _zero_cost_factory(self, signal: str) -> NetworkEvaluatorFactory:
-        return self.study.factories.measuring(
-            (signal,), train_on="nothing", settings=self.study.config.train
-        )
-
-    def _proxy_factory(self) -> NetworkEvaluatorFactory:
-        return recipe_factory(self.study, self.active.recipe)
 
     def _proxy_ranking(
         self, evaluations: Evaluations, architectures: Sequence[Architecture]
@@ -269,10 +270,19 @@ class _Validation:
             for name in self.zero_cost_signals
         ]
         own = tuple(name for name in self.score.signals if name in zero_cost)
-        if self.trained_signals and len(own) > 1:
+        in_one = not self.active.recipe.stages  # else the first stage stands for them
+        if in_one and self.trained_signals and len(own) > 1:
             merged = merged_each([zero_cost[name] for name in own])
             rankings.append(self._combined(f"zero-cost alone ({_in_words(own)})", own, merged))
         return rankings
+
+    def _first_stage(self, proxy: Evaluations) -> list[Ranking]:
+        """What a cascade would rank if nothing went on, unless that is a signal's row already."""
+        if not isinstance(self.score, CascadeScore) or not self.score.combines_in_first:
+            return []
+        alone_in_it = {a: cost_until(e, 1) for a, e in proxy.items()}
+        score = FirstStage(self.score)
+        return [self._ranking("its first stage alone", "control", alone_in_it, score)]
 
     def _labels_alone(self, architectures: Sequence[Architecture]) -> list[Ranking]:
         """What the labels that the recipe had say without measuring anything, if it had any."""
@@ -317,28 +327,18 @@ class _Validation:
         suffix, score = control_score(self.active, self.study.config.space, signals, found)
         return self._ranking(name + suffix, "control", evaluations, score)
 
-    def _other_combinations(
+    def _same_evaluations(
         self, proxy: Evaluations, architectures: Sequence[Architecture]
     ) -> list[Ranking]:
-        """A calibrated recipe's signals, combined in the ways that it does not combine them."""
+        """Other combinations of the recipe's signals, and each alone: they cost nothing more."""
         used = {a: proxy[a] for a in architectures}
+        scores = other_scores(self.active, self.study.config.space)
+        if self.trained_signals:
+            scores |= single_signals(self.active.recipe, used.values())
         return [
             self._ranking(name, "signal", used, score)
-            for name, score in other_scores(self.active, self.study.config.space).items()
-        ]
-
-    def _single_signals(
-        self, proxy: Evaluations, architectures: Sequence[Architecture]
-    ) -> list[Ranking]:
-        """Every trained signal of the proxy's own trainings, which cost nothing more."""
-        if not self.trained_signals:
-            return []
-        images = "proxy" if self.active.recipe.train_on == "proxy" else "full data"
-        used = {a: proxy[a] for a in architectures}
-        return [
-            self._ranking(f"{name} on the {images}", "signal", used, SingleSignal(name))
-            for name in measured_signals(used.values())
-            if self.score.signals != (name,)
+            for name, score in scores.items()
+            if not isinstance(score, SingleSignal) or score.signals != self.score.signals
         ]
 
     def _reference(

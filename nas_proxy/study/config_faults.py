@@ -1,0 +1,96 @@
+"""What pydantic finds wrong with a configuration, in words: the path, the value, the way out."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from nas_proxy.errors import did_you_mean
+
+# What keys were called before, at any level.
+_RENAMED_KEYS = {"distillation": "knowledge_distillation"}
+# A key that is no longer needed, with its section, and why.
+_DROPPED_KEYS = {
+    "validate.num_resamples": "intervals follow from the sample alone and draw nothing",
+    "validate.num_stratified": "all are drawn uniformly; add its number to num_architectures",
+}
+# How pydantic names one of the kinds that a value may be of.
+_KIND = re.compile(r"(?:function-\w+|literal|dict|list|tuple)\[.*\]|str|int|float|bool")
+
+
+def in_words(error: ValidationError, kind: Any, path: tuple[str, ...]) -> list[str]:
+    """One sentence for each place where something is wrong.
+
+    Args:
+        error: What was raised.
+        kind: The section that was read.
+        path: Where it stands in the configuration.
+    """
+    return [_sentence(fault, kind, path) for fault in _one_for_each_place(error.errors())]
+
+
+def _one_for_each_place(faults: Sequence[Any]) -> list[dict[str, Any]]:
+    """The faults, of which a value that may be of several kinds has one for each kind, as one.
+
+    Pydantic puts the kind behind the value's place. Those that got furthest into the value count.
+    """
+    by_value: dict[tuple[Any, ...], list[Any]] = {}
+    for fault in faults:
+        place = tuple(takewhile(lambda part: not _KIND.fullmatch(str(part)), fault["loc"]))
+        by_value.setdefault(place, []).append(fault)
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for place, members in by_value.items():
+        furthest = max(len(fault["loc"]) for fault in members)
+        for fault in members:
+            inside = (*place, *fault["loc"][len(place) + 1 :])
+            if inside in found:
+                found[inside]["msg"] += f", or {fault['msg'].removeprefix('Input should be ')}"
+            elif len(fault["loc"]) == furthest:
+                found[inside] = {**fault, "loc": inside}
+    return list(found.values())
+
+
+def _sentence(fault: Any, kind: Any, path: tuple[str, ...]) -> str:
+    location = ".".join(str(part) for part in (*path, *fault["loc"]))
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known, key = _keys_at(kind, fault["loc"][:-1]), str(fault["loc"][-1])
+        if _RENAMED_KEYS.get(key) in known:
+            return f"{location}: this key is called {_RENAMED_KEYS[key]} now; rename it"
+        why = _DROPPED_KEYS.get(location)
+        if why is not None:
+            return f"{location}: this key is no longer needed ({why}); take it out"
+        return f"{location}: unknown key; {did_you_mean(key, known)}"
+    if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{location}: missing"
+    message = fault["msg"].removeprefix("Value error, ").replace("Input", "the value")
+    shown = repr(fault["input"])
+    given = f" (got {shown if len(shown) <= 60 else shown[:57] + '...'})"
+    # What a section says itself names the value that is wrong, and the section is not it.
+    is_own = fault["type"] == "value_error" and isinstance(fault["input"], Mapping)
+    return f"{location or 'configuration'}: {message}{'' if is_own or 'got ' in message else given}"
+
+
+def _keys_at(kind: Any, location: Sequence[Any]) -> list[str]:
+    """The keys that the section at `location` knows."""
+    for part in location:
+        fields = _fields(kind)
+        kind = fields.get(str(part), kind)
+    return list(_fields(kind))
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Key to type of a section; nothing for a type that is no section."""
+    for candidate in (kind, *getattr(kind, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return {f.alias or n: f.annotation for n, f in candidate.model_fields.items()}
+        if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
+            from typing import get_type_hints
+
+            hints = get_type_hints(candidate)
+            return {field.name: hints[field.name] for field in dataclasses.fields(candidate)}
+    return {}
