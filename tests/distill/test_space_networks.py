@@ -21,6 +21,7 @@ from nas_proxy.networks.base import batch_norms
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import make_generator
+from nas_proxy.study.config import check_config
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing._calibration import TinySpace
 from nas_proxy.types import Architecture
@@ -245,6 +246,20 @@ def test_the_layers_of_another_network_are_the_last_map_of_each_resolution():
 def test_without_a_space_there_is_one_sentence():
     with pytest.raises(ConfigError, match="and here is none; give one"):
         METHODS["dm"].distill(make_task())
+
+
+@pytest.mark.parametrize(
+    ("distill", "said"),
+    [
+        ({"networks": "serch_space"}, r"'convnet' or 'search_space' \(got 'serch_space'\)"),
+        ({"networks": "search_space", "network_width": 8}, r"distill: network_width \(8\) is an"),
+    ],
+)
+def test_a_configuration_is_refused_when_it_is_read(distill, said):
+    sections = {"study_name": "x", "space": {"name": "convnet"}, "train": {"num_steps": 1}}
+    with pytest.raises(ConfigError, match=said) as caught:
+        check_config({**sections, "distill": {"name": "distribution_matching", **distill}})
+    assert len(str(caught.value).splitlines()) == 2  # the heading, and one sentence
 
 
 @pytest.mark.parametrize(
