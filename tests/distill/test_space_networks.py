@@ -15,6 +15,7 @@ from nas_proxy.distill.gradient_matching import GradientMatching
 from nas_proxy.distill.kernel_ridge import KernelRidge
 from nas_proxy.distill.layerwise_matching import LayerwiseMatching
 from nas_proxy.distill.meta_learning import MetaLearning
+from nas_proxy.distill.statistical_matching import StatisticalMatching
 from nas_proxy.errors import ConfigError
 from nas_proxy.interfaces import DistillContext, SearchSpace, TransferSpace
 from nas_proxy.networks.base import batch_norms
@@ -24,6 +25,7 @@ from nas_proxy.reproducibility import make_generator
 from nas_proxy.study.config import check_config
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.testing._calibration import TinySpace
+from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture
 from tests.distill.helpers import Log, distill, make_task
 
@@ -98,7 +100,9 @@ def test_another_space_gives_other_images():
     assert not torch.equal(one.images, options.images)
 
 
-@pytest.mark.parametrize("method", ["dm", "frepo", "rat_bptt"])
+@pytest.mark.parametrize(
+    "method", ["dm", "frepo", pytest.param("rat_bptt", marks=pytest.mark.exhaustive)]
+)
 def test_a_killed_distillation_continues_to_the_identical_set(method, tmp_path, monkeypatch):
     never = property(lambda self: float("-inf"), lambda self, value: None)
     monkeypatch.setattr(Checkpointer, "_saved_at", never, raising=False)
@@ -225,6 +229,29 @@ class Weighted(TransferSpace, TinySpace):
 
 def test_weights_that_a_space_starts_from_are_left_out():
     assert source_of(Weighted()).draw(0) is not None
+
+
+# One trained network of the space
+
+
+def squeezed(seed=0, **context):
+    method = StatisticalMatching(
+        networks="search_space", train=TrainSettings(num_steps=3), num_steps=3, batch_size=2
+    )
+    return distill(method, seed=seed, space=space_of("nasbench201"), **context)
+
+
+def test_statistics_are_those_of_a_trained_architecture_of_the_space(tmp_path):
+    first, again, other = squeezed(1), squeezed(1, cache=tmp_path), squeezed(2)
+    assert first.id == again.id
+    assert not torch.equal(first.images, other.images)
+    (teacher,) = first.networks
+    assert teacher.description != other.networks[0].description
+    assert first.parameters["num_networks"] == 1
+    assert (tmp_path / "teachers").is_dir()  # for other studies too
+    no_norm = replace(space_of("convnet"), norms=("none", "instance"))
+    with pytest.raises(ConfigError, match=r"among 100 .* has no batch norm; leave networks out"):
+        distill(StatisticalMatching(networks="search_space"), space=no_norm)
 
 
 # Layers

@@ -16,10 +16,12 @@ from nas_proxy.distill.common.pixels import Objective, PixelDistiller
 from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
 from nas_proxy.errors import ConfigError
 from nas_proxy.interfaces import DistillContext, SearchSpace, TransferSpace
-from nas_proxy.networks.base import Network, batch_norms
+from nas_proxy.networks.base import Network, batch_norms, has_batchnorm
 from nas_proxy.networks.catalogue import NetworkSettings, build_network
 from nas_proxy.networks.wrapped import WrappedNetwork
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.teacher_settings import TeacherSettings
 from nas_proxy.types import Architecture, DatasetSpec, ImageDataset
 
 logger = logging.getLogger("nas_proxy")
@@ -82,15 +84,46 @@ class SpaceNetworks(NetworkSource):
         space: Whose networks; weights that it would start from are left out.
         dataset: The images that they are for.
         twice: Whether they are to be differentiated twice.
+        batch_norm: Whether they must have batch norm.
     """
 
-    def __init__(self, space: SearchSpace, dataset: ImageDataset, *, twice: bool) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        dataset: ImageDataset,
+        *,
+        twice: bool = False,
+        batch_norm: bool = False,
+    ) -> None:
         bare = space.without_weights() if isinstance(space, TransferSpace) else space
         self._space = replace(bare, **bare.reductions)
         self._dataset = dataset
         self._twice = twice
+        self._batch_norm = batch_norm
         self._num_drawn = 0
         self._num_skipped = 0
+
+    @classmethod
+    def of_study(
+        cls, method: str, dataset: ImageDataset, context: DistillContext, **needs: bool
+    ) -> SpaceNetworks:
+        """Those of the context's space.
+
+        Args:
+            method: Who asks, for the message.
+            dataset: The images that they are for.
+            context: Has the space.
+            **needs: As for the class.
+
+        Raises:
+            ConfigError: If the context has no space.
+        """
+        if context.space is None:
+            raise ConfigError(
+                f"{method} with networks: search_space draws from the space that is searched, and "
+                "here is none; give one (DistillContext.space), or leave networks out"
+            )
+        return cls(context.space, dataset, **needs)
 
     def draw(self, seed: int) -> Network:
         """See `NetworkSource.draw`.
@@ -98,18 +131,41 @@ class SpaceNetworks(NetworkSource):
         Raises:
             ConfigError: If none of a hundred architectures can be used; the message names one.
         """
+        _, network = self._drawn(seed)
+        return network.to(self._dataset.images.device)
+
+    def draw_teacher(self, seed: int, train: TrainSettings) -> TeacherSettings:
+        """An architecture that is to be trained, at the same fidelity.
+
+        Args:
+            seed: Of the draw.
+            train: How it is to be trained.
+
+        Raises:
+            ConfigError: As `draw`.
+            UserError: If the space has no string form, by which teachers are known.
+        """
+        architecture, _ = self._drawn(seed)
+        fidelity = {option: getattr(self._space, option) for option in self._space.fidelity_options}
+        return TeacherSettings(
+            space=self._space.name,
+            architecture=self._space.to_string(architecture),
+            train=replace(train, space_fidelity=fidelity),
+        )
+
+    def _drawn(self, seed: int) -> tuple[Architecture, Network]:
         for attempt in range(_MOST_ATTEMPTS):
             own = derive_seed(seed, "attempt", attempt)
             architecture = self._space.sample(make_generator(derive_seed(own, "architecture")))
             network, fault = self._built(architecture, own)
             if network is not None:
                 self._num_drawn += 1
-                return network.to(self._dataset.images.device)
+                return architecture, network
             self._skip(architecture, fault)
         raise ConfigError(
             f"networks: search_space finds no network to distil with among {_MOST_ATTEMPTS} of the "
             f"space {self._space.name!r}: {self._space.describe(architecture)}, for one, {fault}; "
-            "leave networks out, which takes the ConvNet"
+            "leave networks out, which takes the method's own"
         )
 
     def _built(self, architecture: Architecture, seed: int) -> tuple[Network | None, str]:
@@ -121,6 +177,8 @@ class SpaceNetworks(NetworkSource):
                 network = WrappedNetwork(built, spec.image_shape)
             except ConfigError:
                 return None, "does not end in a linear layer, so it has no embedding"
+            if self._batch_norm and not has_batchnorm(network):
+                return None, "has no batch norm"
             network.eval()
             for norm in batch_norms(network):
                 norm.train()
@@ -233,12 +291,8 @@ class DrawingDistiller(PixelDistiller):
         """
         if not self.draws_from_space:
             return ConvNets(self.network_settings, dataset)
-        if context.space is None:
-            raise ConfigError(
-                f"{self.name} with networks: search_space draws from the space that is searched, "
-                "and here is none; give one (DistillContext.space), or leave networks out"
-            )
-        return SpaceNetworks(context.space, dataset, twice=self.differentiates_twice)
+        needs = self.differentiates_twice
+        return SpaceNetworks.of_study(self.name, dataset, context, twice=needs)
 
 
 @dataclass(frozen=True, kw_only=True)
