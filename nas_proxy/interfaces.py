@@ -217,8 +217,7 @@ class CalibrationSample:
     Attributes:
         space: Builds their networks, at full size.
         architectures: All different.
-        references: What full training reached, higher is better, one for each architecture;
-            measured on the search-validation images, or read from a benchmark's table.
+        references: Of full training, by search-validation images or a table; higher is better.
     """
 
     space: SearchSpace
@@ -234,17 +233,13 @@ class DistillContext:
         device: Where the work is done; images arrive there.
         progress: Told after every step.
         checkpoint: File from which a killed run continues; None keeps no checkpoint.
-        cache: Folder of trained networks and trajectories, kept by content for other studies;
-            None trains them anew each time.
-        labels: What labels are wanted. A method that optimises labels gives `learned` ones; what
-            a method leaves hard is labelled after it.
-        num_workers: Processes that work on classes side by side where the method allows it; the
-            result does not depend on their number.
+        cache: Folder of trained networks and trajectories, by content; None trains them anew.
+        labels: What labels are wanted; what a method leaves hard is labelled after it.
+        num_workers: Processes that work side by side, which changes no result.
         calibration: Architectures with known references, for a method that `needs_calibration`.
-        fetch_model: From the address of a registered model, `models:/...`, to its file; None where
-            there is no registry.
-        costs: Counts what the work costs, of one proxy data set. Teachers that are obtained are
-            entered by themselves; a method may name a part of its work with `costs.measure`.
+        space: The one that is searched, for a method that `draws_from_space`.
+        fetch_model: From `models:/...` to the model's file; None where there is no registry.
+        costs: Counts what the set costs; a method may name a part with `costs.measure`.
     """
 
     device: torch.device = torch.device("cpu")
@@ -254,6 +249,7 @@ class DistillContext:
     labels: LabelKind = "hard"
     num_workers: int = 1
     calibration: CalibrationSample | None = None
+    space: SearchSpace | None = None
     fetch_model: Callable[[str], Path] | None = None
     costs: CostMeter = field(default_factory=CostMeter, compare=False)
 
@@ -289,8 +285,7 @@ class Distiller(Options, ABC):
         paper: What it implements, "Author et al., title, venue year"; empty for a control.
         family: What is matched or chosen, such as "distribution matching"; empty if neither.
         typical_cost: How long it takes, in words.
-        needs_calibration: Whether it learns from architectures whose full training is known, which
-            it finds in `DistillContext.calibration`.
+        needs_calibration: Whether it learns from the sample in `DistillContext.calibration`.
     """
 
     name: ClassVar[str]
@@ -304,6 +299,11 @@ class Distiller(Options, ABC):
     def teachers(self) -> tuple[TeacherSettings, ...]:
         """The trained networks that the method looks at; none unless a method says so."""
         return ()
+
+    @property
+    def draws_from_space(self) -> bool:
+        """Whether it draws networks of the searched space, which `DistillContext.space` holds."""
+        return False
 
     def own_images_per_class(self) -> int | None:
         """How many images of each class it makes whatever is asked; None if it does as asked."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nas_proxy.data.augment import DSA_STRATEGY
-from nas_proxy.distill.common.pixels import RandomNetworkDistiller
+from nas_proxy.distill.common.random_networks import RandomNetworkDistiller
 from nas_proxy.distill.common.synthetic import (
     RealImages,
     SyntheticImages,
     cache_sized_parts,
+    classes_together,
     in_full_precision,
 )
-from nas_proxy.networks.convnet import ConvNet
+from nas_proxy.networks.base import Network
 from nas_proxy.options import PositiveFloat, PositiveInt
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator
@@ -40,27 +42,39 @@ class DistributionMatching(RandomNetworkDistiller):
     augment: str = DSA_STRATEGY
 
     def iterate(
-        self, synthetic: SyntheticImages, real: RealImages, network: ConvNet, seed: int
+        self, synthetic: SyntheticImages, real: RealImages, network: Network, seed: int
     ) -> float:
-        """Sum over classes of the squared distance of the two mean embeddings (equation 4)."""
+        """Sum over classes of the squared distance of the two mean embeddings (equation 4).
+
+        Where batch norm looks at the whole batch, all classes are in it, as in the published code.
+        """
         generator = make_generator(derive_seed(seed, "batches"))
         network.requires_grad_(False)
         loss = torch.zeros((), device=synthetic.images.device)
-        for label in range(synthetic.spec.num_classes):
-            real_images, synthetic_images = self.augmented_pair(
-                real.batch(label, generator),
-                synthetic.of_class(label),
-                derive_seed(seed, "augmentation", label),
-            )
-            target = _mean_embedding(network, real_images)
-            mean = in_full_precision(network.embed(synthetic_images)).mean(dim=0)
-            loss = loss + (target - mean).square().sum()
+        for labels in classes_together(network, synthetic.spec.num_classes):
+            pairs = [
+                self.augmented_pair(
+                    real.batch(label, generator),
+                    synthetic.of_class(label),
+                    derive_seed(seed, "augmentation", label),
+                )
+                for label in labels
+            ]
+            targets = _mean_embeddings(network, [real_images for real_images, _ in pairs])
+            images = [synthetic_images for _, synthetic_images in pairs]
+            embeddings = in_full_precision(network.embed(torch.cat(images)))
+            for target, mine in zip(targets, embeddings.split([*map(len, images)]), strict=True):
+                loss = loss + (target - mine.mean(dim=0)).square().sum()
         synthetic.descend(loss)
         return float(loss.detach())
 
 
 @torch.no_grad()
-def _mean_embedding(network: ConvNet, images: Tensor) -> Tensor:
-    parts = cache_sized_parts(network, images)
-    sums = [in_full_precision(network.embed(part)).sum(dim=0) for part in parts]
-    return torch.stack(sums).sum(dim=0) / len(images)
+def _mean_embeddings(network: Network, classes: Sequence[Tensor]) -> list[Tensor]:
+    """Of each class, all of which go through the network together."""
+    parts = cache_sized_parts(network, torch.cat(list(classes)))
+    if len(parts) > 1:
+        sums = [in_full_precision(network.embed(part)).sum(dim=0) for part in parts]
+        return [torch.stack(sums).sum(dim=0) / sum(map(len, parts))]
+    embeddings = in_full_precision(network.embed(parts[0]))
+    return [each.sum(dim=0) / len(each) for each in embeddings.split([*map(len, classes)])]

@@ -13,18 +13,21 @@ from torch import Tensor
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import LearningRateRule
 from nas_proxy.data.transforms import normalise
-from nas_proxy.distill.common.pixels import RandomNetworkDistiller
+from nas_proxy.distill.common.random_networks import RandomNetworkDistiller
 from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages, cache_sized_parts
 from nas_proxy.errors import ConfigError
-from nas_proxy.networks.convnet import ConvNet
+from nas_proxy.networks.base import Network, has_batchnorm
 from nas_proxy.options import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.train.loop import train
+from nas_proxy.train.measuring import recalibrate_norms
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 
 Metric = Literal["cosine", "mse", "l1"]
+
+_NORM_IMAGES_PER_CLASS = 16  # of which batch norms take their statistics, as published
 
 # images per class: (outer loop, inner loop), as published
 _PUBLISHED_LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
@@ -36,6 +39,9 @@ class GradientMatching(RandomNetworkDistiller):
     """DC, and DSA with `augment`: equal gradients along the training of many networks.
 
     The defaults are DC's; `idc` gives the settings of IDC.
+
+    Networks with batch norm are matched as published: with the statistics of a few real images of
+    each class, which stay as they are while gradients are compared.
 
     Attributes:
         metric: Distance of two gradients: `cosine`, one minus the cosine for each output row;
@@ -66,6 +72,8 @@ class GradientMatching(RandomNetworkDistiller):
         "Zhao and Bilen, Differentiable Siamese Augmentation, ICML 2021; "
         "Kim et al., Efficient Synthetic-Data Parameterization, ICML 2022"
     )
+
+    differentiates_twice = True
 
     num_steps: PositiveInt = 1000
     image_learning_rate: PositiveFloat = 0.1
@@ -136,7 +144,7 @@ class GradientMatching(RandomNetworkDistiller):
         return replace(super().learning_rate_rule(synthetic), batch_size=self.network_batch_size)
 
     def iterate(
-        self, synthetic: SyntheticImages, real: RealImages, network: ConvNet, seed: int
+        self, synthetic: SyntheticImages, real: RealImages, network: Network, seed: int
     ) -> float:
         """Follow one network through its training and match its gradients on the way."""
         outer, inner = self.loops(synthetic.images_per_class)
@@ -145,6 +153,8 @@ class GradientMatching(RandomNetworkDistiller):
 
         def update() -> None:
             update_seed = derive_seed(seed, len(losses))
+            if has_batchnorm(network):
+                self._settle_norms(network, real, generator)
             loss = self._matching_loss(synthetic, real, network, generator, seed=update_seed)
             synthetic.descend(loss)
             losses.append(float(loss.detach()))
@@ -160,9 +170,22 @@ class GradientMatching(RandomNetworkDistiller):
                 update()
         return sum(losses) / len(losses)
 
+    def _settle_norms(self, network: Network, real: RealImages, generator: torch.Generator) -> None:
+        """Evaluation mode, with the statistics of real images of all classes."""
+        spec = real.dataset.spec
+        images = [
+            real.batch(c, generator)[:_NORM_IMAGES_PER_CLASS] for c in range(spec.num_classes)
+        ]
+        sizes = torch.tensor([*map(len, images)], device=images[0].device)
+        labels = torch.arange(spec.num_classes, device=sizes.device).repeat_interleave(sizes)
+        shown = TrainingSet(torch.cat(images), labels, spec)
+        draw = make_generator(0, sizes.device)  # all are shown, where there are 512 or fewer
+        recalibrate_norms(network, shown, self._training(num_steps=1), draw)
+        network.eval()
+
     def _train_on_real(
         self,
-        network: ConvNet,
+        network: Network,
         real: RealImages,
         seed: int,
         *,
@@ -181,7 +204,7 @@ class GradientMatching(RandomNetworkDistiller):
             train(network, TrainingSet.of(real.dataset), settings, generator, now_and_then)
 
     def _train_on_synthetic(
-        self, network: ConvNet, synthetic: SyntheticImages, seed: int, num_epochs: int
+        self, network: Network, synthetic: SyntheticImages, seed: int, num_epochs: int
     ) -> None:
         images = synthetic.training_images().detach()
         training_set = TrainingSet(images, synthetic.classes, synthetic.spec)
@@ -192,13 +215,15 @@ class GradientMatching(RandomNetworkDistiller):
         self,
         synthetic: SyntheticImages,
         real: RealImages,
-        network: ConvNet,
+        network: Network,
         generator: torch.Generator,
         *,
         seed: int,
     ) -> Tensor:
-        matched = network if self.match_classifier else network.features
-        weights = list(matched.parameters())
+        weights = list(network.parameters())
+        if not self.match_classifier:
+            last = [id(weight) for weight in network.classifier.parameters()]
+            weights = [weight for weight in weights if id(weight) not in last]
         total = torch.zeros((), device=synthetic.images.device)
         for label in range(synthetic.spec.num_classes):
             real_images = real.batch(label, generator)
@@ -212,7 +237,7 @@ class GradientMatching(RandomNetworkDistiller):
             )
             target = _real_gradients(network, real_images, label, weights)
             loss = _loss(network, synthetic_images, label)
-            gradients = torch.autograd.grad(loss, weights, create_graph=True)
+            gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
             total = total + gradient_distance(gradients, target, self.metric)
         return total
 
@@ -234,12 +259,12 @@ class GradientMatching(RandomNetworkDistiller):
 
 
 def gradient_distance(
-    gradients: Sequence[Tensor], target: Sequence[Tensor], metric: Metric = "cosine"
+    gradients: Sequence[Tensor | None], target: Sequence[Tensor | None], metric: Metric = "cosine"
 ) -> Tensor:
     """How far two gradients are apart, summed over the weight tensors of a network.
 
     Args:
-        gradients: One tensor for each parameter of a network.
+        gradients: One tensor for each parameter of a network; None for one that it does not use.
         target: The same, matched.
         metric: `cosine` is one minus the cosine, summed over output rows (DC, equation 10); `mse`
             and `l1` are sums over all weights (IDC).
@@ -247,9 +272,10 @@ def gradient_distance(
     Returns:
         A scalar. Vectors (biases and norms' parameters) do not count, as in the published code.
     """
-    distance = torch.zeros((), device=target[0].device)
+    used = [goal for goal in target if goal is not None]
+    distance = torch.zeros((), device=used[0].device)
     for gradient, goal in zip(gradients, target, strict=True):
-        if goal.ndim > 1:
+        if gradient is not None and goal is not None and goal.ndim > 1:
             distance = distance + _distance(gradient.flatten(1), goal.flatten(1), metric)
     return distance
 
@@ -265,17 +291,18 @@ def _distance(rows: Tensor, goal_rows: Tensor, metric: Metric) -> Tensor:
 
 
 def _real_gradients(
-    network: ConvNet, images: Tensor, label: int, weights: Sequence[Tensor]
-) -> list[Tensor]:
-    total: list[Tensor] = []
+    network: Network, images: Tensor, label: int, weights: Sequence[Tensor]
+) -> list[Tensor | None]:
+    total: list[Tensor | None] = []
     for part in cache_sized_parts(network, images):
         loss = _loss(network, part, label) * (len(part) / len(images))
-        gradients = torch.autograd.grad(loss, weights)
-        total = [a + b for a, b in zip(total, gradients, strict=True)] if total else [*gradients]
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        pairs = zip(total or [None] * len(weights), gradients, strict=True)
+        total = [b if a is None or b is None else a + b for a, b in pairs]
     return total
 
 
-def _loss(network: ConvNet, images: Tensor, label: int) -> Tensor:
+def _loss(network: Network, images: Tensor, label: int) -> Tensor:
     labels = torch.full((len(images),), label, device=images.device)
     return F.cross_entropy(network(images), labels)
 

@@ -12,16 +12,16 @@ from torch import Tensor
 from nas_proxy.data.augment import DSA_STRATEGY
 from nas_proxy.data.proxy_dataset import LearningRateRule
 from nas_proxy.distill.common.network_pool import NetworkPool
-from nas_proxy.distill.common.pixels import (
-    Objective,
-    PixelDistiller,
-    initial_label_logits,
-    random_convnet,
+from nas_proxy.distill.common.pixels import Objective, initial_label_logits
+from nas_proxy.distill.common.random_networks import (
+    DrawingDistiller,
+    NetworkObjective,
+    NetworkSource,
 )
 from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages, cache_sized_parts
 from nas_proxy.errors import ConfigError, required
 from nas_proxy.interfaces import DistillContext
-from nas_proxy.networks.convnet import ConvNet
+from nas_proxy.networks.base import Network
 from nas_proxy.options import PositiveFloat, PositiveInt
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator
@@ -42,7 +42,7 @@ _PUBLISHED_EPOCHS = {10: 1000, 100: 2000}
 
 @DISTILLERS.register("kernel_ridge")
 @dataclass(frozen=True, kw_only=True)
-class KernelRidge(PixelDistiller):
+class KernelRidge(DrawingDistiller):
     """FRePo: images from whose embedding a linear regression predicts the real labels.
 
     The defaults are the published ones for CIFAR-10 (65.5 % at 10 images per class), but for the
@@ -99,14 +99,15 @@ class KernelRidge(PixelDistiller):
         Raises:
             ConfigError: If labels are to be solved for, but hard or soft ones are wanted.
         """
+        source = self.network_source(dataset, context)
         if self.optimise == "images":
-            return _Regression(self, dataset, real)
+            return _Regression(self, source, dataset, real)
         if context.labels != "learned":
             raise ConfigError(
                 f"kernel_ridge with optimise: labels gives learned labels, but the study asks for "
                 f"{context.labels} ones; set distill.labels: learned, or optimise: images"
             )
-        return _LabelSolve(self, dataset, real)
+        return _LabelSolve(self, source, dataset, real)
 
     def synthetic_images(
         self, images: Tensor, images_per_class: int, spec: DatasetSpec, context: DistillContext
@@ -133,16 +134,16 @@ class KernelRidge(PixelDistiller):
             num_epochs=epochs[0] if epochs else 5000,
         )
 
-    def pool(self, dataset: ImageDataset, size: int) -> NetworkPool:
+    def pool(self, source: NetworkSource, size: int) -> NetworkPool:
         """Networks that train on the images, not made yet."""
         return NetworkPool(
-            lambda seed: random_convnet(self, dataset, seed),
+            source.draw,
             size=size,
             max_updates=self.max_online_updates,
             learning_rate=self.network_learning_rate,
         )
 
-    def predictor(self, network: ConvNet, images: Tensor) -> Tensor:
+    def predictor(self, network: Network, images: Tensor) -> Tensor:
         """From centred labels of `images`, and of their mirror images, to a linear classifier.
 
         Args:
@@ -190,17 +191,24 @@ def margin_loss(labels: Tensor) -> Tensor:
     return -(first - second).clamp_max(1 / labels.shape[1]).mean()
 
 
-def _embed(network: ConvNet, images: Tensor) -> Tensor:
+def _embed(network: Network, images: Tensor) -> Tensor:
     return torch.cat([network.embed(part) for part in cache_sized_parts(network, images)])
 
 
-class _Regression(Objective):
+class _Regression(NetworkObjective):
     """FRePo's outer loop: one step of the images, then one of the network that it met."""
 
-    def __init__(self, distiller: KernelRidge, dataset: ImageDataset, real: RealImages) -> None:
+    def __init__(
+        self,
+        distiller: KernelRidge,
+        source: NetworkSource,
+        dataset: ImageDataset,
+        real: RealImages,
+    ) -> None:
+        super().__init__(source)
         self._distiller = distiller
         self._real = real
-        self._pool = distiller.pool(dataset, distiller.num_networks)
+        self._pool = distiller.pool(source, distiller.num_networks)
         self._num_classes = dataset.spec.num_classes
         self._num_done = 0
 
@@ -221,7 +229,7 @@ class _Regression(Objective):
         return float(loss.detach())
 
     def _loss(
-        self, synthetic: SyntheticImages, network: ConvNet, generator: torch.Generator
+        self, synthetic: SyntheticImages, network: Network, generator: torch.Generator
     ) -> Tensor:
         real_images, real_labels = self._real.mixed_batch(generator)
         with torch.no_grad():
@@ -238,17 +246,26 @@ class _Regression(Objective):
             group["lr"] = rate
 
     def state(self) -> dict[str, Tensor]:
-        return {"num_done": torch.tensor(self._num_done), **self._pool.state()}
+        done = {"num_done": torch.tensor(self._num_done)}
+        return {**done, **self._pool.state(), **super().state()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self._num_done = int(state["num_done"])
         self._pool.restore(state)
+        super().restore(state)  # last, for the pool has drawn its networks again
 
 
-class _LabelSolve(Objective):
+class _LabelSolve(NetworkObjective):
     """Gathers one network's equations in each step and solves what there is so far."""
 
-    def __init__(self, distiller: KernelRidge, dataset: ImageDataset, real: RealImages) -> None:
+    def __init__(
+        self,
+        distiller: KernelRidge,
+        source: NetworkSource,
+        dataset: ImageDataset,
+        real: RealImages,
+    ) -> None:
+        super().__init__(source)
         self.num_steps = distiller.num_networks
         self._distiller = distiller
         self._dataset = dataset
@@ -267,9 +284,9 @@ class _LabelSolve(Objective):
         self._num_done += 1
         return equations.loss(labels)
 
-    def _trained_network(self, synthetic: SyntheticImages, seed: int) -> ConvNet:
+    def _trained_network(self, synthetic: SyntheticImages, seed: int) -> Network:
         """A network of this step's age, trained on the images and their classes."""
-        pool = self._distiller.pool(self._dataset, 1)
+        pool = self._distiller.pool(self.source, 1)
         pool.fill(derive_seed(seed, "network"))
         images = synthetic.training_images().detach()
         targets = centred_labels(synthetic.classes, synthetic.spec.num_classes).float()
@@ -279,7 +296,7 @@ class _LabelSolve(Objective):
         return pool.network(0)
 
     @torch.no_grad()
-    def _extended(self, network: ConvNet, synthetic: SyntheticImages) -> LabelEquations:
+    def _extended(self, network: Network, synthetic: SyntheticImages) -> LabelEquations:
         """The equations so far and those of one more network."""
         equations = self._equations or LabelEquations(
             len(synthetic.classes), synthetic.spec.num_classes, synthetic.images.device
@@ -293,9 +310,10 @@ class _LabelSolve(Objective):
 
     def state(self) -> dict[str, Tensor]:
         kept = {} if self._equations is None else self._equations.state()
-        return {"num_done": torch.tensor(self._num_done), **kept}
+        return {"num_done": torch.tensor(self._num_done), **kept, **super().state()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
+        super().restore(state)
         self._num_done = int(state["num_done"])
         if self._num_done > 0:
             self._equations = LabelEquations.restored(state, self._dataset.labels.device)

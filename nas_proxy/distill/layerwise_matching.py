@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas_proxy.data.augment import DSA_STRATEGY
-from nas_proxy.distill.common.pixels import RandomNetworkDistiller
-from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages, in_full_precision
+from nas_proxy.distill.common.layers import LayerReader, layers_of
+from nas_proxy.distill.common.random_networks import RandomNetworkDistiller
+from nas_proxy.distill.common.synthetic import (
+    RealImages,
+    SyntheticImages,
+    classes_together,
+    in_full_precision,
+)
 from nas_proxy.errors import ConfigError
-from nas_proxy.networks.base import Norm, has_batchnorm
+from nas_proxy.networks.base import Network, Norm
 from nas_proxy.networks.catalogue import NetworkSettings
-from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.options import NonNegativeFloat, PositiveFloat, PositiveInt
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator
@@ -35,6 +40,9 @@ class LayerwiseMatching(RandomNetworkDistiller):
 
     CAFE is `cafe`. Its networks also train on the synthetic images between updates, for as long
     as their accuracy on real ones changes; here they are random, as in DataDAM.
+
+    Of a network of the searched space, which has no blocks that all would agree on, the last map of
+    each resolution stands for a block; where there is none, the embedding alone is matched.
 
     Attributes:
         matching: `attention`: where a block looks, averaged over each class. `features`: what it
@@ -96,7 +104,7 @@ class LayerwiseMatching(RandomNetworkDistiller):
         return replace(super().network_settings, norm=self.network_norm)
 
     def iterate(
-        self, synthetic: SyntheticImages, real: RealImages, network: ConvNet, seed: int
+        self, synthetic: SyntheticImages, real: RealImages, network: Network, seed: int
     ) -> float:
         """One step along the gradient of the distances, summed over layers and classes."""
         generator = make_generator(derive_seed(seed, "batches"))
@@ -115,19 +123,17 @@ class LayerwiseMatching(RandomNetworkDistiller):
         synthetic.descend(loss)
         return float(loss.detach())
 
-    def describe(self, network: ConvNet, classes: Sequence[Tensor]) -> Description:
+    def describe(self, network: Network, classes: Sequence[Tensor]) -> Description:
         """What the network makes of one batch of images for each class."""
-        parts: Iterable[Sequence[Tensor]]
-        if has_batchnorm(network):  # whose statistics are of all classes together
-            together = self._layers(network, torch.cat(list(classes)))
-            sizes = [len(images) for images in classes]
-            parts = zip(*(layer.split(sizes) for layer in together), strict=True)
-        else:
-            parts = (self._layers(network, images) for images in classes)
         means, embeddings = [], []
-        for layers in parts:
-            means.append([layer.mean(dim=0) for layer in layers])
-            embeddings.append(layers[-1])
+        with layers_of(network, classes[0]) as read:
+            for labels in classes_together(network, len(classes)):
+                together = [classes[label] for label in labels]
+                layers = self._layers(read, torch.cat(together))
+                sizes = [*map(len, together)]
+                for one in zip(*(layer.split(sizes) for layer in layers), strict=True):
+                    means.append([layer.mean(dim=0) for layer in one])
+                    embeddings.append(one[-1])
         return Description([torch.stack(layer) for layer in zip(*means, strict=True)], embeddings)
 
     def loss(self, synthetic: Description, real: Description) -> Tensor:
@@ -147,20 +153,14 @@ class LayerwiseMatching(RandomNetworkDistiller):
         # The published code counts the embedding once more, outside of the layers.
         return sum(weighted, start=distances[-1]) + self.discrimination_weight * discrimination
 
-    def _layers(self, network: ConvNet, images: Tensor) -> list[Tensor]:
+    def _layers(self, read: LayerReader, images: Tensor) -> list[Tensor]:
         """What is compared in each layer, first one first, the embedding last: each `(n, d)`."""
-        layers = []
-        for module in network.features:
-            images = module(images)
-            if isinstance(module, nn.ReLU):  # before the block's pooling
-                layers.append(
-                    attention_map(images, self.attention_power)
-                    if self.matching == "attention"
-                    else in_full_precision(images).flatten(1)
-                )
-        if self.matching == "attention":
-            layers.pop()  # the embedding stands for the last block
-        return [*layers, in_full_precision(images).flatten(1)]
+        maps, embedding = read(images)
+        if self.matching == "attention":  # the embedding stands for the last block
+            layers = [attention_map(each, self.attention_power) for each in maps[:-1]]
+        else:
+            layers = [in_full_precision(each).flatten(1) for each in maps]
+        return [*layers, in_full_precision(embedding).flatten(1)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,11 +19,11 @@ from nas_proxy.distill.common.inner_training import (
     forward,
     initial_adam_state,
 )
-from nas_proxy.distill.common.pixels import (
-    Objective,
-    PixelDistiller,
-    initial_label_logits,
-    random_convnet,
+from nas_proxy.distill.common.pixels import Objective, initial_label_logits
+from nas_proxy.distill.common.random_networks import (
+    DrawingDistiller,
+    NetworkObjective,
+    NetworkSource,
 )
 from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
 from nas_proxy.errors import ConfigError, DivergedError, required
@@ -39,7 +39,7 @@ _LEAST_RATE = 0.01  # a learned learning rate stays above this share of its firs
 
 @DISTILLERS.register("meta_learning")
 @dataclass(frozen=True, kw_only=True)
-class MetaLearning(PixelDistiller):
+class MetaLearning(DrawingDistiller):
     """Back-propagation through training, truncated to a window at a random place (RaT-BPTT).
 
     In each step a fresh network trains on the images; the loss on real images of where it stops is
@@ -76,6 +76,8 @@ class MetaLearning(PixelDistiller):
         "Wang et al., Dataset Distillation, 2018; Feng, Vedantam and Kempe, Embarrassingly Simple "
         "Dataset Distillation, ICLR 2024"
     )
+
+    differentiates_twice = True
 
     num_steps: PositiveInt = 60_000
     image_optimiser: Literal["sgd", "adam", "lamb"] = "adam"
@@ -117,7 +119,7 @@ class MetaLearning(PixelDistiller):
         self, dataset: ImageDataset, real: RealImages, context: DistillContext
     ) -> Objective:
         """The loss at the end of training, differentiated through its last steps."""
-        return _EndOfTraining(self, dataset, real)
+        return _EndOfTraining(self, self.network_source(dataset, context), dataset, real)
 
     def synthetic_images(
         self, images: Tensor, images_per_class: int, spec: DatasetSpec, context: DistillContext
@@ -151,8 +153,15 @@ class MetaLearning(PixelDistiller):
         )
 
 
-class _EndOfTraining(Objective):
-    def __init__(self, distiller: MetaLearning, dataset: ImageDataset, real: RealImages) -> None:
+class _EndOfTraining(NetworkObjective):
+    def __init__(
+        self,
+        distiller: MetaLearning,
+        source: NetworkSource,
+        dataset: ImageDataset,
+        real: RealImages,
+    ) -> None:
+        super().__init__(source)
         self._distiller = distiller
         self._dataset = dataset
         self._real = real
@@ -182,7 +191,7 @@ class _EndOfTraining(Objective):
     def _looked_through(self, synthetic: SyntheticImages, seed: int) -> tuple[Tensor, list[Tensor]]:
         """The loss after one inner training, and its gradient for everything that is learned."""
         distiller = self._distiller
-        network = random_convnet(distiller, self._dataset, derive_seed(seed, "network"))
+        network = self.source.draw(derive_seed(seed, "network"))
         generator = make_generator(derive_seed(seed, "batches"))
         weights = flatten_parameters(network.requires_grad_(False))
         rate = torch.tensor(distiller.inner_learning_rate, device=weights.device)
@@ -238,8 +247,10 @@ class _EndOfTraining(Objective):
         return mean
 
     def state(self) -> dict[str, Tensor]:
-        return {} if self._mean_norm is None else {"mean_norm": self._mean_norm}
+        kept = {} if self._mean_norm is None else {"mean_norm": self._mean_norm}
+        return {**kept, **super().state()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
+        super().restore(state)
         if "mean_norm" in state:
             self._mean_norm = state["mean_norm"].to(self._dataset.images.device)

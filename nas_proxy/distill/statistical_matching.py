@@ -8,9 +8,9 @@ part of the published method, is done by `labels`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from nas_proxy.data.splits import members_of_classes
 from nas_proxy.data.transforms import normalise
 from nas_proxy.distill.common.finished import FinishedImages, as_normalised, finished_images
 from nas_proxy.distill.common.memory import BatchMemory
+from nas_proxy.distill.common.random_networks import SpaceNetworks
 from nas_proxy.distill.common.recording import map_in_workers, recorded
 from nas_proxy.distill.common.recovery import (
     Batch,
@@ -89,6 +90,8 @@ class StatisticalMatching(Distiller):
 
     Attributes:
         networks: Squeezed networks, each with batch norm: a name, a file, or a section.
+            `search_space`: one random architecture of the study's space that has batch norm.
+        train: How that one is trained; all others say it themselves.
         num_steps: Steps of Adam for each batch; its rate falls to zero along a cosine.
         batch_size: Images at a time, at most; batches are of nearly equal size.
         image_learning_rate: Of the pixels, at the first step.
@@ -110,7 +113,8 @@ class StatisticalMatching(Distiller):
     summary = "recovers images from the batch norm statistics of a trained network (SRe2L)"
     paper = "Yin, Xing and Shen, Squeeze, Recover and Relabel, NeurIPS 2023"
 
-    networks: tuple[TeacherOption, ...] = (SQUEEZED_RESNET18,)
+    networks: tuple[TeacherOption, ...] | Literal["search_space"] = (SQUEEZED_RESNET18,)
+    train: TrainSettings = SQUEEZED_RESNET18.train
     num_steps: PositiveInt = 1000
     batch_size: PositiveInt = 100
     image_learning_rate: PositiveFloat = 0.25
@@ -125,16 +129,25 @@ class StatisticalMatching(Distiller):
 
     def __post_init__(self) -> None:
         """Refuse networks without batch norm before one is trained."""
+        if self.networks == "search_space":
+            return
         if not self.networks:
             raise ConfigError("statistical_matching needs at least one network; name one")
+        if self.train != SQUEEZED_RESNET18.train:
+            raise ConfigError("train is for networks: search_space; each of networks has its own")
         for settings in self.networks:
             if settings.checkpoint is None and not _will_have_batchnorm(settings):
                 raise _without_batchnorm(settings)
 
     @property
     def teachers(self) -> tuple[TeacherSettings, ...]:
-        """The squeezed networks."""
-        return self.networks
+        """The squeezed networks, as far as they are known before the space is."""
+        return () if self.networks == "search_space" else self.networks
+
+    @property
+    def draws_from_space(self) -> bool:
+        """With `networks: search_space`."""
+        return self.networks == "search_space"
 
     def initialise(
         self, dataset: ImageDataset, images_per_class: int, generator: torch.Generator
@@ -156,7 +169,8 @@ class StatisticalMatching(Distiller):
         """
         dataset, context = task.dataset, task.context
         plan = self._plan(dataset, task.images_per_class, task.generator)
-        teachers = self._obtain(dataset, context)
+        networks, facts = self._networks(task)
+        teachers = self._obtain(networks, dataset, context)
         recovery = Recovery(self._settings(dataset.spec), teachers, dataset.spec)
         memory = BatchMemory.measure(recovery.attempt, context.device)
         memory.check(plan.largest_batch, context.device, context.num_workers)
@@ -174,12 +188,23 @@ class StatisticalMatching(Distiller):
             networks=teachers,
         )
         rule = _learning_rate_rule(dataset.spec)
+        made = replace(made, parameters={**made.parameters, **facts})
         return replace(made, decode_factor=self.decode_factor, learning_rate_rule=rule)
 
-    def _obtain(self, dataset: ImageDataset, context: DistillContext) -> list[Teacher]:
+    def _networks(self, task: DistillTask) -> tuple[Sequence[TeacherSettings], dict[str, Any]]:
+        """The networks to squeeze, and what the set's record says of them."""
+        if self.networks != "search_space":
+            return self.networks, {}
+        source = SpaceNetworks.of_study(self.name, task.dataset, task.context, batch_norm=True)
+        seed = int(torch.randint(2**62, (1,), generator=task.generator))
+        return [source.draw_teacher(seed, self.train)], source.facts()
+
+    def _obtain(
+        self, networks: Sequence[TeacherSettings], dataset: ImageDataset, context: DistillContext
+    ) -> list[Teacher]:
         """The squeezed networks; one from a file is looked at only now."""
-        teachers = obtain_teachers(self.networks, dataset, context)
-        for settings, teacher in zip(self.networks, teachers, strict=True):
+        teachers = obtain_teachers(networks, dataset, context)
+        for settings, teacher in zip(networks, teachers, strict=True):
             if not layers_with_statistics(teacher):
                 raise _without_batchnorm(settings)
         return teachers

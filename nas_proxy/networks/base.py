@@ -66,6 +66,11 @@ def make_norm(norm: Norm, shape: tuple[int, int, int]) -> list[nn.Module]:
     return [nn.GroupNorm(channels if norm == "instance" else NUM_GROUPS, channels)]
 
 
+def batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The layers of `network` that normalise with the statistics of a batch."""
+    return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
 def has_batchnorm(network: nn.Module) -> bool:
     """Whether any layer of `network` keeps statistics of its batches."""
-    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules())
+    return bool(batch_norms(network))

@@ -15,7 +15,7 @@ from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.errors import DataError
 from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
 from nas_proxy.reproducibility import make_generator
-from nas_proxy.testing._calibration import tiny_calibration_sample
+from nas_proxy.testing._calibration import TinySpace, tiny_calibration_sample
 from nas_proxy.testing._common import (
     blame,
     check_class,
@@ -225,13 +225,16 @@ def _task(
     checkpoint: Path | None = None,
     progress: Progress = no_progress,
 ) -> DistillTask:
-    """On the CPU, with a calibration sample where the method needs one."""
+    """On the CPU, with a calibration sample and a space where the method needs one."""
     sample = tiny_calibration_sample() if distiller.needs_calibration else None
+    space = TinySpace() if distiller.draws_from_space else None
     return DistillTask(
         dataset=dataset or tiny_dataset(),
         images_per_class=images_per_class,
         generator=generator or make_generator(0),
-        context=DistillContext(checkpoint=checkpoint, progress=progress, calibration=sample),
+        context=DistillContext(
+            checkpoint=checkpoint, progress=progress, calibration=sample, space=space
+        ),
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nas_proxy.devices import is_gpu, is_out_of_memory, release_memory
 from nas_proxy.errors import DivergedError, EvaluationError
+from nas_proxy.networks.base import batch_norms
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import ImageDataset
@@ -154,8 +155,7 @@ def recalibrate_norms(
         settings: Precision and layout.
         generator: On the device of the images: which ones.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in norms if norm.track_running_stats]
+    norms = [norm for norm in batch_norms(network) if norm.track_running_stats]
     if not norms:
         return
     device = training_set.images.device

@@ -23,6 +23,9 @@ TINY: dict[str, str] = {
     "compiling": "--networks convnet --image-size 8 --batch-size 4 --num-steps 1",
     "compression": "--data-root DATA --num-seeds 1 --num-steps 2 --num-fine-tuning-steps 2 "
     "--num-val-images 20 --num-test-images 20 --network-width 4 --num-variants 1",
+    "condensed_duels": "--space convnet --data-root DATA --reference-epochs 1 --size tiny "
+    "--num-architectures 4 --methods dm --images-per-class 2 --budgets 2 --batch-size 20 "
+    "--image-size 8 --num-workers 1 --work WORK",
     "distillation": "--data-root DATA --size tiny --methods random dm rded --budget 1 "
     "--num-networks 2 --work WORK",
     "encoding_quality": "--truth TRUTH --num-splits 1 --num-labels 24 --num-architectures 60",

@@ -2,6 +2,7 @@
 
 import pytest
 
+from nas_proxy.distill.common.random_networks import DrawingDistiller
 from nas_proxy.distill.rank_aware._images import Composition
 from nas_proxy.networks.catalogue import NetworkSettings
 from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
@@ -52,6 +53,19 @@ SMALL_OPTIONS = {
     "k_means": {"network": SMALL_TEACHER},
     "forgetting": {"network": SMALL_CONVNET, "train": TrainSettings(num_steps=7)},
 }
+# Those that can draw networks of the searched space instead, with what makes that cheap.
+FROM_SPACE = {
+    name: {
+        **{
+            option: value
+            for option, value in SMALL_OPTIONS[name].items()
+            if "network_" not in option
+        },
+        "networks": "search_space",
+    }
+    for name in DISTILLERS.names()
+    if name in SMALL_OPTIONS and issubclass(DISTILLERS.get(name), DrawingDistiller)
+}
 MADE_ELSEWHERE = {"file"}  # hands over what another distiller made
 
 
@@ -86,6 +100,20 @@ def test_distiller(name, check):
     check(DISTILLERS.get(name)(**SMALL_OPTIONS.get(name, {})))
 
 
+def checks_from_space():
+    """The check of resuming waits for a state, so all of it is exhaustive but for one method."""
+    for name in FROM_SPACE:
+        for check in DISTILLER_CHECKS:
+            typical = name == "kernel_ridge" and check_name(check) in ("same_seed", "record")
+            marks = [] if typical else [pytest.mark.exhaustive]
+            yield pytest.param(name, check, id=f"{name}-{check_name(check)}", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "check"), list(checks_from_space()))
+def test_a_distiller_with_networks_of_the_space(name, check):
+    check(DISTILLERS.get(name)(**FROM_SPACE[name]))
+
+
 @pytest.mark.parametrize("check", DISTILLER_CHECKS, ids=check_name)
 def test_a_distiller_that_states_no_costs(check):
     check(Silent())
@@ -114,3 +142,4 @@ def test_the_built_in_plugins_are_among_them():
     assert {"convnet", "nasbench201"} <= set(SEARCH_SPACES.names())
     assert {"num_params", "flops", "log_synflow", "naswot"} <= set(SCORES.names())
     assert {"random_subset", *SMALL_OPTIONS} <= set(DISTILLERS.names())
+    assert {"distribution_matching", "gradient_matching", "layerwise_matching"} <= set(FROM_SPACE)

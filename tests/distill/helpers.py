@@ -3,7 +3,7 @@
 import torch
 
 from nas_proxy.data.transforms import normalise
-from nas_proxy.distill.common import pixels
+from nas_proxy.distill.common import random_networks
 from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.networks.convnet import ConvNet
@@ -53,14 +53,14 @@ def weights_of(network):
 def remember_networks(monkeypatch):
     """The weights that each network of the distillations to come starts from."""
     seen = []
-    build = pixels.build_network
+    build = random_networks.build_network
 
     def remembered(settings, spec):
         network = build(settings, spec)
         seen.append(weights_of(network))
         return network
 
-    monkeypatch.setattr(pixels, "build_network", remembered)
+    monkeypatch.setattr(random_networks, "build_network", remembered)
     return seen
 
 

@@ -6,9 +6,9 @@ import torch
 from nas_proxy.data.augment import DSA_STRATEGY
 from nas_proxy.distill import distribution_matching
 from nas_proxy.distill.common import synthetic
-from nas_proxy.distill.common.pixels import random_convnet
 from nas_proxy.distill.common.synthetic import cache_sized_parts
 from nas_proxy.distill.distribution_matching import DistributionMatching
+from nas_proxy.interfaces import DistillContext
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.testing import tiny_dataset
 from tests.distill.helpers import (
@@ -41,7 +41,7 @@ def test_the_network_by_hand_is_the_network():
 
 def test_the_matching_network_of_the_field_has_its_published_size():
     dataset = tiny_dataset(num_classes=10, image_shape=(3, 32, 32))
-    network = random_convnet(DistributionMatching(), dataset, 0)
+    network = DistributionMatching().network_source(dataset, DistillContext()).draw(0)
     assert sum(weight.numel() for weight in network.parameters()) == 320_010
     assert network.embed(torch.zeros(2, 3, 32, 32)).shape == (2, 128 * 4 * 4)
 
@@ -124,7 +124,7 @@ def test_the_mean_embedding_of_the_parts_is_that_of_the_whole(monkeypatch):
     images = torch.randn(23, 3, 8, 8, generator=generator)
     whole = network.embed(images).mean(dim=0)
     monkeypatch.setattr(synthetic, "_CACHED_VALUES", 5 * 4 * 8 * 8)
-    in_parts = distribution_matching._mean_embedding(network, images)
+    (in_parts,) = distribution_matching._mean_embeddings(network, [images])
     torch.testing.assert_close(in_parts, whole.detach())
 
 

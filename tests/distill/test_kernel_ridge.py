@@ -175,7 +175,7 @@ def test_a_fresh_network_is_another_one_without_a_past():
     pool.train(0, images, targets, 1)
     pool.train(0, images, targets, 2)
     assert not torch.equal(flatten_parameters(pool.network(0)), first)
-    assert not pool.state()["pool.states"][0, 1:].any()
+    assert not pool.state()["pool.states.0"][1:].any()
 
 
 def test_a_large_set_is_learned_in_batches(monkeypatch):

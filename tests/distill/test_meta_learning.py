@@ -19,6 +19,7 @@ from nas_proxy.distill.common.inner_training import (
     forward,
     initial_adam_state,
 )
+from nas_proxy.distill.common.random_networks import ConvNets
 from nas_proxy.distill.meta_learning import MetaLearning
 from nas_proxy.errors import ConfigError, DivergedError
 from nas_proxy.interfaces import DistillContext
@@ -47,11 +48,11 @@ class DoubleImages:
 def smooth_networks(monkeypatch):
     """In double precision, and with sigmoids: a step of training jumps where a rectifier opens."""
 
-    def build(distiller, dataset, seed):
+    def draw(source, seed):
         with isolated_rng(seed):
             return ConvNet((3, 8, 8), 3, width=4, depth=2, activation="sigmoid").double()
 
-    monkeypatch.setattr(meta_learning, "random_convnet", build)
+    monkeypatch.setattr(ConvNets, "draw", draw)
 
 
 def leaves(distiller):

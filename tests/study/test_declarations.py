@@ -178,6 +178,28 @@ def test_a_method_that_learns_from_architectures_reads_how_many(tmp_path) -> Non
         refuse_other_configuration(STAGES, more, more.layout)
 
 
+@pytest.mark.parametrize(("networks", "refused"), [("search_space", True), ("convnet", False)])
+def test_the_space_is_a_source_of_a_set_that_is_made_with_its_networks(
+    tmp_path, networks, refused
+) -> None:
+    draws = {
+        **MINIMAL,
+        "results": str(tmp_path),
+        "distill": {"name": "distribution_matching", "networks": networks},
+    }
+    before = check_config(draws)
+    other = check_config({**draws, "space": {"name": "convnet", "widths": [8]}})
+    distill = STAGES[0]
+    sources = [source.name for source in distill.sources if source.when.holds(before)]
+    assert ("search space" in sources) is refused
+    StageFolder(before.layout.stage("distill"), 1, distill.sections(before)).open(force=False)
+    if not refused:
+        refuse_other_configuration(STAGES, other, other.layout)
+        return
+    with pytest.raises(StudyError, match="space.widths"):
+        refuse_other_configuration(STAGES, other, other.layout)
+
+
 # Nothing is left to be timed: there may be no GPU.
 ON_GPU = {
     **MINIMAL,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from nas_proxy.core.checkpoint import Checkpointer
-from nas_proxy.data.augment import Augmentation, dsa_families, siamese_augment
+from nas_proxy.data.augment import Augmentation, dsa_families
 from nas_proxy.data.multi_formation import decode, encode
 from nas_proxy.data.proxy_dataset import Labelling, LearningRateRule, ProxyDataset
 from nas_proxy.data.splits import draw_per_class
@@ -20,12 +20,10 @@ from nas_proxy.data.whitening import Whitening
 from nas_proxy.distill.common._lamb import Lamb
 from nas_proxy.distill.common.recording import recorded
 from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
-from nas_proxy.errors import ConfigError, DivergedError, instance_of
+from nas_proxy.errors import ConfigError, DivergedError
 from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
-from nas_proxy.networks.catalogue import NetworkSettings, build_network
-from nas_proxy.networks.convnet import ConvNet
 from nas_proxy.options import Fraction, PositiveFloat, PositiveInt
-from nas_proxy.reproducibility import content_hash, isolated_rng, make_generator
+from nas_proxy.reproducibility import content_hash, isolated_rng
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 _LABEL_CONFIDENCE = 4.0  # logit of the true class before a label is learned
@@ -67,6 +65,10 @@ class Objective:
         """What the next step depends on besides the images."""
         return {}
 
+    def facts(self) -> dict[str, Any]:
+        """What the set's record says beside the options, as JSON values."""
+        return {}
+
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go back to what `state` gave."""
 
@@ -87,7 +89,7 @@ class PixelDistiller(Distiller):
         augment: Families of differentiable Siamese augmentation, joined by `_`; empty for none.
             Leave out `flip` for written characters.
         real_batch_size: Real images per iteration, of each class where classes are matched singly.
-        network_width: Channels of the networks, ConvNets with instance norm.
+        network_width: Channels of the networks, where these are ConvNets, with instance norm.
         network_depth: Their blocks; None: as the field does at this image size.
         zca: Whiten all images with this regularisation (0.1 in FRePo); None does not.
         precision: `bfloat16` computes convolutions and products in bfloat16 (autocast).
@@ -109,11 +111,6 @@ class PixelDistiller(Distiller):
     def __post_init__(self) -> None:
         """Refuse augmentation families that do not exist."""
         dsa_families(self.augment)
-
-    @property
-    def network_settings(self) -> NetworkSettings:
-        """The network that the options describe."""
-        return NetworkSettings(name="convnet", width=self.network_width, depth=self.network_depth)
 
     @abstractmethod
     def objective(
@@ -188,9 +185,10 @@ class PixelDistiller(Distiller):
         objective = self.objective(dataset, real, context)
         synthetic = self.synthetic_images(images, task.images_per_class, dataset.spec, context)
         objective.prepare(synthetic, generator)
+        drawn_from = [context.space.fingerprint()] if context.space is not None else []
         key = content_hash(
             self.name, asdict(self), dataset.spec.source_hash, task.images_per_class,
-            generator.initial_seed(), context.labels,
+            generator.initial_seed(), context.labels, *drawn_from,
         )  # fmt: skip
         checkpointer = Checkpointer(context.checkpoint, key)
         self._run(synthetic, objective, generator, checkpointer, context)
@@ -205,6 +203,7 @@ class PixelDistiller(Distiller):
         learned = synthetic.label_logits is not None
         return replace(
             made,
+            parameters={**made.parameters, **objective.facts()},
             decode_factor=self.decode_factor,
             zca=self.zca,
             labelling=Labelling(kind="learned" if learned else "hard"),
@@ -263,8 +262,12 @@ class PixelDistiller(Distiller):
             before = {name: value.detach().clone() for name, value in whole.state().items()}
             seed = int(torch.randint(2**62, (1,), generator=generator))
             try:
-                with torch.autocast(
-                    context.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+                # The networks of a space may have dropout, which knows the global generator alone.
+                with (
+                    isolated_rng(seed),
+                    torch.autocast(
+                        context.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+                    ),
                 ):
                     loss = objective.step(synthetic, seed)
             except DivergedError as error:
@@ -299,68 +302,6 @@ class _Whole:
         self._synthetic.restore(state)
         self._objective.restore(state)
         self._generator.set_state(state["generator"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class RandomNetworkDistiller(PixelDistiller):
-    """A pixel distiller that meets a freshly initialised network in every iteration.
-
-    Attributes:
-        augment_jointly: Apply all families of `augment`, one after the other (IDC), instead of one
-            of them, drawn at random (DSA).
-    """
-
-    augment_jointly: bool = False
-
-    @abstractmethod
-    def iterate(
-        self, synthetic: SyntheticImages, real: RealImages, network: ConvNet, seed: int
-    ) -> float:
-        """Improve the images with one random network; see `Objective.step`.
-
-        Args:
-            synthetic: Changed in place through `descend`.
-            real: Where batches of real images come from.
-            network: Freshly initialised; may be trained.
-            seed: Of all further randomness of this iteration.
-        """
-
-    def objective(
-        self, dataset: ImageDataset, real: RealImages, context: DistillContext
-    ) -> Objective:
-        """Hands each iteration its network."""
-        return _RandomNetworks(self, dataset, real)
-
-    def augmented_pair(self, real: Tensor, synthetic: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Both batches under the same random change, as Siamese augmentation asks."""
-        strategies = self.augment.split("_") if self.augment_jointly else [self.augment]
-        changed = []
-        for images in (real, synthetic):
-            generator = make_generator(seed, images.device)
-            for strategy in strategies:
-                images = siamese_augment(images, strategy, generator)
-            changed.append(images)
-        return changed[0], changed[1]
-
-
-class _RandomNetworks(Objective):
-    def __init__(
-        self, distiller: RandomNetworkDistiller, dataset: ImageDataset, real: RealImages
-    ) -> None:
-        self._distiller = distiller
-        self._dataset = dataset
-        self._real = real
-
-    def step(self, synthetic: SyntheticImages, seed: int) -> float:
-        network = random_convnet(self._distiller, self._dataset, seed)
-        return self._distiller.iterate(synthetic, self._real, network, seed)
-
-
-def random_convnet(distiller: PixelDistiller, dataset: ImageDataset, seed: int) -> ConvNet:
-    """The ConvNet of a method's options with random weights, on the device of the images."""
-    with isolated_rng(seed):
-        network = build_network(distiller.network_settings, dataset.spec)
-    return instance_of(network, ConvNet).to(dataset.images.device)
 
 
 def initial_label_logits(classes: Tensor, num_classes: int) -> Tensor:

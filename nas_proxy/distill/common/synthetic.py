@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from nas_proxy.data.multi_formation import decode
 from nas_proxy.data.transforms import normalise
 from nas_proxy.data.whitening import Whitening
-from nas_proxy.errors import DivergedError, instance_of
-from nas_proxy.networks.convnet import ConvNet
+from nas_proxy.errors import DivergedError
+from nas_proxy.networks.base import Network, batch_norms
 from nas_proxy.types import DatasetSpec, ImageDataset
 
 _CACHED_VALUES = 2**21  # 8 MiB of float32: the largest feature maps of a part
@@ -155,25 +155,41 @@ class SyntheticImages:
                 self.optimiser.state[parameter][name] = home
 
 
-def cache_sized_parts(network: ConvNet, images: Tensor) -> tuple[Tensor, ...]:
+def cache_sized_parts(network: Network, images: Tensor) -> tuple[Tensor, ...]:
     """`images`, to go through `network` one part after the other.
 
     On a CPU the feature maps of 256 CIFAR images do not fit into any cache, and 16 at a time take
-    half as long. A GPU gets them whole.
+    half as long. A GPU gets them whole, and so does a network that mixes the images of a batch.
 
     Args:
-        network: Must treat each image by itself: batch norm does not.
+        network: Embeds.
         images: `(n, c, h, w)`, at least one.
 
     Returns:
         Parts of nearly equal length: group norm refuses a single image with a single pixel.
     """
-    if images.device.type != "cpu":
+    convolution = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    if images.device.type != "cpu" or convolution is None or mixes_images(network):
         return (images,)
-    convolution = instance_of(network.features[0], nn.Conv2d)
     values = convolution.out_channels * images.shape[-2:].numel()
     length = max(1, _CACHED_VALUES // values)
     return images.tensor_split(-(-len(images) // length))
+
+
+def mixes_images(network: Network) -> bool:
+    """Whether what it makes of an image depends on the batch, as batch norm in training does."""
+    return any(norm.training for norm in batch_norms(network))
+
+
+def classes_together(network: Network, num_classes: int) -> list[range]:
+    """Which classes go through a network in one batch.
+
+    Each by itself; but all of them where batch norm would otherwise take away what tells one class
+    from another: its mean.
+    """
+    if mixes_images(network):
+        return [range(num_classes)]
+    return [range(label, label + 1) for label in range(num_classes)]
 
 
 def in_full_precision(values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.history import add_discarded
 from nas_proxy.study.layout import StudyLayout
-from nas_proxy.study.sources import IMAGES
+from nas_proxy.study.sources import IMAGES, SPACE
 from nas_proxy.study.stage import Condition, Section, Stage
 from nas_proxy.study.trust import fetch_trusted
 from nas_proxy.teachers.labelling import save_teachers
@@ -35,6 +35,17 @@ _DISTILS = Condition("unless the recipe is trusted", lambda config: config.recip
 _LEARNS_FROM_ARCHITECTURES = Condition(
     "if the method learns from architectures",
     lambda config: config.recipe != "trusted" and config.distiller.needs_calibration,
+)
+_LOOKS_AT_THE_SPACE = Condition(
+    "if the method learns from architectures, or draws networks of the space",
+    lambda config: (
+        config.recipe != "trusted"
+        and (config.distiller.needs_calibration or config.distiller.draws_from_space)
+    ),
+)
+_DRAWS_FROM_THE_SPACE = Condition(
+    "if the method draws networks of it",
+    lambda config: config.recipe != "trusted" and config.distiller.draws_from_space,
 )
 
 
@@ -52,14 +63,14 @@ class Distill(Stage):
         Section(name="data", free=("root", "download")),
         Section(name="distill", free=("num_workers",), when=_DISTILS),
         Section(name="recipe", keys=()),  # which word it is: nothing of one that is written out
-        Section(name="space", when=_LEARNS_FROM_ARCHITECTURES),
+        Section(name="space", when=_LOOKS_AT_THE_SPACE),
         Section(
             name="calibrate",
             keys=("num_architectures", "reference"),
             when=_LEARNS_FROM_ARCHITECTURES,
         ),
     )
-    sources = (IMAGES,)
+    sources = (IMAGES, replace(SPACE, when=_DRAWS_FROM_THE_SPACE))
 
     def writes(self, layout: StudyLayout) -> Iterable[Path]:
         """The set and its pictures."""
@@ -91,6 +102,7 @@ def _distill(study: StudyContext) -> None:
             labels=config.labels.kind,
             num_workers=config.distill_workers,
             calibration=sample,
+            space=config.space if config.distiller.draws_from_space else None,
             costs=costs,
         )
         try:
