@@ -46,6 +46,7 @@ TINY: dict[str, str] = {
     "--num-judged 6 --images-per-class 2 --candidates-per-class 4 --num-steps 2 --image-size 8 "
     "--num-workers 1 --work WORK",
     "rank_fidelity": "STUDY --num-distilled 6",
+    "sequential_coverage": "--truth TRUTH/nb201_cifar10_dev.csv --num-redraws 4",
     "startup": "--num-repeats 1",
     "structure": "",
     "tables": str(ROOT / "results/benchmarks/evaluate_proxy_cpu.json"),
