@@ -23,6 +23,7 @@ from nas_proxy.search.result import SearchResult
 from nas_proxy.statistics.words import decimal, duration
 from nas_proxy.validate.coverage import SHOWN_LEVELS, Coverage
 from nas_proxy.validate.looks import Look
+from nas_proxy.validate.stopping import stopping_words
 from nas_proxy.validate.values import Difference, Point, RankReport, RankRow
 
 _COST_SIGNALS = ("train_seconds", "images_seen")  # no quality of an architecture
@@ -67,6 +68,7 @@ def render_html(report: StudyReport, pictures: Sequence[Path]) -> str:
         pick=_pick(report),
         looks=_looks(report),
         headline=_headline(report.verdict),
+        stopping=stopping_words(report.validation.stopping) if report.validation else "",
         **_ranking(report.validation),
     )
 

@@ -67,20 +67,21 @@ def wilson(count: int, n: int, confidence: float = CONFIDENCE) -> Ends:
     return max(0.0, low), min(1.0, high)
 
 
-def p_value(value: float, high: float, n: int) -> float:
-    """Of a difference that is none, by its `jackknife` interval of the usual confidence.
+def p_value(value: float, high: float, n: int, confidence: float = CONFIDENCE) -> float:
+    """Of a difference that is none, by its `jackknife` interval.
 
     Args:
         value: The difference.
         high: Upper end of its interval.
         n: Members of the sample.
+        confidence: Of the interval.
 
     Returns:
         The probability of a difference as large, to either side; 1 for no difference at all.
     """
     if value == 0:
         return 1.0
-    error = (high - value) / quantile(CONFIDENCE, n)
+    error = (high - value) / quantile(confidence, n)
     return 2 * float(scipy.special.stdtr(n - 2, -abs(value) / error)) if error else 0.0
 
 

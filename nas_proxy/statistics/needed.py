@@ -29,7 +29,7 @@ class Needed:
         return Needed(max(1, self.even - n), max(1, self.likely - n))
 
 
-def to_tell_apart(difference: Estimate, n: int) -> Needed | None:
+def to_tell_apart(difference: Estimate, n: int, confidence: float = CONFIDENCE) -> Needed | None:
     """How many in all would make the interval of a difference exclude zero.
 
     Its end that faces zero comes nearer with the square root of n.
@@ -37,11 +37,12 @@ def to_tell_apart(difference: Estimate, n: int) -> Needed | None:
     Args:
         difference: With its interval.
         n: Architectures that it rests on.
+        confidence: Of the interval.
 
     Returns:
         None if it has no interval or is zero itself.
     """
-    return _needed(difference.value, difference.low, difference.high, 0.0, n)
+    return _needed(difference.value, difference.low, difference.high, 0.0, n, confidence)
 
 
 def to_reach(
@@ -77,7 +78,7 @@ def _needed(
     high: float | None,
     threshold: float,
     n: int,
-    confidence: float = CONFIDENCE,
+    confidence: float,
 ) -> Needed | None:
     distance = abs(value - threshold)
     if low is None or high is None or distance < _SAME:

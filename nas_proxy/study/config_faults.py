@@ -19,8 +19,8 @@ _DROPPED_KEYS = {
     "validate.num_resamples": "intervals follow from the sample alone and draw nothing",
     "validate.num_stratified": "all are drawn uniformly; add its number to num_architectures",
 }
-# How pydantic names one of the kinds that a value may be of.
-_KIND = re.compile(r"(?:function-\w+|literal|dict|list|tuple)\[.*\]|str|int|float|bool")
+# How pydantic names one of the kinds that a value may be of; sections are named by their classes.
+_KIND = re.compile(r"(?:function-\w+|literal|dict|list|tuple)\[.*\]|str|int|float|bool|[A-Z]\w*")
 
 
 def in_words(error: ValidationError, kind: Any, path: tuple[str, ...]) -> list[str]:

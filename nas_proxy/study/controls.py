@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from nas_proxy.study.knowledge_distillation import candidates_distillation
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.teachers.labelling import copy_teachers, labels_like
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
+from nas_proxy.validate.values import Ranking
 
 _IMAGES = {"proxy": "proxy", "full_data": "full data"}  # what was trained on, in words
 
@@ -140,6 +142,25 @@ def labels_and_encoding(active: ActiveRecipe, space: SearchSpace) -> CalibratedS
     except StudyError:  # nothing tells the sample apart
         return None
     return score if isinstance(score, CalibratedScore) else None
+
+
+def labels_alone(
+    active: ActiveRecipe, space: SearchSpace, architectures: Sequence[Architecture]
+) -> list[Ranking]:
+    """How these labels rank other architectures; nothing where none can be learned from them."""
+    started = time.process_time()
+    score = labels_and_encoding(active, space)
+    if score is None:
+        return []
+    predicted = score.predict_all([unmeasured_evaluation(a) for a in architectures])
+    return [
+        Ranking(
+            name="labels and encoding alone",
+            kind="control",
+            scores={a: p.mean for a, p in zip(architectures, predicted, strict=True)},
+            seconds_per_architecture=(time.process_time() - started) / len(architectures),
+        )
+    ]
 
 
 def unmeasured_evaluation(architecture: Architecture) -> Evaluation:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,10 +49,10 @@ def read_looks(layout: StudyLayout) -> list[Look]:
 
 
 def add_look(layout: StudyLayout, look: Look) -> list[Look]:
-    """Note a look, unless the last one of its stage was the same, as after a kill.
+    """Note a look, unless the last ones of its stage hold the same, as after a kill.
 
     Returns:
-        The looks before it.
+        The looks before it, without those at the same ranking that its interval allows for.
 
     Raises:
         StudyError: If a line before the last cannot be read.
@@ -59,10 +60,13 @@ def add_look(layout: StudyLayout, look: Look) -> list[Look]:
     """
     found = read_looks(layout)
     own = [index for index, each in enumerate(found) if each.stage == look.stage]
-    if own and look.repeats(found[own[-1]]):
-        return found[: own[-1]]
-    _add(layout.looks, look)
-    return found
+    # Of a sequential validation several belong together; of all others the last one alone counts.
+    together = list(takewhile(lambda index: look.allows_for(found[index]), reversed(own)))
+    known = [index for index in together or own[-1:] if look.repeats(found[index])]
+    if not known:
+        _add(layout.looks, look)
+    before = found[: known[0]] if known else found
+    return [each for index, each in enumerate(before) if index not in together]
 
 
 def read_discarded(layout: StudyLayout) -> list[Discarded]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nas_proxy.calibrate.result import CalibrationResult
@@ -36,25 +37,47 @@ def look_of_calibration(study: StudyContext, result: CalibrationResult) -> Look:
     )
 
 
-def look_of_validation(study: StudyContext, report: RankReport, points: Points) -> Look:
-    """The judged ranking, on every architecture whose reference is known."""
+def look_of_validation(
+    study: StudyContext,
+    ranking: str,
+    reference: str,
+    architectures: Sequence[str],
+    verdict: str,
+) -> Look:
+    """The judged ranking, on every architecture whose reference is known.
+
+    Args:
+        study: Whose validation.
+        ranking: What is judged, in words.
+        reference: What it is compared with, in words.
+        architectures: Their ids.
+        verdict: What came out.
+    """
     active = study.recipe
     settings = required(study.config.validation, "the section validate")
     return Look(
         stage="validate",
         created=now(),
-        ranking=report.judged.name,
+        ranking=ranking,
         # Not the recipe's own id, which tells apart what took another time.
         ranking_id=_ranking_id(
             study,
             dump_options(active.recipe),
             [evaluation.architecture.id for evaluation in active.calibrated_on],
         ),
-        reference=report.reference_name,
+        reference=reference,
         reference_id=_reference_id(settings.reference),
-        architectures=tuple(p.architecture_id for p in points.points if p.reference is not None),
-        verdict=report.verdict,
+        architectures=tuple(architectures),
+        verdict=verdict,
+        sequential=settings.is_sequential,
     )
+
+
+def look_of_report(study: StudyContext, report: RankReport, points: Points) -> Look:
+    """The last look of a validation."""
+    known = [p.architecture_id for p in points.points if p.reference is not None]
+    name = report.judged.name
+    return look_of_validation(study, name, report.reference_name, known, report.verdict)
 
 
 def _ranking_id(study: StudyContext, *recipe: object) -> str:

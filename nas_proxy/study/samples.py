@@ -169,7 +169,7 @@ def draw_validation(
     *,
     excluded: Collection[Architecture],
 ) -> list[Architecture]:
-    """The validation's architectures, drawn uniformly.
+    """The validation's architectures, drawn uniformly; more of them begin with the fewer.
 
     Args:
         config: The study.
@@ -182,7 +182,7 @@ def draw_validation(
     """
     return draw_architectures(
         config.space,
-        settings.num_architectures,
+        settings.max_architectures,
         make_generator(derive_seed("validation", config.seed)),
         among=None if table is None else list(table.values),
         excluded=excluded,

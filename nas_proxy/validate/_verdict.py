@@ -10,18 +10,26 @@ from nas_proxy.statistics.intervals import CONFIDENCE, p_value
 from nas_proxy.statistics.needed import Needed, to_reach, to_tell_apart
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
-from nas_proxy.validate.values import Outcome, RankRow
+from nas_proxy.validate.stopping import stopping_words
+from nas_proxy.validate.values import Outcome, RankRow, Stopping
 
+TRUSTED = 0.7
 # Lower bounds of the interval, best first, and what each allows to say of a ranking.
 _READINGS = (
-    (0.7, "can be trusted to tell good from bad"),
+    (TRUSTED, "can be trusted to tell good from bad"),
     (0.4, "tells good from bad roughly"),
     (0.0, "is better than chance, but weak"),
 )
 _MOST = 10_000  # architectures beyond which a count means that the figure lies on the border
 
 
-def headline(proxy: RankRow, rows: Sequence[RankRow], sizes: Sequence[str], num_drawn: int) -> str:
+def headline(
+    proxy: RankRow,
+    rows: Sequence[RankRow],
+    sizes: Sequence[str],
+    num_drawn: int,
+    stopping: Stopping | None = None,
+) -> str:
     """What a person reads first: what the ranking is worth, and what it beats.
 
     Args:
@@ -29,6 +37,7 @@ def headline(proxy: RankRow, rows: Sequence[RankRow], sizes: Sequence[str], num_
         rows: What it is compared with.
         sizes: See `size_words`.
         num_drawn: Architectures that were evaluated, failed ones included.
+        stopping: Where a sequential validation stopped.
     """
     failures = _failure_words(proxy, num_drawn)
     if proxy.spearman is None:
@@ -39,14 +48,22 @@ def headline(proxy: RankRow, rows: Sequence[RankRow], sizes: Sequence[str], num_
         return f"{nothing}{failures}."
     reading = f"{_reading(proxy)}{_size_clause(proxy, sizes)}"
     first = f"Spearman {proxy.spearman} at n = {proxy.n}: {reading}{failures}."
-    return " ".join(filter(None, (first, _beaten_words(rows), _open_words(proxy))))
+    beaten = _beaten_words(rows)
+    if stopping is None:
+        return " ".join(filter(None, (first, beaten, _open_words(proxy))))
+    unsettled = _unsettled_words(rows, stopping.confidence)
+    return " ".join(filter(None, (first, beaten, stopping_words(stopping), unsettled)))
 
 
-def outcomes(rows: Sequence[RankRow]) -> list[Outcome | None]:
+def outcomes(rows: Sequence[RankRow], confidence: float = CONFIDENCE) -> list[Outcome | None]:
     """Whether the judged ranking is better than each control, all of them taken together.
 
     With Holm's correction ("A simple sequentially rejective multiple test procedure", 1979): the
     chance that any of several equal controls is called beaten, or better, stays 5 %.
+
+    Args:
+        rows: All that the judged ranking is compared with.
+        confidence: Of their intervals.
 
     Returns:
         One for each row; None for those that are no controls or cannot be compared.
@@ -58,17 +75,17 @@ def outcomes(rows: Sequence[RankRow]) -> list[Outcome | None]:
         if row.kind == "control" and difference is not None:
             found[index] = "open"
             if difference.high is not None:
-                p = p_value(difference.value, difference.high, row.n_difference)
+                p = p_value(difference.value, difference.high, row.n_difference, confidence)
                 tests.append((p, index, difference.value))
     for left, (p, index, value) in zip(range(len(tests), 0, -1), sorted(tests), strict=True):
-        if p > (1 - CONFIDENCE) / left:
+        if p > (1 - confidence) / left:
             break
         found[index] = "better" if value > 0 else "worse"
     return found
 
 
-def compare(row: RankRow, proxy: RankRow) -> str:
-    """The proxy against one control."""
+def compare(row: RankRow, proxy: RankRow, confidence: float = CONFIDENCE) -> str:
+    """The proxy against one control; see `outcomes`."""
     difference = row.difference
     if difference is None:
         silent = "the proxy" if proxy.spearman is None else row.name
@@ -80,17 +97,18 @@ def compare(row: RankRow, proxy: RankRow) -> str:
     if is_told(difference):
         why = "this interval alone would tell them apart, but not one among so many controls"
         return f"The proxy cannot be told apart from {row.name} ({shown}): {why}."
-    needed = to_tell_apart(difference, row.n_difference)
+    needed = to_tell_apart(difference, row.n_difference, confidence)
     more = f"; {_range(needed)} architectures would tell" if needed else ""
     return f"The proxy cannot be told apart from {row.name} ({shown}){more}."
 
 
-def size_words(proxy: RankRow, sizes: Sequence[str]) -> str:
+def size_words(proxy: RankRow, sizes: Sequence[str], confidence: float = CONFIDENCE) -> str:
     """Whether the proxy knows more than that bigger is better.
 
     Args:
         proxy: Its row.
         sizes: What its partial correlation holds equal; empty if nothing.
+        confidence: Of its intervals.
 
     Returns:
         Empty if the sizes are not known, or if the proxy is no better than chance: then there is
@@ -113,7 +131,7 @@ def size_words(proxy: RankRow, sizes: Sequence[str]) -> str:
         return f"It knows more than “bigger is better”: {shown}."
     if partial.high < 0:
         return f"At equal size it prefers the worse: {shown}."
-    needed = to_reach(partial, proxy.n_partial, 0.0)
+    needed = to_reach(partial, proxy.n_partial, 0.0, confidence)
     more = f"; {_more(needed.beyond(proxy.n_partial))} would tell" if needed else ""
     return f"It may know no more than “bigger is better”: {shown}{more}."
 
@@ -148,8 +166,14 @@ def ceiling_words(ceiling: RankRow | None) -> str:
     )
 
 
-def open_question(proxy: RankRow) -> tuple[float | None, Needed | None]:
+def open_question(
+    proxy: RankRow, confidence: float = CONFIDENCE
+) -> tuple[float | None, Needed | None]:
     """The next better reading that the headline's interval leaves open.
+
+    Args:
+        proxy: Its row.
+        confidence: Of its interval.
 
     Returns:
         Its lower bound, and how many more architectures would settle whether it is reached if
@@ -162,7 +186,7 @@ def open_question(proxy: RankRow) -> tuple[float | None, Needed | None]:
     level = min((level for level, _ in _READINGS if spearman.low < level), default=math.inf)
     if spearman.high < level:
         return None, None
-    needed = to_reach(spearman, n, level)
+    needed = to_reach(spearman, n, level, confidence)
     return level, None if needed is None else needed.beyond(n)
 
 
@@ -220,6 +244,17 @@ def _beaten_words(rows: Sequence[RankRow]) -> str:
         names = [row.name for row in rows if row.outcome == outcome]
         parts += [f"{words} {', '.join(names)}"] if names else []
     return f"It {'; '.join(parts)}." if parts else ""
+
+
+def _unsettled_words(rows: Sequence[RankRow], confidence: float) -> str:
+    """The controls that are not told apart, each with the architectures that would do it."""
+    parts = []
+    for row in rows:
+        if row.outcome == "open" and row.difference is not None and row.difference.value > 0:
+            needed = to_tell_apart(row.difference, row.n_difference, confidence)
+            many = f" ({_range(needed)} architectures)" if needed else ""
+            parts.append(f"{row.name}{many}")
+    return f"Not settled: whether it ranks better than {', '.join(parts)}." if parts else ""
 
 
 def _open_words(proxy: RankRow) -> str:

@@ -22,6 +22,8 @@ class Look:
         reference_id: Hash of that.
         architectures: Ids of those whose references were looked at.
         verdict: What came out.
+        sequential: Whether its interval allows for the looks before and after it at the same
+            ranking and reference.
     """
 
     stage: Literal["calibrate", "validate"]
@@ -32,12 +34,22 @@ class Look:
     reference_id: str
     architectures: tuple[str, ...]
     verdict: str
+    sequential: bool = False
+
+    def is_of(self, other: Look) -> bool:
+        """Whether the same ranking is held against the same reference, on whatever sample."""
+        return (self.stage, self.ranking_id, self.reference_id) == (
+            other.stage, other.ranking_id, other.reference_id
+        )  # fmt: skip
+
+    def allows_for(self, other: Look) -> bool:
+        """Whether the other is one of those that this one's interval allows for."""
+        return self.sequential and other.sequential and self.is_of(other)
 
     def repeats(self, other: Look) -> bool:
         """Whether this is the other look again, from which nothing new can be learned."""
-        return (self.stage, self.ranking_id, self.reference_id, set(self.architectures)) == (
-            other.stage, other.ranking_id, other.reference_id, set(other.architectures)
-        )  # fmt: skip
+        own, others = set(self.architectures), set(other.architectures)
+        return self.is_of(other) and self.sequential == other.sequential and own == others
 
 
 def look_words(look: Look, earlier: Sequence[Look]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.statistics import needed, ranks
+from nas_proxy.statistics.intervals import CONFIDENCE
 from nas_proxy.statistics.ranks import Estimate, Values, estimate
 from nas_proxy.types import Architecture
 from nas_proxy.validate import _verdict as verdict
@@ -24,8 +25,10 @@ from nas_proxy.validate.values import (
     RankRow,
     Sample,
     Slice,
+    Stopping,
 )
 
+TRUSTED = verdict.TRUSTED  # what Spearman has to reach so that a ranking is called trusted
 SLICES = (0.1, 0.2)  # the best parts that every report shows, whatever its `best_fraction`
 
 
@@ -37,6 +40,7 @@ def judge(
     *,
     reference_name: str,
     reference_seconds: float,
+    stopping: Stopping | None = None,
 ) -> RankReport:
     """Compare every ranking with the reference, and the judged one with every control.
 
@@ -47,16 +51,18 @@ def judge(
         settings: Sizes of the best part, and k.
         reference_name: In words.
         reference_seconds: Per architecture.
+        stopping: Where a sequential validation stopped; its confidence is that of every interval.
     """
-    judges = _Judge(judged, sample, settings)
+    confidence = CONFIDENCE if stopping is None else stopping.confidence
+    judges = _Judge(judged, sample, settings, confidence)
     compared = [ranking for ranking in others if ranking.kind != "ceiling"]
     own_row = judges.row(judged)
     alone = [judges.row(ranking) for ranking in compared]
-    together = zip(alone, verdict.outcomes(alone), strict=True)
+    together = zip(alone, verdict.outcomes(alone, confidence), strict=True)
     rows = tuple(replace(row, outcome=outcome) for row, outcome in together)
     again = next((ranking for ranking in others if ranking.kind == "ceiling"), None)
     ceiling = judges.row(again) if again is not None else None
-    next_level, num_more = verdict.open_question(own_row)
+    next_level, num_more = verdict.open_question(own_row, confidence)
     sizes = tuple(sample.sizes)
     return RankReport(
         judged=own_row,
@@ -66,16 +72,26 @@ def judge(
         num_architectures=len(sample.architectures),
         best_fraction=settings.best_fraction,
         k=settings.k,
-        verdict=verdict.headline(own_row, rows, sizes, len(sample.architectures)),
-        comparisons=tuple(verdict.compare(row, own_row) for row in rows if row.kind == "control"),
+        verdict=verdict.headline(own_row, rows, sizes, len(sample.architectures), stopping),
+        comparisons=tuple(
+            verdict.compare(row, own_row, confidence) for row in rows if row.kind == "control"
+        ),
         sizes=sizes,
-        size_words=verdict.size_words(own_row, sizes),
+        size_words=verdict.size_words(own_row, sizes, confidence),
         next_level=next_level,
         num_more_architectures=num_more,
         differences=judges.differences(compared, rows),
         ceiling=ceiling,
         ceiling_words=verdict.ceiling_words(ceiling),
+        stopping=stopping,
     )
+
+
+def judged_row(
+    judged: Ranking, sample: Sample, settings: ValidateSettings, confidence: float
+) -> RankRow:
+    """The row of the judged ranking alone, as at a look before the last."""
+    return _Judge(judged, sample, settings, confidence).row(judged)
 
 
 def points_of(
@@ -108,11 +124,18 @@ class _Judge:
         judged: The ranking from which every other's difference is taken.
         sample: On which rankings are judged.
         settings: Sizes of the best part, and k.
+        confidence: Of every interval.
     """
 
     judged: Ranking
     sample: Sample
     settings: ValidateSettings
+    confidence: float = CONFIDENCE
+
+    def _estimate(
+        self, statistic: ranks.Statistic, scores: Values, reference: Values
+    ) -> Estimate | None:
+        return estimate(statistic, scores, reference, confidence=self.confidence)
 
     def row(self, ranking: Ranking) -> RankRow:
         """Every figure of one ranking."""
@@ -125,7 +148,7 @@ class _Judge:
         enough, num_best = len(reference) > k, ranks.num_best(fraction, len(reference))
 
         def whole(statistic: ranks.Statistic) -> Estimate | None:
-            return estimate(statistic, scores[0], reference)
+            return self._estimate(statistic, scores[0], reference)
 
         return RankRow(
             name=ranking.name,
@@ -138,15 +161,19 @@ class _Judge:
             precision_at_k=whole(ranks.precision_at(k)) if enough else None,
             regret_at_k=whole(ranks.regret_at(k)) if enough else None,
             n_best=len(best_reference),
-            spearman_best=estimate(ranks.spearman, best[0], best_reference),
-            kendall_best=estimate(ranks.kendall, best[0], best_reference),
+            spearman_best=self._estimate(ranks.spearman, best[0], best_reference),
+            kendall_best=self._estimate(ranks.kendall, best[0], best_reference),
             difference=(
-                None if ranking is self.judged else estimate(ranks.spearman_difference, *shared)
+                None
+                if ranking is self.judged
+                else self._estimate(ranks.spearman_difference, *shared)
             ),
             n_difference=len(shared[1]),
             seconds_per_architecture=ranking.seconds_per_architecture,
             one_off_seconds=ranking.one_off_seconds,
-            partial_spearman=estimate(ranks.partial_spearman, *sized) if sample.sizes else None,
+            partial_spearman=self._estimate(ranks.partial_spearman, *sized)
+            if sample.sizes
+            else None,
             n_partial=len(sized[1]) if sample.sizes else 0,
             ndcg=whole(ranks.ndcg_at(num_best)),
             regret_at_1=whole(ranks.regret_at(1)),
@@ -162,7 +189,7 @@ class _Judge:
         last = min(ranking.scores.values()) - 1
         everyone = {a: ranking.scores.get(a, last) for a in self.sample.architectures}
         scores, reference = self._paired([everyone])
-        return estimate(ranks.spearman, scores[0], reference)
+        return self._estimate(ranks.spearman, scores[0], reference)
 
     def _slice(self, ranking: Ranking, fraction: float) -> Slice:
         scores, reference = self._paired([ranking.scores])
@@ -171,9 +198,9 @@ class _Judge:
         return Slice(
             fraction=fraction,
             n=len(best_reference),
-            spearman=estimate(ranks.spearman, best[0], best_reference),
+            spearman=self._estimate(ranks.spearman, best[0], best_reference),
             k=k,
-            precision=estimate(ranks.precision_at(k), scores[0], reference),
+            precision=self._estimate(ranks.precision_at(k), scores[0], reference),
         )
 
     def _uncertainty(self, ranking: Ranking) -> Uncertainty | None:
@@ -195,15 +222,21 @@ class _Judge:
             rows: Theirs.
         """
         found = [
-            _difference(self.judged.name, row.name, row.difference, row.n_difference)
+            self._difference(self.judged.name, row.name, row.difference, row.n_difference)
             for row in rows
         ]
         for first, second in combinations(others, 2):
             sides = [first.scores, second.scores]
             shared = self._paired(sides)
-            difference = estimate(ranks.spearman_difference, *shared)
-            found.append(_difference(first.name, second.name, difference, len(shared[1])))
+            difference = self._estimate(ranks.spearman_difference, *shared)
+            found.append(self._difference(first.name, second.name, difference, len(shared[1])))
         return tuple(found)
+
+    def _difference(self, first: str, second: str, spearman: Estimate | None, n: int) -> Difference:
+        num_to_tell = None
+        if spearman is not None and not verdict.is_told(spearman):
+            num_to_tell = needed.to_tell_apart(spearman, n, self.confidence)
+        return Difference(first, second, n, spearman, num_to_tell)
 
     def _best_part(self, fraction: float) -> list[Architecture]:
         """The best part by reference, with all that are tied with the last of it."""
@@ -225,10 +258,3 @@ class _Judge:
         shared = [a for a in drawn if all(a in side for side in sides)]
         values = np.array([[side[a] for a in shared] for side in sides], dtype=np.float64)
         return values[:-1], values[-1]
-
-
-def _difference(first: str, second: str, spearman: Estimate | None, n: int) -> Difference:
-    num_to_tell = None
-    if spearman is not None and not verdict.is_told(spearman):
-        num_to_tell = needed.to_tell_apart(spearman, n)
-    return Difference(first, second, n, spearman, num_to_tell)

@@ -160,6 +160,37 @@ class Difference:
     num_to_tell: Needed | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """Where a validation that stops when its verdict is settled has stopped.
+
+    Attributes:
+        look: Number of the look, from 1.
+        num_looks: How many there could be at most.
+        num_used: Architectures that were drawn and looked at.
+        max_architectures: How many could have been.
+        confidence: Of every interval of the report, so high that the chance that any of the looks
+            misses is that of one look at 95 %.
+        threshold: What Spearman was held against.
+        outcome: `reached` and `missed` are settled; `open`: all were used.
+        seconds_saved: What the references that were not trained would have cost.
+    """
+
+    look: int
+    num_looks: int
+    num_used: int
+    max_architectures: int
+    confidence: float
+    threshold: float
+    outcome: Literal["reached", "missed", "open"]
+    seconds_saved: float = 0.0
+
+    @property
+    def num_saved(self) -> int:
+        """References that were not trained."""
+        return self.max_architectures - self.num_used
+
+
 @dataclass(frozen=True)
 class RankReport(StoredResult):
     """The validator's result.
@@ -169,7 +200,7 @@ class RankReport(StoredResult):
         rows: What it is compared with: the controls, then the single signals.
         reference_name: What the reference is, in words.
         reference_seconds_per_architecture: 0 for a table.
-        num_architectures: Drawn uniformly.
+        num_architectures: Drawn uniformly; of a sequential validation as many as it used.
         best_fraction: The best part.
         k: Of precision and regret.
         verdict: The headline: what the ranking is worth, and what it beats.
@@ -181,6 +212,7 @@ class RankReport(StoredResult):
         differences: Every two rankings, those with the judged one first.
         ceiling: One seed of the reference against another; None if there is no other.
         ceiling_words: What follows from it, or that it is not known.
+        stopping: Where it stopped; None if all architectures were to be used.
     """
 
     FORMAT: ClassVar[int] = 2
@@ -201,6 +233,7 @@ class RankReport(StoredResult):
     differences: tuple[Difference, ...]
     ceiling: RankRow | None
     ceiling_words: str
+    stopping: Stopping | None = None
 
     @property
     def all_rows(self) -> tuple[RankRow, ...]:

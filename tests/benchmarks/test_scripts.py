@@ -49,6 +49,7 @@ TINY: dict[str, str] = {
     "--num-judged 6 --images-per-class 2 --candidates-per-class 4 --num-steps 2 --image-size 8 "
     "--num-workers 1 --work WORK",
     "rank_fidelity": "STUDY --num-distilled 6",
+    "sequential_coverage": "--truth TRUTH/nb201_cifar10_dev.csv --num-redraws 4",
     "signal_selection": "--truth TRUTH --num-splits 1 --num-labels 24 --num-architectures 60",
     "signals_by_data": "STUDY --num-architectures 6",
     "startup": "--num-repeats 1",

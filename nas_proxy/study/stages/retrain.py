@@ -70,7 +70,7 @@ class Retrain(Stage):
     name = "retrain"
     reads = (
         Section(name="retrain"),
-        Section(name="validate", when=_VALIDATES),
+        Section(name="validate", continued=("num_architectures", "stop"), when=_VALIDATES),
         # A longer search may find a better one.
         Section(name="search", keys=("n_trials",), growing="n_trials"),
     )
@@ -89,6 +89,16 @@ class Retrain(Stage):
                 table_identity(required(study.config.validation, "validate").reference.table),
             ),
             when=_VALIDATES,
+        ),
+        # More of them may have another median.
+        Source(
+            name="architectures that judged",
+            stage="validate",
+            identity=lambda study: content_hash(
+                [point.architecture_id for point in Points.read(study.layout.points).points]
+            ),
+            when=_VALIDATES,
+            continued=True,
         ),
     )
     not_wanted = "the config has no section retrain; nothing is trained for use"

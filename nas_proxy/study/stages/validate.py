@@ -6,12 +6,12 @@ is measured here goes back into the search.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from nas_proxy.errors import required
 from nas_proxy.evaluate.cascade import cost_until
@@ -28,18 +28,18 @@ from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import (
     control_score,
-    labels_and_encoding,
+    labels_alone,
     other_scores,
     single_signals,
     trained_controls,
-    unmeasured_evaluation,
 )
 from nas_proxy.study.history import add_look
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import one_off_seconds
-from nas_proxy.study.looks import look_of_validation
+from nas_proxy.study.looks import look_of_report
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.samples import draw_validation
+from nas_proxy.study.sequential import Measured, settle, trust_threshold
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE, table_identity
 from nas_proxy.study.stage import Condition, Section, Source, Stage
 from nas_proxy.types import Architecture, Evaluation
@@ -47,10 +47,12 @@ from nas_proxy.validate.combination import best_combination
 from nas_proxy.validate.looks import look_words
 from nas_proxy.validate.rank_report import judge, points_of
 from nas_proxy.validate.settings import ValidateSettings
-from nas_proxy.validate.values import Kind, Points, Ranking, RankReport, Sample
+from nas_proxy.validate.values import Kind, Points, Ranking, RankReport, Sample, Stopping
 
 _REFERENCE_SIGNAL = "test_accuracy"
 _SIZES = {"parameters": "num_params", "FLOPs": "flops"}  # what bigger is, and its signals
+
+_COLUMNS = tuple(f"reference.{key}" for key in ("table", "architecture", "value", "second_value"))
 
 Evaluations = Mapping[Architecture, Evaluation]
 
@@ -59,18 +61,14 @@ class Validate(Stage):
     """Writes `rank_report.json` and `points.json`: every architecture's scores and reference."""
 
     name = "validate"
-    version = 3
+    version = 4
     reads = (
         Section(name="seed"),
         Section(name="space"),
         *RANKED_BY,
-        # The evaluations of a proxy stay when another column is to judge them; see `study/history`.
-        Section(
-            name="validate",
-            continued=tuple(
-                f"reference.{key}" for key in ("table", "architecture", "value", "second_value")
-            ),
-        ),
+        # The evaluations of a proxy stay when another column or more architectures are to judge
+        # them; see `study/history`.
+        Section(name="validate", continued=("num_architectures", "stop", *_COLUMNS)),
     )
     sources = (
         IMAGES,
@@ -110,10 +108,15 @@ class Validate(Stage):
         """Whether the ranking is to be judged."""
         return config.validation is not None
 
+    def asked(self, study: StudyContext) -> Mapping[str, Any]:
+        """What settles a verdict: a calibration may come to ask for more."""
+        is_sequential = _settings(study.config).is_sequential
+        return {"threshold": trust_threshold(study.config)} if is_sequential else {}
+
     def run(self, study: StudyContext, folder: Path) -> None:
         """Judge the ranking."""
         report, points = _Validation(study, _settings(study.config)).run()
-        look = look_of_validation(study, report, points)
+        look = look_of_report(study, report, points)
         words = look_words(look, add_look(study.layout, look))
         report = replace(report, verdict=" ".join(filter(None, (report.verdict, words))))
         points.write(study.layout.points)
@@ -165,17 +168,15 @@ class _Validation:
         return zero_cost_among(tuple(dict.fromkeys((*self.score.signals, *self.settings.controls))))
 
     def run(self) -> tuple[RankReport, Points]:
-        architectures = draw_validation(
-            self.study.config, self.settings, self.tables[0], excluded=self._set_aside()
-        )
-        factory = candidates_factory(self.study, self.active.recipe, self.score)
-        proxy = self._evaluate("proxy", factory, architectures)
+        architectures, stopping = self._used()
+        proxy = self._evaluate("proxy", self._proxy_factory(), architectures)
         zero_cost = {
             name: self._zero_cost(name, proxy, architectures)
             for name in dict.fromkeys((*self.zero_cost_signals, *_SIZES.values()))
         }
         judged = self._proxy_ranking(proxy, architectures)
-        rankings = [*self._zero_cost_rankings(zero_cost), *self._labels_alone(architectures)]
+        rankings = self._zero_cost_rankings(zero_cost)
+        rankings += labels_alone(self.active, self.study.config.space, architectures)
         rankings += self._trained_controls(architectures, zero_cost)
         rankings += self._first_stage(proxy)
         reference, reference_name, reference_seconds = self._reference(architectures)
@@ -191,10 +192,27 @@ class _Validation:
             self.settings,
             reference_name=reference_name,
             reference_seconds=reference_seconds,
+            stopping=stopping,
         )
         words = cascade_words(self.active, self.score, proxy, reference, self.settings)
         report = replace(report, verdict=" ".join((report.verdict, *words)))
         return report, points_of(self.study.config.space, sample, judged, rankings)
+
+    def _used(self) -> tuple[list[Architecture], Stopping | None]:
+        """The architectures that judge: all that are drawn, or as many as settle the verdict."""
+        drawn = draw_validation(
+            self.study.config, self.settings, self.tables[0], excluded=self._set_aside()
+        )
+        if not self.settings.is_sequential:
+            return drawn, None
+        return settle(self.study, self.settings, drawn, self._measured)
+
+    def _proxy_factory(self) -> Factory:
+        return candidates_factory(self.study, self.active.recipe, self.score)
+
+    def _measured(self, architectures: Sequence[Architecture]) -> Measured:
+        proxy = self._evaluate("proxy", self._proxy_factory(), architectures)
+        return Measured(self._proxy_ranking(proxy, architectures), *self._reference(architectures))
 
     def _set_aside(self) -> list[Architecture]:
         """What is part of the score: it would be judged on what made it."""
@@ -283,22 +301,6 @@ class _Validation:
         alone_in_it = {a: cost_until(e, 1) for a, e in proxy.items()}
         score = FirstStage(self.score)
         return [self._ranking("its first stage alone", "control", alone_in_it, score)]
-
-    def _labels_alone(self, architectures: Sequence[Architecture]) -> list[Ranking]:
-        """What the labels that the recipe had say without measuring anything, if it had any."""
-        started = time.process_time()
-        score = labels_and_encoding(self.active, self.study.config.space)
-        if score is None:
-            return []
-        predicted = score.predict_all([unmeasured_evaluation(a) for a in architectures])
-        return [
-            Ranking(
-                name="labels and encoding alone",
-                kind="control",
-                scores={a: p.mean for a, p in zip(architectures, predicted, strict=True)},
-                seconds_per_architecture=(time.process_time() - started) / len(architectures),
-            )
-        ]
 
     def _best_zero_cost(self, rankings: Sequence[Ranking], sample: Sample) -> list[Ranking]:
         """What the scores that need no training know together, if that is more than one knows."""
