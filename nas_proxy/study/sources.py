@@ -11,7 +11,8 @@ _RANKS_AS_CONFIGURED = Condition(
     "if the recipe is configured", lambda config: config.recipe == "configured"
 )
 _RANKS_AS_FOUND = Condition(
-    "if it was found", lambda config: config.recipe in ("calibrated", "trusted")
+    "unless it is configured or written out",
+    lambda config: config.recipe in ("calibrated", "trusted"),
 )
 
 IMAGES = Source(name="images", identity=lambda study: study.splits.spec.source_hash)

@@ -45,7 +45,7 @@ class Section:
 
     Attributes:
         name: Of the section, as the file spells it.
-        keys: What is read of it; None: all.
+        keys: What is read of it; None: all. Of a section that is a word, the word in any case.
         free: Keys of these that change no result: where things are and how fast they go.
         continued: Keys after whose change the stage goes on with what it has; one within another
             is spelt `reference.value`.

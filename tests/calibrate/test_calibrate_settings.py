@@ -131,7 +131,7 @@ def test_the_default_recipes_fit_every_space(name, train):
     assert {recipe.score.combine for recipe in recipes} == {"single", "rank_mean", "calibrated"}
     assert set(ZERO_COST) <= {signal for recipe in recipes for signal in recipe.score.signals}
     assert [len(recipe.stages) for recipe in recipes if recipe.stages] == [3]
-    for recipe, part in ((recipe, part) for recipe in recipes for part in recipe.parts):
+    for recipe, part in [(whole, part) for whole in recipes for part in whole.parts]:
         trained = part.train
         if part.train_on == "nothing":
             assert trained is None

@@ -31,7 +31,7 @@ SECTIONS = {field.alias or name for name, field in _Sections.model_fields.items(
 
 def read(section: Section) -> str:
     named = f"`{section.name}`"
-    if section.keys is not None:
+    if section.keys:
         keys = [key for key in section.keys if key != section.growing]
         named = ", ".join(f"`{section.name}.{key}`" for key in keys)
     words = section.when.words

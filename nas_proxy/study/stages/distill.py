@@ -32,6 +32,7 @@ from nas_proxy.tracking import Tracker
 from nas_proxy.types import ImageDataset, Splits
 
 _DISTILS = Condition("unless the recipe is trusted", lambda config: config.recipe != "trusted")
+_ITS_WORD = Condition("its word, nothing of one that is written out", lambda _: True)
 _LEARNS_FROM_ARCHITECTURES = Condition(
     "if the method learns from architectures",
     lambda config: config.recipe != "trusted" and config.distiller.needs_calibration,
@@ -62,7 +63,7 @@ class Distill(Stage):
         Section(name="seed", when=_DISTILS),
         Section(name="data", free=("root", "download")),
         Section(name="distill", free=("num_workers",), when=_DISTILS),
-        Section(name="recipe", keys=()),  # which word it is: nothing of one that is written out
+        Section(name="recipe", keys=(), when=_ITS_WORD),
         Section(name="space", when=_LOOKS_AT_THE_SPACE),
         Section(
             name="calibrate",
