@@ -17,6 +17,7 @@ command continues there.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -96,7 +97,7 @@ def parse_arguments() -> argparse.Namespace:
     made.add_argument("--size", choices=list(SIZES), default="cpu", help="of the distillations")
     made.add_argument("--images-per-class", type=int, default=10)
     made.add_argument(
-        "--adam-rate", type=float, help="distil with networks of the space by Adam at this rate"
+        "--space-rate", type=float, default=0.005, help="typical change of a pixel in a step"
     )
     made.add_argument("--budgets", nargs="+", type=int, default=[45, 90, 360], help="steps")
     made.add_argument("--batch-size", type=int, default=100)
@@ -179,14 +180,18 @@ class Duels:
             options = recipe.options_at(SIZES[self.arguments.size])
             found[f"{name}, ConvNets"] = adapter.validate_python(options)
             own = {key: value for key, value in options.items() if key not in OF_THE_CONVNET}
-            if self.arguments.adam_rate is not None:
-                own |= {"image_optimiser": "adam", "image_learning_rate": self.arguments.adam_rate}
-            found[f"{name}, space"] = adapter.validate_python({**own, "networks": "search_space"})
+            own |= {"networks": "search_space", "image_optimiser": "normalised_sgd"}
+            own |= {"image_learning_rate": self.arguments.space_rate}
+            found[f"{name}, space"] = adapter.validate_python(own)
         return found
 
     def file(self, name: str) -> Path:
         """Of a set."""
         return self.folder / f"{name.replace(', ', '_').replace(' ', '_')}.safetensors"
+
+    def core_file(self, name: str) -> Path:
+        """What making a set took of a core; of one that was killed, the last run alone."""
+        return self.file(name).with_suffix(".core_seconds")
 
     def make_sets(self) -> None:
         """Those that are not there yet."""
@@ -208,7 +213,9 @@ class Duels:
                 generator=make_generator(derive_seed("condensed duels", "set")),
                 context=context,
             )
+            began = time.process_time()
             distill_and_label(distiller, task).save(file)
+            self.core_file(name).write_text(str(time.process_time() - began))
             costs.forget()
 
     def settings(self, num_steps: int) -> TrainSettings:
@@ -305,18 +312,18 @@ class Duels:
     def cost(self, name: str, evaluations: Sequence[Evaluation]) -> dict[str, float]:
         """Core-seconds of an architecture, and what distilling adds to each of so many."""
         mean = float(np.mean([each.core_seconds for each in evaluations]))
-        spent = 0.0 if name == STREAM else ProxyDataset.load(self.file(name)).cost_seconds
+        spent = 0.0 if name == STREAM else float(self.core_file(name).read_text())
         shared = spent / len(self.architectures)
         return {
             "core_seconds": round(mean, 3),
-            "distilling_seconds": round(spent, 1),
+            "distilling_core_seconds": round(spent, 1),
             "core_seconds_with_distilling": round(mean + shared, 3),
         }
 
     def settled(self) -> dict[str, Any]:
         """What was compared."""
         names = (
-            "space", "num_architectures", "images_per_class", "size", "adam_rate", "budgets",
+            "space", "num_architectures", "images_per_class", "size", "space_rate", "budgets",
             "batch_size", "image_size", "reference_epochs", "reference_seeds", "seed",
         )  # fmt: skip
         sets = {name: ProxyDataset.load(self.file(name)) for name in self.distillers}
@@ -347,7 +354,8 @@ def compared(
 ) -> dict[str, Any]:
     """How well a score ranks, within the best too, and its differences to random and stream."""
     best = np.argsort(-truth, kind="stable")[: max(1, round(BEST * len(truth)))]
-    pairs = {f"minus {name}": np.stack([own, scores[name]]) for name in (RANDOM, STREAM)}
+    others = {name: scores[name] for name in (RANDOM, STREAM) if scores[name] is not own}
+    pairs = {f"minus {name}": np.stack([own, other]) for name, other in others.items()}
     return {
         "n": len(truth),
         "spearman": figure(ranks.spearman, own, truth),

@@ -12,7 +12,11 @@ from torch import Tensor
 from nas_proxy.data.augment import DSA_STRATEGY
 from nas_proxy.data.proxy_dataset import LearningRateRule
 from nas_proxy.distill.common.network_pool import NetworkPool
-from nas_proxy.distill.common.pixels import Objective, initial_label_logits
+from nas_proxy.distill.common.pixels import (
+    ImageOptimiser,
+    Objective,
+    initial_label_logits,
+)
 from nas_proxy.distill.common.random_networks import (
     DrawingDistiller,
     NetworkObjective,
@@ -79,7 +83,7 @@ class KernelRidge(DrawingDistiller):
     )
 
     num_steps: PositiveInt = 500_000
-    image_optimiser: Literal["sgd", "adam", "lamb"] = "lamb"
+    image_optimiser: ImageOptimiser = "lamb"
     image_learning_rate: PositiveFloat = 3e-4
     augment: str = DSA_STRATEGY
     real_batch_size: PositiveInt = 1024

@@ -19,7 +19,11 @@ from nas_proxy.distill.common.inner_training import (
     forward,
     initial_adam_state,
 )
-from nas_proxy.distill.common.pixels import Objective, initial_label_logits
+from nas_proxy.distill.common.pixels import (
+    ImageOptimiser,
+    Objective,
+    initial_label_logits,
+)
 from nas_proxy.distill.common.random_networks import (
     DrawingDistiller,
     NetworkObjective,
@@ -80,7 +84,7 @@ class MetaLearning(DrawingDistiller):
     differentiates_twice = True
 
     num_steps: PositiveInt = 60_000
-    image_optimiser: Literal["sgd", "adam", "lamb"] = "adam"
+    image_optimiser: ImageOptimiser = "adam"
     image_learning_rate: PositiveFloat = 0.001
     init: Literal["real", "noise"] = "noise"
     augment: str = "flip_rotate"

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from nas_proxy.core.checkpoint import Checkpointer
+from nas_proxy.distill.common._normalised import NormalisedSGD
 from nas_proxy.distill.common.layers import layers_of
 from nas_proxy.distill.common.random_networks import ConvNets, SpaceNetworks
 from nas_proxy.distill.distribution_matching import DistributionMatching
@@ -229,6 +230,35 @@ class Weighted(TransferSpace, TinySpace):
 
 def test_weights_that_a_space_starts_from_are_left_out():
     assert source_of(Weighted()).draw(0) is not None
+
+
+def test_normalised_steps_have_one_length_whatever_the_scale_of_the_loss():
+    generator = make_generator(0)
+    start, slope = (torch.randn(4, 3, 2, 2, generator=generator) for _ in range(2))
+    ends = []
+    for scale in (1e-4, 1.0, 1e4):
+        images = start.clone().requires_grad_()
+        optimiser = NormalisedSGD([images], lr=0.02, momentum=0.5)
+        for _ in range(2):
+            optimiser.zero_grad()
+            (scale * slope * images).sum().backward()
+            optimiser.step()
+        ends.append(images.detach())
+    expected = start - 0.02 * 2.5 * slope / slope.square().mean().sqrt()  # 1, and then 1 + 0.5
+    for end in ends:
+        torch.testing.assert_close(end, expected)
+    images.grad = torch.zeros_like(images)
+    NormalisedSGD([images], lr=1.0).step()
+    assert torch.equal(images.detach(), ends[-1])
+
+
+def test_every_network_counts_alike_with_normalised_steps():
+    method = replace(METHODS["dm"], image_optimiser="normalised_sgd", image_learning_rate=0.01)
+    method = replace(method, image_momentum=0.0, num_steps=1)
+    start, _ = method.initialise(tiny_dataset(), 2, make_generator(3))
+    for space in ("convnet", "nasbench201"):
+        moved = distill(method, seed=3, space=space_of(space)).images - start
+        assert float(moved.square().mean().sqrt()) == pytest.approx(0.01, rel=1e-3)
 
 
 # One trained network of the space

@@ -18,6 +18,7 @@ from nas_proxy.data.splits import draw_per_class
 from nas_proxy.data.transforms import normalise
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.distill.common._lamb import Lamb
+from nas_proxy.distill.common._normalised import NormalisedSGD
 from nas_proxy.distill.common.recording import recorded
 from nas_proxy.distill.common.synthetic import RealImages, SyntheticImages
 from nas_proxy.errors import ConfigError, DivergedError
@@ -25,6 +26,8 @@ from nas_proxy.interfaces import DistillContext, Distiller, DistillTask
 from nas_proxy.options import Fraction, PositiveFloat, PositiveInt
 from nas_proxy.reproducibility import content_hash, isolated_rng
 from nas_proxy.types import DatasetSpec, ImageDataset
+
+ImageOptimiser = Literal["sgd", "normalised_sgd", "adam", "lamb"]
 
 _LABEL_CONFIDENCE = 4.0  # logit of the true class before a label is learned
 
@@ -79,10 +82,11 @@ class PixelDistiller(Distiller):
 
     Attributes:
         num_steps: Iterations.
-        image_optimiser: `sgd`, with `image_momentum`, `adam`, or `lamb`, whose learning rate is
-            the share of its own norm by which a tensor moves.
+        image_optimiser: `sgd`, with `image_momentum`; `normalised_sgd`, the same on gradients of
+            one size, whose learning rate is the typical change of a pixel; `adam`; or `lamb`, whose
+            learning rate is the share of its own norm by which a tensor moves.
         image_learning_rate: Of the optimiser of the pixels.
-        image_momentum: Of `sgd`.
+        image_momentum: Of `sgd` and `normalised_sgd`.
         init: Start from `real` images or from Gaussian `noise`.
         decode_factor: Multi-formation (IDC): each image holds this many reduced images along each
             side, which are enlarged for training; 1 for none.
@@ -96,7 +100,7 @@ class PixelDistiller(Distiller):
     """
 
     num_steps: PositiveInt
-    image_optimiser: Literal["sgd", "adam", "lamb"] = "sgd"
+    image_optimiser: ImageOptimiser = "sgd"
     image_learning_rate: PositiveFloat
     image_momentum: Fraction = 0.5
     init: Literal["real", "noise"] = "real"
@@ -231,9 +235,8 @@ class PixelDistiller(Distiller):
             return torch.optim.Adam(list(groups), lr=self.image_learning_rate)
         if self.image_optimiser == "lamb":
             return Lamb(list(groups), lr=self.image_learning_rate)
-        return torch.optim.SGD(
-            list(groups), lr=self.image_learning_rate, momentum=self.image_momentum
-        )
+        descent = NormalisedSGD if self.image_optimiser == "normalised_sgd" else torch.optim.SGD
+        return descent(list(groups), lr=self.image_learning_rate, momentum=self.image_momentum)
 
     def training_augmentation(self) -> Augmentation:
         """What training on the finished images gets."""

@@ -233,18 +233,18 @@ def _fault(network: Network, spec: DatasetSpec, seed: int, *, twice: bool) -> st
 
 
 def _has_second_derivative(network: Network, images: Tensor) -> bool:
-    """Whether torch knows the derivative of the weights' gradient for the images."""
+    """Whether torch knows the derivative of the weights' gradient for the images; it is finite."""
     loss = network(images).logsumexp(dim=1).sum()
     weights = list(network.parameters())
     gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
     length = torch.stack([each.square().sum() for each in gradients if each is not None]).sum()
     try:
-        torch.autograd.grad(length, images)
+        (found,) = torch.autograd.grad(length, images)
     except RuntimeError as error:
         if "is not implemented" in str(error):
             return False
         raise
-    return True
+    return bool(found.isfinite().all())
 
 
 @dataclass(frozen=True, kw_only=True)
