@@ -3,7 +3,7 @@
 Populations are known entirely: bivariate normal values, columns of a benchmark's table, and its
 reference with noise. Samples are drawn from them again and again, and looked at as a sequential
 validation looks. `shipped` is the way in which `nas_proxy.statistics.sequential` spends the chance
-of error; beside it the two that are in every textbook, which depend on the maximum.
+of error; beside it the two of every textbook at the same error, which depend on the maximum.
 
     python benchmarks/sequential_coverage.py --truth TABLE.csv --out OUT.json
 """
@@ -23,12 +23,17 @@ from interval_coverage import REFERENCE, Draw, normal, rows_of
 from scipy import stats
 
 from nas_proxy.statistics import ranks
-from nas_proxy.statistics.intervals import CONFIDENCE, normal_quantile
+from nas_proxy.statistics.intervals import normal_quantile
 from nas_proxy.statistics.ranks import Values
-from nas_proxy.statistics.sequential import look_confidences, look_sizes, spending_confidences
+from nas_proxy.statistics.sequential import (
+    ERROR,
+    look_confidences,
+    look_sizes,
+    spending_confidences,
+)
 
 THRESHOLD = 0.7
-MAXIMA = (72, 100)
+MAXIMUM = 72
 RHOS = (0.5, 0.7, 0.85, 0.93, 0.97)
 _BATCH = 50  # samples at once
 
@@ -39,27 +44,27 @@ def main() -> None:
     made.add_argument("--truth", type=Path, required=True, help="a benchmark's table as CSV")
     made.add_argument("--num-redraws", type=int, default=4000)
     arguments = made.parse_args()
-    found = [row for maximum in MAXIMA for row in _rows(arguments, maximum)]
-    publish(
-        {"num_redraws": arguments.num_redraws, "threshold": THRESHOLD, "rows": found}, arguments
-    )
+    result: dict[str, Any] = {"num_redraws": arguments.num_redraws, "max": MAXIMUM}
+    result["sequential"] = _rows(arguments)
+    publish(result, arguments)
 
 
-def _rows(arguments: Namespace, maximum: int) -> list[dict[str, Any]]:
+def _rows(arguments: Namespace) -> list[dict[str, Any]]:
     """Every population under every way to spend the chance of error."""
-    sizes = look_sizes(maximum)
+    sizes = look_sizes(MAXIMUM)
     ways = {
         "shipped": look_confidences(sizes),
-        "Pocock": spending_confidences(sizes, pocock(maximum), (1 - CONFIDENCE) / 2),
-        "O'Brien-Fleming": spending_confidences(sizes, obrien(maximum), (1 - CONFIDENCE) / 2),
+        "Pocock": spending_confidences(sizes, pocock(MAXIMUM), ERROR),
+        "O'Brien-Fleming": spending_confidences(sizes, obrien(MAXIMUM), ERROR),
     }
     found = []
     for name, threshold, draw, true in _populations(arguments):
-        scores, reference = draw(arguments.num_redraws, maximum)
+        scores, reference = draw(arguments.num_redraws, MAXIMUM)
         looks = [fisher_parts(scores[:, :size], reference[:, :size]) for size in sizes]
         for way, confidences in ways.items():
-            row = {"population": name, "spearman": round(true, 3), "threshold": threshold}
-            row |= {"max": maximum, "num_looks": len(sizes), "spending": way}
+            row = {"population": name, "spearman": round(true, 3)}
+            row |= {"threshold": round(threshold or true, 3)}
+            row |= {"num_looks": len(sizes), "spending": way}
             found.append(row | _judged(looks, sizes, confidences, threshold or true, true))
     return found
 
@@ -181,9 +186,8 @@ def pocock(maximum: int) -> Callable[[int], float]:
 
 def obrien(maximum: int) -> Callable[[int], float]:
     """The one that spends hardly anything before the end."""
-    whole = (1 - CONFIDENCE) / 2
-    bound = -normal_quantile(whole / 2)
-    return lambda size: 2 * float(stats.norm.sf(bound / math.sqrt(size / maximum))) / whole
+    bound = -normal_quantile(ERROR / 2)
+    return lambda size: 2 * float(stats.norm.sf(bound / math.sqrt(size / maximum))) / ERROR
 
 
 def _percent(told: Any) -> float:

@@ -22,14 +22,35 @@ _FIRST_ROUND = 12  # architectures before anything is dropped
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationReference(Reference):
+    """A reference that earlier studies may have paid for.
+
+    Attributes:
+        studies: Names of studies in the same results folder, whose calibration samples were trained
+            in the same way on the same images and space. What they have is not trained again, and
+            nothing that they looked at judges this study.
+    """
+
+    studies: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse studies where there is nothing to pay for."""
+        super().__post_init__()
+        if self.studies and self.table is not None:
+            raise ValueError("studies give trained references; with a table, leave studies out")
+        if len(set(self.studies)) < len(self.studies):
+            raise ValueError(f"studies names one twice: {', '.join(self.studies)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class CalibrateSettings(Options):
     """How a recipe is found whose ranking can be trusted.
 
     Attributes:
         reference: What recipes are held against: a benchmark's table, or full-data trainings,
             which are measured on the search-validation images and never on the test split.
-        num_architectures: Full-data references to pay for at most. They are drawn for this purpose
-            and never judge the study.
+        num_architectures: Full-data references to use at most, those of other studies first. They
+            are drawn for this purpose and never judge the study.
         budget_seconds: Wall-clock seconds of one process that the stage may spend on references
             and recipes; what is running is finished. None: no limit.
         recipes: What is raced; `default`: see `nas_proxy.calibrate.recipes`.
@@ -39,7 +60,7 @@ class CalibrateSettings(Options):
             goes on with the recipe whose interval has the highest lower end, untrusted.
     """
 
-    reference: Reference
+    reference: CalibrationReference
     num_architectures: Annotated[int, Bound(ge=MIN_FOR_INTERVAL)] = 48
     budget_seconds: PositiveFloat | None = None
     recipes: Annotated[tuple[Recipe, ...], Shorthand(lambda word: _named_list(word))] = ()

@@ -55,6 +55,20 @@ class EvaluationLog:
         self._evaluations[evaluation.architecture.id, evaluation.seed] = evaluation
 
 
+def read_evaluations(path: Path) -> list[Evaluation]:
+    """A log of another study, which may be at work: its file is not touched.
+
+    A last line that is not finished yet is left out, and so is what a later line repeats.
+
+    Raises:
+        StudyError: If another line cannot be read.
+    """
+    text = path.read_bytes() if path.is_file() else b""
+    lines = enumerate(text.splitlines(keepends=True), start=1)
+    parsed = [_parse(line, path, number) for number, line in lines if line.endswith(b"\n")]
+    return list({(each.architecture.id, each.seed): each for each in parsed}.values())
+
+
 def _parse(line: bytes, path: Path, number: int) -> Evaluation:
     try:
         return Evaluation.from_json(json.loads(line))

@@ -64,7 +64,7 @@ def render_html(report: StudyReport, pictures: Sequence[Path]) -> str:
         labelling=dict(sorted(asdict(report.proxy_dataset.labelling).items())),
         teachers=_teachers(report.proxy_dataset),
         failures=_failures(report),
-        total_seconds=sum(entry.seconds for entry in report.costs),
+        total_seconds=sum(entry.seconds for entry in report.costs if entry.paid_by is None),
         pick=_pick(report),
         looks=_looks(report),
         headline=_headline(report.verdict),

@@ -63,12 +63,39 @@ class Cost:
         count: How often.
         seconds: All of them together, of one process.
         hardware: On what, where that is not the report's own environment.
+        core_seconds: What processor cores worked on it; None where that was not measured, and on
+            a GPU.
+        is_proof: Whether it was paid to judge the ranking, and for nothing else.
+        paid_by: The study that paid for it; None for this one.
     """
 
     what: str
     count: int
     seconds: float
     hardware: str | None = None
+    core_seconds: float | None = None
+    is_proof: bool = False
+    paid_by: str | None = None
+
+    @property
+    def comparable(self) -> float:
+        """Core-seconds; where they were not measured, the seconds of the one process."""
+        return self.seconds if self.core_seconds is None else self.core_seconds
+
+
+@dataclass(frozen=True)
+class Total:
+    """A sum of the ledger, or what another way would have cost.
+
+    Attributes:
+        what: In words.
+        core_seconds: See `Cost.comparable`.
+        seconds: Of one process; None where only the other is known.
+    """
+
+    what: str
+    core_seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +131,7 @@ class StudyReport(StoredResult):
         evaluate_proxy: What the proxy data set is worth; None if nobody asked.
         retrain: What full training made of the best; None where it was not asked for.
         costs: The ledger, with what was discarded.
+        totals: Its sums with and without the proof, and what other ways would have cost.
         looks: Every look at references, the first one first.
     """
 
@@ -124,4 +152,5 @@ class StudyReport(StoredResult):
     evaluate_proxy: ProxyEvaluations | None = None
     retrain: RetrainResult | None = None
     costs: tuple[Cost, ...] = ()
+    totals: tuple[Total, ...] = ()
     looks: tuple[Look, ...] = ()

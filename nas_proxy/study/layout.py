@@ -122,6 +122,10 @@ class StudyLayout:
         """Log of the full trainings of one kind, which `key` identifies."""
         return self.calibration_samples / key / "reference.jsonl"
 
+    def taken(self, study: str) -> Path:
+        """Folder of what was taken from another study; no log in it is among `sample_logs`."""
+        return self.calibration_samples / "from" / study
+
     def sample_logs(self) -> list[Path]:
         """The logs of full trainings that are there."""
         return sorted(self.calibration_samples.glob("*/*.jsonl"))

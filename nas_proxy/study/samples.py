@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import DataError, StudyError, required
@@ -16,7 +17,8 @@ from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.evaluators import EvaluationRunner, EvaluatorFactories
 from nas_proxy.study.logs import StudyLogs
-from nas_proxy.types import Architecture
+from nas_proxy.study.taken import Taken, check_studies, take, write_identity
+from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.settings import ValidateSettings
 
 _SIGNAL = "val_accuracy"
@@ -47,7 +49,11 @@ class SampleReferences:
         self._runner = runner
         self._factories = factories
         self._table = _calibration_table(config, settings)
-        self.architectures = _draw_sample(config, settings, self._table, runner.logs)
+        self.taken = [self._take(study) for study in settings.reference.studies]
+        self._known = {e.architecture: e for each in self.taken for e in each.evaluations}
+        self.architectures = _draw_sample(
+            config, settings, self._table, runner.logs, first=list(self._known)
+        )
 
     @property
     def name(self) -> str:
@@ -57,13 +63,52 @@ class SampleReferences:
         length = self._factory().fidelity.length
         return f"validation accuracy after full-data training ({length})"
 
+    @property
+    def set_aside(self) -> list[Architecture]:
+        """What the studies that were taken from have looked at."""
+        return [a for each in self.taken for a in each.set_aside]
+
+    @property
+    def never_judging(self) -> list[Architecture]:
+        """All that must not judge what was learned or chosen here."""
+        return list(dict.fromkeys([*self.architectures, *self.set_aside]))
+
+    def paid_elsewhere(self, num: int | None = None) -> dict[str, list[Evaluation]]:
+        """The trainings among the first `num` of the sample that other studies paid for, by study.
+
+        Args:
+            num: None: of the whole sample.
+        """
+        used = set(self.architectures[:num])
+        by_study: dict[str, list[Evaluation]] = {}
+        for each in self.taken:
+            own = [e for e in each.evaluations if self._known[e.architecture] is e]
+            by_study[each.study] = [e for e in own if e.architecture in used]
+        return by_study
+
+    def taken_words(self, num: int) -> list[str]:
+        """One sentence for each study that paid for some of the first `num` references."""
+        return [
+            f"{len(found)} of the {num} references were taken from the study {study}, which paid "
+            "for them."
+            for study, found in self.paid_elsewhere(num).items()
+        ]
+
     def of(self, architectures: Sequence[Architecture]) -> dict[Architecture, float]:
         """References of some of the sample; those whose training failed are missing."""
         if self._table is not None:
             return {a: self._table.values[a] for a in architectures}
-        title = "training the calibration sample"
-        done = self._runner.run(title, self._factory(), architectures, self._log)
-        return {e.architecture: e.signals[_SIGNAL] for e in done if e.complete}
+        missing, found = [a for a in architectures if a not in self._known], dict(self._known)
+        if missing:
+            title = "training the calibration sample"
+            done = self._runner.run(title, self._factory(), missing, self._log)
+            write_identity(self._log, self._identity)
+            found |= {e.architecture: e for e in done if e.complete}
+        return {a: found[a].signals[_SIGNAL] for a in architectures if a in found}
+
+    def _take(self, study: str) -> Taken:
+        layout, seed = self._config.layout, self._config.seed
+        return take(layout, study, self._key, self._identity, seed)
 
     def whole(self) -> CalibrationSample:
         """All of it, for a distiller that learns from it.
@@ -90,13 +135,25 @@ class SampleReferences:
     @property
     def _log(self) -> Path:
         """One for each kind of reference: another training leaves another log."""
-        key = content_hash(
-            self._config.resolved["calibrate"]["reference"],
-            self._config.space.fingerprint(),
-            self._factories.spec.source_hash,
-            length=12,
-        )
-        return self._config.layout.sample_references(key)
+        return self._config.layout.sample_references(self._key)
+
+    @property
+    def _key(self) -> str:
+        """Of the kind of reference, whoever trained it."""
+        reference = dict(self._config.resolved["calibrate"]["reference"])
+        del reference["studies"]
+        space, spec = self._config.space.fingerprint(), self._factories.spec
+        return content_hash(reference, space, spec.source_hash, length=12)
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """The same, for people, with the precision that was settled on here."""
+        return {
+            "train": dict(self._config.resolved["calibrate"]["reference"]["train"]),
+            "precision": self._factory().settings.precision,
+            "space": self._config.space.fingerprint(),
+            "images": self._factories.spec.source_hash,
+        }
 
 
 def _calibration_table(config: StudyConfig, settings: CalibrateSettings) -> TruthTable | None:
@@ -109,11 +166,23 @@ def _calibration_table(config: StudyConfig, settings: CalibrateSettings) -> Trut
 
 
 def _draw_sample(
-    config: StudyConfig, settings: CalibrateSettings, table: TruthTable | None, logs: StudyLogs
+    config: StudyConfig,
+    settings: CalibrateSettings,
+    table: TruthTable | None,
+    logs: StudyLogs,
+    *,
+    first: Sequence[Architecture] = (),
 ) -> list[Architecture]:
     """The calibration sample.
 
     What made a search calibrate again comes first, as far as its references are known.
+
+    Args:
+        config: The study.
+        settings: Its section `calibrate`.
+        table: Of the references; None where they are trained.
+        logs: Of the study.
+        first: Drawn and trained for the calibration of other studies; they count.
 
     Raises:
         StudyError: If there are not as many architectures as are asked for.
@@ -126,7 +195,8 @@ def _draw_sample(
     )
     checked = logs.evaluations(config.layout.guard_log(config.layout.before_recalibration.name))
     added = [e.architecture for e in checked if table is None or e.architecture in table.values]
-    return list(dict.fromkeys([*added, *drawn]))
+    sample = list(dict.fromkeys([*first, *drawn]))[: settings.num_architectures]
+    return list(dict.fromkeys([*added, *sample]))
 
 
 def check_samples(config: StudyConfig, logs: StudyLogs, say: Callable[[str], None]) -> None:
@@ -157,6 +227,7 @@ def check_samples(config: StudyConfig, logs: StudyLogs, say: Callable[[str], Non
     if calibration is not None:
         with _named("calibrate.num_architectures"):
             learned_from = _draw_sample(config, calibration, known, logs)
+        learned_from += check_studies(config.layout, calibration.reference.studies)
     if validation is not None:
         with _named("validate.num_architectures"):
             draw_validation(config, validation, table, excluded=learned_from)

@@ -57,7 +57,13 @@ class Calibrate(Stage):
         Section(
             name="calibrate",
             free=("when_none",),
-            continued=("threshold", "num_architectures", "budget_seconds", "recipes"),
+            continued=(
+                "threshold",
+                "num_architectures",
+                "budget_seconds",
+                "recipes",
+                "reference.studies",
+            ),
         ),
     )
     sources = (
@@ -282,6 +288,7 @@ class _Calibration:
             verdict=" ".join(
                 (
                     _verdict(self._settings, best, num_used, trusted=trusted),
+                    *self._sample.taken_words(num_used),
                     *_failure_words(self._failures),
                 )
             ),
@@ -312,7 +319,9 @@ class _Calibration:
             spelt_out(best.recipe, self._study.config.train),
             [evaluations[a] for a in used],
             {a: references[a] for a in used if a in references},
-            self._sample.architectures,  # a distiller may have learned from all of it
+            # A distiller may have learned from all of it; what studies that it took from looked at
+            # had a part in whatever was chosen since.
+            [*self._sample.architectures, *self._sample.set_aside],
         )
         layout = self._study.layout
         found.save(layout.recipe, layout.proxy_dataset)

@@ -22,7 +22,7 @@ from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.history import read_looks
 from nas_proxy.study.layout import StudyLayout
-from nas_proxy.study.ledger import ledger
+from nas_proxy.study.ledger import ledger, totals
 from nas_proxy.study.stage import Stage
 from nas_proxy.study.trust import register_recipe
 from nas_proxy.types import Splits
@@ -69,6 +69,7 @@ def collect(study: StudyContext) -> StudyReport:
     """
     config, layout, proxy_dataset = study.config, study.layout, study.proxy_dataset
     validation, points = _read(RankReport, layout.rank_report), _read(Points, layout.points)
+    search, costs = SearchResult.read(layout.search_result), tuple(ledger(study))
     is_calibrated, is_retrained = config.recipe == "calibrated", config.retrain is not None
     return StudyReport(
         study_name=config.study_name,
@@ -83,12 +84,13 @@ def collect(study: StudyContext) -> StudyReport:
         data=_data(study.splits),
         proxy_dataset=ProxySummary.of(proxy_dataset),
         calibration=_read(CalibrationResult, layout.calibration) if is_calibrated else None,
-        search=SearchResult.read(layout.search_result),
+        search=search,
         validation=validation,
         points=points.points if points else (),
         evaluate_proxy=_evaluated(layout, proxy_dataset.id),
         retrain=_read(RetrainResult, layout.retrain_result) if is_retrained else None,
-        costs=tuple(ledger(study)),
+        costs=costs,
+        totals=tuple(totals(costs, validation, len(search.trials))),
         looks=tuple(read_looks(layout)),
     )
 

@@ -88,7 +88,7 @@ class Validate(Stage):
             identity=lambda study: content_hash(
                 []
                 if study.calibration_sample is None
-                else [a.id for a in study.calibration_sample.architectures]
+                else [a.id for a in study.calibration_sample.never_judging]
             ),
             when=Condition("if there is one", lambda config: config.calibration is not None),
         ),
@@ -221,7 +221,7 @@ class _Validation:
     def _calibration_sample(self) -> list[Architecture]:
         """All of it, whatever was learned from it: the distilled set may have been, too."""
         sample = self.study.calibration_sample
-        own = [] if sample is None else sample.architectures
+        own = [] if sample is None else sample.never_judging
         return [*own, *self.active.learned_from]
 
     def _evaluate(
