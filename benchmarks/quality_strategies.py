@@ -6,8 +6,10 @@ objective that reports after every rung and asks whether to stop, Optuna's own s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -218,7 +220,16 @@ class Ours:
         recipes = tuple(filter(self.recipes, population.recipes))
         if any(recipe.train_on == "proxy" for recipe in recipes):
             trajectory.spend("distilling", population.distilling)
-        recipe, score = self._ranking(population, recipes, seed, trajectory)
+        if self.calibrates:
+            names = tuple(recipe.name for recipe in recipes)
+            found = _calibrated(
+                population, names, self.num_labels, self.threshold, self.label_rung, seed
+            )
+            recipe, score = found.recipe, found.score
+            for what, seconds in found.spent.items():
+                trajectory.spend(what, seconds)
+        else:
+            recipe, score = recipes[0], SingleSignal(recipes[0].score.signals[0])
         trajectory.chosen = recipe.name
         scores = self._search(population, recipe, score, seed, trajectory)
         best = -np.inf, 0.0
@@ -230,45 +241,6 @@ class Ours:
             best = max(best, (candidate.reports[-1], candidate.test))
             trajectory.pick(best[1])
         return trajectory
-
-    def _ranking(
-        self,
-        population: Population,
-        recipes: tuple[Recipe, ...],
-        seed: int,
-        trajectory: Trajectory,
-    ) -> tuple[Recipe, Score]:
-        if not self.calibrates:
-            return recipes[0], SingleSignal(recipes[0].score.signals[0])
-        order = np.random.default_rng(seed).permutation(len(population.candidates))
-        everything = list(population.candidates)
-        sample = [everything[i] for i in order[: self.num_labels]]
-        race = _race(population, recipes, len(sample), self.threshold)
-        used, paid = 0, set[tuple[str, str]]()
-        references: dict[Architecture, float] = {}
-        for size in race.rounds():
-            used = size
-            for architecture in sample[len(references) : size]:
-                candidate = population.candidates[architecture]
-                rung = range(len(population.rungs))[self.label_rung]
-                trajectory.spend(
-                    "calibration: full trainings", population.cost_until(architecture, rung)
-                )
-                references[architecture] = candidate.reports[rung]
-            for recipe in race.running:
-                for name in part_names(recipe):
-                    for architecture in sample[:size]:
-                        if (name, architecture.id) not in paid:
-                            paid.add((name, architecture.id))
-                            part = population.parts[name][architecture]
-                            trajectory.spend("calibration: recipes", part.core_seconds)
-            found = {r.name: _measured(population, r, sample[:size]) for r in race.running}
-            if race.judge(references, found):
-                break
-        best = best_standing(race.standings())
-        recipe = recipes[0] if best is None else best.recipe
-        known = list(_measured(population, recipe, sample[:used]).values())
-        return recipe, make_score(recipe.score, known, references, population.features)
 
     def _search(
         self,
@@ -288,6 +260,55 @@ class Ours:
         else:
             found = _proposed(population, scored, self.num_trials, seed)
         return {a: value for a, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Calibration:
+    recipe: Recipe
+    score: Score
+    spent: Mapping[str, float]
+
+
+@cache
+def _calibrated(
+    population: Population,
+    names: tuple[str, ...],
+    num_labels: int,
+    threshold: float,
+    label_rung: int,
+    seed: int,
+) -> _Calibration:
+    """The race of the recipes with these names; several strategies begin with the same one."""
+    recipes = tuple(recipe for recipe in population.recipes if recipe.name in names)
+    order = np.random.default_rng(seed).permutation(len(population.candidates))
+    everything = list(population.candidates)
+    sample = [everything[i] for i in order[:num_labels]]
+    race = _race(population, recipes, len(sample), threshold)
+    rung = range(len(population.rungs))[label_rung]
+    costs = Trajectory()
+    references: dict[Architecture, float] = {}
+    paid: set[tuple[str, Architecture]] = set()
+    for size in race.rounds():
+        for architecture in sample[len(references) : size]:
+            costs.spend("calibration: full trainings", population.cost_until(architecture, rung))
+            references[architecture] = population.candidates[architecture].reports[rung]
+        needed = {
+            (name, architecture)
+            for recipe in race.running
+            for name in part_names(recipe)
+            for architecture in sample[:size]
+        }
+        new = [population.parts[name][a].core_seconds for name, a in needed - paid]
+        costs.spend("calibration: recipes", math.fsum(new))
+        paid |= needed
+        found = {r.name: _measured(population, r, sample[:size]) for r in race.running}
+        if race.judge(references, found):
+            break
+    best = best_standing(race.standings())
+    recipe = recipes[0] if best is None else best.recipe
+    known = list(_measured(population, recipe, list(references)).values())
+    score = make_score(recipe.score, known, references, population.features)
+    return _Calibration(recipe, score, costs.spent)
 
 
 def _race(
