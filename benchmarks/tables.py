@@ -1,30 +1,34 @@
-"""The tables of README, as Markdown, from the committed results.
+"""The tables of README and of the results' page, as Markdown, from the committed results.
 
-    python benchmarks/tables.py                                     # writes README's tables anew
+    python benchmarks/tables.py                                     # writes the pages' tables anew
     python benchmarks/tables.py results/benchmarks/evaluate_proxy_cpu.json   # the one of a file
 
-In README a table stands between `<!-- table: results/benchmarks/NAME.json -->` and a closing mark.
+On a page a table stands between `<!-- table: results/benchmarks/NAME.json -->` and a closing mark.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "results/README.md")
+_WITHIN = ("1.0", "0.3")  # points of accuracy of benchmarks/cost_to_quality.py
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->\n)", re.DOTALL)
 
 
 def main() -> None:
-    """Print the tables of the files that are named; without any, write README's."""
+    """Print the tables of the files that are named; without any, write those of the pages."""
     for name in sys.argv[1:]:
         print(table_of(Path(name)))
     if not sys.argv[1:]:
-        readme = _ROOT / "README.md"
-        readme.write_text(with_tables(readme.read_text()))
+        for name in PAGES:
+            page = _ROOT / name
+            page.write_text(with_tables(page.read_text()))
 
 
 def with_tables(page: str) -> str:
@@ -43,6 +47,8 @@ def table_of(file: Path) -> str:
         return compression(result)
     if "teachers_test_accuracy" in result:
         return knowledge(result)
+    if "populations" in result:
+        return cost_to_quality(result)
     if "directions" in result:
         return transfer(result)
     return distillation(result) if "rows" in result else evaluate_proxy(result)
@@ -154,6 +160,42 @@ def transfer(result: dict[str, Any]) -> str:
             cells += [_percent(figure), f"{found[way]['core_seconds']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def cost_to_quality(result: dict[str, Any]) -> str:
+    """For each population one line for each strategy, the cheapest to within a point first."""
+    tables = []
+    for population in result["populations"]:
+        lines = [
+            f"**{population['population']}**, {population['num_architectures']} architectures, "
+            f"{result['num_seeds']} seeds; a full training costs "
+            f"{population['core_seconds_of_a_full_training']:,.0f} core-seconds.",
+            "",
+            "| strategy | core-s to within 1 point | core-s to within .3 | times "
+            f"{population['rival']} (1; .3) | regret at the end | core-s at the end |",
+            "|---|---|---|---|---|---|",
+        ]
+        reached = {
+            row["strategy"]: row["core_seconds_to_within"] for row in population["strategies"]
+        }
+        rows = sorted(
+            population["strategies"],
+            key=lambda row: [reached[row["strategy"]][at] or math.inf for at in ("1.0", "0.3")],
+        )
+        for row in rows:
+            costs = [row["core_seconds_to_within"][limit] for limit in _WITHIN]
+            times = [row["times_the_rival"][limit] for limit in _WITHIN]
+            last = row["curve"][-1]
+            cells = [
+                row["strategy"],
+                *("–" if cost is None else f"{cost:,.0f}" for cost in costs),
+                "; ".join("–" if each is None else f"{each:.2g}" for each in times),
+                f"{last['regret']:.2f} [{last['low']:.2f}, {last['high']:.2f}]",
+                f"{last['core_seconds']:,.0f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
 
 
 def _kind(source: str) -> str:

@@ -1,0 +1,310 @@
+"""How good is the final pick, by what everything cost: the figure that people decide by.
+
+Regret of the pick, in percentage points of test accuracy below the best of a population, against
+all core-seconds that were spent: for this project (calibrating, searching, training the finalists;
+distilling, references and proof each in and out), training-free scores alone, and plain Optuna on
+full data (random search and TPE with median and Hyperband pruning, successive halving, random
+picks). Everything is looked up in populations that were measured once, over many seeds.
+
+    python benchmarks/cost_to_quality.py --truth TRUTH                 # NAS-Bench-201 by its table
+    python benchmarks/cost_to_quality.py CONFIG data.root=DATA --bank BANK --num-bank 200
+    python benchmarks/cost_to_quality.py CONFIG data.root=DATA --bank BANK --build-only
+
+TRUTH is a folder with `nb201_scores_dev.csv` and `nb201_cifar10_dev.csv`. BANK is a folder that the
+script fills (see quality_bank.py), which can be killed and goes on. Both at once make one table.
+Writes results/benchmarks/cost_to_quality.json and, with --figure, the curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from common import RESULTS, parser, publish
+from quality_bank import Bank
+from quality_populations import Population, is_configured, of_bank, of_tables
+from quality_strategies import (
+    Ours,
+    Strategy,
+    Trajectory,
+    is_single_score,
+    plain_strategies,
+    proof_cost,
+)
+from rich.console import Console
+from scipy.special import stdtrit
+
+from nas_proxy.calibrate.settings import CalibrateSettings
+from nas_proxy.cli.display import ConsoleDisplay
+from nas_proxy.errors import UserError
+from nas_proxy.study.config import load_config
+from nas_proxy.validate.settings import Reference, ValidateSettings
+
+OURS, RIVAL = "ours", "TPE + Hyperband"
+WITHIN = (0.3, 1.0)  # percentage points below the best
+NOTES = (
+    "Ours: the race is the product's own; its references are not among the candidates for the "
+    "final pick, and the ten best by score are trained in full, one after the other.",
+    "Proposals of every sampler are moved, at no cost, to the nearest architecture of the "
+    "population that was not proposed before.",
+    "Every pick is by validation accuracy; the regret is by test accuracy.",
+)
+_PER_DECADE = 8  # points of a curve
+_TOP = 5.0  # points of accuracy that the figure shows
+NUM_PROVED = ValidateSettings(reference=Reference(table="-")).num_architectures
+
+
+def main() -> None:
+    """Build what is missing, simulate, publish."""
+    arguments = parse_arguments()
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    display = ConsoleDisplay(Console(stderr=True))
+    populations = list(read_populations(arguments, display))
+    if arguments.build_only:
+        return
+    tables = []
+    for population in populations:
+        with display.progress(population.name) as progress:
+            trajectories = simulate(population, arguments, progress)
+        tables.append(table_of(population, trajectories))
+    publish({"num_seeds": arguments.num_seeds, "populations": tables}, arguments)
+    if arguments.figure is not None:
+        draw(tables, arguments.figure)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Which populations, and how many seeds."""
+    made = parser(__doc__, data=False)
+    made.add_argument("config", type=Path, nargs="?", help="study of the bank")
+    made.add_argument("overrides", nargs="*", metavar="key=value")
+    made.add_argument("--bank", type=Path, help="folder of the bank")
+    made.add_argument("--num-bank", type=int, default=200, help="architectures in it")
+    made.add_argument("--num-rungs", type=int, default=6, help="reports of a full training there")
+    made.add_argument("--build-only", action="store_true", help="fill the bank, simulate nothing")
+    made.add_argument("--truth", type=Path, help="folder of NAS-Bench-201's tables")
+    made.add_argument("--num-table", type=int, default=1000, help="architectures of the table")
+    made.add_argument("--num-timed", type=int, default=8, help="of these, whose steps are timed")
+    made.add_argument(
+        "--evaluations",
+        nargs="*",
+        default=[],
+        metavar="WAY=FILE",
+        help="evaluations.jsonl of what was measured of the table's, such as stream_360=FILE",
+    )
+    made.add_argument("--num-seeds", type=int, default=20)
+    made.add_argument("--num-candidates", type=int, default=200, help="of searches on full data")
+    made.add_argument("--num-labels", type=int, default=48, help="references of a calibration")
+    made.add_argument("--threshold", type=float, default=CalibrateSettings.threshold)
+    made.add_argument("--figure", type=Path, help="PNG or SVG file of the curves")
+    made.set_defaults(out=RESULTS / "cost_to_quality.json")
+    arguments = made.parse_args()
+    if arguments.truth is None and arguments.bank is None:
+        made.error("give --truth, or a configuration with --bank, or both")
+    if (arguments.bank is None) != (arguments.config is None):
+        made.error("a bank needs a configuration, and the other way round")
+    if wrong := [each for each in arguments.evaluations if "=" not in each]:
+        made.error(f"--evaluations {wrong[0]}: write WAY=FILE, such as stream_360=FILE")
+    return arguments
+
+
+def read_populations(arguments: argparse.Namespace, display: ConsoleDisplay) -> list[Population]:
+    """The populations that were asked for; a bank is filled first."""
+    found = []
+    if arguments.truth is not None and not arguments.build_only:
+        logs = {way: Path(file) for way, file in (e.split("=", 1) for e in arguments.evaluations)}
+        found.append(
+            of_tables(arguments.truth, logs, arguments.num_table, num_timed=arguments.num_timed)
+        )
+    if arguments.bank is not None:
+        own = [f"results={arguments.bank / 'study'}", "search.executor=serial"]
+        overrides = [*arguments.overrides, *own, "tracking.enabled=false"]
+        try:
+            config = load_config(arguments.config, overrides)
+            bank = Bank(arguments.bank, config, arguments.num_rungs)
+            bank.build(arguments.num_bank, display)
+        except UserError as error:
+            raise SystemExit(str(error)) from error
+        found.append(of_bank(bank, arguments.num_bank))
+    return found
+
+
+def strategies_of(population: Population, arguments: argparse.Namespace) -> dict[str, Strategy]:
+    """Every strategy that the population can answer."""
+    ours = Ours(num_labels=arguments.num_labels, threshold=arguments.threshold)
+    found: dict[str, Strategy] = {
+        OURS: ours,
+        "ours, 20 trials": replace(ours, num_trials=20),
+        "training-free: the best score": replace(ours, recipes=is_single_score),
+    }
+    if population.rungs_are_trainings:
+        cheap = replace(ours, label_rung=0)
+        found[f"ours, references of {population.rungs[0]} epochs"] = cheap
+    if any(map(is_configured, population.recipes)):
+        found["ours, no calibration"] = Ours(recipes=is_configured, calibrates=False)
+    return found | plain_strategies(arguments.num_candidates)
+
+
+def simulate(
+    population: Population, arguments: argparse.Namespace, progress: Any
+) -> dict[str, list[Trajectory]]:
+    """Trajectories of every strategy, one for each seed, with the parts of ours in and out."""
+    strategies, num_seeds = strategies_of(population, arguments), arguments.num_seeds
+    found: dict[str, list[Trajectory]] = {}
+    for number, (name, strategy) in enumerate(strategies.items()):
+        found[name] = []
+        for seed in range(num_seeds):
+            progress(number * num_seeds + seed, len(strategies) * num_seeds, name)
+            found[name].append(strategy(population, seed))
+    ours = found[OURS]
+    found["ours, references known"] = [t.without("calibration: full trainings") for t in ours]
+    if population.distilling:
+        found["ours, distilled set known"] = [t.without("distilling") for t in ours]
+    recipes = {recipe.name: recipe for recipe in population.recipes}
+    found["ours, with proof"] = [
+        t.and_(proof=proof_cost(population, recipes[t.chosen], seed, NUM_PROVED))
+        for seed, t in enumerate(ours)
+    ]
+    return found
+
+
+def table_of(
+    population: Population, trajectories: Mapping[str, Sequence[Trajectory]]
+) -> dict[str, Any]:
+    """Everything that is published of one population."""
+    rows = [row_of(name, found, population.best) for name, found in trajectories.items()]
+    rival = next(row for row in rows if row["strategy"] == RIVAL)
+    for row in rows:
+        for limit, cost in row["core_seconds_to_within"].items():
+            theirs = rival["core_seconds_to_within"][limit]
+            known = cost is not None and theirs is not None
+            row["times_the_rival"][limit] = round(cost / theirs, 4) if known else None
+    return {
+        "population": population.name,
+        "num_architectures": len(population.candidates),
+        "best_test_accuracy": round(population.best, 2),
+        "median_test_accuracy": round(
+            float(np.median([c.test for c in population.candidates.values()])), 2
+        ),
+        "core_seconds_of_a_full_training": round(
+            float(np.mean([c.cost for c in population.candidates.values()])), 2
+        ),
+        "recipes": [recipe.name for recipe in population.recipes],
+        "rival": RIVAL,
+        "notes": [*population.notes, *NOTES],
+        "strategies": rows,
+    }
+
+
+def row_of(name: str, found: Sequence[Trajectory], best: float) -> dict[str, Any]:
+    """A strategy's curve and what follows from it.
+
+    The regret at a cost is that of the pick that was known then; the curve begins where every seed
+    has one.
+    """
+    begin = max(t.costs[0] for t in found)
+    costs = np.unique(np.concatenate([[c for c in t.costs if c >= begin] for t in found]))
+    regrets = np.stack([best - t.at(costs) for t in found])  # (num_seeds, num_costs)
+    means = regrets.mean(axis=0)
+    end = max(t.costs[-1] for t in found)
+    count = max(2, round(_PER_DECADE * np.log10(end / begin)) + 1) if end > begin else 1
+    grid = np.geomspace(begin, end, count).clip(begin, end)
+    return {
+        "strategy": name,
+        "num_seeds": len(found),
+        "core_seconds_to_within": {str(limit): _reached(costs, means, limit) for limit in WITHIN},
+        "times_the_rival": {},
+        "curve": [
+            {"core_seconds": round(float(cost), 1), **_mean(best - _at(found, cost))}
+            for cost in grid
+        ],
+        "spent": {
+            what: round(float(np.mean([t.spent.get(what, 0.0) for t in found])), 1)
+            for what in found[0].spent
+        },
+        "chosen": dict(Counter(t.chosen for t in found if t.chosen).most_common()),
+    }
+
+
+def _at(found: Sequence[Trajectory], cost: float) -> np.ndarray:
+    return np.array([t.at(np.array([cost]))[0] for t in found])
+
+
+def _mean(regrets: np.ndarray) -> dict[str, float | None]:
+    """With the 95 % interval of the mean by Student's t; one seed has none."""
+    mean, n = float(regrets.mean()), len(regrets)
+    if n == 1:
+        return {"regret": round(mean, 3), "low": None, "high": None}
+    half = float(stdtrit(n - 1, 0.975) * regrets.std(ddof=1) / np.sqrt(n))
+    ends = {"low": max(0.0, mean - half), "high": mean + half}
+    return {"regret": round(mean, 3), **{name: round(end, 3) for name, end in ends.items()}}
+
+
+def _reached(costs: np.ndarray, means: np.ndarray, limit: float) -> float | None:
+    """The cost from which on the mean regret stays within `limit`; None if it does not."""
+    outside = np.flatnonzero(means > limit)
+    first = outside[-1] + 1 if len(outside) else 0
+    return None if first == len(costs) else round(float(costs[first]), 1)
+
+
+def draw(tables: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """The curves of every population, cost on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    shown = {
+        OURS: ("#c0392b", "-", 2.5),
+        "ours, with proof": ("#c0392b", ":", 1.5),
+        "ours, references known": ("#e67e22", "-", 2.0),
+        "training-free: the best score": ("#8e44ad", "--", 1.5),
+        "ours, no calibration": ("#d98880", "-.", 1.5),
+        "TPE + Hyperband": ("#1f618d", "-", 2.5),
+        "TPE + median": ("#5dade2", "-", 1.5),
+        "random + Hyperband": ("#1e8449", "-", 1.5),
+        "ASHA": ("#7dcea0", "-", 1.5),
+        "random picks": ("#7f8c8d", "-", 1.5),
+    }
+    figure = Figure(figsize=(7.5 * len(tables), 5.2), layout="constrained")
+    for axes, table in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables, strict=True):
+        last = max(row["curve"][-1]["core_seconds"] for row in table["strategies"])
+        for row in table["strategies"]:
+            style = shown.get(row["strategy"]) or (
+                ("#f5b041", "-", 2.0) if "epochs" in row["strategy"] else None
+            )
+            if style is None:
+                continue
+            curve = [*row["curve"], {**row["curve"][-1], "core_seconds": last}]
+            x = [point["core_seconds"] for point in curve]
+            colour, line, width = style
+            axes.plot(
+                x,
+                [point["regret"] for point in curve],
+                line,
+                color=colour,
+                linewidth=width,
+                drawstyle="steps-post",
+                label=row["strategy"],
+            )
+            if curve[0]["low"] is not None:
+                low, high = ([point[end] for point in curve] for end in ("low", "high"))
+                axes.fill_between(x, low, high, step="post", color=colour, alpha=0.1, linewidth=0)
+        for limit in WITHIN:
+            axes.axhline(limit, color="black", linewidth=0.6, linestyle=(0, (1, 3)))
+        axes.set_xscale("log")
+        axes.set_ylim(0, _TOP)
+        axes.set_xlabel("core-seconds, everything counted")
+        axes.set_ylabel("points of test accuracy below the best")
+        axes.set_title(f"{table['population']} (n = {table['num_architectures']})")
+        axes.legend(fontsize=8, frameon=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=130)
+
+
+if __name__ == "__main__":
+    main()

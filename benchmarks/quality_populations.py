@@ -1,0 +1,308 @@
+"""The populations of benchmarks/cost_to_quality.py: what every strategy may look up, at its price.
+
+An architecture costs what measuring it cost when it was measured once; nothing is trained here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import RESULTS
+from quality_bank import CONFIGURED, FULL, TEST, Bank, part_names
+
+from nas_proxy.calibrate.recipes import SINGLE_SCORES, Recipe, default_recipes
+from nas_proxy.core.environment import hardware
+from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.evaluate.arithmetic import measure_arithmetic
+from nas_proxy.evaluate.log import EvaluationLog, merged
+from nas_proxy.interfaces import SearchSpace
+from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.search_spaces.nasbench201 import NASBench201Space
+from nas_proxy.train.loop import train
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
+from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, Status
+
+# NAS-Bench-201's training for its validation accuracies: 25,000 images in batches of 256.
+_EPOCHS, _STEPS_PER_EPOCH, _BATCH_SIZE = (12, 200), 98, 256
+_PUBLISHED = {
+    "num_params": "params_m",
+    "flops": "flops_m",
+    "synflow": "freerea_synflow",
+    "log_synflow": "freerea_logsynflow",
+    "naswot": "freerea_naswot",
+    "zen": "naslib_zen",
+    "jacobian_covariance": "naslib_jacov",
+    "grad_norm": "naslib_grad_norm",
+    "snip": "naslib_snip",
+    "fisher": "naslib_fisher",
+    "grasp": "naslib_grasp",
+}
+_TIMED_IMAGES = 64  # of a batch: seconds of a step are in proportion to its images
+_CIFAR10 = DatasetSpec("cifar10", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, "", "")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a full training of an architecture gives, and costs.
+
+    Attributes:
+        architecture: Which one.
+        reports: Validation accuracy in % at the end of each rung, `(num_rungs,)`; the last one is
+            that of the whole training.
+        cost: Core-seconds of the whole training.
+        test: Test accuracy in %, which no strategy sees.
+    """
+
+    architecture: Architecture
+    reports: tuple[float, ...]
+    cost: float
+    test: float
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Architectures of which everything is known.
+
+    Attributes:
+        name: In tables.
+        space: Where strategies look for them; proposals outside are moved to the nearest inside.
+        candidates: All of them.
+        rungs: Resource at the end of each rung, such as epochs.
+        recipes: What our own strategies choose from.
+        parts: What was measured beside the full training, by way and architecture; a recipe's
+            evaluation is what its parts say, at the cost of all.
+        distilling: Core-seconds of the distilled set.
+        notes: What a reader must know.
+        rungs_are_trainings: Whether the first rung's accuracy is that of a training of this length
+            of its own, so that it can be a label.
+    """
+
+    name: str
+    space: SearchSpace
+    candidates: Mapping[Architecture, Candidate]
+    rungs: tuple[int, ...]
+    recipes: tuple[Recipe, ...]
+    parts: Mapping[str, Mapping[Architecture, Evaluation]]
+    distilling: float = 0.0
+    notes: tuple[str, ...] = ()
+    rungs_are_trainings: bool = False
+
+    @cached_property
+    def best(self) -> float:
+        """The highest test accuracy in %."""
+        return max(candidate.test for candidate in self.candidates.values())
+
+    @cached_property
+    def _features(self) -> dict[Architecture, torch.Tensor]:
+        return {}
+
+    def features(self, architecture: Architecture) -> torch.Tensor:
+        """Those of the space, traced once."""
+        if architecture not in self._features:
+            self._features[architecture] = self.space.features(architecture)
+        return self._features[architecture]
+
+    def cost_until(self, architecture: Architecture, rung: int) -> float:
+        """Core-seconds of a training that stops at the end of a rung, counted from 0."""
+        return self.candidates[architecture].cost * self.rungs[rung] / self.rungs[-1]
+
+    def evaluation(self, recipe: Recipe, architecture: Architecture) -> Evaluation:
+        """What a recipe measures."""
+        names = part_names(recipe)
+        if not names:  # labels and encoding alone
+            return Evaluation(architecture, Fidelity("", 0, 0, 0), 0, Status.COMPLETE)
+        return merged([self.parts[name][architecture] for name in names])
+
+
+def of_bank(bank: Bank, num_architectures: int) -> Population:
+    """What a bank holds: its first architectures, as far as their full training is known.
+
+    A recipe of which a part is not measured on all of them is left out, and named in the notes.
+    """
+    drawn, seed = bank.architectures(num_architectures), bank.config.seed
+    logs = {name: bank.log(name) for name in bank.names}
+    candidates = {}
+    for architecture in drawn:
+        full, test = (logs[name].get(architecture, seed) for name in (FULL, TEST))
+        if full is not None and full.complete and test is not None:
+            names = [f"val_accuracy@{p}" for p in bank.percentages[:-1]] + ["val_accuracy"]
+            reports = tuple(100 * full.signals[name] for name in names)
+            accuracy = 100 * test.signals["test_accuracy"]
+            candidates[architecture] = Candidate(architecture, reports, full.core_seconds, accuracy)
+    parts = {
+        name: {a: found for a in candidates if (found := log.get(a, seed)) is not None}
+        for name, log in logs.items()
+    }
+    complete = {name for name, known in parts.items() if len(known) == len(candidates)}
+    recipes = [r for r in bank.recipes if complete.issuperset(part_names(r))]
+    missing = [r.name for r in bank.recipes if r not in recipes]
+    notes = [
+        f"{len(candidates)} of {len(drawn)} drawn architectures have a full training.",
+        "The distilled set's cost is seconds of the clock on a busy machine.",
+    ]
+    if missing:
+        notes.append(f"Left out, for not all of them were measured: {', '.join(missing)}.")
+    proxy_dataset = ProxyDataset.load(bank.config.layout.proxy_dataset)
+    return Population(
+        f"{bank.config.space.name} on {bank.config.data.name}",
+        bank.config.space,
+        candidates,
+        tuple(range(1, bank.num_rungs + 1)),
+        tuple(recipes),
+        parts,
+        sum(proxy_dataset.costs.values()),
+        tuple(notes),
+    )
+
+
+def of_tables(
+    folder: Path, evaluations: Mapping[str, Path], num_architectures: int, num_timed: int
+) -> Population:
+    """NAS-Bench-201's development architectures, by published accuracies and scores.
+
+    Args:
+        folder: With `nb201_cifar10_dev.csv` and `nb201_scores_dev.csv`.
+        evaluations: Logs of what was measured earlier, by way, such as `stream_360` or
+            `score_meco`; what they do not hold is not in the population.
+        num_architectures: How many of the table's first are taken.
+        num_timed: On so many the seconds of a training step are measured.
+    """
+    space = NASBench201Space()
+    with (folder / "nb201_scores_dev.csv").open() as file:
+        scores = {row["arch_str"]: row for row in csv.DictReader(file)}
+    with (folder / "nb201_cifar10_dev.csv").open() as file:
+        rows = {
+            space.from_string(row["arch_str"]): {**row, **scores[row["arch_str"]]}
+            for row in csv.DictReader(file)
+        }
+    logs = {name: {e.architecture: e for e in EvaluationLog(f)} for name, f in evaluations.items()}
+    rows = {a: row for a, row in rows.items() if all(a in log for log in logs.values())}
+    rows = dict(list(rows.items())[:num_architectures])
+    flops = {a: float(row["flops_m"]) for a, row in rows.items()}
+    seconds, words = _seconds_of_step(space, flops, num_timed)
+    candidates = {
+        a: Candidate(
+            a,
+            (float(row["cifar10_valid_12"]), float(row["cifar10_valid_200"])),
+            seconds[a] * _STEPS_PER_EPOCH * _EPOCHS[-1],
+            float(row["cifar10_test_200"]),
+        )
+        for a, row in rows.items()
+    }
+    parts = {**_published_scores(rows), **logs}
+    recipes = [
+        r for r in (*default_recipes(space, TrainSettings(num_steps=1)), *_without_meco())
+        if parts.keys() >= set(part_names(r))
+    ]  # fmt: skip
+    shipped = [name for name in SINGLE_SCORES if f"score_{name}" not in parts]
+    return Population(
+        "NAS-Bench-201 by table",
+        space,
+        candidates,
+        _EPOCHS,
+        tuple(recipes),
+        parts,
+        notes=(
+            words,
+            "A full training is 200 epochs of 98 steps of 256 images; the report on the way is "
+            "that of the separate 12-epoch training, and going on costs 188 epochs more.",
+            "Scores are the published ones, at the core-seconds of "
+            f"{RESULTS / 'zero_cost_agreement.json'}; not published: {', '.join(shipped)}.",
+            "No short training was measured here: recipes that train are left out."
+            if not any(r.train_on != "nothing" for r in recipes)
+            else "Short trainings were measured earlier.",
+        ),
+        rungs_are_trainings=True,
+    )
+
+
+def _without_meco() -> tuple[Recipe, ...]:
+    """The shipped recipes of three scores, without the one that nobody published."""
+    signals = ("naswot", "log_synflow")
+    return tuple(
+        Recipe(
+            name=f"{'_'.join(signals)}_{combine}",
+            train_on="nothing",
+            score=ScoreSettings(signals=signals, combine=combine),
+        )
+        for combine in ("rank_mean", "calibrated")
+    )
+
+
+def _published_scores(
+    rows: Mapping[Architecture, Mapping[str, str]],
+) -> dict[str, dict[Architecture, Evaluation]]:
+    costs = json.loads(
+        (Path(__file__).parents[1] / RESULTS / "zero_cost_agreement.json").read_text()
+    )
+    found: dict[str, dict[Architecture, Evaluation]] = {}
+    for signal, column in _PUBLISHED.items():
+        seconds = costs["scores"][signal]["core_seconds_per_architecture"]
+        part = found[f"score_{signal}"] = {}
+        for architecture, row in rows.items():
+            value = float(row[column] or "nan")
+            known = bool(np.isfinite(value))
+            part[architecture] = Evaluation(
+                architecture,
+                Fidelity("", 0, 0, 32),
+                0,
+                Status.COMPLETE if known else Status.FAILED,
+                signals={signal: value} if known else {},
+                core_seconds=seconds,
+                reason="" if known else "not published",
+            )
+    return found
+
+
+def _seconds_of_step(
+    space: SearchSpace, flops: Mapping[Architecture, float], num_timed: int
+) -> tuple[dict[Architecture, float], str]:
+    """Core-seconds of a step of each architecture, and in words how they were found.
+
+    A few are timed, evenly spread by FLOPs; the others' follow from a line through these.
+    """
+    device = torch.device("cpu")
+    settings = TrainSettings(num_steps=3, batch_size=_TIMED_IMAGES)
+    settings = measure_arithmetic(space, _CIFAR10, settings, device).settle(settings)
+    generator = make_generator(0)
+    images = torch.randint(256, (_TIMED_IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(10, (_TIMED_IMAGES,), generator=generator)
+    ordered = sorted(flops, key=flops.__getitem__)
+    timed = [ordered[i] for i in np.linspace(0, len(ordered) - 1, num_timed).round().astype(int)]
+    seconds = []
+    for architecture in timed:
+        told: list[float] = []
+        with isolated_rng(0):
+            train(
+                space.build(architecture, _CIFAR10),
+                TrainingSet(images, labels, _CIFAR10),
+                settings,
+                make_generator(0),
+                lambda *_, told=told: told.append(time.process_time()),
+            )
+        seconds.append(min(later - earlier for earlier, later in pairwise(told)))
+    slope, intercept = np.polyfit([flops[a] for a in timed], seconds, 1)
+    factor, least = _BATCH_SIZE / _TIMED_IMAGES, min(seconds)
+    found = {a: factor * max(least, float(intercept + slope * f)) for a, f in flops.items()}
+    layout = "channels last" if settings.channels_last else "channels first"
+    return found, (
+        f"A training step was timed on {num_timed} architectures ({hardware(device)}, one thread, "
+        f"{settings.precision}, {layout}): {factor * intercept:.2f} s + {factor * slope:.4f} s for "
+        "each million multiply-adds of an image, for 256 images."
+    )
+
+
+def is_configured(recipe: Recipe) -> bool:
+    """Whether it is the study's own, which needs no labels."""
+    return recipe.name == CONFIGURED

@@ -1,0 +1,182 @@
+"""The strategies of benchmarks/cost_to_quality.py pay for what they look up, and no more."""
+
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.search_spaces.convnet import ConvNetSpace
+from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
+
+ROOT = Path(__file__).parents[2]
+SPACE = ConvNetSpace(widths=(4, 8), depths=(1, 2), norms=("none", "batch"))
+
+
+@pytest.fixture(scope="module")
+def benchmarks():
+    """The modules: populations, strategies, the script."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        import cost_to_quality
+        import quality_populations
+        import quality_strategies
+
+        yield quality_populations, quality_strategies, cost_to_quality
+    finally:
+        optuna.logging.set_verbosity(optuna.logging.INFO)
+        sys.path.remove(str(ROOT / "benchmarks"))
+        for name in set(sys.modules) - before:
+            if (ROOT / "benchmarks" / f"{name}.py").is_file():
+                del sys.modules[name]
+
+
+def every_architecture() -> list[Architecture]:
+    keys = ("width", "depth", "norm", "activation", "pooling")
+    options = (SPACE.widths, SPACE.depths, SPACE.norms, SPACE.activations, SPACE.pooling)
+    return [
+        Architecture("convnet", dict(zip(keys, values, strict=True)))
+        for values in itertools.product(*options)
+    ]
+
+
+@pytest.fixture
+def population(benchmarks):
+    """Half of a small space; every third score fails on one architecture."""
+    generator = np.random.default_rng(0)
+    chosen = generator.permutation(np.array(every_architecture(), dtype=object))[:36]
+    final = dict(zip(chosen, generator.uniform(50, 90, len(chosen)), strict=True))
+    candidates = {
+        a: benchmarks[0].Candidate(
+            a,
+            (final[a] - 20 + generator.normal(), final[a] - 5, final[a]),
+            float(generator.uniform(5, 15)),
+            final[a] + generator.normal(),
+        )
+        for a in chosen
+    }
+    signals = {"flops": 1.0, "naswot": 2.0}
+    parts = {
+        f"score_{signal}": {
+            a: Evaluation(
+                a,
+                Fidelity("", 0, 0, 8),
+                0,
+                Status.COMPLETE,
+                signals={signal: final[a] + 3 * cost * generator.normal()},
+                core_seconds=cost,
+            )
+            for a in chosen
+        }
+        for signal, cost in signals.items()
+    }
+    recipes = [
+        Recipe(name=f"{s}_alone", train_on="nothing", score=ScoreSettings(signals=(s,)))
+        for s in signals
+    ]
+    both = ScoreSettings(signals=tuple(signals), combine="rank_mean")
+    recipes.append(Recipe(name="both", train_on="nothing", score=both))
+    return benchmarks[0].Population(
+        "made up", SPACE, candidates, (1, 2, 6), tuple(recipes), parts, distilling=100.0
+    )
+
+
+def test_random_picks_pay_for_every_training_once(benchmarks, population):
+    found = benchmarks[1].plain_strategies(1000)["random picks"](population, 3)
+    assert len(found.costs) == len(population.candidates)
+    everything = sum(c.cost for c in population.candidates.values())
+    assert found.costs[-1] == pytest.approx(everything)
+    best = max(population.candidates.values(), key=lambda c: c.reports[-1])
+    assert found.tests[-1] == best.test  # by validation accuracy, not by test accuracy
+
+
+@pytest.mark.parametrize("name", ["random + median", "TPE + Hyperband", "ASHA"])
+def test_a_pruned_training_is_paid_up_to_its_rung(name, benchmarks, population, monkeypatch):
+    studies = []
+    create = optuna.create_study
+
+    def remembered(**options):
+        studies.append(create(**options))
+        return studies[-1]
+
+    monkeypatch.setattr(optuna, "create_study", remembered)
+    found = benchmarks[1].plain_strategies(30)[name](population, 1)
+    (study,) = [s for s in studies if s.study_name == "plain-1"]
+    paid, proposed = 0.0, []
+    for trial in study.trials:
+        architecture = Architecture("convnet", trial.params)
+        proposed.append(architecture)
+        paid += population.candidates[architecture].cost * trial.last_step / 6
+    assert len(set(proposed)) == len(proposed) == 30
+    assert sum(found.spent.values()) == pytest.approx(paid)
+    states = {trial.state for trial in study.trials}
+    assert states == {optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED}
+    assert found.tests[-1] == study.best_trial.user_attrs["test"]
+
+
+@pytest.mark.parametrize("name", ["random picks", "TPE + median"])
+def test_a_seed_gives_the_same_again_and_another_one_something_else(name, benchmarks, population):
+    strategy = benchmarks[1].plain_strategies(12)[name]
+    assert strategy(population, 1) == strategy(population, 1) != strategy(population, 2)
+
+
+def test_ours_pays_for_labels_recipes_candidates_and_finalists(benchmarks, population):
+    ours = benchmarks[1].Ours(num_labels=20, threshold=-0.9, num_finalists=3)
+    found = ours(population, 5)
+    order = np.random.default_rng(5).permutation(len(population.candidates))
+    sample = [list(population.candidates)[i] for i in order[:20]]
+    labels = found.spent["calibration: full trainings"]
+    sums = {n: sum(population.candidates[a].cost for a in sample[:n]) for n in (12, 20)}
+    num_used = next(n for n, paid in sums.items() if paid == pytest.approx(labels))
+    # Two scores are read by three recipes, and each is paid for once.
+    assert found.spent["calibration: recipes"] <= num_used * (1.0 + 2.0)
+    assert "distilling" not in found.spent  # no recipe trains on the distilled set
+    recipe = next(r for r in population.recipes if r.name == found.chosen)
+    cost = sum({"flops": 1.0, "naswot": 2.0}[s] for s in recipe.score.signals)
+    assert found.spent["search"] == pytest.approx(cost * len(population.candidates))
+    assert len(found.costs) == 3
+    assert found.costs[-1] == pytest.approx(sum(found.spent.values()))
+    known = found.without("calibration: full trainings")
+    assert known.costs == pytest.approx([c - labels for c in found.costs])
+    proved = found.and_(proof=7.0)
+    assert proved.costs == pytest.approx([c + 7 for c in found.costs])
+    assert proved.tests == found.tests
+
+
+def test_a_search_by_score_looks_at_so_many(benchmarks, population):
+    ours = benchmarks[1].Ours(
+        recipes=lambda r: r.name == "flops_alone", num_labels=20, threshold=-0.9, num_trials=9
+    )
+    assert ours(population, 0).spent["search"] == pytest.approx(9.0)
+
+
+def test_a_curve_is_what_the_trajectories_say(benchmarks):
+    _, strategies, script = benchmarks
+    found = [
+        strategies.Trajectory([1.0, 10.0], [80.0, 90.0]),
+        strategies.Trajectory([2.0, 5.0], [82.0, 89.5]),
+    ]
+    row = script.row_of("some", found, best=90.0)
+    # From 2 on both have a pick: means 9, 5.25 (from 5 on), 0.25 (from 10 on).
+    assert row["core_seconds_to_within"] == {"0.3": 10.0, "1.0": 10.0}
+    first, last = row["curve"][0], row["curve"][-1]
+    assert (first["core_seconds"], first["regret"]) == (2.0, 9.0)
+    assert (last["core_seconds"], last["regret"]) == (10.0, 0.25)
+    # Student's interval of the mean of 0 and 0.5: 12.706 standard errors of 0.25.
+    assert last["high"] == pytest.approx(0.25 + 12.706 * 0.25, abs=1e-3)
+    assert last["low"] == 0.0
+
+
+def test_a_regret_that_rises_again_is_not_within(benchmarks):
+    _, strategies, script = benchmarks
+    found = [strategies.Trajectory([1.0, 2.0, 3.0], [89.9, 80.0, 89.5])]
+    assert script.row_of("some", found, best=90.0)["core_seconds_to_within"] == {
+        "0.3": None,
+        "1.0": 3.0,
+    }
