@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy.stats import rankdata
 
+from nas_proxy.calibrate.recipes import SINGLE_SCORES
 from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.sample import draw_architectures
@@ -45,6 +46,7 @@ SIGNALS = (
     *("fit_loss", "fit_accuracy", "generalisation_gap"),
 )
 DISTILLED, RANDOM, STREAM = "distilled", "random, same labels", "stream, same steps"
+UNTRAINED = "no training"
 # Found afterwards on 40 other ConvNets: a hypothesis, which this table tests.
 PAIR = ("val_accuracy", "train_loss_mean")
 READINGS: dict[str, tuple[str, ...]] = {
@@ -74,6 +76,7 @@ def main() -> None:
         table = truth_table(study)
         drawn = fresh(study, arguments, table)
         found = {name: evaluated(study, name, make, drawn) for name, make in sets(study).items()}
+        untrained = {name: zero_cost_score(study, name, drawn) for name in SINGLE_SCORES}
         if table is None:
             first, second = (trained_reference(study, drawn, seed) for seed in (0, 1))
         else:
@@ -85,6 +88,7 @@ def main() -> None:
     ]
     references = np.array([[side[i] for i in complete] for side in (first, second)], dtype=float)
     signals = {name: table_of([es[i] for i in complete]) for name, es in found.items()}
+    zero_cost = {name: [es[i] for i in complete] for name, es in untrained.items()}
     arguments.device = config.device
     publish(
         {
@@ -98,7 +102,13 @@ def main() -> None:
             "seeds_agree": None if table else shown(references[0], references[1]),
             "reference_percentiles": percentiles(references.mean(axis=0)),
             "core_seconds": {name: cost(es) for name, es in found.items()},
-            "rows": rows(signals, references.mean(axis=0)),
+            "rows": [
+                *rows(signals, references.mean(axis=0)),
+                *zero_cost_rows(zero_cost, references.mean(axis=0)),
+            ],
+            "stream_against_zero_cost": against_zero_cost(
+                signals[STREAM], zero_cost, references.mean(axis=0)
+            ),
             "duels": duels(signals, references.mean(axis=0)),
         },
         arguments,
@@ -158,6 +168,16 @@ def evaluated(
 ) -> list[Evaluation]:
     """One evaluation of each architecture."""
     log = study.layout.folder / "signals_by_data" / f"{name.split(',')[0]}.jsonl"
+    return study.runner.run(name, factory, drawn, log)
+
+
+def zero_cost_score(
+    study: StudyContext, name: str, drawn: Sequence[Architecture]
+) -> list[Evaluation]:
+    """One training-free score of each architecture, alone: where it is not defined, it fails."""
+    train = study.config.train
+    factory = study.factories.measuring((name,), train_on="nothing", settings=train)
+    log = study.layout.folder / "signals_by_data" / f"zero_cost_{name}.jsonl"
     return study.runner.run(name, factory, drawn, log)
 
 
