@@ -103,7 +103,7 @@ class CascadeScore:
             [asdict(each) for each in settings.scores],
             [list(settings.shares[1:]), settings.keep],
             [[e.architecture.id, dict(e.signals)] for e in known],
-            [len(e.stage_seconds) for e in known],
+            [truth[e.architecture] for e in known],
         )
 
     def __eq__(self, other: object) -> bool:
