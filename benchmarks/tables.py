@@ -1,9 +1,9 @@
-"""The tables of README, as Markdown, from the committed results.
+"""The tables of README and of docs/trust.md, as Markdown, from the committed results.
 
-    python benchmarks/tables.py                                     # writes README's tables anew
+    python benchmarks/tables.py                                     # writes their tables anew
     python benchmarks/tables.py results/benchmarks/evaluate_proxy_cpu.json   # the one of a file
 
-In README a table stands between `<!-- table: results/benchmarks/NAME.json -->` and a closing mark.
+There a table stands between `<!-- table: results/benchmarks/NAME.json -->` and a closing mark.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/trust.md")
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->\n)", re.DOTALL)
 
 
 def main() -> None:
-    """Print the tables of the files that are named; without any, write README's."""
+    """Print the tables of the files that are named; without any, write those of the pages."""
     for name in sys.argv[1:]:
         print(table_of(Path(name)))
-    if not sys.argv[1:]:
-        readme = _ROOT / "README.md"
-        readme.write_text(with_tables(readme.read_text()))
+    for page in () if sys.argv[1:] else PAGES:
+        file = _ROOT / page
+        file.write_text(with_tables(file.read_text()))
 
 
 def with_tables(page: str) -> str:
@@ -39,6 +40,8 @@ def with_tables(page: str) -> str:
 def table_of(file: Path) -> str:
     """The Markdown of one file of results."""
     result = json.loads(file.read_text())
+    if "sequential" in result:
+        return sequential(result)
     if "summary" in result:
         return compression(result)
     if "teachers_test_accuracy" in result:
@@ -46,6 +49,29 @@ def table_of(file: Path) -> str:
     if "directions" in result:
         return transfer(result)
     return distillation(result) if "rows" in result else evaluate_proxy(result)
+
+
+def sequential(result: dict[str, Any]) -> str:
+    """One line for each population: what the shipped way says, and n of it and of two others."""
+    head = "population | Spearman | held against | reaches it | misses it | interval holds"
+    ways = ("shipped", "Pocock", "O'Brien-Fleming")
+    head += " | n: mean, median, 90 % | mean n by Pocock | mean n by O'Brien and Fleming"
+    lines = [f"| {head} |", "|---" * 9 + "|"]
+    for name in dict.fromkeys(row["population"] for row in result["sequential"]):
+        rows = [row for row in result["sequential"] if row["population"] == name]
+        own, *others = (next(row for row in rows if row["spending"] == way) for way in ways)
+        cells = (
+            f"`{name}`" if "_" in name else name,
+            f"{own['spearman']:.3g}",
+            f"{own['threshold']:.3g}",
+            f"{own['reaches']:.1f} %",
+            f"{own['misses']:.1f} %",
+            f"{own['holds']:.1f} %",
+            f"{own['mean_n']:.0f}, {own['median_n']}, {own['n_of_90_percent']}",
+            *(f"{row['mean_n']:.0f}" for row in others),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def knowledge(result: dict[str, Any]) -> str:

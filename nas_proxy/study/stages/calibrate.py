@@ -61,6 +61,7 @@ class Calibrate(Stage):
                 "budget_seconds",
                 "recipes",
                 "reference.studies",
+                "reference.registered",
             ),
         ),
     )
@@ -306,6 +307,7 @@ class _Calibration:
         )
         layout = self._study.layout
         found.save(layout.recipe, layout.proxy_dataset)
+        self._sample.save(layout.recipe, used)
         write_frontier(result, layout.frontier)
         result.write(layout.calibration)
 
