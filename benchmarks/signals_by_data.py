@@ -235,6 +235,47 @@ def rows(signals: Mapping[str, Signals], reference: NDArray[np.float64]) -> list
     return found
 
 
+def zero_cost_rows(
+    zero_cost: Mapping[str, Sequence[Evaluation]], reference: NDArray[np.float64]
+) -> list[dict[str, Any]]:
+    """Each training-free score, on what it is defined for."""
+    found = []
+    for name, evaluations in zero_cost.items():
+        kept, scores = defined(name, evaluations)
+        truth = reference[kept]
+        best = {
+            f"best_{fraction:.0%}".replace("%", ""): shown(scores[part], truth[part])
+            for fraction in BEST
+            for part in [best_of(truth, fraction)]
+        }
+        row = {"set": UNTRAINED, "signal": name, "n": len(kept)}
+        found.append({**row, "spearman": shown(scores, truth), **best})
+    return found
+
+
+def against_zero_cost(
+    stream: Signals,
+    zero_cost: Mapping[str, Sequence[Evaluation]],
+    reference: NDArray[np.float64],
+) -> dict[str, str]:
+    """Validation loss on the stream minus each training-free score."""
+    found = {}
+    for name, evaluations in zero_cost.items():
+        kept, scores = defined(name, evaluations)
+        sides = np.stack([stream["val_loss"][kept], scores])
+        found[name] = difference(sides, reference[kept])
+    return found
+
+
+def defined(
+    name: str, evaluations: Sequence[Evaluation]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Where a score is defined, and its values there, higher is better."""
+    kept = np.flatnonzero([e.complete for e in evaluations])
+    sign = 1 if higher_is_better(name) else -1
+    return kept, sign * np.array([evaluations[i].signals[name] for i in kept])
+
+
 def duels(signals: Mapping[str, Signals], reference: NDArray[np.float64]) -> list[dict[str, Any]]:
     """Paired differences of two sets, each with its reading."""
     found = []

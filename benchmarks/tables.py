@@ -1,4 +1,4 @@
-"""The tables of README and of the results' page, as Markdown, from the committed results.
+"""The tables of README and of the pages, as Markdown, from the committed results.
 
     python benchmarks/tables.py                                     # writes the pages' tables anew
     python benchmarks/tables.py results/benchmarks/evaluate_proxy_cpu.json   # the one of a file
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "results/README.md")
+PAGES = ("README.md", "docs/trust.md", "results/README.md")
 _WITHIN = ("1.0", "0.3")  # points of accuracy of benchmarks/cost_to_quality.py
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->\n)", re.DOTALL)
 
@@ -43,6 +43,8 @@ def with_tables(page: str) -> str:
 def table_of(file: Path) -> str:
     """The Markdown of one file of results."""
     result = json.loads(file.read_text())
+    if "sequential" in result:
+        return sequential(result)
     if "summary" in result:
         return compression(result)
     if "teachers_test_accuracy" in result:
@@ -52,6 +54,29 @@ def table_of(file: Path) -> str:
     if "directions" in result:
         return transfer(result)
     return distillation(result) if "rows" in result else evaluate_proxy(result)
+
+
+def sequential(result: dict[str, Any]) -> str:
+    """One line for each population: what the shipped way says, and n of it and of two others."""
+    head = "population | Spearman | held against | reaches it | misses it | interval holds"
+    ways = ("shipped", "Pocock", "O'Brien-Fleming")
+    head += " | n: mean, median, 90 % | mean n by Pocock | mean n by O'Brien and Fleming"
+    lines = [f"| {head} |", "|---" * 9 + "|"]
+    for name in dict.fromkeys(row["population"] for row in result["sequential"]):
+        rows = [row for row in result["sequential"] if row["population"] == name]
+        own, *others = (next(row for row in rows if row["spending"] == way) for way in ways)
+        cells = (
+            f"`{name}`" if "_" in name else name,
+            f"{own['spearman']:.3g}",
+            f"{own['threshold']:.3g}",
+            f"{own['reaches']:.1f} %",
+            f"{own['misses']:.1f} %",
+            f"{own['holds']:.1f} %",
+            f"{own['mean_n']:.0f}, {own['median_n']}, {own['n_of_90_percent']}",
+            *(f"{row['mean_n']:.0f}" for row in others),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def knowledge(result: dict[str, Any]) -> str:

@@ -29,6 +29,12 @@ def test_each_table_is_what_its_results_say(name, least, tables):
     assert tables.with_tables(page) == page
 
 
+def test_so_are_those_of_the_page_about_trust(tables):
+    page = (ROOT / "docs" / "trust.md").read_text()
+    assert page.count("<!-- table: ") == page.count("<!-- /table -->") >= 1
+    assert tables.with_tables(page) == page
+
+
 def test_a_changed_figure_would_be_found(tables):
     table = README[README.index("<!-- table: ") :].partition("<!-- /table -->")[0]
     first_row = table.splitlines()[3]

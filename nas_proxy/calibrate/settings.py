@@ -29,17 +29,23 @@ class CalibrationReference(Reference):
         studies: Names of studies in the same results folder, whose calibration samples were trained
             in the same way on the same images and space. What they have is not trained again, and
             nothing that they looked at judges this study.
+        registered: The same of recipes in the model registry, each an alias such as `trusted` or a
+            version, of this space and these images.
     """
 
     studies: tuple[str, ...] = ()
+    registered: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse studies where there is nothing to pay for."""
         super().__post_init__()
-        if self.studies and self.table is not None:
-            raise ValueError("studies give trained references; with a table, leave studies out")
-        if len(set(self.studies)) < len(self.studies):
-            raise ValueError(f"studies names one twice: {', '.join(self.studies)}")
+        for option, names in (("studies", self.studies), ("registered", self.registered)):
+            if names and self.table is not None:
+                raise ValueError(
+                    f"{option} gives trained references; with a table, leave {option} out"
+                )
+            if len(set(names)) < len(names):
+                raise ValueError(f"{option} names one twice: {', '.join(names)}")
 
 
 @dataclass(frozen=True, kw_only=True)

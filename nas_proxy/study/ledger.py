@@ -90,7 +90,7 @@ def _paid_elsewhere(study: StudyContext) -> list[Cost]:
     """Full trainings of the calibration sample that were taken from other studies."""
     sample = study.calibration_sample
     taken = {} if sample is None else sample.paid_elsewhere()
-    what = "calibration sample: full training, paid by study"
+    what = "calibration sample: full training, paid by"
     return [replace(_entry(f"{what} {name}", e), paid_by=name) for name, e in taken.items()]
 
 

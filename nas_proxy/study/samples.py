@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.evaluators import EvaluationRunner, EvaluatorFactories
 from nas_proxy.study.logs import StudyLogs
-from nas_proxy.study.taken import Taken, check_studies, take, write_identity
+from nas_proxy.study.taken import (
+    Taken,
+    check_studies,
+    take,
+    take_registered,
+    write_identity,
+    write_trainings,
+)
+from nas_proxy.tracking.registry.recipes import RecipeRegistry
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.settings import ValidateSettings
 
@@ -49,7 +58,7 @@ class SampleReferences:
         self._runner = runner
         self._factories = factories
         self._table = _calibration_table(config, settings)
-        self.taken = [self._take(study) for study in settings.reference.studies]
+        self.taken = self._take()
         self._known = {e.architecture: e for each in self.taken for e in each.evaluations}
         self.architectures = _draw_sample(
             config, settings, self._table, runner.logs, first=list(self._known)
@@ -66,7 +75,7 @@ class SampleReferences:
     @property
     def set_aside(self) -> list[Architecture]:
         """What the studies that were taken from have looked at."""
-        return [a for each in self.taken for a in each.set_aside]
+        return _of_space(self._config, (a for each in self.taken for a in each.set_aside))
 
     @property
     def never_judging(self) -> list[Architecture]:
@@ -83,13 +92,21 @@ class SampleReferences:
         by_study: dict[str, list[Evaluation]] = {}
         for each in self.taken:
             own = [e for e in each.evaluations if self._known[e.architecture] is e]
-            by_study[each.study] = [e for e in own if e.architecture in used]
+            by_study[each.source] = [e for e in own if e.architecture in used]
         return by_study
+
+    def save(self, folder: Path, architectures: Sequence[Architecture]) -> None:
+        """Write the trainings of some of the sample beside a recipe, for whoever takes from it."""
+        if self._table is None:
+            log, seed = self._runner.logs.evaluations(self._log), self._config.seed
+            found = [self._known.get(a) or log.get(a, seed) for a in architectures]
+            complete = [each for each in found if each is not None and each.complete]
+            write_trainings(folder, complete, self._identity)
 
     def taken_words(self, num: int) -> list[str]:
         """One sentence for each study that paid for some of the first `num` references."""
         return [
-            f"{len(found)} of the {num} references were taken from the study {study}, which paid "
+            f"{len(found)} of the {num} references were taken from the {study}, which paid "
             "for them."
             for study, found in self.paid_elsewhere(num).items()
         ]
@@ -106,9 +123,17 @@ class SampleReferences:
             found |= {e.architecture: e for e in done if e.complete}
         return {a: found[a].signals[_SIGNAL] for a in architectures if a in found}
 
-    def _take(self, study: str) -> Taken:
-        layout, seed = self._config.layout, self._config.seed
-        return take(layout, study, self._key, self._identity, seed)
+    def _take(self) -> list[Taken]:
+        reference, layout = self._settings.reference, self._config.layout
+        if not (reference.studies or reference.registered):
+            return []
+        asked = self._key, self._identity
+        registry = RecipeRegistry(self._config.tracking, self._config.results)
+        load = partial(registry.load, space=self._config.space, spec=self._factories.spec)
+        return [
+            *(take(layout, name, *asked) for name in reference.studies),
+            *(take_registered(layout, name, load, *asked) for name in reference.registered),
+        ]
 
     def whole(self) -> CalibrationSample:
         """All of it, for a distiller that learns from it.
@@ -141,7 +166,7 @@ class SampleReferences:
     def _key(self) -> str:
         """Of the kind of reference, whoever trained it."""
         reference = dict(self._config.resolved["calibrate"]["reference"])
-        del reference["studies"]
+        del reference["studies"], reference["registered"]
         space, spec = self._config.space.fingerprint(), self._factories.spec
         return content_hash(reference, space, spec.source_hash, length=12)
 
@@ -154,6 +179,11 @@ class SampleReferences:
             "space": self._config.space.fingerprint(),
             "images": self._factories.spec.source_hash,
         }
+
+
+def _of_space(config: StudyConfig, architectures: Iterable[Architecture]) -> list[Architecture]:
+    """Without networks of other spaces, such as a ResNet that others were compared with."""
+    return [a for a in architectures if a.space == config.space.name]
 
 
 def _calibration_table(config: StudyConfig, settings: CalibrateSettings) -> TruthTable | None:
@@ -227,7 +257,8 @@ def check_samples(config: StudyConfig, logs: StudyLogs, say: Callable[[str], Non
     if calibration is not None:
         with _named("calibrate.num_architectures"):
             learned_from = _draw_sample(config, calibration, known, logs)
-        learned_from += check_studies(config.layout, calibration.reference.studies)
+        looked_at = check_studies(config.layout, calibration.reference.studies)
+        learned_from += _of_space(config, looked_at)
     if validation is not None:
         with _named("validate.num_architectures"):
             draw_validation(config, validation, table, excluded=learned_from)

@@ -19,6 +19,7 @@ from nas_proxy.study.context import StudyContext
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import one_off_seconds
 from nas_proxy.study.recipe import PROXY
+from nas_proxy.study.taken import write_set_aside
 from nas_proxy.teachers.labelling import copy_teachers
 from nas_proxy.tracking.registry.rank_card import RankCard
 from nas_proxy.tracking.registry.recipes import RecipeRegistry
@@ -53,6 +54,7 @@ def register_recipe(study: StudyContext) -> None:
         return
     card = _card(study)
     folder = study.layout.recipe
+    write_set_aside(study.layout)
     files = {path.name: path for path in folder.iterdir() if path.is_file()}
     del files[PROXY]
     registry = RecipeRegistry(study.config.tracking, study.config.results)

@@ -1,6 +1,7 @@
 """References that an earlier study paid for: taken once, paid there, and never a judge."""
 
 import json
+import shutil
 
 import pytest
 
@@ -9,6 +10,7 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.study.config import check_config
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.recipe import load_recipe
+from nas_proxy.tracking.registry.recipes import RecipeRegistry, RegisteredRecipe
 from tests.study.helpers_calibrate import CONFIG, SHORT, ZERO_COST, result_of, run, table
 
 REFERENCE = CONFIG["calibrate"]["reference"]
@@ -94,8 +96,8 @@ def test_the_price_stands_with_whoever_paid(second):
     paid = {entry["paid_by"]: entry for entry in costs["costs"] if entry["paid_by"]}
     (log,) = own_trainings(second, "tiny")
     seconds = sum(each.seconds for each in EvaluationLog(log))
-    assert paid["tiny"]["count"] == 12
-    assert paid["tiny"]["seconds"] == pytest.approx(seconds)
+    assert paid["study tiny"]["count"] == 12
+    assert paid["study tiny"]["seconds"] == pytest.approx(seconds)
     totals = {total["what"]: total for total in costs["totals"]}
     own, both = totals["paid by this study"], totals["with what other studies paid"]
     assert both["seconds"] - own["seconds"] == pytest.approx(seconds)
@@ -126,6 +128,30 @@ def test_other_trainings_are_refused_with_what_differs(first):
     calibrate["reference"]["train"] = {**REFERENCE["train"], "num_steps": 9}
     with pytest.raises(StudyError, match=r"no references of this kind \(train.num_steps: 8 -> 9\)"):
         run(first, study_name="other", calibrate=calibrate)
+
+
+def test_a_registered_recipe_gives_its_references(second, monkeypatch):
+    asked = []
+
+    def load(self, reference, folder, *, space, spec):
+        asked.append((reference, spec.source_hash, space.fingerprint()))
+        shutil.copytree(second / "second" / "calibrate" / "recipe", folder)
+        return RegisteredRecipe("nas_proxy.recipe.convnet", 3, None)
+
+    monkeypatch.setattr(RecipeRegistry, "load", load)
+    calibrate = taking(num_architectures=16)
+    calibrate["reference"]["registered"] = ["trusted"]
+    options = {"study_name": "fifth", "calibrate": calibrate, "validate": VALIDATE}
+    said = run(second, last="validate", **options)
+    words = "16 of the 16 references were taken from the recipe nas_proxy.recipe.convnet, version 3"
+    assert any(words in line for line in said)
+    assert not own_trainings(second, "fifth")
+    assert result_of(second, "fifth")["standings"][0]["n"] == 16
+    judged = judges(second, "fifth")
+    assert not judged & judges(second, "second")
+    assert not judged & judges(second, "tiny")
+    run(second, last="validate", **options)
+    assert [reference for reference, *_ in asked] == ["trusted"]  # fetched once
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class Calibrate(Stage):
                 "budget_seconds",
                 "recipes",
                 "reference.studies",
+                "reference.registered",
             ),
         ),
     )
@@ -325,6 +326,7 @@ class _Calibration:
         )
         layout = self._study.layout
         found.save(layout.recipe, layout.proxy_dataset)
+        self._sample.save(layout.recipe, used)
         write_frontier(result, layout.frontier)
         result.write(layout.calibration)
 
