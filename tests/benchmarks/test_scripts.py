@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
 LIBRARIES = {
     *("cifar_resnet", "common", "gpu_common", "recipes"),  # what scripts share
-    *("quality_bank", "quality_populations", "quality_strategies"),
+    *("quality_bank", "quality_optuna", "quality_ours", "quality_populations"),
+    "quality_trajectories",
 }
 BY_GPU_SH = {"gpu_candidates", "gpu_distillation", "gpu_ranking", "gpu_slots"}  # test_gpu_sh.py
 NO_OPTIONS = {"structure", "tables"}
@@ -26,7 +27,7 @@ TINY: dict[str, str] = {
     "compiling": "--networks convnet --image-size 8 --batch-size 4 --num-steps 1",
     "compression": "--data-root DATA --num-seeds 1 --num-steps 2 --num-fine-tuning-steps 2 "
     "--num-val-images 20 --num-test-images 20 --network-width 4 --num-variants 1",
-    "cost_to_quality": "STUDY --truth TRUTH --num-table 120 --num-timed 2 --bank WORK/bank "
+    "cost_to_quality": "STUDY --truth TRUTH --num-table 120 --num-timed 2 --work WORK/quality "
     "--num-bank 24 --num-rungs 3 --num-labels 12 --threshold -0.99 --num-seeds 2 "
     "--num-candidates 8",
     "distillation": "--data-root DATA --size tiny --methods random dm rded --budget 1 "
