@@ -6,13 +6,14 @@ distilling, references and proof each in and out), training-free scores alone, a
 full data (random search and TPE with median and Hyperband pruning, successive halving, random
 picks). Everything is looked up in populations that were measured once, over many seeds.
 
-    python benchmarks/cost_to_quality.py --truth TRUTH                 # NAS-Bench-201 by its table
-    python benchmarks/cost_to_quality.py CONFIG data.root=DATA --bank BANK --num-bank 200
-    python benchmarks/cost_to_quality.py CONFIG data.root=DATA --bank BANK --build-only
+    python benchmarks/cost_to_quality.py --work WORK --truth TRUTH     # NAS-Bench-201 by its table
+    python benchmarks/cost_to_quality.py CONFIG data.root=DATA --work WORK --num-bank 200
+    python benchmarks/cost_to_quality.py CONFIG data.root=DATA --work WORK --build-only
 
-TRUTH is a folder with `nb201_scores_dev.csv` and `nb201_cifar10_dev.csv`. BANK is a folder that the
-script fills (see quality_bank.py), which can be killed and goes on. Both at once make one table.
-Writes results/benchmarks/cost_to_quality.json and, with --figure, the curves.
+TRUTH is a folder with `nb201_scores_dev.csv` and `nb201_cifar10_dev.csv`; with a configuration, a
+bank of trained networks is filled first (see quality_bank.py). Both at once make one table. All
+that is measured and simulated stays in WORK: a killed run goes on. Writes
+results/benchmarks/cost_to_quality.json and, with --figure, the curves.
 """
 
 from __future__ import annotations
@@ -29,15 +30,10 @@ import optuna
 import torch
 from common import RESULTS, parser, publish
 from quality_bank import Bank
+from quality_optuna import plain_strategies
+from quality_ours import Ours, is_single_score, proof_cost
 from quality_populations import Population, is_configured, of_bank, of_tables
-from quality_strategies import (
-    Ours,
-    Strategy,
-    Trajectory,
-    is_single_score,
-    plain_strategies,
-    proof_cost,
-)
+from quality_trajectories import KeptTrajectories, Strategy, Trajectory
 from rich.console import Console
 from scipy.special import stdtrit
 
@@ -83,10 +79,10 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Which populations, and how many seeds."""
     made = parser(__doc__, data=False)
-    made.add_argument("config", type=Path, nargs="?", help="study of the bank")
+    made.add_argument("config", type=Path, nargs="?", help="study of a bank")
     made.add_argument("overrides", nargs="*", metavar="key=value")
-    made.add_argument("--bank", type=Path, help="folder of the bank")
-    made.add_argument("--num-bank", type=int, default=200, help="architectures in it")
+    made.add_argument("--work", type=Path, required=True, help="folder of all that is kept")
+    made.add_argument("--num-bank", type=int, default=200, help="architectures of the bank")
     made.add_argument("--num-rungs", type=int, default=6, help="reports of a full training there")
     made.add_argument("--build-only", action="store_true", help="fill the bank, simulate nothing")
     made.add_argument("--truth", type=Path, help="folder of NAS-Bench-201's tables")
@@ -106,10 +102,8 @@ def parse_arguments() -> argparse.Namespace:
     made.add_argument("--figure", type=Path, help="PNG or SVG file of the curves")
     made.set_defaults(out=RESULTS / "cost_to_quality.json")
     arguments = made.parse_args()
-    if arguments.truth is None and arguments.bank is None:
-        made.error("give --truth, or a configuration with --bank, or both")
-    if (arguments.bank is None) != (arguments.config is None):
-        made.error("a bank needs a configuration, and the other way round")
+    if arguments.truth is None and arguments.config is None:
+        made.error("give --truth, or the configuration of a bank, or both")
     if wrong := [each for each in arguments.evaluations if "=" not in each]:
         made.error(f"--evaluations {wrong[0]}: write WAY=FILE, such as stream_360=FILE")
     return arguments
@@ -121,14 +115,21 @@ def read_populations(arguments: argparse.Namespace, display: ConsoleDisplay) -> 
     if arguments.truth is not None and not arguments.build_only:
         logs = {way: Path(file) for way, file in (e.split("=", 1) for e in arguments.evaluations)}
         found.append(
-            of_tables(arguments.truth, logs, arguments.num_table, num_timed=arguments.num_timed)
+            of_tables(
+                arguments.truth,
+                logs,
+                arguments.num_table,
+                arguments.num_timed,
+                arguments.work / "step_seconds.json",
+            )
         )
-    if arguments.bank is not None:
-        own = [f"results={arguments.bank / 'study'}", "search.executor=serial"]
+    if arguments.config is not None:
+        folder = arguments.work / "bank"
+        own = [f"results={folder / 'study'}", "search.executor=serial"]
         overrides = [*arguments.overrides, *own, "tracking.enabled=false"]
         try:
             config = load_config(arguments.config, overrides)
-            bank = Bank(arguments.bank, config, arguments.num_rungs)
+            bank = Bank(folder, config, arguments.num_rungs)
             bank.build(arguments.num_bank, display)
         except UserError as error:
             raise SystemExit(str(error)) from error
@@ -142,8 +143,9 @@ def strategies_of(population: Population, arguments: argparse.Namespace) -> dict
     found: dict[str, Strategy] = {
         OURS: ours,
         "ours, 20 trials": replace(ours, num_trials=20),
-        "training-free: the best score": replace(ours, recipes=is_single_score),
     }
+    if any(map(is_single_score, population.recipes)):
+        found["training-free: the best score"] = replace(ours, recipes=is_single_score)
     if population.rungs_are_trainings:
         cheap = replace(ours, label_rung=0)
         found[f"ours, references of {population.rungs[0]} epochs"] = cheap
@@ -157,15 +159,15 @@ def simulate(
 ) -> dict[str, list[Trajectory]]:
     """Trajectories of every strategy, one for each seed, with the parts of ours in and out."""
     strategies, num_seeds = strategies_of(population, arguments), arguments.num_seeds
-    found: dict[str, list[Trajectory]] = {}
-    for number, (name, strategy) in enumerate(strategies.items()):
-        found[name] = []
-        for seed in range(num_seeds):
-            progress(number * num_seeds + seed, len(strategies) * num_seeds, name)
-            found[name].append(strategy(population, seed))
+    kept = KeptTrajectories(arguments.work / "trajectories.jsonl")
+    found: dict[str, list[Trajectory]] = {name: [] for name in strategies}
+    for seed in range(num_seeds):
+        for number, (name, strategy) in enumerate(strategies.items()):
+            progress(seed * len(strategies) + number, num_seeds * len(strategies), name)
+            found[name].append(kept.of(strategy, population, seed))
     ours = found[OURS]
     found["ours, references known"] = [t.without("calibration: full trainings") for t in ours]
-    if population.distilling:
+    if "distilling" in ours[0].spent:
         found["ours, distilled set known"] = [t.without("distilling") for t in ours]
     recipes = {recipe.name: recipe for recipe in population.recipes}
     found["ours, with proof"] = [

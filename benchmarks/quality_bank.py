@@ -72,11 +72,15 @@ class Bank:
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
-        """The study's own recipe and those that ship."""
-        shipped = default_recipes(self.config.space, self.config.train)
+        """What the study ranks by without a calibration, and what it races: else what ships."""
         config = self.config
+        raced = (
+            default_recipes(config.space, config.train)
+            if config.calibration is None
+            else config.calibration.recipes
+        )
         own = Recipe(name=CONFIGURED, train_on="proxy", train=config.train, score=config.score)
-        return (own, *shipped)
+        return (own, *raced)
 
     def architectures(self, num: int) -> list[Architecture]:
         """The first of those that are drawn for the bank."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +22,12 @@ from quality_bank import CONFIGURED, FULL, TEST, Bank, part_names
 
 from nas_proxy.calibrate.recipes import SINGLE_SCORES, Recipe, default_recipes
 from nas_proxy.core.environment import hardware
+from nas_proxy.core.files import write_atomically
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.evaluate.arithmetic import measure_arithmetic
 from nas_proxy.evaluate.log import EvaluationLog, merged
 from nas_proxy.interfaces import SearchSpace
-from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.reproducibility import content_hash, isolated_rng, make_generator
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.train.loop import train
@@ -104,6 +106,12 @@ class Population:
         return max(candidate.test for candidate in self.candidates.values())
 
     @cached_property
+    def identity(self) -> str:
+        """Of what full trainings give and cost."""
+        found = [[a.id, c.reports, c.cost, c.test] for a, c in self.candidates.items()]
+        return content_hash(self.name, found, self.rungs, self.distilling)
+
+    @cached_property
     def _features(self) -> dict[Architecture, torch.Tensor]:
         return {}
 
@@ -167,7 +175,11 @@ def of_bank(bank: Bank, num_architectures: int) -> Population:
 
 
 def of_tables(
-    folder: Path, evaluations: Mapping[str, Path], num_architectures: int, num_timed: int
+    folder: Path,
+    evaluations: Mapping[str, Path],
+    num_architectures: int,
+    num_timed: int,
+    timed: Path,
 ) -> Population:
     """NAS-Bench-201's development architectures, by published accuracies and scores.
 
@@ -177,6 +189,7 @@ def of_tables(
             `score_meco`; what they do not hold is not in the population.
         num_architectures: How many of the table's first are taken.
         num_timed: On so many the seconds of a training step are measured.
+        timed: Where these stay; what is there is not measured again.
     """
     space = NASBench201Space()
     with (folder / "nb201_scores_dev.csv").open() as file:
@@ -190,7 +203,10 @@ def of_tables(
     rows = {a: row for a, row in rows.items() if all(a in log for log in logs.values())}
     rows = dict(list(rows.items())[:num_architectures])
     flops = {a: float(row["flops_m"]) for a, row in rows.items()}
-    seconds, words = _seconds_of_step(space, flops, num_timed)
+    if not timed.is_file():
+        write_atomically(timed, json.dumps(_seconds_of_step(space, flops, num_timed)))
+    line = json.loads(timed.read_text())
+    seconds = {a: max(line["least"], line["base"] + line["slope"] * f) for a, f in flops.items()}
     candidates = {
         a: Candidate(
             a,
@@ -214,7 +230,7 @@ def of_tables(
         tuple(recipes),
         parts,
         notes=(
-            words,
+            line["words"],
             "A full training is 200 epochs of 98 steps of 256 images; the report on the way is "
             "that of the separate 12-epoch training, and going on costs 188 epochs more.",
             "Scores are the published ones, at the core-seconds of "
@@ -267,10 +283,10 @@ def _published_scores(
 
 def _seconds_of_step(
     space: SearchSpace, flops: Mapping[Architecture, float], num_timed: int
-) -> tuple[dict[Architecture, float], str]:
-    """Core-seconds of a step of each architecture, and in words how they were found.
+) -> dict[str, Any]:
+    """The line from FLOPs to core-seconds of a step, and in words how it was found.
 
-    A few are timed, evenly spread by FLOPs; the others' follow from a line through these.
+    A few architectures are timed, evenly spread by FLOPs.
     """
     device = torch.device("cpu")
     settings = TrainSettings(num_steps=3, batch_size=_TIMED_IMAGES)
@@ -292,15 +308,18 @@ def _seconds_of_step(
                 lambda *_, told=told: told.append(time.process_time()),
             )
         seconds.append(min(later - earlier for earlier, later in pairwise(told)))
-    slope, intercept = np.polyfit([flops[a] for a in timed], seconds, 1)
-    factor, least = _BATCH_SIZE / _TIMED_IMAGES, min(seconds)
-    found = {a: factor * max(least, float(intercept + slope * f)) for a, f in flops.items()}
-    layout = "channels last" if settings.channels_last else "channels first"
-    return found, (
-        f"A training step was timed on {num_timed} architectures ({hardware(device)}, one thread, "
-        f"{settings.precision}, {layout}): {factor * intercept:.2f} s + {factor * slope:.4f} s for "
-        "each million multiply-adds of an image, for 256 images."
+    slope, base = (
+        float(each) * _BATCH_SIZE / _TIMED_IMAGES
+        for each in np.polyfit([flops[a] for a in timed], seconds, 1)
     )
+    layout = "channels last" if settings.channels_last else "channels first"
+    words = (
+        f"A training step was timed on {num_timed} architectures ({hardware(device)}, one thread, "
+        f"{settings.precision}, {layout}): {base:.2f} s + {slope:.4f} s for each million "
+        "multiply-adds of an image, for 256 images."
+    )
+    least = min(seconds) * _BATCH_SIZE / _TIMED_IMAGES
+    return {"base": base, "slope": slope, "least": least, "words": words}
 
 
 def is_configured(recipe: Recipe) -> bool:

@@ -1,4 +1,4 @@
-"""The tables of README and of the pages, as Markdown, from the committed results.
+"""The tables of README and of other pages, as Markdown, from the committed results.
 
     python benchmarks/tables.py                                     # writes the pages' tables anew
     python benchmarks/tables.py results/benchmarks/evaluate_proxy_cpu.json   # the one of a file

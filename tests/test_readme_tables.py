@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "results/README.md")}
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/trust.md", "results/README.md")}
 README = PAGES["README.md"]
 ALL = "".join(PAGES.values())
 

@@ -19,16 +19,14 @@ SPACE = ConvNetSpace(widths=(4, 8), depths=(1, 2), norms=("none", "batch"))
 
 @pytest.fixture(scope="module")
 def benchmarks():
-    """The modules: populations, strategies, the script."""
+    """The script, which holds everything by name."""
     before = set(sys.modules)
     sys.path.insert(0, str(ROOT / "benchmarks"))
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         import cost_to_quality
-        import quality_populations
-        import quality_strategies
 
-        yield quality_populations, quality_strategies, cost_to_quality
+        yield cost_to_quality
     finally:
         optuna.logging.set_verbosity(optuna.logging.INFO)
         sys.path.remove(str(ROOT / "benchmarks"))
@@ -49,11 +47,13 @@ def every_architecture() -> list[Architecture]:
 @pytest.fixture
 def population(benchmarks):
     """Half of a small space; every third score fails on one architecture."""
+    from quality_populations import Candidate, Population
+
     generator = np.random.default_rng(0)
     chosen = generator.permutation(np.array(every_architecture(), dtype=object))[:36]
     final = dict(zip(chosen, generator.uniform(50, 90, len(chosen)), strict=True))
     candidates = {
-        a: benchmarks[0].Candidate(
+        a: Candidate(
             a,
             (final[a] - 20 + generator.normal(), final[a] - 5, final[a]),
             float(generator.uniform(5, 15)),
@@ -82,13 +82,13 @@ def population(benchmarks):
     ]
     both = ScoreSettings(signals=tuple(signals), combine="rank_mean")
     recipes.append(Recipe(name="both", train_on="nothing", score=both))
-    return benchmarks[0].Population(
+    return Population(
         "made up", SPACE, candidates, (1, 2, 6), tuple(recipes), parts, distilling=100.0
     )
 
 
 def test_random_picks_pay_for_every_training_once(benchmarks, population):
-    found = benchmarks[1].plain_strategies(1000)["random picks"](population, 3)
+    found = benchmarks.plain_strategies(1000)["random picks"](population, 3)
     assert len(found.costs) == len(population.candidates)
     everything = sum(c.cost for c in population.candidates.values())
     assert found.costs[-1] == pytest.approx(everything)
@@ -106,7 +106,7 @@ def test_a_pruned_training_is_paid_up_to_its_rung(name, benchmarks, population, 
         return studies[-1]
 
     monkeypatch.setattr(optuna, "create_study", remembered)
-    found = benchmarks[1].plain_strategies(30)[name](population, 1)
+    found = benchmarks.plain_strategies(30)[name](population, 1)
     (study,) = [s for s in studies if s.study_name == "plain-1"]
     paid, proposed = 0.0, []
     for trial in study.trials:
@@ -122,12 +122,12 @@ def test_a_pruned_training_is_paid_up_to_its_rung(name, benchmarks, population, 
 
 @pytest.mark.parametrize("name", ["random picks", "TPE + median"])
 def test_a_seed_gives_the_same_again_and_another_one_something_else(name, benchmarks, population):
-    strategy = benchmarks[1].plain_strategies(12)[name]
+    strategy = benchmarks.plain_strategies(12)[name]
     assert strategy(population, 1) == strategy(population, 1) != strategy(population, 2)
 
 
 def test_ours_pays_for_labels_recipes_candidates_and_finalists(benchmarks, population):
-    ours = benchmarks[1].Ours(num_labels=20, threshold=-0.9, num_finalists=3)
+    ours = benchmarks.Ours(num_labels=20, threshold=-0.9, num_finalists=3)
     found = ours(population, 5)
     order = np.random.default_rng(5).permutation(len(population.candidates))
     sample = [list(population.candidates)[i] for i in order[:20]]
@@ -150,19 +150,18 @@ def test_ours_pays_for_labels_recipes_candidates_and_finalists(benchmarks, popul
 
 
 def test_a_search_by_score_looks_at_so_many(benchmarks, population):
-    ours = benchmarks[1].Ours(
+    ours = benchmarks.Ours(
         recipes=lambda r: r.name == "flops_alone", num_labels=20, threshold=-0.9, num_trials=9
     )
     assert ours(population, 0).spent["search"] == pytest.approx(9.0)
 
 
 def test_a_curve_is_what_the_trajectories_say(benchmarks):
-    _, strategies, script = benchmarks
     found = [
-        strategies.Trajectory([1.0, 10.0], [80.0, 90.0]),
-        strategies.Trajectory([2.0, 5.0], [82.0, 89.5]),
+        benchmarks.Trajectory([1.0, 10.0], [80.0, 90.0]),
+        benchmarks.Trajectory([2.0, 5.0], [82.0, 89.5]),
     ]
-    row = script.row_of("some", found, best=90.0)
+    row = benchmarks.row_of("some", found, best=90.0)
     # From 2 on both have a pick: means 9, 5.25 (from 5 on), 0.25 (from 10 on).
     assert row["core_seconds_to_within"] == {"0.3": 10.0, "1.0": 10.0}
     first, last = row["curve"][0], row["curve"][-1]
@@ -174,9 +173,22 @@ def test_a_curve_is_what_the_trajectories_say(benchmarks):
 
 
 def test_a_regret_that_rises_again_is_not_within(benchmarks):
-    _, strategies, script = benchmarks
-    found = [strategies.Trajectory([1.0, 2.0, 3.0], [89.9, 80.0, 89.5])]
-    assert script.row_of("some", found, best=90.0)["core_seconds_to_within"] == {
+    found = [benchmarks.Trajectory([1.0, 2.0, 3.0], [89.9, 80.0, 89.5])]
+    assert benchmarks.row_of("some", found, best=90.0)["core_seconds_to_within"] == {
         "0.3": None,
         "1.0": 3.0,
     }
+
+
+def test_what_was_simulated_is_not_simulated_again(benchmarks, population, tmp_path):
+    strategy = benchmarks.plain_strategies(6)["random picks"]
+    file = tmp_path / "trajectories.jsonl"
+    first = benchmarks.KeptTrajectories(file).of(strategy, population, 0)
+    with file.open("a") as kept:
+        kept.write('["torn')  # a kill
+    assert benchmarks.KeptTrajectories(file).of(strategy, population, 0) == first
+    again = benchmarks.KeptTrajectories(file)
+    again.of(strategy, population, 0)
+    again.of(strategy, population, 1)
+    again.of(benchmarks.plain_strategies(5)["random picks"], population, 0)
+    assert len(file.read_text().splitlines()) == 3

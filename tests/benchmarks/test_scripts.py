@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
 LIBRARIES = {
     *("cifar_resnet", "common", "gpu_common", "recipes"),  # what scripts share
-    *("quality_bank", "quality_populations", "quality_strategies"),
+    *("quality_bank", "quality_optuna", "quality_ours", "quality_populations"),
+    "quality_trajectories",
 }
 BY_GPU_SH = {"gpu_candidates", "gpu_distillation", "gpu_ranking", "gpu_slots"}  # test_gpu_sh.py
 NO_OPTIONS = {"structure", "tables"}
@@ -29,7 +30,7 @@ TINY: dict[str, str] = {
     "condensed_duels": "--space convnet --data-root DATA --reference-epochs 1 --size tiny "
     "--num-architectures 4 --methods dm --images-per-class 2 --budgets 2 --batch-size 20 "
     "--image-size 8 --num-workers 1 --work WORK",
-    "cost_to_quality": "STUDY --truth TRUTH --num-table 120 --num-timed 2 --bank WORK/bank "
+    "cost_to_quality": "STUDY --truth TRUTH --num-table 120 --num-timed 2 --work WORK/quality "
     "--num-bank 24 --num-rungs 3 --num-labels 12 --threshold -0.99 --num-seeds 2 "
     "--num-candidates 8",
     "distillation": "--data-root DATA --size tiny --methods random dm rded --budget 1 "

@@ -1,191 +1,29 @@
-"""The strategies of benchmarks/cost_to_quality.py, each from a seed to what it picks at what cost.
-
-Those on full data are plain Optuna, written as its documentation does: `study.optimize`, an
-objective that reports after every rung and asks whether to stop, Optuna's own samplers and pruners.
-"""
+"""This project as a strategy of benchmarks/cost_to_quality.py."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from quality_bank import CONFIGURED, part_names
+from quality_optuna import WithinPopulation, tpe
 from quality_populations import Population
+from quality_trajectories import Trajectory
 
 from nas_proxy.calibrate.race import Race, best_standing
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.calibrate.settings import CalibrateSettings
-from nas_proxy.interfaces import SearchSpace
+from nas_proxy.reproducibility import content_hash
 from nas_proxy.scores.combine import Score, SingleSignal, make_score
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.settings import Reference, ValidateSettings
 
 _CONTROLS = ValidateSettings(reference=Reference(table="-")).controls
-
-
-@dataclass
-class Trajectory:
-    """What a strategy would hand over if it were stopped.
-
-    Attributes:
-        costs: Core-seconds, rising.
-        tests: Test accuracy in % of the pick from that cost on.
-        spent: Core-seconds by what they were spent on, at the end.
-        chosen: The recipe, where there is one.
-    """
-
-    costs: list[float] = field(default_factory=list)
-    tests: list[float] = field(default_factory=list)
-    spent: dict[str, float] = field(default_factory=dict)
-    chosen: str = ""
-
-    def spend(self, what: str, seconds: float) -> None:
-        """Pay."""
-        self.spent[what] = self.spent.get(what, 0.0) + seconds
-
-    def pick(self, test: float) -> None:
-        """Note the architecture that is the best known now."""
-        self.costs.append(sum(self.spent.values()))
-        self.tests.append(test)
-
-    def at(self, costs: np.ndarray) -> np.ndarray:
-        """Test accuracy of the pick at each of the `costs`, `(n,)`; none is below the first."""
-        return np.array(self.tests)[np.searchsorted(self.costs, costs, side="right") - 1]
-
-    def without(self, what: str) -> Trajectory:
-        """The same where something that is paid for before the first pick was there already."""
-        costs = [cost - self.spent.get(what, 0.0) for cost in self.costs]
-        spent = {name: seconds for name, seconds in self.spent.items() if name != what}
-        return replace(self, costs=costs, spent=spent)
-
-    def and_(self, **more: float) -> Trajectory:
-        """The same where more was paid for, by what, before the first pick."""
-        costs = [cost + sum(more.values()) for cost in self.costs]
-        return replace(self, costs=costs, spent={**self.spent, **more})
-
-
-Strategy = Callable[[Population, int], Trajectory]
-Sampler = Callable[[int], optuna.samplers.BaseSampler]
-Pruner = Callable[[Population], optuna.pruners.BasePruner]
-
-
-class WithinPopulation(optuna.samplers.BaseSampler):
-    """A sampler whose proposals are moved, at no cost, to the nearest that can be looked up.
-
-    Nearest is the architecture of the population that differs in the fewest parameters and was not
-    proposed before; chance decides among several.
-
-    Args:
-        base: Who proposes.
-        population: What can be looked up.
-        seed: Of chance.
-    """
-
-    def __init__(
-        self, base: optuna.samplers.BaseSampler, population: Population, seed: int
-    ) -> None:
-        self._base = base
-        self._generator = np.random.default_rng([seed, 2])
-        self._distributions = _distributions(population.space)
-        names = tuple(self._distributions)
-        self._left = np.array([_params(a, names) for a in population.candidates], dtype=object)
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Every parameter of the space."""
-        return self._distributions
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """All of them, so that they make an architecture of the population."""
-        drawn = [
-            self._base.sample_independent(study, trial, name, distribution)
-            for name, distribution in search_space.items()
-        ]
-        differing = (self._left != np.array(drawn, dtype=object)).sum(axis=1)
-        index = self._generator.choice(np.flatnonzero(differing == differing.min()))
-        found = dict(zip(search_space, self._left[index].tolist(), strict=True))
-        self._left = np.delete(self._left, index, axis=0)
-        return found
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Of a parameter that is not in every architecture: there is none in these spaces."""
-        raise NotImplementedError(param_name)
-
-
-def _distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    trial = optuna.create_study().ask()
-    space.suggest(trial)
-    return dict(trial.distributions)
-
-
-def _params(architecture: Architecture, names: Sequence[str]) -> tuple[Any, ...]:
-    """The values of an architecture's parameters, in the order in which they are suggested."""
-    genotype = architecture.genotype
-    return (
-        tuple(genotype[name] for name in names) if isinstance(genotype, dict) else tuple(genotype)
-    )
-
-
-@dataclass(frozen=True)
-class PlainOptuna:
-    """Full-data training of each candidate, stopped early as Optuna's pruner says.
-
-    Attributes:
-        sampler: From a seed.
-        pruner: For the rungs of a population.
-        num_candidates: After which it ends; all of the population at most.
-    """
-
-    sampler: Sampler
-    pruner: Pruner
-    num_candidates: int
-
-    def __call__(self, population: Population, seed: int) -> Trajectory:
-        """Search until as many were tried."""
-        trajectory = Trajectory()
-
-        def objective(trial: optuna.Trial) -> float:
-            candidate = population.candidates[population.space.suggest(trial)]
-            trial.set_user_attr("test", candidate.test)
-            paid = 0.0
-            for rung, step in enumerate(population.rungs):
-                cost = population.cost_until(candidate.architecture, rung)
-                trajectory.spend("full trainings", cost - paid)
-                paid = cost
-                trial.report(candidate.reports[rung], step)
-                if trial.should_prune():
-                    raise optuna.TrialPruned
-            return candidate.reports[-1]
-
-        def note(study: optuna.Study, trial: FrozenTrial) -> None:
-            if trial.state == TrialState.COMPLETE:
-                trajectory.pick(study.best_trial.user_attrs["test"])
-
-        study = optuna.create_study(
-            study_name=f"plain-{seed}",  # Hyperband draws its brackets from it
-            direction="maximize",
-            sampler=WithinPopulation(self.sampler(seed), population, seed),
-            pruner=self.pruner(population),
-        )
-        num_candidates = min(self.num_candidates, len(population.candidates))
-        study.optimize(objective, n_trials=num_candidates, callbacks=[note])
-        return trajectory
 
 
 @dataclass(frozen=True)
@@ -213,6 +51,18 @@ class Ours:
     num_finalists: int = 10
     label_rung: int = -1
     calibrates: bool = True
+
+    def identity(self, population: Population) -> str:
+        """Of the recipes that take part, what they measure, and all options."""
+        recipes = [r for r in population.recipes if self.recipes(r)]
+        parts = [
+            [name, a.id, e.core_seconds, dict(e.signals)]
+            for name in sorted({name for recipe in recipes for name in part_names(recipe)})
+            for a, e in population.parts[name].items()
+        ]
+        options = {k: v for k, v in vars(self).items() if k != "recipes"}
+        names = [r.name for r in recipes]
+        return content_hash("ours", options, names, parts, population.identity)
 
     def __call__(self, population: Population, seed: int) -> Trajectory:
         """Calibrate, search, train the finalists."""
@@ -360,44 +210,6 @@ def proof_cost(population: Population, recipe: Recipe, seed: int, num: int) -> f
         total += population.candidates[architecture].cost
         total += sum(population.parts[name][architecture].core_seconds for name in names)
     return total
-
-
-def tpe(seed: int) -> optuna.samplers.BaseSampler:
-    """Optuna's default sampler."""
-    return optuna.samplers.TPESampler(seed=seed)
-
-
-def chance(seed: int) -> optuna.samplers.BaseSampler:
-    """Uniform proposals."""
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-PRUNERS: Mapping[str, Pruner] = {
-    "none": lambda _: optuna.pruners.NopPruner(),
-    "median": lambda _: optuna.pruners.MedianPruner(),
-    "Hyperband": lambda population: optuna.pruners.HyperbandPruner(
-        min_resource=population.rungs[0], max_resource=population.rungs[-1]
-    ),
-    "successive halving": lambda population: optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=population.rungs[0]
-    ),
-}
-
-
-def plain_strategies(num_candidates: int) -> dict[str, Strategy]:
-    """All that train on full data."""
-
-    def plain(sampler: Sampler, pruner: str) -> Strategy:
-        return PlainOptuna(sampler, PRUNERS[pruner], num_candidates)
-
-    return {
-        "random picks": plain(chance, "none"),
-        "random + median": plain(chance, "median"),
-        "random + Hyperband": plain(chance, "Hyperband"),
-        "ASHA": plain(chance, "successive halving"),
-        "TPE + median": plain(tpe, "median"),
-        "TPE + Hyperband": plain(tpe, "Hyperband"),
-    }
 
 
 def is_single_score(recipe: Recipe) -> bool:
