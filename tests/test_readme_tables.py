@@ -21,7 +21,7 @@ def tables(monkeypatch):
     del sys.modules["tables"]
 
 
-@pytest.mark.parametrize(("name", "least"), [("README.md", 5), ("results/README.md", 1)])
+@pytest.mark.parametrize(("name", "least"), [("README.md", 5), ("results/README.md", 0)])
 def test_each_table_is_what_its_results_say(name, least, tables):
     page = PAGES[name]
     assert name in tables.PAGES
