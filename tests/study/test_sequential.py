@@ -160,12 +160,16 @@ def test_the_order_in_which_results_came_changes_nothing(tmp_path):
 
 def test_saved_references_are_said_with_their_price(tmp_path, monkeypatch):
     monkeypatch.setattr("nas_proxy.study.sequential.TRUSTED", -0.9)
-    report, _, _ = judged(tmp_path, TRAINED, maximum=20)
+    report, _, layout = judged(tmp_path, TRAINED, maximum=20, last="report")
     stopping = report["stopping"]
     assert stopping["num_used"] == 12
     price = 8 * report["reference_seconds_per_architecture"]
     assert stopping["seconds_saved"] == pytest.approx(price)
     assert "8 references were not trained, which saves about" in report["verdict"]
+    assert "12 of at most 20 architectures were used: Settled after" in layout.page.read_text()
+    totals = json.loads(layout.report.read_text())["totals"]
+    proofs = {total["what"]: total["core_seconds"] for total in totals}
+    assert proofs["instead: the proof with all 20 full trainings"] == pytest.approx(price / 8 * 20)
 
 
 @pytest.mark.parametrize(
