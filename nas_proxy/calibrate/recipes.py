@@ -36,7 +36,7 @@ _TRAININGS: tuple[tuple[str, Literal["full_data", "proxy"], int], ...] = (
 )
 NUM_DEFAULT = 4 + len(SINGLE_SCORES) + 3 * len(_TRAININGS)  # as many as `default_recipes` gives
 _CASCADE_STEPS = (90, 360)
-_LABEL_STEPS = 360  # of the trainings whose losses label the others in `self_labelled`
+_LABEL_STEPS = 360  # of the trainings whose ranks label the others in `self_labelled`
 _KEEP = 0.9
 
 TrainOn = Literal["proxy", "full_data", "nothing"]
@@ -261,15 +261,16 @@ def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, .
 def recipes_by_name(space: SearchSpace, train: TrainSettings) -> dict[str, Recipe]:
     """The default recipes, and `self_labelled`, which needs no full training.
 
-    Its sample of 32 architectures is trained for 360 steps of the stream; their losses are the
-    labels from which a model of the training-free scores and of the networks' graphs learns, and
-    from which it follows who goes on to such a training.
+    Its sample of 32 architectures is trained for 360 steps of the stream; the mean rank of their
+    losses and of the training-free scores is the label from which a model of these scores and of
+    the networks' graphs learns, and from which it follows who goes on to such a training.
 
     Args:
         space: As for `default_recipes`.
         train: Likewise.
     """
-    last = _stream(_short(space, train, _LABEL_STEPS), ScoreSettings(signals=("val_loss",)))
+    score = ScoreSettings(signals=("val_loss", *ZERO_COST), combine="rank_mean")
+    last = _stream(_short(space, train, _LABEL_STEPS), score)
     labelled = Recipe(name="self_labelled", stages=(_zero_cost_stage(), last))
     return {recipe.name: recipe for recipe in (*default_recipes(space, train), labelled)}
 

@@ -121,6 +121,7 @@ def test_the_recipes_that_have_stages():
     assert cascade.cascade.shares == (None, None, None)
     assert cascade.needs_labels
     assert not labelled.needs_labels
+    assert labelled.parts[-1].score.combine == "rank_mean"
     assert labelled.num_reference == 32
     assert labelled.parts[-1].train.space_fidelity == {"num_cells": 1}
     assert spelt_out(cascade, TRAIN).parts[0].train == TRAIN
