@@ -23,7 +23,7 @@ _STEP, _GROWTH = 2, 8  # from look to look: two more, or an eighth
 # To each side. Of small samples Student's t of a jackknife errs more often than it says: with these
 # 2 %, what is exactly at a threshold is taken for better in 1.6 to 2.8 % of cases
 # (results/benchmarks/sequential_coverage.json).
-ERROR = 0.02
+ERROR = 0.0175
 _UNSPENT = 10.0  # at n, this share of n is left of it
 _LOST = 3  # members that Fisher's z of a correlation loses
 _FARTHEST = 8.0  # standard deviations

@@ -48,7 +48,7 @@ class Calibrate(Stage):
     """
 
     name = "calibrate"
-    version = 3
+    version = 4
     reads = (
         Section(name="seed"),
         Section(name="space"),
