@@ -21,7 +21,7 @@ from nas_proxy.statistics.intervals import Values, normal_quantile
 FIRST_LOOK = 12  # members of the sample; an interval of fewer is too wide to settle anything
 _STEP, _GROWTH = 2, 8  # from look to look: two more, or an eighth
 # To each side. Of small samples Student's t of a jackknife errs more often than it says: with these
-# 2 %, what is exactly at a threshold is taken for better in 1.6 to 2.8 % of cases
+# 1.75 %, what is exactly at a threshold is taken for better in 1.4 to 2.5 % of cases
 # (results/benchmarks/sequential_coverage.json).
 ERROR = 0.0175
 _UNSPENT = 10.0  # at n, this share of n is left of it

@@ -7,6 +7,7 @@ from scipy import special, stats
 from nas_proxy.statistics.intervals import CONFIDENCE
 from nas_proxy.statistics.ranks import estimate, spearman
 from nas_proxy.statistics.sequential import (
+    ERROR,
     FIRST_LOOK,
     crossing_bounds,
     look_confidences,
@@ -44,7 +45,7 @@ def test_a_random_walk_crosses_as_often_as_is_spent():
     steps = np.random.default_rng(0).normal(size=(40_000, len(sizes)))
     walks = np.cumsum(steps * np.sqrt(np.diff([0, *information])), axis=1)
     crossed = (walks / np.sqrt(information) > bounds).any(axis=1).mean()
-    assert crossed == pytest.approx(0.02 * spent(60), abs=3 * np.sqrt(0.02 / 40_000))
+    assert crossed == pytest.approx(ERROR * spent(60), abs=3 * np.sqrt(ERROR / 40_000))
 
 
 def test_what_is_spent_grows_and_never_reaches_all():
