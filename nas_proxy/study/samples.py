@@ -16,6 +16,7 @@ from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.evaluators import EvaluationRunner, EvaluatorFactories
 from nas_proxy.study.logs import StudyLogs
+from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture
 from nas_proxy.validate.settings import ValidateSettings
 
@@ -56,6 +57,19 @@ class SampleReferences:
             return self._table.name
         length = self._factory().fidelity.length
         return f"validation accuracy after full-data training ({length})"
+
+    @property
+    def training(self) -> TrainSettings | None:
+        """How references are trained; None where they are read from a table."""
+        return self._settings.reference.train
+
+    @property
+    def num_known(self) -> int:
+        """How many of the sample are trained already, failed ones included."""
+        if self._table is not None:
+            return len(self.architectures)
+        log = self._runner.logs.evaluations(self._log)
+        return sum(log.get(a, self._config.seed) is not None for a in self.architectures)
 
     def of(self, architectures: Sequence[Architecture]) -> dict[Architecture, float]:
         """References of some of the sample; those whose training failed are missing."""

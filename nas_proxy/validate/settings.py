@@ -10,6 +10,8 @@ from nas_proxy.train.settings import TrainSettings
 
 # `ranks.MIN_FOR_INTERVAL`, said again: reading a configuration must not load SciPy.
 MIN_FOR_INTERVAL = 10
+# Lower end of Spearman's interval from which a ranking is called one that can be trusted.
+TRUSTED_FROM = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,10 +31,12 @@ from nas_proxy.study.history import add_look
 from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.looks import look_of_calibration
+from nas_proxy.study.plan import EvaluationUnit, StagePlan, recipe_unit
 from nas_proxy.study.recipe import ActiveRecipe, spelt_out
 from nas_proxy.study.samples import SampleReferences
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, SPACE, table_identity
 from nas_proxy.study.stage import Section, Source, Stage
+from nas_proxy.study.stage_plans import Measured, calibration_plan
 from nas_proxy.types import Architecture
 
 
@@ -79,6 +81,11 @@ class Calibrate(Stage):
     def asked(self, study: StudyContext) -> Mapping[str, Any]:
         """The sample, which grows by what the guard of a search has checked."""
         return {"sample": [architecture.id for architecture in _sample(study).architectures]}
+
+    def plan(self, study: StudyContext) -> StagePlan:
+        """References and what recipes measure, of all that the race may ask for."""
+        folder = study.layout.stage(self.name)
+        return _Calibration(study, _settings(study.config), folder).plan()
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Race the recipes."""
@@ -181,6 +188,30 @@ class _Calibration:
         self._write(result, standings, best, references)
         return result
 
+    def plan(self) -> StagePlan:
+        """See `Calibrate.plan`."""
+        return calibration_plan(self._study, self._settings, self._sample, self._measurements())
+
+    def _measurements(self) -> list[Measured]:
+        """Every log of the race, the recipes that ask for it, and what one line of it costs."""
+        names: dict[str, list[str]] = {}
+        units: dict[str, EvaluationUnit] = {}
+        for recipe in self._settings.recipes:
+            signals, images = recipe.score.signals, recipe.score.score_images
+            if trained_among(signals):
+                name, measured = self._training_log(recipe, self._trained_alike(recipe))
+                units[name] = recipe_unit(self._study, recipe, measured)
+                names.setdefault(name, []).append(recipe.name)
+            for signal in zero_cost_among(signals):
+                units[f"{signal}_{images}"] = EvaluationUnit(scores=(signal,))
+        return [Measured(name, tuple(names.get(name, ())), unit) for name, unit in units.items()]
+
+    def _trained_alike(self, recipe: Recipe) -> set[str]:
+        """What all recipes with this training measure of it."""
+        own = self._training(recipe)
+        alike = [r for r in self._settings.recipes if self._training(r) == own]
+        return {s for r in alike for s in trained_among(r.score.signals)}
+
     def _affordable(self, spent: float, growth: float) -> bool:
         """Whether the next round is likely to stay within the budget."""
         budget = self._settings.budget_seconds
@@ -200,10 +231,7 @@ class _Calibration:
         parts = []
         trained = trained_among(signals)
         if trained:
-            own = self._training(recipe)
-            alike = [r for r in self._settings.recipes if self._training(r) == own]
-            everything = {s for r in alike for s in trained_among(r.score.signals)}
-            name, measured = self._training_log(recipe, everything)
+            name, measured = self._training_log(recipe, self._trained_alike(recipe))
             factory = recipe_factory(study, recipe, measured)
             parts.append(self._evaluate(name, factory, sample))
         for signal in zero_cost_among(signals):

@@ -35,6 +35,15 @@ from nas_proxy.study.in_flight import in_flight
 from nas_proxy.study.knowledge_distillation import distillation_record, recipe_factory
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logged_trials import log_trial
+from nas_proxy.study.plan import (
+    StagePlan,
+    Task,
+    possible_recipes,
+    recipe_notes,
+    recipe_unit,
+    shorter_training,
+    training_unit,
+)
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE
 from nas_proxy.study.stage import Section, Stage
@@ -56,6 +65,37 @@ class Search(Stage):
     def writes(self, layout: StudyLayout) -> Iterable[Path]:
         """Every trial."""
         return (layout.search_result,)
+
+    def plan(self, study: StudyContext) -> StagePlan:
+        """The trials, what the score ranks them among, and the guard's full trainings."""
+        settings, layout = study.config.search, study.layout
+        recipes, n = possible_recipes(study), settings.n_trials
+        units = tuple(dict.fromkeys(recipe_unit(study, recipe) for recipe in recipes))
+        tasks = []
+        num_reference = max((_num_reference(recipe, study) for recipe in recipes), default=0)
+        if num_reference:
+            done = len(study.logs.evaluations(layout.score_reference))
+            what = "evaluations to rank among"
+            tasks.append(Task(what=what, units=units, total=num_reference, done=done))
+        done = min(n, len(study.logs.evaluations(layout.trials)))
+        if units:
+            tasks.append(Task(what="candidates", units=units, total=n, done=done))
+        guard = settings.guard
+        if guard.every is not None and guard.train is not None and n // guard.every:
+            most = (n // guard.every) * (guard.num_best + guard.num_random)
+            unit = training_unit(study, guard.train)
+            done = len(study.logs.evaluations(layout.guard_log()))
+            what = "full trainings of the guard"
+            tasks.append(Task(what=what, units=(unit,), total=most, done=done, least=0))
+        halved = [
+            saving
+            for task in tasks
+            if task.what == "candidates" and len(units) == 1 and study.config.recipe == "configured"
+            for saving in shorter_training("train", task, "candidates are told apart less well")
+        ]
+        return StagePlan(
+            stage=self.name, tasks=tuple(tasks), savings=tuple(halved), notes=recipe_notes(recipes)
+        )
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Search, or go on with a search that ended before."""
@@ -114,6 +154,12 @@ def _reference_sample(
     architectures = draw_architectures(config.space, settings.num_reference, generator)
     title = "evaluating the score's reference sample"
     return study.runner.run(title, factory, architectures, study.layout.score_reference)
+
+
+def _num_reference(recipe: Recipe, study: StudyContext) -> int:
+    """How many architectures are evaluated for a recipe to rank among."""
+    own_sample = study.config.recipe != "configured"
+    return 0 if own_sample or recipe.score.combine == "single" else recipe.score.num_reference
 
 
 def _guard(study: StudyContext, folder: Path) -> Guard | None:

@@ -36,10 +36,12 @@ from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import one_off_seconds
 from nas_proxy.study.looks import look_of_validation
+from nas_proxy.study.plan import StagePlan
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.samples import draw_validation
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE, table_identity
 from nas_proxy.study.stage import Condition, Section, Source, Stage
+from nas_proxy.study.stage_plans import validation_plan
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.combination import best_combination
 from nas_proxy.validate.looks import look_words
@@ -107,6 +109,10 @@ class Validate(Stage):
     def is_wanted(self, config: StudyConfig) -> bool:
         """Whether the ranking is to be judged."""
         return config.validation is not None
+
+    def plan(self, study: StudyContext) -> StagePlan:
+        """The judged ranking, its controls, and the references."""
+        return validation_plan(study, _settings(study.config), tuple(_SIZES.values()))
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Judge the ranking."""
@@ -224,13 +230,10 @@ class _Validation:
         known = {a: alone(proxy[a], signal) for a in architectures if own and proxy[a].complete}
         missing = [a for a in architectures if a not in known]
         if missing:
-            known |= self._evaluate(signal, self._zero_cost_factory(signal), missing)
+            train = self.study.config.train
+            factory = self.study.factories.measuring((signal,), train_on="nothing", settings=train)
+            known |= self._evaluate(signal, factory, missing)
         return {a: known[a] for a in architectures}
-
-    def _zero_cost_factory(self, signal: str) -> NetworkEvaluatorFactory:
-        return self.study.factories.measuring(
-            (signal,), train_on="nothing", settings=self.study.config.train
-        )
 
     def _proxy_factory(self) -> NetworkEvaluatorFactory:
         return recipe_factory(self.study, self.active.recipe)
@@ -259,7 +262,7 @@ class _Validation:
     def _proxy_name(self) -> str:
         recipe = self.active.recipe
         if self.study.config.recipe == "configured":
-            return f"the proxy ({_in_words(self.score.signals)})"
+            return f"the proxy ({' + '.join(self.score.signals)})"
         return f"the recipe {recipe.name}"
 
     def _zero_cost_rankings(self, zero_cost: Mapping[str, Evaluations]) -> list[Ranking]:
@@ -271,7 +274,7 @@ class _Validation:
         own = tuple(name for name in self.score.signals if name in zero_cost)
         if self.trained_signals and len(own) > 1:
             merged = merged_each([zero_cost[name] for name in own])
-            rankings.append(self._combined(f"zero-cost alone ({_in_words(own)})", own, merged))
+            rankings.append(self._combined(f"zero-cost alone ({' + '.join(own)})", own, merged))
         return rankings
 
     def _labels_alone(self, architectures: Sequence[Architecture]) -> list[Ranking]:
@@ -394,7 +397,3 @@ class _Validation:
 
 def _failures(evaluations: Evaluations) -> Mapping[str, int]:
     return Counter(e.reason for e in evaluations.values() if not e.complete)
-
-
-def _in_words(signals: Sequence[str]) -> str:
-    return " + ".join(signals)

@@ -1,0 +1,260 @@
+"""The tasks of the stages that have many: calibrating, validating, retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.calibrate.settings import (
+    CalibrateSettings,
+    architectures_needed,
+    bound_confidence,
+    round_sizes,
+)
+from nas_proxy.errors import shorten
+from nas_proxy.networks.catalogue import FixedNetworks
+from nas_proxy.retrain.settings import RetrainSettings
+from nas_proxy.scores.signals import trained_among, zero_cost_among
+from nas_proxy.statistics.expected import chance_above
+from nas_proxy.statistics.intervals import CONFIDENCE
+from nas_proxy.statistics.words import decimal
+from nas_proxy.study.context import StudyContext
+from nas_proxy.study.plan import (
+    GOOD_RHO,
+    EvaluationUnit,
+    ProxyFacts,
+    Saving,
+    StagePlan,
+    Task,
+    fewer_architectures,
+    possible_recipes,
+    recipe_notes,
+    recipe_unit,
+    sample_words,
+    shorter_training,
+    teacher_tasks,
+    training_unit,
+    trust_words,
+)
+from nas_proxy.study.samples import SampleReferences
+from nas_proxy.train.settings import TrainSettings
+from nas_proxy.validate.settings import TRUSTED_FROM, ValidateSettings
+
+REFERENCES = "full-data references"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A log of a race.
+
+    Attributes:
+        log: Its name.
+        recipes: Those whose training it holds; none where it holds a zero-cost signal.
+        unit: What one evaluation in it is.
+    """
+
+    log: str
+    recipes: tuple[str, ...]
+    unit: EvaluationUnit
+
+
+def calibration_plan(
+    study: StudyContext,
+    settings: CalibrateSettings,
+    sample: SampleReferences,
+    measured: Sequence[Measured],
+) -> StagePlan:
+    """References and what recipes measure, of all that a race may ask for."""
+    n = len(sample.architectures)
+    sizes = round_sizes(n)
+    tasks = []
+    if sample.training is not None:
+        unit = training_unit(study, sample.training)
+        tasks.append(
+            Task(what=REFERENCES, units=(unit,), total=n, done=sample.num_known, least=sizes[0])
+        )
+    for each in measured:
+        done = len(study.logs.evaluations(study.layout.stage_log("calibrate", each.log)))
+        what = f"trainings of {shorten(each.recipes)}" if each.recipes else each.log
+        tasks.append(
+            Task(what=what, units=(each.unit,), total=n, done=min(done, n), least=sizes[0])
+        )
+    confidence = bound_confidence(len(settings.recipes), len(sizes))
+    budget = settings.budget_seconds
+    ends = () if budget is None else (f"calibrate.budget_seconds ends it after {budget:.0f} s",)
+    return StagePlan(
+        stage="calibrate",
+        tasks=tuple(tasks),
+        buys=(*sample_words(n), trust_words(n, settings.threshold, confidence)),
+        savings=_smaller_sample(settings, n),
+        notes=(f"at most: the race may be decided after {sizes[0]} architectures", *ends),
+    )
+
+
+def _smaller_sample(settings: CalibrateSettings, n: int) -> tuple[Saving, ...]:
+    """Fewer architectures, as far as the threshold allows."""
+    threshold, num_recipes = settings.threshold, len(settings.recipes)
+    fewest = architectures_needed(threshold, num_recipes)
+    if fewest >= n:
+        return ()
+    confidence = bound_confidence(num_recipes, len(round_sizes(fewest)))
+    chance = chance_above(GOOD_RHO, fewest, threshold, confidence)
+    words = (
+        f"the fewest for this threshold; a ranking of {decimal(GOOD_RHO)} passes with a "
+        f"probability of {100 * chance:.0f} %"
+    )
+    return (Saving(f"calibrate.num_architectures={fewest}", fewest / n, words),)
+
+
+def validation_plan(
+    study: StudyContext, settings: ValidateSettings, sizes: Sequence[str]
+) -> StagePlan:
+    """The judged ranking, what it is compared with, and the references.
+
+    Args:
+        study: The study.
+        settings: Its section `validate`.
+        sizes: Signals of what bigger is.
+    """
+    n, recipes = settings.num_architectures, possible_recipes(study)
+    tasks = [
+        *_judged(study, recipes, n),
+        _zero_cost(study, recipes, dict.fromkeys((*settings.controls, *sizes)), n),
+        *_trained_controls(study, recipes, n),
+    ]
+    savings = list(fewer_architectures("validate.num_architectures", n, TRUSTED_FROM))
+    train = settings.reference.train
+    if train is not None:
+        unit = training_unit(study, train, split="test")
+        done = _num_done(study, "reference", n)
+        references = Task(what=REFERENCES, units=(unit,), total=n, done=done)
+        again = settings.ceiling_architectures
+        tasks.append(references)
+        if again:
+            done = _num_done(study, "reference_second_seed", again)
+            what = "references with another seed"
+            tasks.append(Task(what=what, units=(unit,), total=again, done=done))
+        option = "validate.reference.train"
+        savings += shorter_training(option, references, "references are noisier")
+    return StagePlan(
+        stage="validate",
+        tasks=tuple(task for task in tasks if task.units),
+        buys=(*sample_words(n), trust_words(n, TRUSTED_FROM, CONFIDENCE)),
+        savings=tuple(savings),
+        notes=recipe_notes(recipes),
+    )
+
+
+def _judged(study: StudyContext, recipes: Sequence[Recipe], n: int) -> list[Task]:
+    units = tuple(dict.fromkeys(recipe_unit(study, recipe) for recipe in recipes))
+    return [Task(what="by the recipe", units=units, total=n, done=_num_done(study, "proxy", n))]
+
+
+def _zero_cost(
+    study: StudyContext, recipes: Sequence[Recipe], controls: dict[str, None], n: int
+) -> Task:
+    """The zero-cost signals that the recipe does not measure itself."""
+    own = {
+        signal
+        for recipe in recipes
+        if len(recipes) == 1 and recipe.score.score_images == "real"
+        for signal in zero_cost_among(recipe.score.signals)
+    }
+    units = EvaluationUnit(scores=tuple(name for name in controls if name not in own))
+    done = min((_num_done(study, name, n) for name in units.scores), default=n)
+    return Task(what="zero-cost controls", units=(units,), total=n, done=done)
+
+
+def _trained_controls(study: StudyContext, recipes: Sequence[Recipe], n: int) -> list[Task]:
+    """The same training on random images and on the full data; none for one on the full data."""
+    judged = [r for r in recipes if r.train_on == "proxy" and trained_among(r.score.signals)]
+    on_random = tuple(dict.fromkeys(_without_scores(recipe_unit(study, r)) for r in judged))
+    on_full = tuple(dict.fromkeys(_on_full_data(study, r) for r in judged))
+    least = None if len(judged) == len(recipes) else 0
+    return [
+        Task(what=what, units=units, total=n, done=_num_done(study, log, n), least=least)
+        for what, log, units in (
+            ("control: a random subset", "random_subset", on_random),
+            ("control: the same steps on the full data", "same_steps_full_data", on_full),
+        )
+    ]
+
+
+def _on_full_data(study: StudyContext, recipe: Recipe) -> EvaluationUnit:
+    train, facts = recipe.train or study.config.train, ProxyFacts.of(study)
+    settings: TrainSettings = replace(
+        train,
+        num_steps=train.steps_for(facts.num_images),
+        num_epochs=None,
+        batch_size=min(train.batch_size, facts.num_images),
+        augmentation=train.augmentation or facts.augmentation,
+    )
+    signals, is_taught = trained_among(recipe.score.signals), recipe.knowledge_distillation
+    return training_unit(study, settings, signals=signals, is_taught=is_taught is not None)
+
+
+def _without_scores(unit: EvaluationUnit) -> EvaluationUnit:
+    return replace(unit, scores=())
+
+
+def _num_done(study: StudyContext, log: str, most: int) -> int:
+    return min(most, len(study.logs.evaluations(study.layout.stage_log("validate", log))))
+
+
+def retraining_plan(study: StudyContext, settings: RetrainSettings) -> StagePlan:
+    """Every full training, with the one look at the test images, and smaller versions."""
+    num_best, seeds = settings.num_architectures or 1, settings.num_seeds
+    num_space = num_best + ("median" in settings.comparisons)
+    unit = training_unit(
+        study, settings.train, is_taught=settings.knowledge_distillation is not None
+    )
+    tested = replace(unit, num_measured=unit.num_measured + len(study.splits.test))
+    log = study.logs.evaluations(study.layout.stage_log("retrain", "training"))
+    num_fixed = sum(e.architecture.space == FixedNetworks.name for e in log)
+    found = Task(
+        what="full trainings",
+        units=(tested,),
+        total=num_space * seeds,
+        done=min(len(log) - num_fixed, num_space * seeds),
+    )
+    tasks = [found]
+    if "resnet18" in settings.comparisons:
+        by_hand = replace(tested, network="resnet18")
+        what, done = "full trainings of a ResNet-18 of that size", min(num_fixed, seeds)
+        tasks.append(Task(what=what, units=(by_hand,), total=seeds, done=done))
+    if settings.knowledge_distillation is not None:
+        tasks += teacher_tasks(settings.knowledge_distillation.all_teachers, "teacher")
+    tasks += _compressing(study, settings)
+    notes = ["which architectures these are is not known yet: counted are average ones"]
+    if settings.pick in ("all", "max_accuracy", "knee"):
+        notes.append("of the Pareto front one is counted; there may be more")
+    savings = []
+    if seeds > 1:
+        consequence = "no interval over seeds"
+        savings.append(Saving("retrain.num_seeds=1", 1 / seeds, consequence))
+    return StagePlan(
+        stage="retrain",
+        tasks=tuple(tasks),
+        buys=(f"{num_best} model{'s' if num_best > 1 else ''}, {seeds} seeds each",),
+        savings=tuple(savings),
+        notes=tuple(notes),
+    )
+
+
+def _compressing(study: StudyContext, settings: RetrainSettings) -> list[Task]:
+    """Fine-tuning after each change of a smaller version; quantising after training has none."""
+    if settings.compress is None or study.layout.compression.is_file():
+        return []
+    compress = settings.compress.after(settings.train)
+    changes = [
+        method
+        for variant in compress.variants
+        for method in variant
+        if method not in ("post_training_quantisation", "distillation")
+    ]
+    if compress.fine_tuning is None or not changes:
+        return []
+    unit = training_unit(study, compress.fine_tuning)
+    what = "fine-tunings of smaller versions"
+    return [Task(what=what, units=(unit,), total=len(changes), in_driver=True)]
