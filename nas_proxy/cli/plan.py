@@ -52,7 +52,7 @@ def _show(found: StudyEstimate, console: Console) -> None:
     workers = f"{found.num_workers} worker{'s' if found.num_workers > 1 else ''}"
     table = Table(title=f"{found.study_name} on {found.hardware}, {workers}", title_justify="left")
     table.add_column("stage", no_wrap=True)
-    table.add_column("what is left", ratio=1)
+    table.add_column("what is left", ratio=1, overflow="fold")
     table.add_column("each", justify="right")
     table.add_column("core time")
     table.add_column("wall time", justify="right")
@@ -76,7 +76,8 @@ def _show(found: StudyEstimate, console: Console) -> None:
         _say(console, f"instead, all searched candidates fully trained: {found.all_fully_trained}")
     if found.peak_mib is not None:
         _say(console, f"memory: one process grows by up to {found.peak_mib:.0f} MiB beside images")
-    _say(console, f"{found.candidates}, in {found.timing_seconds:.0f} s")
+    for note in found.notes:
+        _say(console, note)
 
 
 def _rows(stage: StageEstimate) -> list[tuple[str, ...]]:
@@ -98,7 +99,8 @@ def _cost_words(task: TaskEstimate) -> tuple[str, str, str]:
     if task.core_seconds is None or task.wall_seconds is None:
         return "?", "?", "?"
     each = "" if task.seconds_each is None else duration(task.seconds_each)
-    return each, str(task.core_seconds), duration(task.wall_seconds.expected)
+    left = (task.core_seconds.expected, task.wall_seconds.expected)
+    return each, duration(left[0]), duration(left[1])
 
 
 def _say(console: Console, text: str) -> None:

@@ -61,14 +61,14 @@ class Timed:
         seconds: Of the processor's cores on a CPU, of the clock on a GPU; one for each candidate.
         clock_share: Seconds of the clock for each of these.
         peak_mib: By how much memory grew at most; None if it was not measured.
-        is_whole: Whether nothing is missing that is known to follow.
+        missing: What is known to be missing, in words; empty: nothing.
         is_exact: Whether it was timed by itself, as a distillation is: no candidate changes it.
     """
 
     seconds: tuple[float, ...]
     clock_share: float = 1.0
     peak_mib: float | None = None
-    is_whole: bool = True
+    missing: str = ""
     is_exact: bool = False
 
     def of(self, num: int) -> Seconds:
@@ -157,7 +157,8 @@ class StudyEstimate(StoredResult):
         hardware: What was timed on.
         num_workers: Evaluations at the same time.
         timing_seconds: What the timing took.
-        candidates: How many random candidates were timed, and how many could not be, in words.
+        notes: How many random candidates were timed, what could not be, and what would take less
+            time by the clock; sentences.
         stages: Those that the study asks for.
         core_seconds: Of all stages.
         wall_seconds: Likewise, by the clock.
@@ -174,7 +175,7 @@ class StudyEstimate(StoredResult):
     hardware: str
     num_workers: int
     timing_seconds: float
-    candidates: str
+    notes: tuple[str, ...]
     stages: tuple[StageEstimate, ...]
     core_seconds: Seconds
     wall_seconds: Seconds
@@ -192,7 +193,7 @@ class StudyEstimate(StoredResult):
         hardware: str,
         num_workers: int,
         timing_seconds: float,
-        candidates: str,
+        notes: tuple[str, ...],
         all_fully_trained: Seconds | None,
     ) -> Self:
         """The stages, and their sums."""
@@ -203,7 +204,7 @@ class StudyEstimate(StoredResult):
             hardware=hardware,
             num_workers=num_workers,
             timing_seconds=timing_seconds,
-            candidates=candidates,
+            notes=notes,
             stages=tuple(stages),
             core_seconds=total(stage.core_seconds for stage in stages),
             wall_seconds=total(stage.wall_seconds for stage in stages),
@@ -278,7 +279,7 @@ def _task(task: Task, price: Price, num_workers: int) -> TaskEstimate:
         wall_seconds=core.times(dearest.clock_share / at_once),
         num_timed=len(dearest.seconds),
         peak_mib=dearest.peak_mib,
-        unknown="" if dearest.is_whole else "its first part; what follows is not counted",
+        unknown=dearest.missing,
     )
 
 

@@ -25,6 +25,7 @@ from nas_proxy.statistics.words import decimal
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.evaluators import Split, TrainOn
 from nas_proxy.study.recipe import spelt_out
+from nas_proxy.teachers.training import is_trained
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.teacher_settings import TeacherSettings
 
@@ -43,6 +44,7 @@ class EvaluationUnit:
         num_measured: Images that the network is measured on, each time.
         scores: Zero-cost signals.
         network: `space`: of the study's space. `resnet18`: one made by hand, of a candidate's size.
+            A teacher's settings: that teacher.
         is_taught: Whether a teacher answers in each step, which is not timed.
     """
 
@@ -50,7 +52,7 @@ class EvaluationUnit:
     num_images: int = 0
     num_measured: int = 0
     scores: tuple[str, ...] = ()
-    network: Literal["space", "resnet18"] = "space"
+    network: Literal["space", "resnet18"] | TeacherSettings = "space"
     is_taught: bool = False
 
 
@@ -59,18 +61,7 @@ class DistillUnit:
     """The distillation that the study's section `distill` describes."""
 
 
-@dataclass(frozen=True)
-class TeacherUnit:
-    """The training of a teacher.
-
-    Attributes:
-        settings: Which one.
-    """
-
-    settings: TeacherSettings
-
-
-Unit = EvaluationUnit | DistillUnit | TeacherUnit
+Unit = EvaluationUnit | DistillUnit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,11 +246,21 @@ def recipe_notes(recipes: Sequence[Recipe]) -> tuple[str, ...]:
     return ()
 
 
-def teacher_tasks(teachers: Iterable[TeacherSettings], what: str) -> list[Task]:
-    """The trainings of teachers; one that is named twice, or trained already, costs nothing."""
-    trained = [each for each in teachers if each.checkpoint is None]
-    once = [each for index, each in enumerate(trained) if each not in trained[:index]]
-    return [Task(what=what, units=(TeacherUnit(each),), total=1, in_driver=True) for each in once]
+def teacher_tasks(study: StudyContext, teachers: Iterable[TeacherSettings]) -> list[Task]:
+    """The trainings of teachers; those that an earlier study trained are done."""
+    spec, cache = study.splits.spec, study.layout.cache
+    num_images = len(study.splits.search_train)
+    return [
+        Task(
+            what="teacher",
+            units=(EvaluationUnit(train=each.train, num_images=num_images, network=each),),
+            total=1,
+            done=int(is_trained(each, spec, cache)),
+            in_driver=True,
+        )
+        for each in dict.fromkeys(teachers)
+        if each.checkpoint is None
+    ]
 
 
 def sample_words(n: int) -> tuple[str, ...]:

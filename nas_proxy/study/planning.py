@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,10 +17,18 @@ from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError
 from nas_proxy.evaluate.executors import EvaluatorFactory, executor_kind
 from nas_proxy.interfaces import TransferSpace
+from nas_proxy.statistics.words import duration
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
-from nas_proxy.study.estimate import Seconds, StudyEstimate, Timed, estimate_stages
+from nas_proxy.study.estimate import (
+    Seconds,
+    StageEstimate,
+    StudyEstimate,
+    Timed,
+    estimate_stages,
+    total,
+)
 from nas_proxy.study.known_timings import KnownTimings
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.pipeline import STAGES
@@ -32,6 +41,8 @@ from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation
 
 DEFAULT_SECONDS = 60.0
+_BUSY = 1.5  # seconds of the clock for each of a core from which on a machine is called busy
+_WORTH_SAYING = 30.0  # seconds
 
 
 def plan_study(
@@ -65,13 +76,14 @@ def plan_study(
         timekeeper = Timekeeper(study, timing_seconds, num_workers, arithmetic, progress)
         timekeeper.measure(plans)
     KnownTimings(study).keep(plans, timekeeper.price)
+    estimates = estimate_stages(plans, timekeeper.price, num_workers)
     return StudyEstimate.of(
-        estimate_stages(plans, timekeeper.price, num_workers),
+        estimates,
         study_name=config.study_name,
         hardware=hardware(study.device),
         num_workers=num_workers,
         timing_seconds=time.monotonic() - started,
-        candidates=_candidates_words(timekeeper),
+        notes=(_timed_words(timekeeper), *_more_workers(study, plans, estimates)),
         all_fully_trained=_all_fully_trained(study, plans, timekeeper),
     )
 
@@ -117,16 +129,51 @@ class _Idle:
         raise AssertionError("a plan evaluates nothing")
 
 
-def _candidates_words(timekeeper: Timekeeper) -> str:
+def _timed_words(timekeeper: Timekeeper) -> str:
+    """What the figures rest on, and what they leave out."""
+    config = timekeeper.study.config
     words = f"{timekeeper.num_candidates} random candidates were timed"
-    failed = sum(timekeeper.failures.values())
-    if failed:
+    if timekeeper.failures:
         reason = max(timekeeper.failures, key=lambda why: timekeeper.failures[why])
-        words += f"; {failed} timings failed: {reason}"
-    kind = executor_kind(timekeeper.study.config.search.executor)
-    if not kind.beside_driver and timekeeper.study.config.search.executor != "serial":
+        words += f"; {sum(timekeeper.failures.values())} timings failed: {reason}"
+    share = timekeeper.clock_share
+    if share > _BUSY:
+        words += f"; the machine is busy: the clock says {share:.1f} times what cores worked"
+    beside = executor_kind(config.search.executor).beside_driver
+    if not beside and config.search.executor != "serial":
         words += "; the workers may be other machines, which were not timed"
     return words
+
+
+def _more_workers(
+    study: StudyContext, plans: Sequence[StagePlan], estimates: Sequence[StageEstimate]
+) -> tuple[str, ...]:
+    """Whether evaluations could use cores of this machine that are idle, and what that saves."""
+    cores, workers = _num_cores(), study.executor.num_workers
+    beside = executor_kind(study.config.search.executor).beside_driver
+    if study.device.type != "cpu" or workers >= cores or not (beside or workers == 1):
+        return ()
+    pairs = [
+        (task, cost)
+        for plan, estimate in zip(plans, estimates, strict=True)
+        for task, cost in zip(plan.tasks, estimate.tasks, strict=True)
+    ]
+    evaluating = total(
+        cost.wall_seconds
+        for task, cost in pairs
+        if cost.wall_seconds is not None and not task.in_driver
+    )
+    saved = evaluating.expected * (1 - workers / cores)
+    if saved < _WORTH_SAYING:
+        return ()
+    option = f"search.executor=processes search.num_workers={cores}"
+    return (f"{option} saves up to {duration(saved)} by the clock: there are {cores} cores",)
+
+
+def _num_cores() -> int:
+    """Cores that this process may use, as far as the system says."""
+    asks = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return len(asks(0)) if asks is not None else os.cpu_count() or 1
 
 
 def _full_training(config: StudyConfig) -> TrainSettings | None:

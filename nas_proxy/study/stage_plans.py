@@ -224,7 +224,7 @@ def retraining_plan(study: StudyContext, settings: RetrainSettings) -> StagePlan
         what, done = "full trainings of a ResNet-18 of that size", min(num_fixed, seeds)
         tasks.append(Task(what=what, units=(by_hand,), total=seeds, done=done))
     if settings.knowledge_distillation is not None:
-        tasks += teacher_tasks(settings.knowledge_distillation.all_teachers, "teacher")
+        tasks += teacher_tasks(study, settings.knowledge_distillation.all_teachers)
     tasks += _compressing(study, settings)
     notes = ["which architectures these are is not known yet: counted are average ones"]
     if settings.pick in ("all", "max_accuracy", "knee"):

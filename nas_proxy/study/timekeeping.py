@@ -13,18 +13,21 @@ import torch
 from nas_proxy.distill.timing import DistillCost, DistillTiming
 from nas_proxy.errors import EvaluationError, UserError, required
 from nas_proxy.evaluate.timing import ScoresTiming, TrainingCost, TrainingTiming
-from nas_proxy.interfaces import Builder, CalibrationSample, TransferSpace
+from nas_proxy.interfaces import Builder, CalibrationSample, Distiller, TransferSpace
 from nas_proxy.networks.catalogue import FixedNetworks
 from nas_proxy.processes import WorkerLostError, WorkerPool
 from nas_proxy.reproducibility import derive_seed, isolated_rng, make_generator
 from nas_proxy.retrain.contenders import resnet_of_size
+from nas_proxy.statistics.words import duration
 from nas_proxy.study.arithmetic import StudyArithmetic
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.estimate import Timed
 from nas_proxy.study.evaluators import zero_cost_scores
-from nas_proxy.study.plan import DistillUnit, EvaluationUnit, StagePlan, TeacherUnit, Unit
+from nas_proxy.study.plan import DistillUnit, EvaluationUnit, StagePlan, Unit
+from nas_proxy.teachers.training import TeacherBuilder
 from nas_proxy.train.schedules import image_size_at
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.teacher_settings import TeacherSettings
 from nas_proxy.types import Architecture, Progress
 
 _MOST_CANDIDATES = 32
@@ -46,7 +49,7 @@ class Kind:
 
     settings: TrainSettings
     num_images: int
-    network: str
+    network: object
 
 
 Job = TrainingTiming | ScoresTiming | DistillTiming
@@ -94,6 +97,12 @@ class Timekeeper:
         self._started = time.monotonic()
         self._durations: dict[Kind | None, list[float]] = {}
 
+    @property
+    def clock_share(self) -> float:
+        """Seconds of the clock for each of a core, over all trainings that were timed."""
+        costs = [cost for found in self._trainings.values() for cost in found]
+        return statistics.fmean(cost.clock_share for cost in costs) if costs else 1.0
+
     # Measuring
 
     def measure(self, plans: Iterable[StagePlan]) -> None:
@@ -102,10 +111,12 @@ class Timekeeper:
         units = [unit for plan in plans for t in plan.tasks if t.left for unit in t.units]
         units += [s.unit for plan in plans for s in plan.savings if s.unit is not None]
         evaluations = [unit for unit in units if isinstance(unit, EvaluationUnit)]
-        kinds = list(dict.fromkeys(self._kind(u) for u in evaluations if u.train is not None))
+        trained = [unit for unit in evaluations if unit.train is not None]
+        kinds = list(dict.fromkeys(self._kind(u) for u in trained if not _is_unknown(u)))
         scores = tuple(dict.fromkeys(name for u in evaluations for name in u.scores))
-        for kind in kinds:
-            self.arithmetic.settle(kind.settings)
+        for kind in kinds:  # where it has to time first, that is no part of the time here
+            if not isinstance(kind.network, TeacherSettings):
+                self.arithmetic.settle(kind.settings)
         with WorkerPool(_answer, self.num_workers) as pool:
             self.progress(0, 1, "workers start")
             _result(pool.submit(None))
@@ -140,7 +151,7 @@ class Timekeeper:
         allowed = 2 * limit + min(10.0, self.seconds / 4)
         if not wait([future], timeout=allowed).done:
             future.cancel()
-            self._distilling = f"its first two iterations take more than {2 * limit:.0f} s"
+            self._distilling = _slow_words(config.distiller, limit)
             return
         found = _result(future)
         self._distilling = found if isinstance(found, DistillCost | str) else "it was not timed"
@@ -210,13 +221,18 @@ class Timekeeper:
         common = {
             "spec": study.splits.spec,
             "device": config.device,
-            "num_threads": 1 if self.num_workers > 1 else config.num_threads,
+            "num_threads": config.num_threads if config.search.executor == "serial" else 1,
         }
         space: Builder = config.space
+        is_teacher = key is not None and isinstance(key.network, TeacherSettings)
         if key is None:
             named = zero_cost_scores(scores)
             return ScoresTiming(space=space, architecture=architecture, scores=named, **common)  # type: ignore[arg-type]
-        if key.network == "resnet18":
+        settings = key.settings
+        if isinstance(key.network, TeacherSettings):
+            space = TeacherBuilder(key.network)  # reduced as it says itself
+            settings = replace(settings, space_fidelity={})
+        elif key.network == "resnet18":
             try:
                 with isolated_rng(0):
                     network = space.build(architecture, study.splits.spec)
@@ -231,7 +247,7 @@ class Timekeeper:
         return TrainingTiming(
             space=space,
             architecture=architecture,
-            settings=self.arithmetic.settle(key.settings),
+            settings=settings if is_teacher else self.arithmetic.settle(settings),
             num_images=key.num_images,
             seconds=share,
             **common,  # type: ignore[arg-type]
@@ -266,9 +282,10 @@ class Timekeeper:
                 1, min(self.study.config.distill_workers, self.study.splits.spec.num_classes)
             )
             share = found.clock_share / workers
-            return Timed((found.seconds,), share, found.peak_mib, found.is_whole, is_exact=True)
-        if isinstance(unit, TeacherUnit):
-            return "a teacher's training is not timed"
+            missing = "" if found.is_whole else "its first part; what follows is not counted"
+            return Timed((found.seconds,), share, found.peak_mib, missing, is_exact=True)
+        if _is_unknown(unit):
+            return "networks of torchvision are not timed"
         scores = self._scores_price(unit.scores)
         if isinstance(scores, str) or unit.train is None:
             return scores
@@ -278,10 +295,10 @@ class Timekeeper:
             return self._reasons.get(kind, "there was no time to time it; raise --timing-seconds")
         added = statistics.fmean(scores.seconds) if unit.scores else 0.0
         return Timed(
-            tuple(added + _evaluation_seconds(unit, unit.train, cost) for cost in costs),
+            tuple(added + evaluation_seconds(unit, unit.train, cost) for cost in costs),
             statistics.fmean(cost.clock_share for cost in costs),
             max(cost.peak_mib for cost in costs),
-            is_whole=not unit.is_taught,
+            "without the answers of teachers in each step" if unit.is_taught else "",
         )
 
     def _scores_price(self, names: Sequence[str]) -> Timed | str:
@@ -313,7 +330,19 @@ class Timekeeper:
         return Kind(settings, num_images, unit.network)
 
 
-def _evaluation_seconds(unit: EvaluationUnit, settings: TrainSettings, cost: TrainingCost) -> float:
+def _slow_words(distiller: Distiller, limit: float) -> str:
+    """What is known of a method whose first two iterations took more than twice the limit."""
+    num_steps = getattr(distiller, "num_steps", None)
+    words = f"its first two iterations take more than {duration(2 * limit)}"
+    return words if num_steps is None else f"{words}, all more than {duration(limit * num_steps)}"
+
+
+def _is_unknown(unit: EvaluationUnit) -> bool:
+    """Whether it is a teacher whose weights would have to be fetched."""
+    return isinstance(unit.network, TeacherSettings) and unit.network.pretrained is not None
+
+
+def evaluation_seconds(unit: EvaluationUnit, settings: TrainSettings, cost: TrainingCost) -> float:
     """A whole evaluation from its parts."""
     num_steps = cost.num_steps or settings.steps_for(unit.num_images)
     measuring = unit.num_measured * cost.image + cost.norms

@@ -3,17 +3,22 @@
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nas_proxy.data.sources import load_splits
+from nas_proxy.evaluate.timing import TrainingCost
 from nas_proxy.study.config import check_config
 from nas_proxy.study.estimate import Seconds, StudyEstimate, Timed, estimate_stages
 from nas_proxy.study.pipeline import STAGES, run_pipeline
 from nas_proxy.study.plan import EvaluationUnit, Saving, StagePlan, Task
 from nas_proxy.study.planning import look_at, plan_study
 from nas_proxy.study.stage import plan_stages
+from nas_proxy.study.stages.validate import Validate
+from nas_proxy.study.timekeeping import evaluation_seconds
 from tests.helpers.display import Quiet
 from tests.study.helpers_calibrate import CONFIG, SHORT
 
@@ -204,6 +209,30 @@ def test_ranges_add_up() -> None:
     assert Seconds(1, 0.5, 2) + Seconds(2, 1, 4) == Seconds(3, 1.5, 6)
     assert str(Seconds(100, 99, 101)) == "1 min 40 s"
     assert str(Seconds(10, 5, 20)) == "10 s (5.0 s to 20 s)"
+
+
+def test_an_evaluation_costs_the_sum_of_its_parts(tmp_path: Path) -> None:
+    train = {
+        **SHORT,
+        "num_steps": 8,
+        "num_seeds": 2,
+        "checkpoints": [25, 50],
+        "norm_statistics": "recalibrated",
+    }
+    validate = {**CONFIGURED["validate"], "reference": {"train": train}}
+    config = config_in(tmp_path, CONFIGURED, validate=validate)
+    study = look_at(config, Quiet())
+    tasks = {t.what: t for t in Validate().plan(study).tasks}
+    (unit,) = tasks["full-data references"].units
+    cost = TrainingCost(
+        setup=1.0, step=0.1, image=0.001, norms=0.5, num_steps=None, clock_share=1.0, peak_mib=0
+    )
+    measured = 0.001 * len(load_splits(config.data).test) + 0.5
+    expected = 2 * (1.0 + 8 * 0.1 + 3 * measured)
+    assert evaluation_seconds(unit, unit.train, cost) == pytest.approx(expected)
+    growing = replace(unit.train, image_size=8, first_image_size=4)
+    smaller = evaluation_seconds(unit, growing, cost)
+    assert expected - 2 * 8 * 0.1 < smaller < expected
 
 
 # The whole command, on real timings

@@ -86,7 +86,7 @@ class Distill(Stage):
             total = len(sample.architectures)
             what = "full trainings to learn from"
             tasks.append(Task(what=what, units=(unit,), total=total, done=sample.num_known))
-        tasks += teacher_tasks(_needed_teachers(config), "teacher")
+        tasks += teacher_tasks(study, _needed_teachers(config))
         own = Task(what=distiller.name, units=(DistillUnit(),), total=1, in_driver=True)
         num_steps = getattr(distiller, "num_steps", None)
         savings = []
