@@ -22,6 +22,7 @@ from nas_proxy.cli.backbones import backbones_command, pretrain_command
 from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.cli.interchange import export_proxy, import_proxy
 from nas_proxy.cli.lists import list_command
+from nas_proxy.cli.plan import plan_command
 from nas_proxy.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
@@ -186,6 +187,7 @@ def ui(results: Path, uri: str | None, port: int) -> None:
     launch_ui(results, uri, port)
 
 
+cli.add_command(plan_command)
 cli.add_command(list_command)
 cli.add_command(import_proxy)
 cli.add_command(export_proxy)

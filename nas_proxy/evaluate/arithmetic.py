@@ -152,7 +152,7 @@ def measure_arithmetic(
     """
     reduced = at_fidelity(space, settings)
     spec = spec.with_image_size(settings.image_size or spec.image_shape[1])
-    noise = _noise(spec, _num_images(spec, settings.batch_size), device)
+    noise = noise_images(spec, _num_images(spec, settings.batch_size), device)
     found: dict[tuple[Precision, bool], list[float]] = {kind: [] for kind in _KINDS}
     num_timed, reason = 0, ""
     for number in range(_NUM_DRAWS):
@@ -187,12 +187,18 @@ def _num_images(spec: DatasetSpec, batch_size: int) -> int:
     return min(batch_size, fitting, _MAX_IMAGES)
 
 
-def _noise(spec: DatasetSpec, num_images: int, device: torch.device) -> TrainingSet:
+def noise_images(spec: DatasetSpec, num_images: int, device: torch.device) -> TrainingSet:
+    """Images of noise to time a training on, which takes what it takes on real ones."""
     generator = make_generator(0)
     shape = (num_images, *spec.image_shape)
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
     labels = torch.randint(spec.num_classes, (num_images,), generator=generator)
     return TrainingSet(images.to(device), labels.to(device), spec)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds of this process's cores on a CPU, which others leave alone; the clock's on a GPU."""
+    return time.perf_counter() if is_gpu(device) else time.process_time()
 
 
 def _seconds_of_network(
@@ -218,7 +224,7 @@ def _step_seconds(network: nn.Module, noise: TrainingSet, settings: TrainSetting
 
     def note(step: int, indices: Tensor, logits: Tensor) -> None:
         wait_for(device)
-        told.append(time.perf_counter() if is_gpu(device) else time.process_time())
+        told.append(clock(device))
 
     short = replace(settings, num_steps=_NUM_STEPS, num_epochs=None, learning_rate=1e-3)
     train(network, noise, short, make_generator(0, device), note)

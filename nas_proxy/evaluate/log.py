@@ -19,17 +19,20 @@ class EvaluationLog:
 
     Args:
         path: The file; created with the first evaluation.
+        look_only: Leave the file as it is, for another process may be writing a line.
 
     Raises:
         StudyError: If a line before the last cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, look_only: bool = False) -> None:
         self._path = path
         self._evaluations: dict[tuple[str, int], Evaluation] = {}
-        drop_partial_line(path)
+        if not look_only:
+            drop_partial_line(path)
         if path.is_file():
-            for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+            whole, _, _ = path.read_bytes().rpartition(b"\n")
+            for number, line in enumerate(whole.splitlines(), start=1):
                 self._remember(_parse(line, path, number))
 
     def __len__(self) -> int:

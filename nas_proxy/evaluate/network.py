@@ -141,7 +141,7 @@ class NetworkEvaluator:
         with isolated_rng(seed):
             spec, training_set = data.measured_on.spec, data.training_set
             network = space.build(architecture, spec).to(self.device)
-            phases = _phases(space, architecture, self.settings)
+            phases = phases_of(space, architecture, self.settings)
             num_steps = num_steps_of(phases, len(training_set))
             measurements = None if kept is None else kept.measurements_file
             observer = SignalObserver(network, data, self.settings, num_steps, seed, measurements)
@@ -197,7 +197,7 @@ def at_fidelity(space: Builder, settings: TrainSettings) -> Builder:
     return replace(space, **dict(settings.space_fidelity))  # type: ignore[type-var]
 
 
-def _phases(
+def phases_of(
     space: Builder, architecture: Architecture, settings: TrainSettings
 ) -> tuple[Phase, ...]:
     """How the network of an architecture is trained."""

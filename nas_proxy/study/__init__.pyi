@@ -1,6 +1,7 @@
 from .config import StudyConfig, check_config, load_config
 from .layout import StudyLayout
 from .pipeline import STAGES, open_study, run_pipeline
+from .planning import plan_study
 from .stage import Section, Source, Stage
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "check_config",
     "load_config",
     "open_study",
+    "plan_study",
     "run_pipeline",
 ]

@@ -39,6 +39,7 @@ class StudyArithmetic:
         display: Told what was chosen.
         in_worker: Whether steps are timed in a process of their own: a driver that trains nothing
             itself keeps clear of what trainings load, and survives networks that kill theirs.
+        look_only: Leave the study's folder as it is; the study decides when it begins.
     """
 
     file: Path
@@ -48,6 +49,7 @@ class StudyArithmetic:
     device: torch.device
     display: Display
     in_worker: bool = False
+    look_only: bool = False
 
     def settle(self, settings: TrainSettings) -> TrainSettings:
         """The settings with precision and layout decided.
@@ -84,7 +86,8 @@ class StudyArithmetic:
         except EvaluationError as error:
             self.display.say(f"precision: float32, channels first; nothing was timed: {error}")
             return None
-        found.write(self.file)
+        if not self.look_only:
+            found.write(self.file)
         self.display.say(f"precision: {found.in_words(self.train)}")
         return found
 

@@ -113,6 +113,7 @@ class StudyContext:
             self.device,
             self.display,
             in_worker=executor_kind(self.config.search.executor).beside_driver,
+            look_only=self.logs.look_only,
         )
 
     @property

@@ -124,6 +124,25 @@ def single_signals(recipe: Recipe, evaluations: Iterable[Evaluation]) -> dict[st
     }
 
 
+def scores_of_same(
+    active: ActiveRecipe, space: SearchSpace, score: Score, evaluations: Iterable[Evaluation]
+) -> dict[str, Score]:
+    """Other combinations of a recipe's signals, and each trained one alone, by their names.
+
+    Args:
+        active: The recipe.
+        space: Describes architectures to a model.
+        score: The recipe's own, which is none of them.
+        evaluations: By the recipe.
+    """
+    scores = {**other_scores(active, space), **single_signals(active.recipe, evaluations)}
+    return {
+        name: other
+        for name, other in scores.items()
+        if not isinstance(other, SingleSignal) or other.signals != score.signals
+    }
+
+
 def labels_and_encoding(active: ActiveRecipe, space: SearchSpace) -> CalibratedScore | None:
     """What the calibration sample's labels say of architectures by their encoding, unmeasured.
 

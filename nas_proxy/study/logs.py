@@ -9,9 +9,14 @@ from nas_proxy.search.resources import LatencyLog
 
 
 class StudyLogs:
-    """The logs of a study; each is read once, however many stages look at it."""
+    """The logs of a study; each is read once, however many stages look at it.
 
-    def __init__(self) -> None:
+    Args:
+        look_only: Leave the files as they are.
+    """
+
+    def __init__(self, *, look_only: bool = False) -> None:
+        self.look_only = look_only
         self._evaluations: dict[Path, EvaluationLog] = {}
         self._latencies: dict[Path, LatencyLog] = {}
 
@@ -22,7 +27,7 @@ class StudyLogs:
             StudyError: If a line before the last cannot be read.
         """
         if path not in self._evaluations:
-            self._evaluations[path] = EvaluationLog(path)
+            self._evaluations[path] = EvaluationLog(path, look_only=self.look_only)
         return self._evaluations[path]
 
     def latencies(self, path: Path) -> LatencyLog:

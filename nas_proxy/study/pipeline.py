@@ -23,6 +23,7 @@ from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
 from nas_proxy.interfaces import TransferSpace
 from nas_proxy.report.values import StudyReport
 from nas_proxy.search.guard import RecalibrationNeeded
+from nas_proxy.study.announcing import announce
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.consistency import recipe_words
 from nas_proxy.study.context import StudyContext
@@ -31,7 +32,13 @@ from nas_proxy.study.evaluate_proxy import Task, run_evaluate_proxy
 from nas_proxy.study.in_flight import note_lost
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.samples import check_samples
-from nas_proxy.study.stage import Stage, StageName, refuse_other_configuration, run_stage
+from nas_proxy.study.stage import (
+    Stage,
+    StageName,
+    plan_stages,
+    refuse_other_configuration,
+    run_stage,
+)
 from nas_proxy.study.stages.calibrate import Calibrate
 from nas_proxy.study.stages.distill import Distill
 from nas_proxy.study.stages.report import Report
@@ -86,6 +93,8 @@ def run_pipeline(
                 "train.space_fidelity: {} trains them at full size)"
             )
         write_atomically(config.layout.config, config.to_yaml())
+        announce(plan_stages(asked, study, repeated), study)
+        study.forget()  # what calibrate finds now may be another recipe
         for stage in asked:
             try:
                 run_stage(stage, study, force=stage.name in repeated)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from nas_proxy.calibrate.settings import CalibrateSettings
@@ -27,6 +29,7 @@ from nas_proxy.study.taken import (
     write_trainings,
 )
 from nas_proxy.tracking.registry.recipes import RecipeRegistry
+from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.settings import ValidateSettings
 
@@ -111,6 +114,20 @@ class SampleReferences:
             for study, found in self.paid_elsewhere(num).items()
         ]
 
+    @property
+    def training(self) -> TrainSettings | None:
+        """How references are trained; None where they are read from a table."""
+        return self._settings.reference.train
+
+    @property
+    def num_known(self) -> int:
+        """How many of the sample are trained already, here or elsewhere, failed ones included."""
+        if self._table is not None:
+            return len(self.architectures)
+        log = self._runner.logs.evaluations(self._log)
+        seed = self._config.seed
+        return sum(a in self._known or log.get(a, seed) is not None for a in self.architectures)
+
     def of(self, architectures: Sequence[Architecture]) -> dict[Architecture, float]:
         """References of some of the sample; those whose training failed are missing."""
         if self._table is not None:
@@ -130,10 +147,19 @@ class SampleReferences:
         asked = self._key, self._identity
         registry = RecipeRegistry(self._config.tracking, self._config.results)
         load = partial(registry.load, space=self._config.space, spec=self._factories.spec)
-        return [
-            *(take(layout, name, *asked) for name in reference.studies),
-            *(take_registered(layout, name, load, *asked) for name in reference.registered),
-        ]
+        registered = {n: re.sub(r"[^\w.-]", "_", f"registered_{n}") for n in reference.registered}
+        with TemporaryDirectory() as scratch:  # for the copies of who only looks
+
+            def folder(name: str) -> Path:
+                own = layout.taken(name)
+                is_there = (own / f"{self._key}.jsonl").is_file()
+                looks_only = self._runner.logs.look_only and not is_there
+                return Path(scratch) / own.name if looks_only else own
+
+            return [
+                *(take(layout, folder(name), name, *asked) for name in reference.studies),
+                *(take_registered(folder(own), n, load, *asked) for n, own in registered.items()),
+            ]
 
     def whole(self) -> CalibrationSample:
         """All of it, for a distiller that learns from it.

@@ -10,8 +10,8 @@ from nas_proxy.study.context import StudyContext
 from nas_proxy.study.history import add_look
 from nas_proxy.study.looks import look_of_validation
 from nas_proxy.types import Architecture
-from nas_proxy.validate.rank_report import TRUSTED, judged_row
-from nas_proxy.validate.settings import ValidateSettings
+from nas_proxy.validate.rank_report import judged_row
+from nas_proxy.validate.settings import TRUSTED_FROM, ValidateSettings
 from nas_proxy.validate.stopping import look_in_words, planned_looks, stopped, with_saving
 from nas_proxy.validate.values import Ranking, Sample, Stopping
 
@@ -40,7 +40,7 @@ def trust_threshold(config: StudyConfig) -> float:
     `trusted` goes by, that.
     """
     calibration = config.calibration if config.recipe == "calibrated" else None
-    return TRUSTED if calibration is None else max(TRUSTED, calibration.threshold)
+    return TRUSTED_FROM if calibration is None else max(TRUSTED_FROM, calibration.threshold)
 
 
 def settle(

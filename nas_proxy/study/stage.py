@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import StudyError, UserError
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import note_discarded
+from nas_proxy.study.plan import StagePlan
 from nas_proxy.study.stage_folder import (
     StageFolder,
     differences,
@@ -146,6 +147,10 @@ class Stage(ABC):
             UserError: If something is wrong that the user can mend.
         """
 
+    def plan(self, study: StudyContext) -> StagePlan:
+        """What `run` would have to do, and what that buys; nothing is changed."""
+        return StagePlan(stage=self.name)
+
     def check(self, study: StudyContext) -> None:  # noqa: B027 - most stages refuse nothing
         """Refuse to go on with a result, new or old, that the next stages must not use."""
 
@@ -153,6 +158,13 @@ class Stage(ABC):
         """What the result depends on of each section that is read in this study."""
         read = [section for section in self.reads if section.when.holds(config)]
         return {section.name: section.decisive(config.resolved) for section in read}
+
+    def is_finished(self, study: StudyContext) -> bool:
+        """Whether its result is there, so that it would be skipped; nothing is changed."""
+        try:
+            return self.folder(study).is_finished
+        except UserError:  # what it reads is not there yet, or damaged: the run says which
+            return False
 
     def folder(self, study: StudyContext) -> StageFolder:
         """Its folder, with all that decides whether what lies there is its result."""
@@ -186,6 +198,29 @@ def _at(section: Any, path: Sequence[str]) -> Any:
     for key in path:
         section = section.get(key) if isinstance(section, Mapping) else None
     return section
+
+
+def plan_stages(
+    stages: Iterable[Stage], study: StudyContext, repeated: Container[str] = ()
+) -> list[StagePlan]:
+    """What is left to do of those stages that the study asks for and that cost something.
+
+    Args:
+        stages: In their order.
+        study: Whose; nothing of it is changed.
+        repeated: Names of those whose results will be discarded.
+    """
+    plans = []
+    for stage in stages:
+        if stage.always_runs or not stage.is_wanted(study.config):
+            continue
+        if stage.name in repeated:
+            plans.append(stage.plan(study).from_the_beginning())
+        elif stage.is_finished(study):
+            plans.append(StagePlan(stage=stage.name, is_finished=True))
+        else:
+            plans.append(stage.plan(study))
+    return plans
 
 
 def run_stage(stage: Stage, study: StudyContext, *, force: bool) -> None:

@@ -90,12 +90,26 @@ class StageFolder:
                 "choose another study_name, or discard it and repeat the stage with nas-proxy "
                 f"{self.path.name} --force"
             )
-        enough = (self._goal or 0) <= (record.goal or 0)
-        whole = all((self.path / name).is_file() for name in record.results)
-        if record.finished and enough and whole and record.terms == self._terms:
+        if self._is_complete(record):
             return False
         self._write(finished=False)
         return True
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether `open` would find the result there; nothing is changed.
+
+        Raises:
+            StudyError: If the record is damaged.
+        """
+        record = _read(self.path)
+        return record is not None and record.inputs == self._inputs and self._is_complete(record)
+
+    def _is_complete(self, record: StageRecord) -> bool:
+        """Whether everything that is asked for is there."""
+        enough = (self._goal or 0) <= (record.goal or 0)
+        whole = all((self.path / name).is_file() for name in record.results)
+        return record.finished and enough and whole and record.terms == self._terms
 
     def finish(self, *results: Path) -> None:
         """Record that the result is complete.

@@ -13,7 +13,6 @@ What is found is copied once, so a study does not change when the one that it to
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,11 +73,12 @@ def check_studies(layout: StudyLayout, names: Iterable[str]) -> list[Architectur
     return found
 
 
-def take(layout: StudyLayout, name: str, key: str, identity: Mapping[str, Any]) -> Taken:
+def take(layout: StudyLayout, own: Path, name: str, key: str, identity: Mapping[str, Any]) -> Taken:
     """The references of an earlier study, which are copied into this one's folder the first time.
 
     Args:
         layout: Of the study that takes.
+        own: Folder of the copy; `StudyLayout.taken`, unless that is only looked at.
         name: Of the other.
         key: Of the kind of reference, as `StudyLayout.sample_references` has it.
         identity: What the references have to be of.
@@ -86,7 +86,7 @@ def take(layout: StudyLayout, name: str, key: str, identity: Mapping[str, Any]) 
     Raises:
         StudyError: If the other study has no such references; the message says what differs.
     """
-    other, own = StudyLayout(layout.results, name), layout.taken(name)
+    other = StudyLayout(layout.results, name)
     copy = own / f"{key}.jsonl"
     if not copy.is_file():
         known = {path.parent.name: _identity(path) for path in other.sample_logs()}
@@ -98,7 +98,7 @@ def take(layout: StudyLayout, name: str, key: str, identity: Mapping[str, Any]) 
 
 
 def take_registered(
-    layout: StudyLayout,
+    own: Path,
     name: str,
     load: Callable[[str, Path], RegisteredRecipe],
     key: str,
@@ -107,13 +107,12 @@ def take_registered(
     """The same of a recipe in the model registry, in whose folder they lie; see `write_trainings`.
 
     Args:
-        layout: Of the study that takes.
+        own: As for `take`.
         name: An alias or a version.
         load: Fetches it into a folder, and refuses another space or other images.
         key: As for `take`.
         identity: As for `take`.
     """
-    own = layout.taken(re.sub(r"[^\w.-]", "_", f"registered_{name}"))
     source, folder = own / "source.txt", own / "recipe"
     if not (own / f"{key}.jsonl").is_file():
         found = load(name, folder)

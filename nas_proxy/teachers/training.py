@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas_proxy.core.locks import exclusive
 from nas_proxy.data.splits import image_hashes
@@ -35,7 +35,7 @@ from nas_proxy.train.loop import train
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.teacher_settings import MODEL_URI, PretrainedSettings, TeacherSettings
 from nas_proxy.train.training_set import TrainingSet
-from nas_proxy.types import DatasetSpec, ImageDataset
+from nas_proxy.types import Architecture, DatasetSpec, ImageDataset
 
 VERSION = 2  # raised by hand when training changes what a recipe gives
 _NOT_IN_RECIPE = ("num_seeds", "num_val_images", "checkpoints", "norm_statistics")
@@ -79,13 +79,41 @@ def _obtained(settings: TeacherSettings, dataset: ImageDataset, context: Distill
     recipe = _recipe(settings)
     if context.cache is None:
         return _train_teacher(settings, recipe, dataset, context)
-    key = content_hash(recipe, asdict(dataset.spec), VERSION, FORMAT)
-    cached = context.cache / "teachers" / f"{key}.safetensors"
+    cached = _cached(recipe, dataset.spec, context.cache)
     with _alone(cached, context):
         if not cached.is_file():
             _train_teacher(settings, recipe, dataset, context).save(cached)
         # Read again, so that the first study has what every later one will have.
         return read_teacher(cached).to(context.device)
+
+
+def _cached(recipe: Mapping[str, Any], spec: DatasetSpec, cache: Path) -> Path:
+    """Where studies share a teacher."""
+    key = content_hash(recipe, asdict(spec), VERSION, FORMAT)
+    return cache / "teachers" / f"{key}.safetensors"
+
+
+def is_trained(settings: TeacherSettings, spec: DatasetSpec, cache: Path) -> bool:
+    """Whether an earlier study has left a teacher that would have to be trained.
+
+    Of torchvision's networks it is not known without their weights, which a look must not fetch.
+    """
+    return settings.pretrained is None and _cached(_recipe(settings), spec, cache).is_file()
+
+
+@dataclass(frozen=True)
+class TeacherBuilder:
+    """Builds a teacher's network, untrained, as a search space builds its own.
+
+    Attributes:
+        settings: Which one.
+    """
+
+    settings: TeacherSettings
+
+    def build(self, architecture: Architecture, spec: DatasetSpec) -> nn.Module:
+        """A fresh network; `architecture` is left aside."""
+        return _build(_recipe(self.settings), spec)
 
 
 def _read(checkpoint: str, dataset: ImageDataset, context: DistillContext) -> Teacher:

@@ -10,13 +10,13 @@ from nas_proxy.statistics.intervals import CONFIDENCE, p_value
 from nas_proxy.statistics.needed import Needed, to_reach, to_tell_apart
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
+from nas_proxy.validate.settings import TRUSTED_FROM
 from nas_proxy.validate.stopping import stopping_words
 from nas_proxy.validate.values import Outcome, RankRow, Stopping
 
-TRUSTED = 0.7
 # Lower bounds of the interval, best first, and what each allows to say of a ranking.
 _READINGS = (
-    (TRUSTED, "can be trusted to tell good from bad"),
+    (TRUSTED_FROM, "can be trusted to tell good from bad"),
     (0.4, "tells good from bad roughly"),
     (0.0, "is better than chance, but weak"),
 )

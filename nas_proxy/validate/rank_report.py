@@ -28,7 +28,6 @@ from nas_proxy.validate.values import (
     Stopping,
 )
 
-TRUSTED = verdict.TRUSTED  # what Spearman has to reach so that a ranking is called trusted
 SLICES = (0.1, 0.2)  # the best parts that every report shows, whatever its `best_fraction`
 
 

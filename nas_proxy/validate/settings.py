@@ -15,6 +15,8 @@ FIRST_LOOK = 12
 NUM_ARCHITECTURES = 72  # where the configuration says nothing
 
 Stop = Literal["settled", "never"]
+# Lower end of Spearman's interval from which a ranking is called one that can be trusted.
+TRUSTED_FROM = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)

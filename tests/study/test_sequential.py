@@ -159,7 +159,7 @@ def test_the_order_in_which_results_came_changes_nothing(tmp_path):
 
 
 def test_saved_references_are_said_with_their_price(tmp_path, monkeypatch):
-    monkeypatch.setattr("nas_proxy.study.sequential.TRUSTED", -0.9)
+    monkeypatch.setattr("nas_proxy.study.sequential.TRUSTED_FROM", -0.9)
     report, _, layout = judged(tmp_path, TRAINED, maximum=20, last="report")
     stopping = report["stopping"]
     assert stopping["num_used"] == 12

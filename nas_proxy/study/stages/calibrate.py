@@ -3,40 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nas_proxy.calibrate.race import Evaluations, Race, Standing, best_standing
-from nas_proxy.calibrate.recipes import Measuring, Recipe, spelt_out
+from nas_proxy.calibrate.race import Race, Standing, best_standing
+from nas_proxy.calibrate.recipes import spelt_out
 from nas_proxy.calibrate.result import CalibrationResult, StandingRow
 from nas_proxy.calibrate.settings import CalibrateSettings
 from nas_proxy.errors import StudyError, required
-from nas_proxy.evaluate.cascade import in_stages
-from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
-from nas_proxy.evaluate.log import Failures, merged
+from nas_proxy.evaluate.log import Failures
 from nas_proxy.interfaces import Distiller
 from nas_proxy.report.frontier_figure import write_frontier
-from nas_proxy.reproducibility import content_hash
-from nas_proxy.scores.signals import (
-    TRAINED_SIGNALS,
-    base_signal,
-    trained_among,
-    zero_cost_among,
-)
 from nas_proxy.statistics.needed import to_reach
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.history import add_look
-from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.looks import look_of_calibration
+from nas_proxy.study.measured_recipes import RecipeMeasurements
+from nas_proxy.study.plan import StagePlan
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.samples import SampleReferences
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, SPACE, table_identity
 from nas_proxy.study.stage import Section, Source, Stage
+from nas_proxy.study.stage_plans import calibration_plan
 from nas_proxy.types import Architecture
 
 
@@ -89,9 +81,13 @@ class Calibrate(Stage):
         """The sample, which grows by what the guard of a search has checked."""
         return {"sample": [architecture.id for architecture in _sample(study).architectures]}
 
+    def plan(self, study: StudyContext) -> StagePlan:
+        """References and what recipes measure, of all that the race may ask for."""
+        return _Calibration(study, _settings(study.config)).plan()
+
     def run(self, study: StudyContext, folder: Path) -> None:
         """Race the recipes."""
-        result = _Calibration(study, _settings(study.config), folder).run()
+        result = _Calibration(study, _settings(study.config)).run()
         add_look(study.layout, look_of_calibration(study, result))
         study.display.say(f"calibrate: {result.verdict}")
 
@@ -154,11 +150,11 @@ def _more_architectures(distiller: Distiller, result: CalibrationResult) -> str:
 class _Calibration:
     """One calibration at work."""
 
-    def __init__(self, study: StudyContext, settings: CalibrateSettings, folder: Path) -> None:
+    def __init__(self, study: StudyContext, settings: CalibrateSettings) -> None:
         self._study = study
         self._settings = settings
-        self._folder = folder
         self._sample = _sample(study)
+        self._measurements = RecipeMeasurements(study, settings.recipes)
         self._failures: dict[str, Failures] = {}
         self._race = Race(
             settings,
@@ -176,7 +172,7 @@ class _Calibration:
             sample = self._sample.architectures[:size]
             references = self._sample.of(sample)
             evaluations = {
-                recipe.name: self._measure(recipe, sample) for recipe in self._race.running
+                recipe.name: self._measurements.of(recipe, sample) for recipe in self._race.running
             }
             for name, found in evaluations.items():
                 self._failures[name] = Failures.among(found.values())
@@ -190,6 +186,12 @@ class _Calibration:
         self._write(result, standings, best, references)
         return result
 
+    def plan(self) -> StagePlan:
+        """See `Calibrate.plan`."""
+        return calibration_plan(
+            self._study, self._settings, self._sample, self._measurements.logs()
+        )
+
     def _affordable(self, spent: float, growth: float) -> bool:
         """Whether the next round is likely to stay within the budget."""
         budget = self._settings.budget_seconds
@@ -202,81 +204,6 @@ class _Calibration:
         paths = [*layout.stage_logs("calibrate"), *layout.sample_logs()]
         found = (e for path in paths for e in logs.evaluations(path) if e.architecture in among)
         return sum(evaluation.seconds for evaluation in found)
-
-    def _measure(self, recipe: Recipe, sample: Sequence[Architecture]) -> Evaluations:
-        """The recipe's signals; what several recipes need is measured once.
-
-        Of a cascade all stages are measured on all of the sample, from which its cuts are learned.
-        """
-        measured = zip(recipe.parts, recipe.measured, strict=True)
-        parts = [self._measure_part(part, signals, sample) for part, signals in measured]
-        if not recipe.stages:
-            return parts[0]
-        return {a: in_stages([part[a] for part in parts]) for a in sample}
-
-    def _measure_part(
-        self, part: Measuring, signals: tuple[str, ...], sample: Sequence[Architecture]
-    ) -> Evaluations:
-        study, parts = self._study, []
-        trained = trained_among(signals)
-        if trained:
-            name, measured = self._training_log(part, self._asked_of(part))
-            parts.append(self._evaluate(name, recipe_factory(study, part, measured), sample))
-        for signal in zero_cost_among(signals):
-            images = part.score.score_images
-            factory = study.factories.measuring(
-                (signal,), train_on="nothing", settings=study.config.train, score_images=images
-            )
-            parts.append(self._evaluate(f"{signal}_{images}", factory, sample))
-        if not parts:  # labels and encoding alone rank: there is nothing to measure
-            parts.append(self._evaluate("nothing", recipe_factory(study, part, ()), sample))
-        return {a: merged([each[a] for each in parts]) for a in sample}
-
-    def _asked_of(self, part: Measuring) -> set[str]:
-        """What all recipes ask of the training that a part of one of them has."""
-        own = self._training(part)
-        return {
-            signal
-            for recipe in self._settings.recipes
-            for each, signals in zip(recipe.parts, recipe.measured, strict=True)
-            if self._training(each) == own
-            for signal in trained_among(signals)
-        }
-
-    def _training_log(self, part: Measuring, signals: set[str]) -> tuple[str, tuple[str, ...]]:
-        """Name of the log that holds this training with these signals, and all that it measures.
-
-        The longest one that has them, so that a list of recipes that asks for less, or for more of
-        what was measured anyway, trains nothing again.
-        """
-        plain = dump_options(replace(part, train=part.train or self._study.config.train))
-        taught = (
-            [] if plain["knowledge_distillation"] is None else [plain["knowledge_distillation"]]
-        )
-        key = content_hash(plain["train"], *taught, length=12)
-        prefix = f"{part.train_on}_{key}"
-        found: list[tuple[int, str, tuple[str, ...]]] = []
-        for path in sorted(self._folder.glob(f"{prefix}*.jsonl")):
-            log = self._study.logs.evaluations(path)
-            first = next((e for e in log if e.complete), None)
-            if first is not None and signals <= first.signals.keys():
-                found.append((len(log), path.stem, trained_among(tuple(first.signals))))
-        if found:
-            _, name, measured = max(found, key=lambda entry: entry[0])
-            return name, measured
-        extra = sorted({s for s in map(base_signal, signals) if TRAINED_SIGNALS[s].on_request})
-        return "_".join([prefix, *extra]), tuple(sorted(signals))
-
-    def _evaluate(
-        self, name: str, factory: NetworkEvaluatorFactory, sample: Sequence[Architecture]
-    ) -> Evaluations:
-        log = self._study.layout.stage_log("calibrate", name)
-        done = self._study.runner.run(f"calibrating: {name}", factory, sample, log)
-        return dict(zip(sample, done, strict=True))
-
-    def _training(self, part: Measuring) -> tuple[Any, ...]:
-        """What recipes and stages have in common that train in the same way."""
-        return part.train_on, part.train or self._study.config.train, part.knowledge_distillation
 
     def _result(
         self,
@@ -315,7 +242,7 @@ class _Calibration:
         if best is None:
             raise StudyError("no recipe could be judged: " + "; ".join(s.reason for s in standings))
         used = self._sample.architectures[: result.num_architectures]
-        evaluations = self._measure(best.recipe, used)
+        evaluations = self._measurements.of(best.recipe, used)
         found = ActiveRecipe(
             spelt_out(best.recipe, self._study.config.train),
             [evaluations[a] for a in used],

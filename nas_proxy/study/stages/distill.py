@@ -17,10 +17,19 @@ from nas_proxy.errors import DivergedError, StudyError, UserError
 from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.report.values import Cost
 from nas_proxy.reproducibility import derive_seed, make_generator
+from nas_proxy.study.announcing import ForeseenDistilling
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.history import add_discarded
 from nas_proxy.study.layout import StudyLayout
+from nas_proxy.study.plan import (
+    DistillUnit,
+    Saving,
+    StagePlan,
+    Task,
+    teacher_tasks,
+    training_unit,
+)
 from nas_proxy.study.sources import IMAGES, SPACE
 from nas_proxy.study.stage import Condition, Section, Stage
 from nas_proxy.study.trust import fetch_trusted
@@ -29,6 +38,7 @@ from nas_proxy.teachers.leakage import check_leakage, with_leaked_images
 from nas_proxy.teachers.teacher import Teacher
 from nas_proxy.teachers.training import obtain_teachers
 from nas_proxy.tracking import Tracker
+from nas_proxy.train.teacher_settings import TeacherSettings
 from nas_proxy.types import ImageDataset, Splits
 
 _DISTILS = Condition("unless the recipe is trusted", lambda config: config.recipe != "trusted")
@@ -77,6 +87,26 @@ class Distill(Stage):
         """The set and its pictures."""
         return (layout.proxy_dataset, layout.images_before, layout.images_after)
 
+    def plan(self, study: StudyContext) -> StagePlan:
+        """Full trainings for a method that learns from them, teachers, and the distillation."""
+        config, sample, distiller = study.config, study.calibration_sample, study.config.distiller
+        if config.recipe == "trusted":
+            return StagePlan(stage=self.name, notes=("the set comes with the recipe",))
+        tasks = []
+        if sample is not None and sample.training is not None and distiller.needs_calibration:
+            unit = training_unit(study, sample.training)
+            total = len(sample.architectures)
+            what = "full trainings to learn from"
+            tasks.append(Task(what=what, units=(unit,), total=total, done=sample.num_known))
+        tasks += teacher_tasks(study, _needed_teachers(config))
+        own = Task(what=distiller.name, units=(DistillUnit(),), total=1, in_driver=True)
+        num_steps = getattr(distiller, "num_steps", None)
+        savings = []
+        if isinstance(num_steps, int) and num_steps >= 10:
+            option = f"distill.num_steps={num_steps // 10}"
+            savings.append(Saving(option, 0.1, "the set is distilled less far", (own.what,)))
+        return StagePlan(stage=self.name, tasks=(*tasks, own), savings=tuple(savings))
+
     def run(self, study: StudyContext, folder: Path) -> None:
         """Distil, or fetch what an earlier study distilled."""
         if study.config.recipe == "trusted":
@@ -97,7 +127,7 @@ def _distill(study: StudyContext) -> None:
         costs = CostMeter(layout.distill_costs)
         context = DistillContext(
             device=study.device,
-            progress=progress,
+            progress=ForeseenDistilling(progress, study.display, config.distiller),
             checkpoint=layout.distill_checkpoint,
             cache=layout.cache,
             labels=config.labels.kind,
@@ -179,8 +209,12 @@ def _teachers(
 
     Before anything is distilled: hours would be lost on a teacher that knows the answers.
     """
+    teachers = obtain_teachers(_needed_teachers(config), dataset, context)
+    return teachers, check_leakage(teachers, splits, allow=config.labels.allow_leakage)
+
+
+def _needed_teachers(config: StudyConfig) -> list[TeacherSettings]:
+    """Those of the method and of the labels, each once."""
     labels = config.labels
     needed = [*config.distiller.teachers, *(labels.teachers if labels.kind != "hard" else ())]
-    once = [each for index, each in enumerate(needed) if each not in needed[:index]]
-    teachers = obtain_teachers(once, dataset, context)
-    return teachers, check_leakage(teachers, splits, allow=labels.allow_leakage)
+    return [each for index, each in enumerate(needed) if each not in needed[:index]]

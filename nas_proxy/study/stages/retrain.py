@@ -54,9 +54,11 @@ from nas_proxy.study.evaluators import zero_cost_scores
 from nas_proxy.study.knowledge_distillation import PreparedDistillation, retraining_distillation
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logged_models import log_compressed, log_contender, log_model
+from nas_proxy.study.plan import StagePlan
 from nas_proxy.study.sources import IMAGES, table_identity
 from nas_proxy.study.stage import Condition, Section, Source, Stage
 from nas_proxy.study.stage_folder import recorded_key
+from nas_proxy.study.stage_plans import retraining_plan
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation
 from nas_proxy.validate.values import Points, RankReport
@@ -110,6 +112,10 @@ class Retrain(Stage):
     def is_wanted(self, config: StudyConfig) -> bool:
         """Whether networks are trained for use."""
         return config.retrain is not None
+
+    def plan(self, study: StudyContext) -> StagePlan:
+        """Every full training."""
+        return retraining_plan(study, required(study.config.retrain, "the section retrain"))
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Train, choose, test and export."""

@@ -36,7 +36,19 @@ from nas_proxy.study.in_flight import in_flight
 from nas_proxy.study.knowledge_distillation import distillation_record
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logged_trials import log_trial
+from nas_proxy.study.plan import (
+    StagePlan,
+    Task,
+    shorter_training,
+    training_unit,
+)
 from nas_proxy.study.recipe import ActiveRecipe
+from nas_proxy.study.recipe_units import (
+    candidate_units,
+    possible_recipes,
+    recipe_notes,
+    sample_unit,
+)
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE
 from nas_proxy.study.stage import Section, Stage
 from nas_proxy.types import Evaluation
@@ -58,6 +70,41 @@ class Search(Stage):
     def writes(self, layout: StudyLayout) -> Iterable[Path]:
         """Every trial."""
         return (layout.search_result,)
+
+    def plan(self, study: StudyContext) -> StagePlan:
+        """The trials, what the score ranks them among, and the guard's full trainings."""
+        settings, layout = study.config.search, study.layout
+        recipes, n = possible_recipes(study), settings.n_trials
+        units = candidate_units(study, recipes)
+        tasks = []
+        # A recipe that was found has the calibration sample.
+        if study.config.recipe not in ("calibrated", "trusted"):
+            (own,) = recipes
+            done = len(study.logs.evaluations(layout.score_reference))
+            what, sample = "evaluations to rank among", (sample_unit(study, own),)
+            tasks.append(Task(what=what, units=sample, total=own.num_reference, done=done))
+        done = min(n, len(study.logs.evaluations(layout.trials)))
+        if units:
+            tasks.append(Task(what="candidates", units=units, total=n, done=done))
+        guard = settings.guard
+        if guard.every is not None and guard.train is not None and n // guard.every:
+            most = (n // guard.every) * (guard.num_best + guard.num_random)
+            unit = training_unit(study, guard.train)
+            done = len(study.logs.evaluations(layout.guard_log()))
+            what = "full trainings of the guard"
+            tasks.append(Task(what=what, units=(unit,), total=most, done=done, least=0))
+        halved = [
+            saving
+            for task in tasks
+            if task.what == "candidates" and len(units) == 1 and study.config.recipe == "configured"
+            for saving in shorter_training("train", task, "candidates are told apart less well")
+        ]
+        return StagePlan(
+            stage=self.name,
+            tasks=tuple(task for task in tasks if task.total),
+            savings=tuple(halved),
+            notes=recipe_notes(study, recipes),
+        )
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Search, or go on with a search that ended before."""

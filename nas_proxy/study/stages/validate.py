@@ -29,19 +29,20 @@ from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import (
     control_score,
     labels_alone,
-    other_scores,
-    single_signals,
+    scores_of_same,
     trained_controls,
 )
 from nas_proxy.study.history import add_look
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import one_off_seconds
 from nas_proxy.study.looks import look_of_report
+from nas_proxy.study.plan import StagePlan
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.samples import draw_validation
 from nas_proxy.study.sequential import Measured, settle, trust_threshold
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE, table_identity
 from nas_proxy.study.stage import Condition, Section, Source, Stage
+from nas_proxy.study.stage_plans import validation_plan
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.combination import best_combination
 from nas_proxy.validate.looks import look_words
@@ -112,6 +113,10 @@ class Validate(Stage):
         """What settles a verdict: a calibration may come to ask for more."""
         is_sequential = _settings(study.config).is_sequential
         return {"threshold": trust_threshold(study.config)} if is_sequential else {}
+
+    def plan(self, study: StudyContext) -> StagePlan:
+        """The judged ranking, its controls, and the references."""
+        return validation_plan(study, _settings(study.config), tuple(_SIZES.values()))
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Judge the ranking."""
@@ -249,8 +254,8 @@ class _Validation:
         known = {a: alone(proxy[a], signal) for a in found}
         missing = [a for a in architectures if a not in known]
         if missing:
-            factories, train = self.study.factories, self.study.config.train
-            factory = factories.measuring((signal,), train_on="nothing", settings=train)
+            train = self.study.config.train
+            factory = self.study.factories.measuring((signal,), train_on="nothing", settings=train)
             known |= self._evaluate(signal, factory, missing)
         return {a: known[a] for a in architectures}
 
@@ -278,7 +283,7 @@ class _Validation:
     def _proxy_name(self) -> str:
         recipe = self.active.recipe
         if self.study.config.recipe == "configured":
-            return f"the proxy ({_in_words(self.score.signals)})"
+            return f"the proxy ({' + '.join(self.score.signals)})"
         return f"the recipe {recipe.name}"
 
     def _zero_cost_rankings(self, zero_cost: Mapping[str, Evaluations]) -> list[Ranking]:
@@ -291,7 +296,7 @@ class _Validation:
         in_one = not self.active.recipe.stages  # else the first stage stands for them
         if in_one and self.trained_signals and len(own) > 1:
             merged = merged_each([zero_cost[name] for name in own])
-            rankings.append(self._combined(f"zero-cost alone ({_in_words(own)})", own, merged))
+            rankings.append(self._combined(f"zero-cost alone ({' + '.join(own)})", own, merged))
         return rankings
 
     def _first_stage(self, proxy: Evaluations) -> list[Ranking]:
@@ -334,14 +339,8 @@ class _Validation:
     ) -> list[Ranking]:
         """Other combinations of the recipe's signals, and each alone: they cost nothing more."""
         used = {a: proxy[a] for a in architectures}
-        scores = other_scores(self.active, self.study.config.space)
-        if self.trained_signals:
-            scores |= single_signals(self.active.recipe, used.values())
-        return [
-            self._ranking(name, "signal", used, score)
-            for name, score in scores.items()
-            if not isinstance(score, SingleSignal) or score.signals != self.score.signals
-        ]
+        scores = scores_of_same(self.active, self.study.config.space, self.score, used.values())
+        return [self._ranking(name, "signal", used, score) for name, score in scores.items()]
 
     def _reference(
         self, architectures: Sequence[Architecture]
@@ -396,7 +395,3 @@ class _Validation:
 
 def _failures(evaluations: Evaluations) -> Mapping[str, int]:
     return Counter(e.reason for e in evaluations.values() if not e.complete)
-
-
-def _in_words(signals: Sequence[str]) -> str:
-    return " + ".join(signals)
