@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,10 @@ from nas_proxy.scores.cascade import CascadeScore
 from nas_proxy.statistics import ranks
 from nas_proxy.study.config import load_config
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.measured_recipes import RecipeMeasurements
 from nas_proxy.study.pipeline import open_study, run_pipeline
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.samples import draw_validation
-from nas_proxy.study.stages.calibrate import _Calibration
 from nas_proxy.types import Architecture, Evaluation
 
 BEST = (0.2, 0.1)
@@ -58,6 +57,12 @@ def parse_arguments() -> argparse.Namespace:
     made = study_parser(__doc__, out="recipes_compared.json")
     made.add_argument("--num-labels", type=int, nargs="+", default=[48, 24])
     made.add_argument("--distilled", action="store_true", help="those on the distilled set too")
+    made.add_argument(
+        "--most-steps-labelled",
+        type=int,
+        help="longer trainings are not done on the labelled sample: recipes that learn from it and "
+        "train for longer are left out, and rank means of longer ones rank among the judged",
+    )
     return made.parse_args()
 
 
@@ -65,7 +70,7 @@ class Comparison:
     """The recipes of a study, side by side."""
 
     def __init__(self, study: StudyContext, arguments: argparse.Namespace) -> None:
-        settings, config = study.config.calibration, study.config
+        config = study.config
         recipes = recipes_by_name(config.space, config.train).values()
         self._recipes = [
             recipe
@@ -74,10 +79,8 @@ class Comparison:
         ]
         self._study = study
         self._num_labels = arguments.num_labels
-        settings = replace(settings, recipes=tuple(self._recipes))
-        folder = study.layout.stage("calibrate")
-        folder.mkdir(parents=True, exist_ok=True)
-        self._calibration = _Calibration(study, settings, folder)
+        self._most_steps = arguments.most_steps_labelled
+        self._measurements = RecipeMeasurements(study, tuple(self._recipes))
         self._sample = study.calibration_sample.architectures
         reference = config.validation.reference
         table = read_table(
@@ -89,7 +92,7 @@ class Comparison:
     def result(self) -> dict[str, Any]:
         """All rows."""
         labels = self._study.calibration_sample.of(self._sample)
-        found = {r.name: self._calibration._measure(r, self._fresh) for r in self._recipes}
+        found = {r.name: self._measurements.of(r, self._fresh) for r in self._recipes}
         rows = []
         for num in (*self._num_labels, 0):
             sample = self._sample[: num or self._num_labels[-1]]
@@ -124,7 +127,11 @@ class Comparison:
         found: Evaluations,
     ) -> tuple[Scores, Mapping[Architecture, int]] | None:
         """Scores of the fresh architectures, and the stage that each reaches."""
-        known = self._calibration._measure(recipe, sample)
+        if self._is_too_long(recipe):
+            if any(part.score.combine == "calibrated" for part in recipe.parts):
+                return None
+            sample, labels = self._fresh, {}
+        known = self._measurements.of(recipe, sample)
         spelt = spelt_out(recipe, self._study.config.train)
         active = ActiveRecipe(spelt, [known[a] for a in sample] if labels else (), labels)
         try:
@@ -142,12 +149,17 @@ class Comparison:
             )
         return {a: score.of(e) for a, e in complete.items()}, dict.fromkeys(complete, 1)
 
+    def _is_too_long(self, recipe: Recipe) -> bool:
+        """Whether it trains for longer than the labelled sample is trained."""
+        steps = [part.train.num_steps or 0 for part in recipe.parts if part.train is not None]
+        return self._most_steps is not None and max(steps, default=0) > self._most_steps
+
     def _best_single(self, sample: Sequence[Architecture], labels: Scores) -> str:
         """The zero-cost score that ranks the labelled sample best."""
         reached = {}
         for recipe in self._recipes:
             if recipe.name.removesuffix("_alone") in SINGLE_SCORES:
-                known = self._calibration._measure(recipe, sample)
+                known = self._measurements.of(recipe, sample)
                 score = ActiveRecipe(recipe, [known[a] for a in sample], labels).score(
                     self._study.config.space
                 )

@@ -56,6 +56,12 @@ TINY: dict[str, str] = {
     "--num-judged 6 --images-per-class 2 --candidates-per-class 4 --num-steps 2 --image-size 8 "
     "--num-workers 1 --work WORK",
     "rank_fidelity": "STUDY --num-distilled 6",
+    "recipes_compared": f"{ROOT}/configs/cifar10_nasbench201.yaml data.root=DATA results=WORK "
+    "distill.images_per_class=1 distill.num_steps=1 distill.network_width=4 train.image_size=8 "
+    "train.num_val_images=20 calibrate.reference.table=TRUTH/nb201_cifar10_dev.csv "
+    "calibrate.num_architectures=24 validate.reference.table=TRUTH/nb201_cifar10_dev.csv "
+    "calibrate.threshold=0.1 validate.num_architectures=10 validate.k=3 search.executor=serial "
+    "tracking.enabled=false --num-labels 24 --most-steps-labelled 1",
     "sequential_coverage": "--truth TRUTH/nb201_cifar10_dev.csv --num-redraws 4",
     "signal_selection": "--truth TRUTH --num-splits 1 --num-labels 24 --num-architectures 60",
     "signals_by_data": "STUDY --num-architectures 6",
@@ -167,8 +173,9 @@ def test_a_script_runs(name: str, place) -> None:
     folder, words = place
     arguments = []
     for each in TINY[name].split():
-        word, slash, rest = each.partition("/")
-        arguments.append(words.get(word, word) + slash + rest)
+        key, equals, value = each.rpartition("=")
+        word, slash, rest = value.partition("/")
+        arguments.append(key + equals + words.get(word, word) + slash + rest)
     before = {"evaluate_proxy": "distillation", "gallery": "distillation"}
     before |= {"known_failure": "rank_fidelity"}
     if name in before and not (folder / f"{before[name]}.json").is_file():

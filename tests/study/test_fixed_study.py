@@ -83,9 +83,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Counter:
     counts: Counter = Counter()
     read_log, read_set = EvaluationLog.__init__, proxy_card.safe_open
 
-    def log(self: EvaluationLog, path: Path) -> None:
+    def log(self: EvaluationLog, path: Path, *, look_only: bool = False) -> None:
         counts[str(path)] += 1
-        read_log(self, path)
+        read_log(self, path, look_only=look_only)
 
     def proxy_set(path: str, **options: str) -> object:
         counts[path] += 1
