@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_proxy.core.costs import CostMeter
+from nas_proxy.core.plugin_source import source_hash
 from nas_proxy.errors import UserError
 from nas_proxy.options import Options
 from nas_proxy.reproducibility import content_hash
@@ -152,15 +153,14 @@ class SearchSpace(Options, ABC):
     def canonical_form(self, architecture: Architecture) -> str:
         """Text that is the same for architectures that are known to compute the same functions.
 
-        Two genotypes may describe one network, such as cells that differ by an edge that leads
-        nowhere: what was learned from one must not be judged on the other. A space that cannot
-        tell keeps this default, under which every genotype stands for itself.
+        Two genotypes may describe one network, such as cells that differ by an edge to nowhere:
+        what was learned from one must not be judged on the other. By default each is its own.
         """
         return architecture.genotype_json
 
     def fingerprint(self) -> str:
-        """Hash of name and options: equal fingerprints mean the same networks."""
-        return content_hash(self.name, asdict(self))
+        """Hash of name, options and the user's own code: equal ones mean the same networks."""
+        return content_hash(self.name, asdict(self), *filter(None, [source_hash(type(self))]))
 
 
 @dataclass(frozen=True, kw_only=True)

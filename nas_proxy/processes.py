@@ -31,6 +31,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 
+from nas_proxy.core.main_module import check_main_module
 from nas_proxy.errors import NasProxyError, StudyError
 from nas_proxy.registry import LoadedPlugins
 from nas_proxy.types import Progress, no_progress
@@ -145,11 +146,15 @@ class WorkerPool(Generic[Item, Result]):
         function: Sent to each worker once. It must be of a module's top level, or an object of
             such a class; the plug-in files of this process are imported before it is unpacked.
         num_workers: Processes.
+
+    Raises:
+        StudyError: If the script that Python was started with lacks the guard that workers need.
     """
 
     def __init__(self, function: Callable[[Item], Result], num_workers: int) -> None:
         from pebble import ProcessPool  # late: what distils without workers needs none of it
 
+        check_main_module()
         self._pool = ProcessPool(
             max_workers=num_workers,
             context=_worker_context(),
@@ -230,7 +235,7 @@ def _broken(error: BaseException) -> StudyError:
     """Workers die that were given nothing yet, so that another attempt is no use."""
     broken = StudyError(
         "the worker processes die before they begin, most likely because the memory ran out (use "
-        "fewer of them or free memory), or because a script starts the work without the guard "
+        "fewer of them or free memory), or because a script starts the work outside of its guard "
         "`if __name__ == '__main__':`, so that each of them would start it again"
     )
     broken.__cause__ = error

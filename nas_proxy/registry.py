@@ -11,13 +11,14 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from nas_proxy.core.plugin_source import file_hash, source_hash
 from nas_proxy.errors import PluginError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace, ZeroCostScore
 
@@ -91,6 +92,10 @@ class Registry(Generic[T]):
                 "(a plug-in of your own is named path/to/file.py:ClassName or module:ClassName)"
             )
         return self._classes[reference]
+
+    def loaded(self, name: str) -> type[T] | None:
+        """The class of a registered name, if its module was imported."""
+        return self._classes.get(name)
 
     def names(self) -> list[str]:
         """All known names, sorted, whether or not their modules can be imported."""
@@ -284,3 +289,43 @@ SCORES = Registry[ZeroCostScore](
     ZeroCostScore,
     "nas_proxy.scores",
 )
+
+
+def sources_named(settings: Any) -> dict[str, str]:
+    """Hashes of the user's own code that is named anywhere in settings, by its name there.
+
+    Args:
+        settings: JSON values, such as sections of a configuration.
+    """
+    found = {word: _source_named(word) for word in dict.fromkeys(_words(settings))}
+    return {word: source for word, source in found.items() if source is not None}
+
+
+def _source_named(word: str) -> str | None:
+    """Hash of the plug-in that a word names; None if it names none, or one that ships."""
+    location, _, class_name = word.rpartition(":")
+    if not location:
+        classes = (kind.loaded(word) for kind in (DISTILLERS, SEARCH_SPACES, SCORES))
+        return next((source_hash(each) for each in classes if each is not None), None)
+    if not class_name.isidentifier():  # a port, an address
+        return None
+    if location.endswith(".py"):
+        file: Path | None = Path(location).expanduser().resolve()
+        module = _announced_module(file) if file is not None and file.is_file() else None
+    else:
+        is_module = all(part.isidentifier() for part in location.split("."))
+        file, module = (_file_of(location), location) if is_module else (None, None)
+    if file is None or not file.is_file() or (module or "").startswith("nas_proxy."):
+        return None
+    return file_hash(file)
+
+
+def _words(settings: Any) -> Iterator[str]:
+    if isinstance(settings, str):
+        yield settings
+    elif isinstance(settings, Mapping):
+        for value in settings.values():
+            yield from _words(value)
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from _words(value)

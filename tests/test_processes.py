@@ -161,26 +161,67 @@ def test_workers_have_the_environment_of_when_their_pool_was_made(pool, monkeypa
     assert result(pool.submit(("environment", "NAS_PROXY_SAID_LATER"))) is None
 
 
-UNGUARDED = """
-from nas_proxy.processes import WorkerPool
-with WorkerPool(abs, 1) as pool:
-    pool.submit(-1).result()
+WORK = """
+import builtins
+from nas_proxy.processes import WorkerPool, map_in_processes
 """
+POOL = """
+with WorkerPool(builtins.abs, 1) as pool:
+    print(pool.submit(-1).result())
+"""
+UNGUARDED = {
+    "pool": WORK + POOL,
+    "map": WORK + "print(list(map_in_processes(abs, [-1, -2], 2)))\n",
+    "function": WORK + "def work():" + POOL.replace("\n", "\n    ") + "\nwork()\n",
+}
+GUARDED = WORK + "if __name__ == '__main__':" + POOL.replace("\n", "\n    ")
+
+
+def started(tmp_path, *arguments, script):
+    root = str(Path(__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        input=script,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", ["pool", *(pytest.param(k, marks=pytest.mark.exhaustive) for k in ("map", "function"))]
+)
+def test_a_script_without_a_guard_is_told_so_before_any_worker_runs_it_again(tmp_path, kind):
+    (tmp_path / "my_script.py").write_text(UNGUARDED[kind])
+    done = started(tmp_path, "my_script.py", script="")
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert "my_script.py starts worker processes" in last
+    assert "`if __name__ == '__main__':`" in last
+    assert "serial" in last
+    assert len(done.stderr.splitlines()) < 20
+    assert done.stderr.count("Traceback") == 1
 
 
 @pytest.mark.exhaustive
-def test_a_script_without_a_guard_is_told_so(tmp_path):
-    (tmp_path / "script.py").write_text(UNGUARDED)
-    root = str(Path(__file__).parents[1])
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": root},
-    )
-    assert "StudyError" in done.stderr
-    assert "without the guard `if __name__ == '__main__':`" in done.stderr
+@pytest.mark.parametrize("script", [UNGUARDED["pool"], GUARDED], ids=["unguarded", "guarded"])
+def test_a_script_through_a_pipe_is_told_to_become_a_file(tmp_path, script):
+    done = started(tmp_path, "-", script=script)
+    assert done.returncode == 1
+    assert "save it as a file" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.exhaustive
+def test_a_guarded_script_a_module_and_a_command_have_workers(tmp_path):
+    (tmp_path / "my_script.py").write_text(GUARDED)
+    (tmp_path / "mine").mkdir()
+    # Workers never run a package's __main__ again, so that it needs no guard.
+    (tmp_path / "mine" / "__main__.py").write_text(UNGUARDED["pool"])
+    for arguments in (("my_script.py",), ("-m", "mine"), ("-c", UNGUARDED["pool"])):
+        done = started(tmp_path, *arguments, script="")
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
 def test_a_class_that_was_found_by_reference_has_its_name_in_workers(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from nas_proxy.core.environment import PeakMemory, hardware, versions
+from nas_proxy.core.plugin_source import source_hash
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.interfaces import Distiller, DistillTask
 from nas_proxy.teachers.labelling import label
@@ -37,8 +38,10 @@ def distill_and_label(
         made = distiller.distill(task)
     own = made.method == distiller.name
     if own:
+        source = source_hash(type(distiller))
         made = replace(
             made,
+            parameters={**made.parameters, **({"code": source} if source else {})},
             peak_memory_mib=memory.mib,
             hardware=hardware(context.device),
             versions=versions(),

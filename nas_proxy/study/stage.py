@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from nas_proxy.errors import StudyError, UserError
+from nas_proxy.registry import sources_named
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import note_discarded
 from nas_proxy.study.plan import StagePlan
 from nas_proxy.study.stage_folder import (
+    CODE,
     StageFolder,
     differences,
+    edited_code,
     recorded_inputs,
     released_on_user_error,
 )
@@ -166,6 +169,17 @@ class Stage(ABC):
         except UserError:  # what it reads is not there yet, or damaged: the run says which
             return False
 
+    def code(self, config: StudyConfig) -> dict[str, dict[str, str]]:
+        """Hashes of the user's own plug-ins that its sections name; nothing where there are none.
+
+        What may change and be continued counts too: its results are in the same logs.
+        """
+        named = [
+            section.when.holds(config) and _read(section, config.resolved) for section in self.reads
+        ]
+        found = sources_named(named)
+        return {CODE: found} if found else {}
+
     def folder(self, study: StudyContext) -> StageFolder:
         """Its folder, with all that decides whether what lies there is its result."""
         config, resolved = study.config, study.config.resolved
@@ -182,6 +196,7 @@ class Stage(ABC):
             self.version,
             {
                 **self.sections(config),
+                **self.code(config),
                 **{source.name: source.identity(study) for source in given if not source.continued},
             },
             goal=growing[0] if growing else None,
@@ -191,6 +206,14 @@ class Stage(ABC):
                 **self.asked(study),
             },
         )
+
+
+def _read(section: Section, resolved: Mapping[str, Any]) -> Any:
+    """All that is read of a section, whether or not it may change."""
+    value = resolved.get(section.name)
+    if section.keys is None or not isinstance(value, Mapping):
+        return value
+    return [value.get(key) for key in section.keys]
 
 
 def _at(section: Any, path: Sequence[str]) -> Any:
@@ -274,6 +297,14 @@ def refuse_other_configuration(
         recorded = recorded_inputs(layout.stage(stage.name))
         if recorded is None:
             continue
+        edited = edited_code(recorded, stage.code(config))
+        if edited:
+            raise StudyError(
+                f"{edited} changed since {layout.stage(stage.name)} was written, so its results "
+                "are those of other code; undo that, choose another study_name, or pass --force to "
+                "the command of the stage that is to discard its work and repeat it (nas-proxy run "
+                "--force repeats all of them)"
+            )
         asked = stage.sections(config)
         names = {section.name for section in stage.reads} & {*recorded, *asked}
         before = {name: recorded[name] for name in names if name in recorded}

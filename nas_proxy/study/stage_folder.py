@@ -14,6 +14,7 @@ from nas_proxy.core.results import StoredResult
 from nas_proxy.errors import StudyError, UserError
 from nas_proxy.reproducibility import canonical_json, content_hash
 
+CODE = "code"  # among the inputs: hashes of the user's own plug-ins, by name
 _RECORD = "stage.json"
 _MISSING = "(absent)"
 
@@ -83,6 +84,13 @@ class StageFolder:
         if record is None:
             self._write(finished=False)
             return True
+        edited = edited_code(record.inputs, self._inputs)
+        if edited:
+            raise StudyError(
+                f"{edited} changed since {self.path} was written; undo that, choose another "
+                "study_name, or discard what is there and repeat the stage with nas-proxy "
+                f"{self.path.name} --force"
+            )
         changed = differences(record.inputs, self._inputs)
         if changed:
             raise StudyError(
@@ -157,6 +165,18 @@ def recorded_key(path: Path) -> str:
 def _read(folder: Path) -> StageRecord | None:
     path = folder / _RECORD
     return StageRecord.read(path) if path.is_file() else None
+
+
+def edited_code(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Which of the user's own plug-ins have another text, such as `the code of space.py:S has`.
+
+    Args:
+        old: Inputs of a stage, as they were recorded.
+        new: The same now.
+    """
+    before, now = old.get(CODE, {}), new.get(CODE, {})
+    edited = [name for name in before if now.get(name, before[name]) != before[name]]
+    return f"the code of {' and '.join(edited)} has" if edited else ""
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from nas_proxy.calibrate.result import CalibrationResult
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import StudyError, required
+from nas_proxy.registry import sources_named
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.study.config import dump_options
 from nas_proxy.study.context import StudyContext
@@ -95,6 +96,7 @@ def _card(study: StudyContext) -> RankCard:
         hardware=hardware(study.device),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(),
+        code=sources_named(dump_options(recipe)),
     )
     before = _written_before(study.layout.rank_card)
     if before and {**before.to_json(), "created": ""} == {**card.to_json(), "created": ""}:

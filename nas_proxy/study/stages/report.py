@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nas_proxy.calibrate.result import CalibrationResult
 from nas_proxy.core.environment import hardware, versions
@@ -13,6 +14,7 @@ from nas_proxy.core.nested import flatten
 from nas_proxy.core.results import StoredResult
 from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
+from nas_proxy.registry import sources_named
 from nas_proxy.report.figures import write_figures
 from nas_proxy.report.html import render_html
 from nas_proxy.report.values import DataSummary, Environment, ProxyEvaluations, StudyReport
@@ -80,7 +82,9 @@ def collect(study: StudyContext) -> StudyReport:
             f"nas-proxy inspect {layout.proxy_dataset}",
         ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment=Environment(hardware(study.device), versions()),
+        environment=Environment(
+            hardware(study.device), {**versions(), **_own_code(config.resolved)}
+        ),
         data=_data(study.splits),
         proxy_dataset=ProxySummary.of(proxy_dataset),
         calibration=_read(CalibrationResult, layout.calibration) if is_calibrated else None,
@@ -93,6 +97,11 @@ def collect(study: StudyContext) -> StudyReport:
         totals=tuple(totals(costs, validation, len(search.trials))),
         looks=tuple(read_looks(layout)),
     )
+
+
+def _own_code(config: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes of the plug-ins that are the user's own, where others have a version."""
+    return {name: f"source {found}" for name, found in sources_named(config).items()}
 
 
 def _evaluated(layout: StudyLayout, proxy_dataset_id: str) -> ProxyEvaluations | None:

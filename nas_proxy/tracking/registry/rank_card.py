@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from nas_proxy.errors import StudyError
+from nas_proxy.registry import sources_named
 from nas_proxy.reproducibility import canonical_json
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
@@ -46,6 +47,7 @@ class RankCard:
         hardware: What the seconds were measured on, in words.
         created: When, as ISO 8601 text.
         versions: Of the libraries that shape the result.
+        code: Hashes of plug-ins of the user's own that the recipe names, by name.
     """
 
     recipe: Mapping[str, Any]
@@ -69,6 +71,7 @@ class RankCard:
     hardware: str
     created: str
     versions: Mapping[str, str]
+    code: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a card that claims more trust than its own figures bear out."""
@@ -94,6 +97,7 @@ class RankCard:
             "image_shape": list(self.image_shape),
             "spearman": asdict(self.spearman),
             "versions": dict(self.versions),
+            "code": dict(self.code),
         }
 
     @classmethod
@@ -103,7 +107,7 @@ class RankCard:
         Raises:
             StudyError: If entries are missing or unknown, or the card claims too much trust.
         """
-        expected, found = {field.name for field in fields(cls)}, set(value)
+        expected, found = {each.name for each in fields(cls)}, {"code", *value}
         if expected != found:
             faults = [f"{name} is missing" for name in sorted(expected - found)]
             faults += [f"{name} is unknown" for name in sorted(found - expected)]
@@ -125,6 +129,8 @@ class RankCard:
             StudyError: If they are not; one sentence says what differs and what to do.
         """
         found = [*self._space_differences(space), *self._data_differences(spec)]
+        here = sources_named(list(self.code))
+        found += [f"other code of {n}" for n, source in self.code.items() if here.get(n) != source]
         if found:
             raise StudyError(
                 f"the recipe {self.recipe_name!r} cannot be trusted here, because it was "
@@ -143,7 +149,7 @@ class RankCard:
             for name in dict.fromkeys([*self.space_options, *asked])
             if self.space_options.get(name, _ABSENT) != asked.get(name, _ABSENT)
         ]
-        return [f"the space {self.space!r} with {', '.join(changed) or 'other options'}"]
+        return [f"the space {self.space!r} with {', '.join(changed) or 'other code'}"]
 
     def _data_differences(self, spec: DatasetSpec) -> list[str]:
         if self.dataset != spec.name:

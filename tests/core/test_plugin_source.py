@@ -1,0 +1,110 @@
+"""A user's code is told apart by its file's bytes, and those of what it imports from beside it."""
+
+import sys
+
+import pytest
+
+from nas_proxy.core.plugin_source import file_hash, source_hash
+from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES, sources_named
+
+SCORE = """
+from dataclasses import dataclass
+{imports}
+from nas_proxy.interfaces import ZeroCostScore
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(ZeroCostScore):
+    def measure(self, network, images):
+        return 1.0
+"""
+
+
+def written(folder, **texts):
+    for name, text in texts.items():
+        path = folder / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("registry", [DISTILLERS, SCORES, SEARCH_SPACES])
+def test_what_ships_has_versions_instead(registry):
+    assert {name: source_hash(registry.get(name)) for name in registry.names()} == dict.fromkeys(
+        registry.names()
+    )
+
+
+def test_any_byte_counts_and_the_folder_does_not(tmp_path):
+    text = SCORE.format(imports="")
+    for name in ("one", "two"):
+        written(tmp_path / name, score=text)
+    first, second = (file_hash(tmp_path / name / "score.py") for name in ("one", "two"))
+    assert first == second
+    written(tmp_path / "two", score=f"{text}# a comment\n")
+    assert file_hash(tmp_path / "two" / "score.py") != first
+
+
+@pytest.mark.parametrize(
+    ("imports", "helper"),
+    [
+        ("import helper", "helper"),
+        ("from helper import f", "helper"),
+        ("from parts import helper", "parts__helper"),
+        ("import parts.helper as h", "parts__helper"),
+        ("from parts.helper import f", "parts__helper"),
+        ("from .helper import f", "helper"),
+        ("from . import helper", "helper"),
+        ("import between", "helper"),  # which imports it in turn
+    ],
+)
+def test_what_it_imports_from_beside_it_counts(tmp_path, imports, helper):
+    texts = {"score": SCORE.format(imports=imports), "between": "import helper, score"}
+    texts |= {"helper": "", "parts__helper": ""}
+    before = file_hash(written(tmp_path, **texts) / "score.py")
+    written(tmp_path, unrelated="f = 1")
+    assert file_hash(tmp_path / "score.py") == before
+    written(tmp_path, **{helper: "f = 2"})
+    assert file_hash(tmp_path / "score.py") != before
+
+
+def test_a_package_of_the_users_is_seen_from_its_top(tmp_path):
+    texts = {"mine____init__": "", "mine__score": SCORE.format(imports="from mine.helper import f")}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("")
+    del texts["mine____init__"]
+    before = file_hash(written(tmp_path, **texts, mine__helper="") / "mine" / "score.py")
+    written(tmp_path, mine__helper="f = 1")
+    assert file_hash(tmp_path / "mine" / "score.py") != before
+
+
+def test_of_what_is_installed_no_neighbour_counts(tmp_path):
+    folder = tmp_path / "site-packages"
+    text = SCORE.format(imports="import helper")
+    before = file_hash(written(folder, score=text, helper="") / "score.py")
+    written(folder, helper="f = 1")
+    assert file_hash(folder / "score.py") == before
+
+
+def test_classes_without_a_text_are_said_nothing_of():
+    made = type("Made", (), {"__module__": "nowhere"})
+    typed = type("Typed", (), {"__module__": "__main__"})
+    assert (source_hash(made), source_hash(typed)) == (None, None)
+
+
+def test_settings_name_files_modules_and_registered_classes(tmp_path, monkeypatch):
+    file = written(tmp_path, my_scores=SCORE.format(imports="")) / "my_scores.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = SCORES.get(f"{file}:Mine")
+    assert source_hash(own) == file_hash(file)
+    settings = {
+        "signals": [f"{file}:Mine", "val_loss", "naswot"],
+        "regressor": "my_scores:Mine",
+        "uri": "http://host:5000",
+        "device": "cuda:1",
+        "model": "models:/a/1",
+        "absent": "no/such/file.py:Mine",
+        "ships": "nas_proxy.scores.num_params:NumParams",
+    }
+    expected = {f"{file}:Mine": file_hash(file), "my_scores:Mine": file_hash(file)}
+    assert sources_named(settings) == expected
+    sys.modules.pop("my_scores", None)
