@@ -21,6 +21,7 @@ from nas_proxy.core.costs import CostMeter
 from nas_proxy.core.plugin_source import source_hash
 from nas_proxy.errors import UserError
 from nas_proxy.options import Options
+from nas_proxy.plugin_calls import GuardedCalls
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.types import (
     Architecture,
@@ -57,7 +58,7 @@ class Trial(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchSpace(Options, ABC):
+class SearchSpace(GuardedCalls, Options, ABC):
     """A set of architectures. Total: every genotype it can produce builds and trains.
 
     That holds for images from 8x8 pixels on, with one or three channels. Where genotypes hold
@@ -81,7 +82,10 @@ class SearchSpace(Options, ABC):
 
     @abstractmethod
     def suggest(self, trial: Trial) -> Architecture:
-        """The architecture of an Optuna trial; every choice goes through `trial.suggest_*`."""
+        """The architecture of an Optuna trial; every choice goes through `trial.suggest_*`.
+
+        `optuna.TrialPruned` here, in `sample` and in `mutate`, rules out what was chosen.
+        """
 
     @abstractmethod
     def sample(self, generator: torch.Generator) -> Architecture:
@@ -387,14 +391,5 @@ class Builder(Protocol):
         """A fresh network; see `SearchSpace.build`."""
 
 
-__all__ = [
-    "Builder",
-    "CalibrationSample",
-    "DistillContext",
-    "DistillTask",
-    "Distiller",
-    "SearchSpace",
-    "TransferSpace",
-    "Trial",
-    "ZeroCostScore",
-]
+__all__ = ["Builder", "CalibrationSample", "DistillContext", "DistillTask", "Distiller"]
+__all__ += ["SearchSpace", "TransferSpace", "Trial", "ZeroCostScore"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +46,14 @@ def isolated_rng(seed: int) -> Iterator[None]:
         yield
 
 
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def canonical_json(value: Any, *, plain: Callable[[Any], Any] | None = None) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text.
+
+    Args:
+        value: What JSON can hold.
+        plain: Turns anything else that stands in it into what JSON can hold.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=plain)
 
 
 def content_hash(*parts: Any, length: int = 16) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from nas_proxy.errors import shorten
 from nas_proxy.reproducibility import canonical_json, content_hash
 
 
@@ -89,11 +90,13 @@ class Splits:
         search_val: What measures candidates during the search.
         test: What measures networks that nothing is chosen by any more: the validation's full-data
             reference, retrained networks, those of `evaluate_proxy`. Leaks are looked for in it.
+        left_out: What of the data was not read, a sentence; empty if nothing was left out.
     """
 
     search_train: ImageDataset
     search_val: ImageDataset
     test: ImageDataset
+    left_out: str = ""
 
     @property
     def spec(self) -> DatasetSpec:
@@ -114,9 +117,16 @@ class Architecture:
     genotype_json: str
 
     def __init__(self, space: str, genotype: Any) -> None:
-        """Store `genotype`, any JSON value; tuples are read back as lists."""
+        """Store `genotype`, any JSON value; tuples are read back as lists.
+
+        Single numbers of numpy or torch count as the plain ones.
+
+        Raises:
+            TypeError: If it holds what JSON cannot, such as an array.
+            ValueError: If a number is not finite.
+        """
         object.__setattr__(self, "space", space)
-        object.__setattr__(self, "genotype_json", canonical_json(genotype))
+        object.__setattr__(self, "genotype_json", canonical_json(genotype, plain=_plain_number))
 
     @property
     def genotype(self) -> Any:
@@ -146,6 +156,15 @@ class Architecture:
             cls.from_json,
             serialization=core_schema.plain_serializer_function_ser_schema(cls.to_json),
         )
+
+
+def _plain_number(value: Any) -> Any:
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(
+        f"a genotype holds a {type(value).__name__} ({shorten(value)}); it may hold numbers, "
+        "texts, true and false, None, lists and mappings of these"
+    )
 
 
 @dataclass(frozen=True)

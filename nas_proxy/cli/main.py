@@ -205,6 +205,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         _fail("stopped; the same command continues where it was", 1)
+    except SystemExit as error:  # nothing of nas_proxy or click raises it here
+        _fail(
+            f"code of a plug-in called sys.exit({error.code!r}){_last_line(error)}; raise an error "
+            "that says what is wrong instead",
+            2,
+        )
     except Exception as error:  # noqa: BLE001 - the last place that can turn it into a sentence
         if "--debug" in words:
             traceback.print_exc()
@@ -230,6 +236,12 @@ def _explain(error: BaseException) -> tuple[str, int]:
         cause = cause.__cause__ or cause.__context__
     kind = type(error).__name__
     return f"unexpected {kind}: {error} (nas-proxy --debug ... shows where)", 1
+
+
+def _last_line(error: BaseException) -> str:
+    """Where an error was raised, in words."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f" at {last.filename}, line {last.lineno}"
 
 
 def _fail(message: str, status: int) -> None:

@@ -12,9 +12,8 @@ import hashlib
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -27,14 +26,34 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from nas_proxy.data._decoded import copy_decoded, keep_decoded, read_decoded
+from nas_proxy.data._listing import (
+    IMAGE_ENDINGS,
+    FolderListing,
+    images_below,
+    left_out_words,
+    list_folder,
+    printable,
+)
 from nas_proxy.errors import DataError
 from nas_proxy.reproducibility import content_hash
 from nas_proxy.types import Progress, no_progress
 
 logger = logging.getLogger("nas_proxy")
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""What counts as an image, in upper or lower case: the same as torchvision's ImageFolder."""
+__all__ = [
+    "IMAGE_ENDINGS",
+    "FolderListing",
+    "cache_folder",
+    "data_root",
+    "decode",
+    "images_below",
+    "left_out_words",
+    "list_folder",
+    "read_images",
+    "square",
+    "to_rgb",
+    "user_cache_folder",
+]
 
 FORMAT_VERSION = 1
 """Raised by hand when decoding changes, so that older cache files are not read."""
@@ -43,27 +62,6 @@ _FILES_PER_TASK = 16
 _MAX_THREADS = 16
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, eq=False)
-class FolderListing:
-    """The images of a folder: found, not yet opened.
-
-    Attributes:
-        root: The folder.
-        files: Paths relative to `root`, class by class in label order; test images come last.
-        labels: int64, `(len(files),)`.
-        is_test: bool, `(len(files),)`; None where the folder has no test part of its own.
-        class_names: The names of the class folders, sorted as torchvision's ImageFolder does.
-        left_out: Other files of the class folders, relative to `root`; hidden ones do not count.
-    """
-
-    root: Path
-    files: tuple[str, ...]
-    labels: Tensor
-    is_test: Tensor | None
-    class_names: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
 
 
 def user_cache_folder() -> Path:
@@ -94,69 +92,6 @@ def cache_folder(of: str = "decoded") -> Path:
     base = os.environ.get("NAS_PROXY_CACHE")
     folder = Path(os.path.expanduser(base)).absolute() if base else user_cache_folder()
     return folder / of
-
-
-def list_folder(root: Path) -> FolderListing:
-    """The images below `root`, which holds one of two layouts.
-
-    - `train/<class>/*`, and for the test `test/<class>/*` or else `val/<class>/*`;
-    - `<class>/*`, without a test part. A `train` folder without folders in it is a class.
-
-    Hidden entries and files without an ending of `IMAGE_ENDINGS` are ignored; images count only
-    where they lie directly in a class folder.
-
-    Raises:
-        DataError: If a folder cannot be read, there are fewer than two class folders, one holds
-            no image, or the classes of the two parts differ; the message names the folders.
-    """
-    train, test = _parts(root)
-    train_files, others = _class_files(train)
-    names = tuple(train_files)
-    test_files, more = ({}, []) if test is None else _class_files(test)
-    if test is not None and test_files.keys() != train_files.keys():
-        raise DataError(
-            f"the classes of {train} and {test} differ: "
-            f"{_only_in(train, names, test_files)}{_only_in(test, test_files, names)}"
-            "give both the same class folders"
-        )
-    files, labels, is_test = [], [], []
-    for part, found in ((train, train_files), (test, test_files)):
-        for label, name in enumerate(found):
-            prefix = Path(os.path.relpath(part or root, root), name).as_posix()
-            files += [f"{prefix}/{file}" for file in found[name]]
-            labels += [label] * len(found[name])
-            is_test += [part is test] * len(found[name])
-    return FolderListing(
-        root=root,
-        files=tuple(files),
-        labels=torch.tensor(labels),
-        is_test=None if test is None else torch.tensor(is_test),
-        class_names=names,
-        left_out=tuple(os.path.relpath(path, root) for path in (*others, *more)),
-    )
-
-
-def images_below(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Paths of all images at any depth, relative to `root`, in order, and of all other files.
-
-    Hidden files and folders are in neither.
-    """
-    paths = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    seen = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
-    images = [path for path in seen if path.suffix.lower() in IMAGE_ENDINGS]
-    others = [path for path in seen if path.suffix.lower() not in IMAGE_ENDINGS]
-    return tuple(path.as_posix() for path in images), tuple(path.as_posix() for path in others)
-
-
-def left_out_words(root: Path, left_out: Sequence[str]) -> str:
-    """A sentence on files that were not taken for images; empty without any."""
-    if not left_out:
-        return ""
-    endings = ", ".join(IMAGE_ENDINGS)
-    return (
-        f"{len(left_out)} of the files in {root} are left out, for their names do not end as those "
-        f"of images do ({endings}), such as {left_out[0]}"
-    )
 
 
 def read_images(
@@ -234,73 +169,6 @@ def decode(
     return _for_each_file(root, files, work, progress, "decoding")
 
 
-def _parts(root: Path) -> tuple[Path, Path | None]:
-    """The folders that hold the class folders for training and, where there is one, testing."""
-    if "train" not in _subfolders(root) or not _subfolders(root / "train"):
-        return root, None
-    present = [root / name for name in ("test", "val") if (root / name).is_dir()]
-    usable = [part for part in present if _subfolders(part)]
-    for part in present:
-        if part not in usable[:1]:
-            reason = f"the test images are those of {usable[0]}" if usable else "no class folders"
-            logger.warning("%s is not read: %s", part, reason)
-    return root / "train", usable[0] if usable else None
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read as an image folder: {_reason(error)}") from error
-    return sorted(visible, key=lambda entry: entry.name)
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return [entry.name for entry in _entries(folder) if _is_folder(entry)]
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or leads to one; a link that leads to itself is none."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _class_files(part: Path) -> tuple[dict[str, list[str]], list[Path]]:
-    """The names of the images in each class folder, both in ascending order, and other files."""
-    names = _subfolders(part)
-    if len(names) < 2:
-        found = f"only the class folder {names[0]!r}" if names else "no class folder"
-        raise DataError(
-            f"{part} holds {found}; at least two are needed, each with the images of one class"
-        )
-    files, others = {}, []
-    for name in names:
-        # A link that leads nowhere is listed all the same: decoding then names it as damaged.
-        listed = [entry.name for entry in _entries(part / name) if not _is_folder(entry)]
-        files[name] = [file for file in listed if file.lower().endswith(IMAGE_ENDINGS)]
-        others += [part / name / f for f in listed if not f.lower().endswith(IMAGE_ENDINGS)]
-        if not files[name]:
-            nested = _subfolders(part / name)
-            hint = f" directly in it, only folders such as {nested[0]!r}" if nested else ""
-            raise DataError(
-                f"class folder {part / name} holds no image{hint}; put images "
-                f"({', '.join(IMAGE_ENDINGS)}) there, or remove it"
-            )
-    return files, others
-
-
-def _only_in(part: Path, names: Iterable[str], others: Container[str]) -> str:
-    """A clause that names up to five classes which only one part has; empty without any."""
-    extra = [name for name in names if name not in others]
-    if not extra:
-        return ""
-    more = f" and {len(extra) - 5} more" if len(extra) > 5 else ""
-    return f"{', '.join(map(repr, extra[:5]))}{more} only in {part.name}/; "
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
     """Colours of any image with a known range of values; others are a ValueError."""
     if image.mode == "RGB":
@@ -349,7 +217,7 @@ def _for_each_file(
             try:
                 results.append(work(root / file))
             except Exception as error:  # noqa: BLE001 - Pillow's decoders raise anything
-                faults.append(f"{file} ({_reason(error)})")
+                faults.append(f"{printable(file)} ({_reason(error)})")
         return results, faults
 
     damaged: list[str] = []

@@ -8,6 +8,7 @@ settings, so that no run has trained on what another tests with.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -86,7 +87,7 @@ def load_splits(
         found = source.find(settings, progress)
         if say is not None and found.notice:
             say(f"data: {found.notice}")
-        splits = _divided(found, source, settings)
+        splits = replace(_divided(found, source, settings), left_out=found.notice)
         shared = None
         identity = identity or source.identity(settings)  # it may have been fetched just now
         if identity:
@@ -303,7 +304,7 @@ def _find_image_folder(settings: DataSettings, progress: Progress) -> FoundImage
         )
     listing = list_folder(root)
     read = partial(read_images, listing, image_size=image_size, progress=progress)
-    notice = left_out_words(root, listing.left_out)
+    notice = left_out_words(root, listing.left_out, listing.unread)
     return FoundImages(listing.class_names, listing.labels, listing.is_test, read, notice=notice)
 
 

@@ -267,8 +267,8 @@ def _read_folder(source: Source, content: Any, spec: DatasetSpec) -> PublishedSe
             f"{source.path} holds train/ and a part for testing; name the folder with the "
             "distilled images alone"
         )
-    if listing.left_out:
-        logger.warning(left_out_words(source.path, listing.left_out))
+    if listing.left_out or listing.unread:
+        logger.warning(left_out_words(source.path, listing.left_out, listing.unread))
     labels = source.labels or _labels_beside(source.path)
     if labels is not None and _is_fkd(labels):
         raise ProxyFileError(f"{labels} holds {_FKD}")

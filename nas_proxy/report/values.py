@@ -42,6 +42,8 @@ class DataSummary:
         search_val: How many measure candidates.
         test: How many the reference is measured on.
         source_hash: Of the search-training images.
+        per_class: Images of each class in search_train, search_val and test, in label order.
+        left_out: What of the data was not read, a sentence; empty if nothing was left out.
     """
 
     name: str
@@ -52,6 +54,8 @@ class DataSummary:
     search_val: int
     test: int
     source_hash: str
+    per_class: tuple[tuple[int, int, int], ...] = ()
+    left_out: str = ""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class ModelCard:
         over_seeds_interval: Their mean with Student's interval.
         val_accuracy: Of this very network on the search-validation images, which chose it.
         num_params: Parameters.
-        flops: For one image; a multiply-add is two.
+        flops: For one image; a multiply-add is two. None if they cannot be counted.
         latencies: Of one image, on each kind of hardware that it was measured on.
         licences: Terms of what it was made from, by name.
         recipe: How it was trained.
@@ -50,7 +50,7 @@ class ModelCard:
     over_seeds_interval: Estimate
     val_accuracy: float
     num_params: int
-    flops: int
+    flops: int | None
     latencies: Sequence[Latency]
     licences: Mapping[str, str]
     recipe: Mapping[str, Any]
@@ -89,7 +89,7 @@ class ModelCard:
             "what is exported, so it flatters",
             **self._knowledge_distillation(),
             "Parameters": f"{self.num_params:,}",
-            "FLOPs": f"{self.flops:,} for one image",
+            "FLOPs": "not known" if self.flops is None else f"{self.flops:,} for one image",
             **{f"Latency on {each.device}": _latency(each) for each in self.latencies},
             "Input": f"float32 images in [0, 1], `(n, {channels}, {height}, {width})`; the "
             "normalisation is part of the model",

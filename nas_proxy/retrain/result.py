@@ -84,7 +84,7 @@ class RetrainRow:
         share_below: See `Contender`.
         chosen_from: See `Contender`.
         num_params: Parameters.
-        flops: For one image; a multiply-add is two.
+        flops: For one image; a multiply-add is two. None if they cannot be counted.
         val_accuracy: On the search-validation images; None if every training failed.
         test_accuracy: On the test images; None likewise.
         train_seconds: Of each complete training.
@@ -103,7 +103,7 @@ class RetrainRow:
     share_below: float | None
     chosen_from: str
     num_params: float
-    flops: float
+    flops: float | None
     val_accuracy: SeedAccuracy | None
     test_accuracy: SeedAccuracy | None
     train_seconds: tuple[float, ...]
@@ -169,7 +169,7 @@ class TrainedContender:
 
     Attributes:
         contender: Which network.
-        sizes: Its `num_params` and `flops`.
+        sizes: Its `num_params`, and `flops` if they can be counted.
         trainings: One for each seed, measured on the search-validation images.
         tests: The complete ones of them, measured on the test images; empty before the one look.
     """
@@ -246,7 +246,7 @@ class TrainedContender:
             share_below=contender.share_below,
             chosen_from=contender.chosen_from,
             num_params=self.sizes["num_params"],
-            flops=self.sizes["flops"],
+            flops=self.sizes.get("flops"),
             val_accuracy=SeedAccuracy.around(self.val_accuracy) if complete else None,
             test_accuracy=SeedAccuracy.around(self.test_accuracy) if complete else None,
             train_seconds=tuple(training.signals["train_seconds"] for training in complete),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeGuard
 
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_proxy.interfaces import ZeroCostScore
+from nas_proxy.scores._operations import count_operations
 from nas_proxy.scores._positive_flow import positive_flow
 from nas_proxy.scores.layers import (
     ForwardHook,
@@ -243,20 +244,11 @@ class CountingPass:
         # Two images: torch refuses group norm on a single image of a single pixel, which deep
         # networks come down to on small images.
         images = images[:2]
-        counter = _new_counter() if self.wants_flops else None
         network.eval()
         with torch.no_grad(), ExitStack() as stack:
             for hook in self.layer_hooks:
                 stack.enter_context(forward_hooks(weighted_layers(network), hook))
-            with counter or nullcontext():
+            if self.wants_flops:
+                self.flops = count_operations(lambda: network(images)) / len(images)
+            else:
                 network(images)
-        if counter is not None:
-            self.flops = float(counter.get_total_flops()) / len(images)
-
-
-def _new_counter() -> Any:
-    from torch.utils.flop_counter import (
-        FlopCounterMode,
-    )  # imports triton, of 70 MiB, if it is there
-
-    return FlopCounterMode(display=False)

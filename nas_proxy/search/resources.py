@@ -142,7 +142,7 @@ class Resources:
             known, started = self._latencies.get(architecture), time.perf_counter()
             try:
                 sizes, latency = self._measure(architecture, known)
-            except Exception as error:  # a plug-in's network may raise anything
+            except (Exception, SystemExit) as error:  # a plug-in's network may raise anything
                 raise EvaluationError(failure_reason(error)) from error
             if latency is not None:
                 sizes["latency"] = latency.median_seconds

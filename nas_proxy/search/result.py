@@ -76,7 +76,7 @@ class SearchResult(StoredResult):
         knee: Number of the front's knee; None without a front.
         num_failed: Trials without a score.
         num_duplicates: Proposals that were known already and not trained again.
-        num_infeasible: Proposals that a constraint ruled out before training.
+        num_infeasible: Proposals that a constraint or the space ruled out before training.
         stopped: Why the guard ended the search early; empty if it did not.
         guard: What the guard found; None if it never looked.
     """

@@ -17,7 +17,7 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas_proxy.errors import EvaluationError, PluginError, StudyError
+from nas_proxy.errors import EvaluationError, PluginError, StudyError, first_line
 from nas_proxy.evaluate.executors import EvaluatorFactory, Executor
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.interfaces import SearchSpace
@@ -79,7 +79,7 @@ class SearchOutcome:
     Attributes:
         trials: Optuna's number, evaluation and score of every architecture, in order.
         num_duplicates: Proposals that were known already and not trained again.
-        num_infeasible: Proposals that a constraint ruled out before training.
+        num_infeasible: Proposals that a constraint or the space ruled out before training.
         stopped: Why the guard ended the search early; empty if it did not.
     """
 
@@ -176,6 +176,9 @@ class _Search:
         """Open one question; False if the space seems to hold nothing new."""
         while self._idle_draws < _MAX_IDLE_DRAWS:
             trial, architecture = self._propose()
+            if architecture is None:
+                self._idle_draws += 1
+                continue
             trial.set_user_attr(_ARCHITECTURE, architecture.id)
             if self._is_known(trial, architecture) or self._is_infeasible(trial, architecture):
                 self._idle_draws += 1
@@ -190,25 +193,40 @@ class _Search:
             self._open.append(_Question(trial, architecture, answer))
             return True
         if not self._told and not self._open:
+            if not self._seen_sizes:
+                raise StudyError(
+                    f"the space {self._task.space.name!r} ruled out all of {_MAX_IDLE_DRAWS} "
+                    "proposals by optuna.TrialPruned; let suggest choose among what it allows"
+                )
             raise StudyError(
                 f"none of {_MAX_IDLE_DRAWS} architectures satisfies search.constraints; the "
                 f"smallest seen had {_in_words(self._seen_sizes)}; raise the limits"
             )
         return False
 
-    def _propose(self) -> tuple[Trial, Architecture]:
+    def _propose(self) -> tuple[Trial, Architecture | None]:
         """The sampler's next proposal; one that is stuck on what is known is helped by chance.
 
         TPE with several objectives models each parameter for itself, from a tenth of few trials;
         on a space of 360 networks it proposed the same ones 300 times in a row after 16 trials.
+
+        Returns:
+            Optuna's trial, and its architecture; None where the space rules it out, which has been
+            told.
         """
         study = self._study
         own = study.sampler
         if self._idle_draws >= _STUCK and self._idle_draws % 2:
             study.sampler = self._chance
         trial = study.ask()
-        architecture = self._task.space.suggest(trial)
-        study.sampler = own
+        try:
+            architecture = self._task.space.suggest(trial)
+        except optuna.TrialPruned as error:
+            reason = f"ruled out by the search space: {first_line(error)}"
+            self._turn_down(trial, reason)
+            return trial, None
+        finally:
+            study.sampler = own
         if architecture.space != self._task.space.name:  # else no model of it could be read back
             raise PluginError(
                 f"the search space {self._task.space.name!r} suggests an architecture of "
@@ -236,7 +254,7 @@ class _Search:
         return True
 
     def _is_infeasible(self, trial: Trial, architecture: Architecture) -> bool:
-        """Turn down what exceeds a limit; a pruned trial tells the sampler that it was bad."""
+        """Turn down what exceeds a limit."""
         constraints = self._task.settings.constraints
         if not constraints.limits:
             return False
@@ -249,10 +267,14 @@ class _Search:
         exceeded = constraints.exceeded(sizes)
         if not exceeded:
             return False
-        trial.set_user_attr(_REASON, f"exceeds search.constraints: {_in_words(exceeded)}")
+        self._turn_down(trial, f"exceeds search.constraints: {_in_words(exceeded)}")
+        return True
+
+    def _turn_down(self, trial: Trial, reason: str) -> None:
+        """A pruned trial tells the sampler that it was bad."""
+        trial.set_user_attr(_REASON, reason)
         self._study.tell(trial, state=TrialState.PRUNED)
         self._outcome.num_infeasible += 1
-        return True
 
     def _unmeasurable(self, architecture: Architecture) -> Evaluation | None:
         """A failure for what has no value to compare or to limit: it is not worth training."""

@@ -19,7 +19,7 @@ from nas_proxy.backbones.pretrain_settings import PretrainSettings
 from nas_proxy.calibrate.recipes import Recipe, recipes_by_name, spelt_out
 from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
 from nas_proxy.data.sources import DataSettings
-from nas_proxy.errors import ConfigError, PluginError, did_you_mean, masked
+from nas_proxy.errors import ConfigError, PluginError, UserError, did_you_mean, masked
 from nas_proxy.evaluate_proxy.settings import EvaluateProxySettings
 from nas_proxy.interfaces import Distiller, SearchSpace
 from nas_proxy.knowledge_distillation.settings import (
@@ -303,7 +303,7 @@ def _check(kind: Any, value: Any, path: tuple[str, ...], faults: list[str]) -> A
         return adapter(kind).validate_python(value)
     except ValidationError as error:
         faults.extend(in_words(error, kind, path))
-    except ConfigError as error:  # from a section's own __post_init__
+    except UserError as error:  # from a section's own __post_init__
         faults.append(f"{'.'.join(path)}: {error}")
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
@@ -49,10 +50,14 @@ def _one_for_each_place(faults: Sequence[Any]) -> list[dict[str, Any]]:
         for fault in members:
             inside = (*place, *fault["loc"][len(place) + 1 :])
             if inside in found:
-                found[inside]["msg"] += f", or {fault['msg'].removeprefix('Input should be ')}"
+                found[inside]["msg"] += f", or {_bare(fault['msg'])}"
             elif len(fault["loc"]) == furthest:
                 found[inside] = {**fault, "loc": inside}
     return list(found.values())
+
+
+def _bare(message: str) -> str:
+    return message.removeprefix("Value error, ").removeprefix("Input should be ")
 
 
 def _sentence(fault: Any, kind: Any, path: tuple[str, ...]) -> str:
@@ -68,11 +73,24 @@ def _sentence(fault: Any, kind: Any, path: tuple[str, ...]) -> str:
     if fault["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{location}: missing"
     message = fault["msg"].removeprefix("Value error, ").replace("Input", "the value")
+    unquoted = _taken_for(fault["input"])
+    if "valid string" in message and unquoted:
+        return f"{location}: {unquoted}; put the word in quotes to have it as it is written"
     shown = repr(fault["input"])
     given = f" (got {shown if len(shown) <= 60 else shown[:57] + '...'})"
     # What a section says itself names the value that is wrong, and the section is not it.
     is_own = fault["type"] == "value_error" and isinstance(fault["input"], Mapping)
     return f"{location or 'configuration'}: {message}{'' if is_own or 'got ' in message else given}"
+
+
+def _taken_for(value: Any) -> str:
+    """How YAML read a word without quotes that was meant as text; empty if it did not."""
+    if isinstance(value, bool):
+        words = "yes, on and true" if value else "no, off and false"
+        return f"without quotes YAML reads {words} as a truth value, not as text"
+    if isinstance(value, int | float | datetime.date):
+        return f"without quotes YAML reads this as {value}, not as text"
+    return ""
 
 
 def _keys_at(kind: Any, location: Sequence[Any]) -> list[str]:

@@ -33,7 +33,9 @@ def log_contender(tracker: Tracker, row: RetrainRow) -> None:
         }
     )
     run.description(f"{row.description}, trained fully ({row.role})")
-    run.metrics({"num_params": row.num_params, "flops": row.flops})
+    run.metrics({"num_params": row.num_params})
+    if row.flops is not None:
+        run.metrics({"flops": row.flops})
     accuracies = {"val_accuracy": row.val_accuracy, "test_accuracy": row.test_accuracy}
     for name, accuracy in accuracies.items():
         if accuracy is None:

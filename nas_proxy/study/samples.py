@@ -280,14 +280,29 @@ def check_samples(config: StudyConfig, logs: StudyLogs, say: Callable[[str], Non
     for notice in dict.fromkeys(notice for each in tables for notice in each.notices):
         say(notice)
     learned_from: list[Architecture] = []
+    if config.recipe == "configured" and config.score.combine != "single":
+        draw_score_reference(config, config.score.num_reference)
     if calibration is not None:
-        with _named("calibrate.num_architectures"):
+        with named_options("calibrate.num_architectures"):
             learned_from = _draw_sample(config, calibration, known, logs)
         looked_at = check_studies(config.layout, calibration.reference.studies)
         learned_from += _of_space(config, looked_at)
     if validation is not None:
-        with _named("validate.num_architectures"):
+        with named_options("validate.num_architectures"):
             draw_validation(config, validation, table, excluded=learned_from)
+
+
+def draw_score_reference(config: StudyConfig, num: int) -> list[Architecture]:
+    """The architectures among which a `rank_mean` ranks, and from which a cascade learns.
+
+    Raises:
+        DataError: If there are not so many; the message names the option.
+    """
+    own = "score" if config.recipe == "configured" else "the recipe's score"
+    hint = " (at least 4), or rank by one signal alone, which needs none: combine: single"
+    with named_options(f"{own}.num_reference", hint):
+        generator = make_generator(derive_seed("score reference", config.seed))
+        return draw_architectures(config.space, num, generator)
 
 
 def draw_validation(
@@ -318,9 +333,9 @@ def draw_validation(
 
 
 @contextmanager
-def _named(options: str) -> Iterator[None]:
-    """Say which options ask for what could not be drawn."""
+def named_options(options: str, hint: str = "") -> Iterator[None]:
+    """Say which options ask for what could not be drawn, and what else can be done."""
     try:
         yield
     except StudyError as error:
-        raise DataError(f"{options}: {error}") from error
+        raise DataError(f"{options}: {error}{hint}") from error

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from nas_proxy.errors import ConfigError
 from nas_proxy.options import Options
 from nas_proxy.tracking._mlflow_border import (
     MAX_NAME,
@@ -43,6 +45,15 @@ class TrackingSettings(Options):
     uri: str | None = None
     experiment: str = "nas_proxy"
     enabled: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse an address that MLflow would take for something else."""
+        if self.uri and "://" not in self.uri and re.search(r":\d+(/|$)", self.uri):
+            address = self.uri.rpartition("@")[2]  # without a password
+            raise ConfigError(
+                f"uri: the address {address!r} lacks its beginning; write http://{address}, or "
+                "https:// if the server speaks that"
+            )
 
 
 class RunLog:

@@ -1,6 +1,7 @@
 """Image folders: what is listed, what is decoded."""
 
 import io
+import os
 import time
 import warnings
 from pathlib import Path
@@ -108,6 +109,63 @@ def test_files_that_are_left_out_are_counted_with_an_example(tmp_path):
     words = left_out_words(tmp_path, others)
     assert words.startswith(f"2 of the files in {tmp_path} are left out")
     assert words.endswith("such as train/dog/1.heic")
+
+
+def test_what_lies_where_nothing_is_read_is_counted_by_folder(tmp_path):
+    make_folder(tmp_path, "train", "test", count=1)
+    for index in range(3):
+        save(tmp_path / "train" / "cat" / "more" / "deep" / f"{index}.png", noise(index))
+    save(tmp_path / "test" / "dog" / "old" / "1.gif", noise(0))
+    save(tmp_path / "train" / "beside.png", noise(0))
+    (tmp_path / "train" / "README.md").write_text("no image")
+    (tmp_path / "train" / "cat" / ".hidden" / "x").mkdir(parents=True)
+    listing = list_folder(tmp_path)
+    assert len(listing.files) == 4
+    deep = [f"train/cat/more/deep/{index}.png" for index in range(3)]
+    assert listing.unread == ("train/beside.png", *deep, "test/dog/old/1.gif")
+    words = left_out_words(tmp_path, listing.left_out, listing.unread)
+    assert words.startswith(f"5 of the files in {tmp_path} are left out: 5 lie outside")
+    assert "(3 train/cat/more/deep, 1 train, 1 test/dog/old)" in words
+
+
+def test_endings_that_are_left_out_are_counted_each(tmp_path):
+    files = ("a/1.GIF", "a/2.gif", "b/x.jfif", "b/notes")
+    words = left_out_words(tmp_path, files)
+    assert "4 have names that do not end" in words
+    assert "(2 .gif, 1 .jfif, 1 no ending; images: .jpg" in words
+    both = left_out_words(tmp_path, files, ("a/more/1.png",))
+    assert both.startswith("5 of the files")
+    assert "1 a/more" in both
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_a_class_folder_whose_name_is_no_text_is_refused_by_it(tmp_path, part):
+    make_folder(tmp_path, part, classes=("b", "c"), count=1)
+    try:
+        os.rename(os.fsencode(tmp_path / part / "c"), os.fsencode(tmp_path / part) + b"/caf\xe9")
+    except OSError:
+        pytest.skip("this file system holds no such names")
+    with pytest.raises(DataError, match=r"'caf\\\\xe9' in .* is not UTF-8 text.*rename") as caught:
+        list_folder(tmp_path)
+    str(caught.value).encode()
+
+
+def test_files_whose_names_are_no_text_are_read_and_named_in_text(tmp_path):
+    make_folder(tmp_path, count=1)
+    folder = os.fsencode(tmp_path / "cat")
+    try:
+        os.rename(folder + b"/0.png", folder + b"/caf\xe9.png")
+    except OSError:
+        pytest.skip("this file system holds no such names")
+    assert len(read_all(tmp_path)) == 2
+    with open(folder + b"/\xe9.gif", "wb"):
+        pass
+    left_out_words(tmp_path, list_folder(tmp_path).left_out).encode()
+    with open(folder + b"/caf\xe9.png", "wb"):
+        pass
+    with pytest.raises(DataError, match=r"cat/caf\\xe9.png") as caught:
+        read_all(tmp_path)
+    str(caught.value).encode()
 
 
 def test_endings_in_upper_case_count(tmp_path):

@@ -79,6 +79,7 @@ def test_files_that_are_no_images_by_their_names_are_said(pets):
     load_splits(pets, say=said.append)
     assert said[0].startswith(f"data: 1 of the files in {pets.root} are left out")
     assert said[0].endswith(str(left_out.relative_to(pets.root)))
+    assert load_splits(pets).left_out == said[0].removeprefix("data: ")
 
 
 def test_a_folder_without_val_gives_a_fifth_to_the_test(tmp_path):

@@ -351,3 +351,14 @@ def test_durations_are_for_people(seconds, words):
 )  # fmt: skip
 def test_decimals_have_no_leading_zero(value, digits, text):
     assert decimal(value, digits) == text
+
+
+def test_images_of_each_class_and_what_was_left_out_are_shown(report):
+    counts = tuple((100 + label, 30, 7) for label in range(10))
+    data = replace(report.data, per_class=counts, left_out="11 of the files are left out: <gif>")
+    page = render_html(replace(report, data=data), [])
+    assert "11 of the files are left out: &lt;gif&gt;" in page
+    for label, (train, val, test) in enumerate(counts):
+        cells = "".join(f'<td class="number">{count}</td>' for count in (train, val, test))
+        assert f"<tr><td>{label}</td>{cells}</tr>" in page
+    assert "Images of each class" not in render_html(report, [])

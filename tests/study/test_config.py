@@ -266,3 +266,49 @@ def test_passwords_are_used_and_never_written(tmp_path: Path) -> None:
     assert "secret" not in config.to_yaml()
     assert "secret" not in json.dumps(config.resolved)
     assert "http://***@host:5000" in config.to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "words"),
+    [
+        (
+            "data.classes",
+            "[no, b]",
+            r"data\.classes\.0: .* reads no, off and false",
+        ),
+        (
+            "data.classes",
+            "[a, yes]",
+            r"data\.classes\.1: .* reads yes, on and true",
+        ),
+        ("data.classes", "[1.5, b]", r"data\.classes\.0: without quotes YAML reads this as 1\.5,"),
+        ("study_name", "2024", "study_name: without quotes YAML reads this as 2024, not as text"),
+        ("study_name", "2024-05-01", "study_name: .* as 2024-05-01, not as text; put .* in quotes"),
+        ("data.root", "on", r"data\.root: without quotes YAML reads yes, on and true"),
+    ],
+)
+def test_words_that_yaml_takes_for_something_else_are_to_be_quoted(
+    tmp_path: Path, path: str, text: str, words: str
+) -> None:
+    file = write(tmp_path, yaml.safe_dump(MINIMAL))
+    with pytest.raises(ConfigError, match=words):
+        load_config(file, [f"{path}={text}"])
+    quoted = "['no', 'yes']" if text.startswith("[") else f"'{text}'"
+    load_config(file, [f"{path}={quoted}"])
+
+
+@pytest.mark.parametrize(
+    "uri", ["localhost:5000", "127.0.0.1:5000/", "mlflow.example.org:443/x", "user:word@host:5000"]
+)
+def test_an_address_without_its_beginning_is_refused(uri: str) -> None:
+    shown = uri.rpartition("@")[2]
+    with pytest.raises(ConfigError, match=f"tracking: uri: .*write http://{shown}") as caught:
+        check_config({**MINIMAL, "tracking": {"uri": uri}})
+    assert "word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://localhost:5000", "sqlite:///a.db", "postgresql://u:p@h:5432/d", "runs", None]
+)
+def test_other_addresses_are_taken(uri: str | None) -> None:
+    assert check_config({**MINIMAL, "tracking": {"uri": uri}}).tracking.uri == uri

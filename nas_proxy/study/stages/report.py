@@ -112,6 +112,8 @@ def _evaluated(layout: StudyLayout, proxy_dataset_id: str) -> ProxyEvaluations |
 
 
 def _data(splits: Splits) -> DataSummary:
+    parts = (splits.search_train, splits.search_val, splits.test)
+    counts = [part.labels.bincount(minlength=splits.spec.num_classes).tolist() for part in parts]
     return DataSummary(
         name=splits.spec.name,
         licence=splits.spec.licence,
@@ -121,6 +123,8 @@ def _data(splits: Splits) -> DataSummary:
         search_val=len(splits.search_val),
         test=len(splits.test),
         source_hash=splits.spec.source_hash,
+        per_class=tuple(zip(*counts, strict=True)),
+        left_out=splits.left_out,
     )
 
 

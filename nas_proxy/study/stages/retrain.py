@@ -21,7 +21,7 @@ from nas_proxy.compress.result import CompressionResult
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data.transforms import resize
-from nas_proxy.errors import StudyError, required
+from nas_proxy.errors import EvaluationError, StudyError, required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.final_test import FinalTestFactory, kept_network
 from nas_proxy.evaluate.latency import Latency, measure_latency
@@ -344,7 +344,7 @@ class _Retraining:
             over_seeds_interval=over_seeds(accuracy),
             val_accuracy=chosen.signals["val_accuracy"],
             num_params=int(trained.sizes["num_params"]),
-            flops=int(trained.sizes["flops"]),
+            flops=int(trained.sizes["flops"]) if "flops" in trained.sizes else None,
             latencies=latencies,
             licences={"data": self.spec.licence, **self._licence_of_weights(trained.contender)},
             recipe=self.study.config.resolved["retrain"],
@@ -386,8 +386,13 @@ class _Retraining:
         with isolated_rng(0):
             network = space.build(architecture, self.spec)
         images = resize(self.study.splits.search_train.images[:2], self.spec.image_shape[1])
-        measures = zero_cost_scores(("num_params", "flops"))
-        return {name: each.measure(network, images.float()) for name, each in measures.items()}
+        sizes = {}
+        for name, measure in zero_cost_scores(("num_params", "flops")).items():
+            try:
+                sizes[name] = measure.measure(network, images.float())
+            except EvaluationError as error:
+                self.study.display.say(f"retrain: no {name} is given for a network: {error}")
+        return sizes
 
 
 def _is_fixed(architecture: Architecture) -> bool:

@@ -8,11 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nas_proxy.calibrate.recipes import Recipe
-from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.knowledge_distillation.record import DistillationRecord
-from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.cascade import CascadeScore
 from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import (
@@ -49,6 +47,7 @@ from nas_proxy.study.recipe_units import (
     recipe_notes,
     sample_unit,
 )
+from nas_proxy.study.samples import draw_score_reference
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE
 from nas_proxy.study.stage import Section, Stage
 from nas_proxy.types import Evaluation
@@ -160,8 +159,7 @@ def _reference_sample(study: StudyContext, active: ActiveRecipe) -> list[Evaluat
     config, num = study.config, active.recipe.num_reference
     if not num or active.calibrated_on:
         return []
-    generator = make_generator(derive_seed("score reference", config.seed))
-    architectures = draw_architectures(config.space, num, generator)
+    architectures = draw_score_reference(config, num)
     factory = sample_factory(study, active.recipe)
     title = "evaluating the score's reference sample"
     return study.runner.run(title, factory, architectures, study.layout.score_reference)
@@ -193,11 +191,13 @@ def _guard(study: StudyContext, folder: Path) -> Guard | None:
 
 
 def _resources(study: StudyContext, folder: Path) -> Resources:
+    settings = study.config.search
+    wanted = {*settings.costs, *settings.constraints.limits}  # others may not be countable
     return Resources(
         study.config.space,
         study.splits.spec,
-        zero_cost_scores(("num_params", "flops")),
-        study.config.search,
+        zero_cost_scores(tuple(n for n in ("num_params", "flops") if n in wanted)),
+        settings,
         study.logs.latencies(study.layout.latencies()),
         study.device,
     )
@@ -316,9 +316,11 @@ def _say(display: Display, settings: SearchSettings, result: SearchResult) -> No
         )
     reasons = Counter(row.reason for row in result.trials if row.score is None)
     why = "".join(f" ({reason})" for reason, _ in reasons.most_common(1) if reason)
+    ruled_out = result.num_infeasible
+    before = f", {ruled_out} ruled out before training" if ruled_out else ""
     if result.best:
         display.say(
-            f"search: {num_trials} architectures, {result.num_failed} failed{why}; "
+            f"search: {num_trials} architectures, {result.num_failed} failed{why}{before}; "
             f"best score {result.best[0].score:.4g}: {result.best[0].description}"
         )
     if settings.costs and front:
