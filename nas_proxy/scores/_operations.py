@@ -71,7 +71,7 @@ def _plain_kernels() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
 
 
-class _UnknownKernels(TorchDispatchMode):  # type: ignore[misc]
+class _UnknownKernels(TorchDispatchMode):
     """Notes the kernels whose work nobody counts.
 
     Attributes:
@@ -79,7 +79,7 @@ class _UnknownKernels(TorchDispatchMode):  # type: ignore[misc]
     """
 
     def __init__(self, counted: set[Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._counted = counted
         self.names: dict[str, None] = {}
 
@@ -123,7 +123,8 @@ def _trilinear(
         for dimension in sorted(expanded):
             full.insert(dimension, 1)
         shapes.append(full)
-    return 3 * math.prod(max(sizes) for sizes in zip(*shapes, strict=True))
+    products: int = math.prod(max(sizes) for sizes in zip(*shapes, strict=True))
+    return 3 * products
 
 
 def _attention(query: _Shape, key: _Shape, value: _Shape, *_: Any, **__: Any) -> int:
