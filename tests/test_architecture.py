@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+# What torch's documentation imports from there.
+DOCUMENTED = {"torch.utils._python_dispatch"}
 SOURCES = sorted((ROOT / "nas_proxy").rglob("*.py"))
 
 
@@ -166,7 +168,7 @@ def test_private_modules_are_imported_by_their_own_package_alone() -> None:
         for folder in folders
         for path in sorted((ROOT / folder).rglob("*.py"))
         for line, imported in imports(path)
-        if is_foreign(module_of(path), imported)
+        if is_foreign(module_of(path), imported) and imported not in DOCUMENTED
     ]
     assert not foreign
 
