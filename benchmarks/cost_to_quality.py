@@ -56,8 +56,8 @@ OURS, RIVAL = "ours, full references", "TPE + Hyperband"
 NO_LABELS_ROW = "ours, no labels"
 WITHIN = (0.3, 1.0)  # percentage points below the best
 NOTES = (
-    "Ours: the race is the product's own; its references are not among the candidates for the "
-    "final pick, and the ten best by score are trained in full, one after the other.",
+    "Ours: the race is the product's own; as there, its references are no picks, and one that is "
+    "among the ten best by score, which are trained in full one after the other, is trained again.",
     "Proposals of every sampler are moved, at no cost, to the nearest architecture of the "
     "population that was not proposed before.",
     "Within a limit: from the cost on from which the mean regret of all seeds stays below it; a "
@@ -67,6 +67,7 @@ NOTES = (
 _NUM_TRIALS = 100  # of searches without labels
 _PER_DECADE = 8  # points of a curve
 _TOP = 4.0  # points of accuracy that the figure shows
+_TICKS = (0, 0.05, 0.3, 1, 2, 3, 4)
 _SHOWN = {  # colour, line and width
     NO_LABELS_ROW: ("#c0392b", "-", 2.5),
     f"{NO_LABELS_ROW}, self-labelled cascade": ("#e67e22", "-", 2.0),
@@ -314,8 +315,12 @@ def _reached(costs: np.ndarray, means: np.ndarray, limit: float) -> float | None
 
 
 def draw(tables: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """The curves of every population, cost on a logarithmic axis; a dot where the first pick is."""
+    """The curves of every population, a dot where the first pick is.
+
+    Cost is on a logarithmic axis, regret on that of its square root, which parts what is small.
+    """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(8.5 * len(tables), 5.6), layout="constrained")
     for axes, table in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables, strict=True):
@@ -327,13 +332,17 @@ def draw(tables: Sequence[Mapping[str, Any]], file: Path) -> None:
         for limit in WITHIN:
             axes.axhline(limit, color="black", linewidth=0.6, linestyle=(0, (1, 3)))
         axes.set_xscale("log")
+        axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
         axes.set_ylim(0, _TOP)
+        axes.set_yticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
         axes.set_xlabel("core-seconds, everything counted")
         axes.set_ylabel("points of test accuracy below the best")
         axes.set_title(f"{table['population']}, {table['num_architectures']} architectures")
         hours = axes.secondary_xaxis("top", functions=(lambda s: s / 3600, lambda h: h * 3600))
         hours.set_xlabel("core-hours")
-        hours.xaxis.set_major_formatter("{x:g}")
+        for each, words in ((axes.xaxis, "{x:,.0f}"), (hours.xaxis, "{x:,g}")):
+            each.set_major_locator(LogLocator(subs=(1, 3)))
+            each.set_major_formatter(words)
         axes.spines["right"].set_visible(False)
         axes.legend(fontsize=9, frameon=False, loc="upper right")
     file.parent.mkdir(parents=True, exist_ok=True)
