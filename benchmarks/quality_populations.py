@@ -9,7 +9,7 @@ import csv
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -127,6 +127,12 @@ class Population:
         if architecture not in self._features:
             self._features[architecture] = self.space.features(architecture)
         return self._features[architecture]
+
+    def drawn(self, num: int, seed: int) -> Population:
+        """So many of its architectures, drawn by a seed, as a population of their own."""
+        order = np.random.default_rng([seed, 3]).permutation(len(self.candidates))[:num]
+        everything = list(self.candidates.items())
+        return replace(self, candidates=dict(everything[i] for i in np.sort(order)))
 
     def cost_until(self, architecture: Architecture, rung: int) -> float:
         """Core-seconds of a training that stops at the end of a rung, counted from 0."""

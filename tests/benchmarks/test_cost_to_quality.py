@@ -208,6 +208,17 @@ def test_what_a_cascade_cuts_is_not_trained(benchmarks, population):
     assert np.diff(found.tests[: round(trained)]).tolist() == [0.0] * (round(trained) - 1)
 
 
+def test_a_seed_draws_its_own_architectures(benchmarks, population):
+    first, again, other = (population.drawn(12, seed) for seed in (0, 0, 1))
+    assert first.candidates == again.candidates != other.candidates
+    assert len(first.candidates) == 12
+    assert first.candidates.items() <= population.candidates.items()
+    assert first.best == max(c.test for c in first.candidates.values())
+    assert population.drawn(36, 5).identity == population.identity
+    strategy = benchmarks.plain_strategies(1000)["random picks"]
+    assert len(strategy(first, 0).costs) == 12
+
+
 def test_a_curve_is_what_the_trajectories_say(benchmarks):
     found = [
         benchmarks.Trajectory([1.0, 10.0], [80.0, 90.0]),
