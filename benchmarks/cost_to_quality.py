@@ -7,6 +7,7 @@ full data (random search and TPE with median and Hyperband pruning, successive h
 picks). Everything is looked up in populations that were measured once, over many seeds.
 
     python benchmarks/cost_to_quality.py --work WORK --truth TRUTH     # NAS-Bench-201 by its table
+    python benchmarks/cost_to_quality.py --work WORK --truth TRUTH --num-drawn 500
     python benchmarks/cost_to_quality.py CONFIG data.root=DATA --work WORK --num-bank 200
     python benchmarks/cost_to_quality.py CONFIG data.root=DATA --work WORK --build-only
 
@@ -32,7 +33,16 @@ from common import RESULTS, parser, publish
 from quality_bank import Bank
 from quality_optuna import plain_strategies
 from quality_ours import Ours, is_single_score, proof_cost
-from quality_populations import Population, is_configured, of_bank, of_tables
+from quality_populations import (
+    NO_LABELS,
+    SELF_LABELLED,
+    SHORT_ALONE,
+    TRAINING_FREE,
+    Population,
+    is_configured,
+    of_bank,
+    of_tables,
+)
 from quality_trajectories import KeptTrajectories, Strategy, Trajectory
 from rich.console import Console
 from scipy.special import stdtrit
@@ -43,17 +53,33 @@ from nas_proxy.errors import UserError
 from nas_proxy.study.config import load_config
 from nas_proxy.validate.settings import Reference, ValidateSettings
 
-OURS, RIVAL = "ours", "TPE + Hyperband"
+OURS, RIVAL = "ours, full references", "TPE + Hyperband"
+NO_LABELS_ROW = "ours, no labels"
 WITHIN = (0.3, 1.0)  # percentage points below the best
 NOTES = (
-    "Ours: the race is the product's own; its references are not among the candidates for the "
-    "final pick, and the ten best by score are trained in full, one after the other.",
+    "Ours: the race is the product's own; as there, its references are no picks, and one that is "
+    "among the ten best by score, which are trained in full one after the other, is trained again.",
     "Proposals of every sampler are moved, at no cost, to the nearest architecture of the "
     "population that was not proposed before.",
+    "Within a limit: from the cost on from which the mean regret of all seeds stays below it; a "
+    "mean begins where the last seed has its first pick.",
     "Every pick is by validation accuracy; the regret is by test accuracy.",
 )
+_NUM_TRIALS = 100  # of searches without labels
 _PER_DECADE = 8  # points of a curve
-_TOP = 5.0  # points of accuracy that the figure shows
+_TOP = 4.0  # points of accuracy that the figure shows
+_TICKS = (0, 0.05, 0.3, 1, 2, 3, 4)
+_SHOWN = {  # colour, line and width
+    NO_LABELS_ROW: ("#c0392b", "-", 2.5),
+    f"{NO_LABELS_ROW}, self-labelled cascade": ("#e67e22", "-", 2.0),
+    OURS: ("#c0392b", "--", 1.5),
+    "ours, no calibration": ("#e67e22", "-.", 1.5),
+    "training-free: rank mean of all": ("#8e44ad", "--", 1.5),
+    "short trainings alone": ("#b7950b", ":", 2.0),
+    RIVAL: ("#1f618d", "-", 2.5),
+    "ASHA": ("#5dade2", "-", 1.5),
+    "random picks": ("#7f8c8d", "-", 1.5),
+}
 NUM_PROVED = ValidateSettings(reference=Reference(table="-")).num_architectures
 
 
@@ -71,7 +97,8 @@ def main() -> None:
         with display.progress(population.name) as progress:
             trajectories = simulate(population, arguments, progress)
         tables.append(table_of(population, trajectories))
-    publish({"num_seeds": arguments.num_seeds, "populations": tables}, arguments)
+    sizes = {name: getattr(arguments, name) for name in ("num_seeds", "num_labels", "num_drawn")}
+    publish({**sizes, "populations": tables}, arguments)
     if arguments.figure is not None:
         draw(tables, arguments.figure)
 
@@ -96,6 +123,7 @@ def parse_arguments() -> argparse.Namespace:
         help="evaluations.jsonl of what was measured of the table's, such as stream_360=FILE",
     )
     made.add_argument("--num-seeds", type=int, default=20)
+    made.add_argument("--num-drawn", type=int, help="each seed has so many drawn architectures")
     made.add_argument("--num-candidates", type=int, default=200, help="of searches on full data")
     made.add_argument("--num-labels", type=int, default=48, help="references of a calibration")
     made.add_argument("--threshold", type=float, default=CalibrateSettings.threshold)
@@ -142,7 +170,7 @@ def strategies_of(population: Population, arguments: argparse.Namespace) -> dict
     ours = Ours(num_labels=arguments.num_labels, threshold=arguments.threshold)
     found: dict[str, Strategy] = {
         OURS: ours,
-        "ours, 20 trials": replace(ours, num_trials=20),
+        f"{OURS}, 20 trials": replace(ours, num_trials=20),
     }
     if any(map(is_single_score, population.recipes)):
         found["training-free: the best score"] = replace(ours, recipes=is_single_score)
@@ -151,28 +179,59 @@ def strategies_of(population: Population, arguments: argparse.Namespace) -> dict
         found[f"ours, references of {population.rungs[0]} epochs"] = cheap
     if any(map(is_configured, population.recipes)):
         found["ours, no calibration"] = Ours(recipes=is_configured, calibrates=False)
+    names = {recipe.name for recipe in population.recipes}
+    if NO_LABELS in names:
+        found |= _without_labels()
     return found | plain_strategies(arguments.num_candidates)
+
+
+def _without_labels() -> dict[str, Strategy]:
+    """Ours for users who buy no full training before the finalists', and what it is read beside."""
+    short, labelled, free, alone = (
+        Ours(
+            recipes=lambda recipe, name=name: recipe.name == name,
+            calibrates=False,
+            num_trials=_NUM_TRIALS,
+        )
+        for name in (NO_LABELS, SELF_LABELLED, TRAINING_FREE, SHORT_ALONE)
+    )
+    return {
+        NO_LABELS_ROW: short,
+        f"{NO_LABELS_ROW}, 1 finalist": replace(short, num_finalists=1),
+        f"{NO_LABELS_ROW}, self-labelled cascade": labelled,
+        f"training-free: rank mean, {_NUM_TRIALS} trials": free,
+        "training-free: rank mean of all": replace(free, num_trials=None),
+        "short trainings alone": alone,
+    }
 
 
 def simulate(
     population: Population, arguments: argparse.Namespace, progress: Any
 ) -> dict[str, list[Trajectory]]:
-    """Trajectories of every strategy, one for each seed, with the parts of ours in and out."""
+    """Trajectories of every strategy, one for each seed, with the parts of ours in and out.
+
+    Where each seed draws its own architectures, accuracies are moved so that the best of these is
+    as good as the best of all.
+    """
     strategies, num_seeds = strategies_of(population, arguments), arguments.num_seeds
     kept = KeptTrajectories(arguments.work / "trajectories.jsonl")
     found: dict[str, list[Trajectory]] = {name: [] for name in strategies}
-    for seed in range(num_seeds):
+    num_drawn = arguments.num_drawn or len(population.candidates)
+    drawn = [population.drawn(num_drawn, seed) for seed in range(num_seeds)]
+    for seed, own in enumerate(drawn):
+        shift = population.best - own.best
         for number, (name, strategy) in enumerate(strategies.items()):
             progress(seed * len(strategies) + number, num_seeds * len(strategies), name)
-            found[name].append(kept.of(strategy, population, seed))
+            one = kept.of(strategy, own, seed)
+            found[name].append(replace(one, tests=[test + shift for test in one.tests]))
     ours = found[OURS]
     found["ours, references known"] = [t.without("calibration: full trainings") for t in ours]
     if "distilling" in ours[0].spent:
         found["ours, distilled set known"] = [t.without("distilling") for t in ours]
     recipes = {recipe.name: recipe for recipe in population.recipes}
-    found["ours, with proof"] = [
-        t.and_(proof=proof_cost(population, recipes[t.chosen], seed, NUM_PROVED))
-        for seed, t in enumerate(ours)
+    found[f"{OURS} and proof"] = [
+        t.and_(proof=proof_cost(own, recipes[t.chosen], seed, NUM_PROVED))
+        for seed, (own, t) in enumerate(zip(drawn, ours, strict=True))
     ]
     return found
 
@@ -188,6 +247,8 @@ def table_of(
             theirs = rival["core_seconds_to_within"][limit]
             known = cost is not None and theirs is not None
             row["times_the_rival"][limit] = round(cost / theirs, 4) if known else None
+        if row is not rival:
+            row["minus_the_rival"] = _minus(trajectories[row["strategy"]], trajectories[RIVAL])
     return {
         "population": population.name,
         "num_architectures": len(population.candidates),
@@ -235,17 +296,24 @@ def row_of(name: str, found: Sequence[Trajectory], best: float) -> dict[str, Any
     }
 
 
+def _minus(found: Sequence[Trajectory], rivals: Sequence[Trajectory]) -> dict[str, float | None]:
+    """Regret minus the rival's where both have a pick first, seed by seed."""
+    cost = max(t.costs[0] for t in (*found, *rivals))
+    ends = _mean(_at(rivals, cost) - _at(found, cost), least=-np.inf)
+    return {"core_seconds": round(cost, 1), **ends}
+
+
 def _at(found: Sequence[Trajectory], cost: float) -> np.ndarray:
     return np.array([t.at(np.array([cost]))[0] for t in found])
 
 
-def _mean(regrets: np.ndarray) -> dict[str, float | None]:
-    """With the 95 % interval of the mean by Student's t; one seed has none."""
+def _mean(regrets: np.ndarray, least: float = 0.0) -> dict[str, float | None]:
+    """With the 95 % interval of the mean by Student's t, from `least` on; one seed has none."""
     mean, n = float(regrets.mean()), len(regrets)
     if n == 1:
         return {"regret": round(mean, 3), "low": None, "high": None}
     half = float(stdtrit(n - 1, 0.975) * regrets.std(ddof=1) / np.sqrt(n))
-    ends = {"low": max(0.0, mean - half), "high": mean + half}
+    ends = {"low": max(least, mean - half), "high": mean + half}
     return {"regret": round(mean, 3), **{name: round(end, 3) for name, end in ends.items()}}
 
 
@@ -257,55 +325,56 @@ def _reached(costs: np.ndarray, means: np.ndarray, limit: float) -> float | None
 
 
 def draw(tables: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """The curves of every population, cost on a logarithmic axis."""
-    from matplotlib.figure import Figure
+    """The curves of every population, a dot where the first pick is.
 
-    shown = {
-        OURS: ("#c0392b", "-", 2.5),
-        "ours, with proof": ("#c0392b", ":", 1.5),
-        "ours, references known": ("#e67e22", "-", 2.0),
-        "training-free: the best score": ("#8e44ad", "--", 1.5),
-        "ours, no calibration": ("#d98880", "-.", 1.5),
-        "TPE + Hyperband": ("#1f618d", "-", 2.5),
-        "TPE + median": ("#5dade2", "-", 1.5),
-        "random + Hyperband": ("#1e8449", "-", 1.5),
-        "ASHA": ("#7dcea0", "-", 1.5),
-        "random picks": ("#7f8c8d", "-", 1.5),
-    }
-    figure = Figure(figsize=(7.5 * len(tables), 5.2), layout="constrained")
+    Cost is on a logarithmic axis, regret on that of its square root, which parts what is small.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
+
+    figure = Figure(figsize=(8.5 * len(tables), 5.6), layout="constrained")
     for axes, table in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables, strict=True):
-        last = max(row["curve"][-1]["core_seconds"] for row in table["strategies"])
-        for row in table["strategies"]:
-            style = shown.get(row["strategy"]) or (
-                ("#f5b041", "-", 2.0) if "epochs" in row["strategy"] else None
-            )
-            if style is None:
-                continue
-            curve = [*row["curve"], {**row["curve"][-1], "core_seconds": last}]
-            x = [point["core_seconds"] for point in curve]
-            colour, line, width = style
-            axes.plot(
-                x,
-                [point["regret"] for point in curve],
-                line,
-                color=colour,
-                linewidth=width,
-                drawstyle="steps-post",
-                label=row["strategy"],
-            )
-            if curve[0]["low"] is not None:
-                low, high = ([point[end] for point in curve] for end in ("low", "high"))
-                axes.fill_between(x, low, high, step="post", color=colour, alpha=0.1, linewidth=0)
+        rows = {row["strategy"]: row for row in table["strategies"]}
+        last = max(row["curve"][-1]["core_seconds"] for row in rows.values())
+        for name, style in _SHOWN.items():
+            if name in rows:
+                _draw_curve(axes, name, rows[name]["curve"], last, style)
         for limit in WITHIN:
             axes.axhline(limit, color="black", linewidth=0.6, linestyle=(0, (1, 3)))
         axes.set_xscale("log")
+        axes.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
         axes.set_ylim(0, _TOP)
+        axes.set_yticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
         axes.set_xlabel("core-seconds, everything counted")
         axes.set_ylabel("points of test accuracy below the best")
-        axes.set_title(f"{table['population']} (n = {table['num_architectures']})")
-        axes.legend(fontsize=8, frameon=False)
+        axes.set_title(f"{table['population']}, {table['num_architectures']} architectures")
+        hours = axes.secondary_xaxis("top", functions=(lambda s: s / 3600, lambda h: h * 3600))
+        hours.set_xlabel("core-hours")
+        for each, words in ((axes.xaxis, "{x:,.0f}"), (hours.xaxis, "{x:,g}")):
+            each.set_major_locator(LogLocator(subs=(1, 3)))
+            each.set_major_formatter(words)
+        axes.spines["right"].set_visible(False)
+        axes.legend(fontsize=9, frameon=False, loc="upper right")
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=130)
+    figure.savefig(file, dpi=110)
+
+
+def _draw_curve(
+    axes: Any,
+    name: str,
+    points: Sequence[Mapping[str, float]],
+    last: float,
+    style: tuple[str, str, float],
+) -> None:
+    colour, line, width = style
+    curve = [*points, {**points[-1], "core_seconds": last}]
+    x = [point["core_seconds"] for point in curve]
+    y = [point["regret"] for point in curve]
+    options = {"color": colour, "linewidth": width, "drawstyle": "steps-post", "label": name}
+    axes.plot(x, y, line, marker="o", markersize=5, markevery=[0], **options)
+    if name in (RIVAL, NO_LABELS_ROW) and curve[0]["low"] is not None:
+        low, high = ([point[end] for point in curve] for end in ("low", "high"))
+        axes.fill_between(x, low, high, step="post", color=colour, alpha=0.12, linewidth=0)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,10 @@ class Bank:
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
-        """What the study ranks by without a calibration, and what it races: else what ships."""
+        """What the study ranks by without a calibration, and what it races: else what ships.
+
+        Without cascades, of which the bank measures no stage alone.
+        """
         config = self.config
         raced = (
             default_recipes(config.space, config.train)
@@ -80,7 +83,7 @@ class Bank:
             else config.calibration.recipes
         )
         own = Recipe(name=CONFIGURED, train_on="proxy", train=config.train, score=config.score)
-        return (own, *raced)
+        return (own, *(recipe for recipe in raced if not recipe.stages))
 
     def architectures(self, num: int) -> list[Architecture]:
         """The first of those that are drawn for the bank."""
@@ -163,10 +166,21 @@ def training_name(recipe: Recipe) -> str:
     """Of the training that the recipe reads, which several may share: such as `stream_90`."""
     if recipe.name == CONFIGURED:
         return CONFIGURED
-    return recipe.name.removesuffix("_alone").removesuffix("_rank_mean").removesuffix("_calibrated")
+    for ending in ("_alone", "_rank_mean", "_calibrated", "_self_labelled"):
+        if recipe.name.endswith(ending):
+            return recipe.name.removesuffix(ending)
+    return recipe.name
 
 
 def part_names(recipe: Recipe) -> list[str]:
     """The ways of measuring whose signals the recipe reads; none for labels and encoding alone."""
-    scores = [f"score_{signal}" for signal in zero_cost_among(recipe.score.signals)]
-    return scores if recipe.train_on == "nothing" else [training_name(recipe), *scores]
+    return [name for names in names_by_stage(recipe) for name in names]
+
+
+def names_by_stage(recipe: Recipe) -> list[list[str]]:
+    """The same for each of its stages, of which at most one trains; one list without stages."""
+    found = []
+    for part in recipe.parts:
+        scores = [f"score_{signal}" for signal in zero_cost_among(part.score.signals)]
+        found.append(scores if part.train_on == "nothing" else [training_name(recipe), *scores])
+    return found

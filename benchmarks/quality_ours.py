@@ -10,16 +10,18 @@ from functools import cache
 import numpy as np
 import optuna
 from optuna.trial import TrialState
-from quality_bank import CONFIGURED, part_names
+from quality_bank import part_names
 from quality_optuna import WithinPopulation, tpe
-from quality_populations import Population
+from quality_populations import Population, is_raced
 from quality_trajectories import Trajectory
 
 from nas_proxy.calibrate.race import Race, best_standing
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.calibrate.settings import CalibrateSettings
+from nas_proxy.evaluate.cascade import cost_until
 from nas_proxy.reproducibility import content_hash
-from nas_proxy.scores.combine import Score, SingleSignal, make_score
+from nas_proxy.scores.cascade import CascadeScore, own_labels
+from nas_proxy.scores.combine import Score, make_score
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.settings import Reference, ValidateSettings
 
@@ -31,7 +33,9 @@ class Ours:
     """This project: calibrate a recipe, search with it, train the finalists in full.
 
     The race is the product's own, on evaluations that the population holds. A part that several
-    recipes read is paid for once in the calibration, and again in the search.
+    recipes read is paid for once in the calibration, and again in the search. Without calibration
+    the recipe is the only one that takes part; the reference sample among which its rank mean
+    ranks is paid for too.
 
     Attributes:
         recipes: Whether a recipe takes part.
@@ -41,10 +45,10 @@ class Ours:
         num_finalists: So many of the best by score are trained in full, one after the other; of
             these the best by validation accuracy is picked.
         label_rung: At the end of which rung the labels are read, counted from the last.
-        calibrates: Whether labels are paid for; otherwise the study's own recipe ranks.
+        calibrates: Whether labels are paid for; otherwise a recipe ranks that needs none.
     """
 
-    recipes: Callable[[Recipe], bool] = lambda recipe: recipe.name != CONFIGURED
+    recipes: Callable[[Recipe], bool] = is_raced
     num_labels: int = CalibrateSettings.num_architectures
     threshold: float = CalibrateSettings.threshold
     num_trials: int | None = None
@@ -68,7 +72,7 @@ class Ours:
         """Calibrate, search, train the finalists."""
         trajectory = Trajectory()
         recipes = tuple(filter(self.recipes, population.recipes))
-        if any(recipe.train_on == "proxy" for recipe in recipes):
+        if any(part.train_on == "proxy" for recipe in recipes for part in recipe.parts):
             trajectory.spend("distilling", population.distilling)
         if self.calibrates:
             names = tuple(recipe.name for recipe in recipes)
@@ -79,7 +83,8 @@ class Ours:
             for what, seconds in found.spent.items():
                 trajectory.spend(what, seconds)
         else:
-            recipe, score = recipes[0], SingleSignal(recipes[0].score.signals[0])
+            (recipe,) = recipes
+            score = _uncalibrated(population, recipe, seed, trajectory)
         trajectory.chosen = recipe.name
         scores = self._search(population, recipe, score, seed, trajectory)
         best = -np.inf, 0.0
@@ -102,6 +107,8 @@ class Ours:
     ) -> dict[Architecture, float]:
         def scored(architecture: Architecture) -> float | None:
             evaluation = population.evaluation(recipe, architecture)
+            if isinstance(score, CascadeScore) and evaluation.complete:
+                evaluation = cost_until(evaluation, score.place(evaluation).num_stages)
             trajectory.spend("search", evaluation.core_seconds)
             return score.of(evaluation) if evaluation.complete else None
 
@@ -130,9 +137,7 @@ def _calibrated(
 ) -> _Calibration:
     """The race of the recipes with these names; several strategies begin with the same one."""
     recipes = tuple(recipe for recipe in population.recipes if recipe.name in names)
-    order = np.random.default_rng(seed).permutation(len(population.candidates))
-    everything = list(population.candidates)
-    sample = [everything[i] for i in order[:num_labels]]
+    sample = _sample(population, num_labels, seed)
     race = _race(population, recipes, len(sample), threshold)
     rung = range(len(population.rungs))[label_rung]
     costs = Trajectory()
@@ -159,6 +164,26 @@ def _calibrated(
     known = list(_measured(population, recipe, list(references)).values())
     score = make_score(recipe.score, known, references, population.features)
     return _Calibration(recipe, score, costs.spent)
+
+
+def _uncalibrated(
+    population: Population, recipe: Recipe, seed: int, trajectory: Trajectory
+) -> Score:
+    """The score of a recipe without labels, by a reference sample, which labels a cascade."""
+    sample = _sample(population, recipe.num_reference, seed)
+    known = list(_measured(population, recipe, sample).values())
+    if known:
+        trajectory.spend("reference sample", math.fsum(e.core_seconds for e in known))
+    if not recipe.stages:
+        return make_score(recipe.score, known)
+    labels = own_labels(recipe.cascade.scores, known)
+    return CascadeScore(recipe.cascade, known, labels, population.features)
+
+
+def _sample(population: Population, num: int, seed: int) -> list[Architecture]:
+    everything = list(population.candidates)
+    order = np.random.default_rng(seed).permutation(len(everything))
+    return [everything[i] for i in order[:num]]
 
 
 def _race(

@@ -197,8 +197,9 @@ def cost_to_quality(result: dict[str, Any]) -> str:
             f"{population['core_seconds_of_a_full_training']:,.0f} core-seconds.",
             "",
             "| strategy | core-s to within 1 point | core-s to within .3 | times "
-            f"{population['rival']} (1; .3) | regret at the end | core-s at the end |",
-            "|---|---|---|---|---|---|",
+            f"{population['rival']} (1; .3) | first picks from core-s on | regret there minus "
+            f"{population['rival']}'s | regret at the end | core-s at the end |",
+            "|---" * 8 + "|",
         ]
         reached = {
             row["strategy"]: row["core_seconds_to_within"] for row in population["strategies"]
@@ -210,11 +211,15 @@ def cost_to_quality(result: dict[str, Any]) -> str:
         for row in rows:
             costs = [row["core_seconds_to_within"][limit] for limit in _WITHIN]
             times = [row["times_the_rival"][limit] for limit in _WITHIN]
-            last = row["curve"][-1]
+            last, minus = row["curve"][-1], row.get("minus_the_rival")
             cells = [
                 row["strategy"],
                 *("–" if cost is None else f"{cost:,.0f}" for cost in costs),
                 "; ".join("–" if each is None else f"{each:.2g}" for each in times),
+                f"{row['curve'][0]['core_seconds']:,.0f}",
+                "–"
+                if minus is None
+                else f"{minus['regret']:+.2f} [{minus['low']:+.2f}, {minus['high']:+.2f}]",
                 f"{last['regret']:.2f} [{last['low']:.2f}, {last['high']:.2f}]",
                 f"{last['core_seconds']:,.0f}",
             ]

@@ -8,12 +8,13 @@ import numpy as np
 import optuna
 import pytest
 
-from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.calibrate.recipes import Recipe, RecipeStage
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search_spaces.convnet import ConvNetSpace
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
 
 ROOT = Path(__file__).parents[2]
+SHORT_COST = 4.0
 SPACE = ConvNetSpace(widths=(4, 8), depths=(1, 2), norms=("none", "batch"))
 
 
@@ -46,7 +47,7 @@ def every_architecture() -> list[Architecture]:
 
 @pytest.fixture
 def population(benchmarks):
-    """Half of a small space; every third score fails on one architecture."""
+    """Half of a small space, two scores, and a short training that knows the order."""
     from quality_populations import Candidate, Population
 
     generator = np.random.default_rng(0)
@@ -70,11 +71,23 @@ def population(benchmarks):
                 0,
                 Status.COMPLETE,
                 signals={signal: final[a] + 3 * cost * generator.normal()},
+                signal_seconds={signal: cost},
                 core_seconds=cost,
             )
             for a in chosen
         }
         for signal, cost in signals.items()
+    }
+    parts["short"] = {
+        a: Evaluation(
+            a,
+            Fidelity("", 4, 8, 8),
+            0,
+            Status.COMPLETE,
+            signals={"val_accuracy": final[a] / 100},
+            core_seconds=SHORT_COST,
+        )
+        for a in chosen
     }
     recipes = [
         Recipe(name=f"{s}_alone", train_on="nothing", score=ScoreSettings(signals=(s,)))
@@ -82,6 +95,13 @@ def population(benchmarks):
     ]
     both = ScoreSettings(signals=tuple(signals), combine="rank_mean")
     recipes.append(Recipe(name="both", train_on="nothing", score=both))
+    stages = (
+        RecipeStage(train_on="nothing", score=ScoreSettings(signals=("flops",))),
+        RecipeStage(
+            train_on="full_data", score=ScoreSettings(signals=("val_accuracy",)), share=0.25
+        ),
+    )
+    recipes.append(Recipe(name="short_self_labelled", stages=stages))
     return Population(
         "made up", SPACE, candidates, (1, 2, 6), tuple(recipes), parts, distilling=100.0
     )
@@ -127,7 +147,9 @@ def test_a_seed_gives_the_same_again_and_another_one_something_else(name, benchm
 
 
 def test_ours_pays_for_labels_recipes_candidates_and_finalists(benchmarks, population):
-    ours = benchmarks.Ours(num_labels=20, threshold=-0.9, num_finalists=3)
+    ours = benchmarks.Ours(
+        recipes=lambda r: not r.stages, num_labels=20, threshold=-0.9, num_finalists=3
+    )
     found = ours(population, 5)
     order = np.random.default_rng(5).permutation(len(population.candidates))
     sample = [list(population.candidates)[i] for i in order[:20]]
@@ -156,6 +178,47 @@ def test_a_search_by_score_looks_at_so_many(benchmarks, population):
     assert ours(population, 0).spent["search"] == pytest.approx(9.0)
 
 
+@pytest.mark.parametrize(("num_trials", "num_scored"), [(9, 9), (None, 36)])
+def test_without_labels_the_sample_is_paid_for_too(num_trials, num_scored, benchmarks, population):
+    ours = benchmarks.Ours(
+        recipes=lambda r: r.name == "both",
+        calibrates=False,
+        num_trials=num_trials,
+        num_finalists=2,
+    )
+    found = ours(population, 0)
+    assert found.spent["reference sample"] == pytest.approx(32 * (1.0 + 2.0))
+    assert found.spent["search"] == pytest.approx(num_scored * (1.0 + 2.0))
+    assert set(found.spent) == {"reference sample", "search", "finalists"}
+    assert len(found.costs) == 2
+    assert found.costs[-1] == pytest.approx(sum(found.spent.values()))
+
+
+def test_what_a_cascade_cuts_is_not_trained(benchmarks, population):
+    ours = benchmarks.Ours(
+        recipes=lambda r: bool(r.stages), calibrates=False, num_finalists=len(population.candidates)
+    )
+    found = ours(population, 0)
+    assert found.spent["reference sample"] == pytest.approx(32 * (1.0 + SHORT_COST))
+    trained = (found.spent["search"] - 36 * 1.0) / SHORT_COST
+    assert trained == pytest.approx(round(trained))
+    assert 36 * 0.1 < trained < 36 * 0.4
+    # What was trained comes first, and the training's order is that of the accuracies: the pick
+    # changes only where something is better that the first score had cut.
+    assert np.diff(found.tests[: round(trained)]).tolist() == [0.0] * (round(trained) - 1)
+
+
+def test_a_seed_draws_its_own_architectures(benchmarks, population):
+    first, again, other = (population.drawn(12, seed) for seed in (0, 0, 1))
+    assert first.candidates == again.candidates != other.candidates
+    assert len(first.candidates) == 12
+    assert first.candidates.items() <= population.candidates.items()
+    assert first.best == max(c.test for c in first.candidates.values())
+    assert population.drawn(36, 5).identity == population.identity
+    strategy = benchmarks.plain_strategies(1000)["random picks"]
+    assert len(strategy(first, 0).costs) == 12
+
+
 def test_a_curve_is_what_the_trajectories_say(benchmarks):
     found = [
         benchmarks.Trajectory([1.0, 10.0], [80.0, 90.0]),
@@ -170,6 +233,24 @@ def test_a_curve_is_what_the_trajectories_say(benchmarks):
     # Student's interval of the mean of 0 and 0.5: 12.706 standard errors of 0.25.
     assert last["high"] == pytest.approx(0.25 + 12.706 * 0.25, abs=1e-3)
     assert last["low"] == 0.0
+
+
+def test_the_rival_is_compared_at_the_same_cost_seed_by_seed(benchmarks, population):
+    found = [benchmarks.Trajectory([10.0], [88.0]), benchmarks.Trajectory([20.0], [89.0])]
+    rivals = [
+        benchmarks.Trajectory([1.0, 15.0], [80.0, 85.0]),
+        benchmarks.Trajectory([1.0, 30.0], [80.0, 90.0]),
+    ]
+    table = benchmarks.table_of(population, {"some": found, benchmarks.RIVAL: rivals})
+    some, rival = table["strategies"]
+    # At 20 the rivals have 85 and 80: differences of -3 and -9.
+    assert some["minus_the_rival"] == {
+        "core_seconds": 20.0,
+        "regret": -6.0,
+        "low": pytest.approx(-6 - 12.706 * 3, abs=1e-2),
+        "high": pytest.approx(-6 + 12.706 * 3, abs=1e-2),
+    }
+    assert "minus_the_rival" not in rival
 
 
 def test_a_regret_that_rises_again_is_not_within(benchmarks):
