@@ -15,9 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 _ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/trust.md", "results/README.md")
 _WITHIN = ("1.0", "0.3")  # points of accuracy of benchmarks/cost_to_quality.py
+_LEVEL = 0.05
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->\n)", re.DOTALL)
 
 
@@ -84,8 +87,10 @@ def knowledge(result: dict[str, Any]) -> str:
     lines = ["| what | test accuracy % | gain | helps | core-seconds |", "|---|---|---|---|---|"]
     for row in sorted(result["rows"], key=lambda row: -row["gain"]):
         gain, error = row["gain"], row["gain_standard_error"]
-        verdict = "yes" if gain > 2 * error else "**hurts**" if gain < -2 * error else "cannot tell"
         alone = row["kind"] == "alone"
+        freedom = len(row["accuracies"]) - 1  # gains are over the student with the same seed
+        p_value = 1.0 if alone else 2 * float(stats.t.sf(abs(gain) / error, freedom))
+        verdict = _word(gain, p_value, "yes", "**hurts**")
         cells = (
             row["kind"],
             f"{row['test_accuracy']:.1f} ± {row['standard_error']:.1f}",
@@ -95,6 +100,19 @@ def knowledge(result: dict[str, Any]) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _word(difference: float, p_value: float, better: str, worse: str) -> str:
+    """What a difference shows at the 5 % level of a t-test."""
+    if not p_value < _LEVEL:
+        return "cannot tell"
+    return better if difference > 0 else worse
+
+
+def _welch(row: dict[str, Any]) -> float:
+    """P-value of a method against random images, whose trainings are others."""
+    own, random = row["accuracies"], row["random_accuracies"]
+    return float(stats.ttest_ind(own, random, equal_var=False).pvalue)
 
 
 def distillation(result: dict[str, Any]) -> str:
@@ -113,7 +131,7 @@ def distillation(result: dict[str, Any]) -> str:
             f"{row['test_accuracy']:.1f} ± {row['standard_error']:.1f}",
             f"{row['random_same_labels']:.1f} ± {row['random_standard_error']:.1f}",
             f"{row['difference']:+.1f} ± {row['difference_standard_error']:.1f}",
-            "yes" if row["beats_random"] else "**no**",
+            _word(row["difference"], _welch(row), "yes", "**no**"),
             "–" if row["published"] is None else row["published"],
             f"{row['total_seconds']:.0f}",
             f"{row['peak_memory_mib']:.0f}",
