@@ -52,6 +52,8 @@ def table_of(file: Path) -> str:
         return compression(result)
     if "teachers_test_accuracy" in result:
         return knowledge(result)
+    if "duels" in result:
+        return signals_by_data(result)
     if "populations" in result:
         return cost_to_quality(result)
     if "directions" in result:
@@ -80,6 +82,29 @@ def sequential(result: dict[str, Any]) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def signals_by_data(result: dict[str, Any]) -> str:
+    """One line for each way to read a training, a column for each set, and training-free scores."""
+    trained = [row for row in result["rows"] if "n" not in row]
+    free = [row for row in result["rows"] if "n" in row]
+    sets = list(dict.fromkeys(row["set"] for row in trained))
+    lines = [f"| read by | {' | '.join(sets)} |", "|---" * (1 + len(sets)) + "|"]
+    for reading in dict.fromkeys(row["signal"] for row in trained):
+        cells = [r["spearman"] for name in sets for r in trained if _is(r, name, reading)]
+        lines.append(f"| {_code(reading)} | {' | '.join(cells)} |")
+    best = max(free, key=lambda row: float(row["spearman"].split()[0]))
+    words = f"best of {len(free)} training-free scores, found afterwards: {_code(best['signal'])}"
+    lines.append(f"| {words} | {' | '.join([best['spearman'], *[''] * (len(sets) - 1)])} |")
+    return "\n".join(lines)
+
+
+def _is(row: dict[str, Any], name: str, reading: str) -> bool:
+    return bool(row["set"] == name and row["signal"] == reading)
+
+
+def _code(signal: str) -> str:
+    return signal if " " in signal else f"`{signal}`"
 
 
 def knowledge(result: dict[str, Any]) -> str:

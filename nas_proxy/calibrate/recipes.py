@@ -34,6 +34,12 @@ _TRAININGS: tuple[tuple[str, Literal["full_data", "proxy"], int], ...] = (
     ("stream", "full_data", 360),
     ("distilled", "proxy", 360),
 )
+# What reads a kind of set: validation loss is for the stream; after many passes over few images it
+# ranks backwards, and how fast networks learn these ranks: benchmarks/signals_by_data.py.
+_READS: dict[Literal["full_data", "proxy"], str] = {
+    "full_data": "val_loss",
+    "proxy": "train_loss_mean",
+}
 NUM_DEFAULT = 4 + len(SINGLE_SCORES) + 3 * len(_TRAININGS)  # as many as `default_recipes` gives
 _CASCADE_STEPS = (90, 360)
 _LABEL_STEPS = 360  # of the trainings whose ranks label the others in `self_labelled`
@@ -241,20 +247,15 @@ def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, .
         space: Its `reduced_fidelity` is taken unless `train` has one.
         train: The section `train`.
     """
-    combined = ("val_loss", *ZERO_COST)
-    scores = {
-        "alone": ScoreSettings(signals=("val_loss",)),
-        "rank_mean": ScoreSettings(signals=combined, combine="rank_mean"),
-        "calibrated": ScoreSettings(signals=combined, combine="calibrated"),
-    }
     recipes = _without_training()
     for word, on, num_steps in _TRAININGS:
         settings = _short(space, train, num_steps)
         recipes += [
             Recipe(name=f"{word}_{num_steps}_{kind}", train_on=on, train=settings, score=score)
-            for kind, score in scores.items()
+            for kind, score in _readings(_READS[on]).items()
         ]
-    later = (_stream(_short(space, train, steps), scores["calibrated"]) for steps in _CASCADE_STEPS)
+    fitted = _readings(_READS["full_data"])["calibrated"]
+    later = (_stream(_short(space, train, steps), fitted) for steps in _CASCADE_STEPS)
     return (*recipes, Recipe(name="cascade", stages=(_zero_cost_stage(), *later)))
 
 
@@ -281,6 +282,16 @@ def spelt_out(recipe: Recipe, train: TrainSettings) -> Recipe:
         return replace(recipe, train=recipe.train or train)
     stages = tuple(replace(stage, train=stage.train or train) for stage in recipe.stages)
     return replace(recipe, stages=stages)
+
+
+def _readings(signal: str) -> dict[str, ScoreSettings]:
+    """A trained signal alone, in a rank mean with training-free scores, and in a fitted model."""
+    combined = (signal, *ZERO_COST)
+    return {
+        "alone": ScoreSettings(signals=(signal,)),
+        "rank_mean": ScoreSettings(signals=combined, combine="rank_mean"),
+        "calibrated": ScoreSettings(signals=combined, combine="calibrated"),
+    }
 
 
 def _short(space: SearchSpace, train: TrainSettings, num_steps: int) -> TrainSettings:
