@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nas_proxy.core.costs import CostMeter
+from nas_proxy.core.plugin_source import source_hash
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.distill.common import recording
 from nas_proxy.distill.common.recording import map_in_workers
@@ -29,7 +30,9 @@ def test_a_method_that_states_nothing_is_measured():
     assert SECONDS <= made.costs["distilling"] <= around
     assert made.hardware
     assert "torch" in made.versions
-    assert made.id == Silent().distill(make_task()).id
+    assert made.parameters["code"] == source_hash(Silent)
+    plain = replace(made, parameters=Silent().distill(make_task()).parameters)
+    assert plain.id == Silent().distill(make_task()).id
 
 
 @dataclass(frozen=True, kw_only=True)
