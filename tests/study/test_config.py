@@ -186,8 +186,8 @@ def test_wrong_values_are_named_with_a_way_out(section: str, value: object, expe
         (
             "space",
             {"name": "torchvision_backbones", "weights": {"resnet18": 3}},
-            "space.weights.resnet18: without quotes YAML reads this as 3, not as text; put the word "
-            "in quotes to have it as it is written",
+            "space.weights.resnet18: without quotes YAML reads this as 3, not as text; put the "
+            "word in quotes to have it as it is written",
         ),
     ],
 )
