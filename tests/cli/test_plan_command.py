@@ -110,6 +110,7 @@ def test_another_configuration_than_the_folders_is_refused(nas_proxy) -> None:
     assert_one_sentence(refused, "train.num_steps: 3 -> 4", "study_name")
 
 
+@pytest.mark.exhaustive
 def test_plan_then_run_then_plan(nas_proxy, tmp_path: Path) -> None:
     planned = nas_proxy("plan", "tiny.yaml", "--json", "--timing-seconds", "2")
     assert planned.status == 0, planned.errors

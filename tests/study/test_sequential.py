@@ -127,7 +127,7 @@ def test_a_raised_maximum_trains_nothing_again(tmp_path):
     assert essence(report) == essence(fresh)
 
 
-@pytest.mark.parametrize("kill_after", [5, 13])
+@pytest.mark.parametrize("kill_after", [5, pytest.param(13, marks=pytest.mark.exhaustive)])
 def test_a_killed_validation_ends_as_one_that_was_not(tmp_path, monkeypatch, kill_after):
     whole, _, first = judged(tmp_path / "whole", TRAINED, maximum=14)
     append, count = EvaluationLog.append, []
