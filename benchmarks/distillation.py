@@ -243,7 +243,7 @@ def _labels(recipe: Recipe, size: Size) -> LabelSettings:
 def _on(splits: Splits, device: torch.device) -> Splits:
     parts = {
         name: replace(part, images=part.images.to(device), labels=part.labels.to(device))
-        for name, part in vars(splits).items()
+        for name, part in splits.parts.items()
     }
     return Splits(**parts)
 

@@ -174,7 +174,7 @@ class Table:
 def describe(part: Path) -> dict[str, Any]:
     """How large a part is, as JSON values."""
     splits = read_part(part).splits
-    return {name: len(getattr(splits, name)) for name in vars(splits)}
+    return {name: len(part) for name, part in splits.parts.items()}
 
 
 def gpu_parser(description: str | None, *, seconds: float) -> argparse.ArgumentParser:

@@ -303,7 +303,7 @@ def _splits(size: Size, data_root: str, device: torch.device) -> Splits:
         part = resize_dataset(part, size.image_size)
         return replace(part, images=part.images.to(device), labels=part.labels.to(device))
 
-    return Splits(**{name: prepared(part) for name, part in vars(splits).items()})
+    return Splits(**{name: prepared(part) for name, part in splits.parts.items()})
 
 
 def _finished(out: Path) -> dict[str, Any]:

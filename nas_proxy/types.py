@@ -99,6 +99,12 @@ class Splits:
     left_out: str = ""
 
     @property
+    def parts(self) -> dict[str, ImageDataset]:
+        """The three by their names."""
+        names = ("search_train", "search_val", "test")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def spec(self) -> DatasetSpec:
         """The specification that the three parts share."""
         return self.search_train.spec

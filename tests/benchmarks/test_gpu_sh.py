@@ -106,8 +106,7 @@ def test_a_part_keeps_its_images_and_its_table(tmp_path, gpu_common):
     gpu_common.write_part(tmp_path / "part", train, test, list("abcdefghij"), TABLE)
     part = gpu_common.read_part(tmp_path / "part")
     splits = part.splits
-    parts = (splits.search_train, splits.search_val, splits.test)
-    assert [len(each) for each in parts] == [27, 3, 10]
+    assert [len(each) for each in splits.parts.values()] == [27, 3, 10]
     joined = torch.cat([splits.search_train.images, splits.search_val.images])
     assert torch.equal(joined, train[0])
     assert torch.equal(splits.test.labels, test[1])
