@@ -2,14 +2,11 @@ import contextlib
 import json
 import os
 import pickle
-import signal
-import subprocess
 import sys
 import threading
 import types
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -379,32 +376,3 @@ def test_factory_that_cannot_be_sent_is_an_error(processes):
 
     with pytest.raises((pickle.PicklingError, AttributeError), match="Local"):
         processes.submit(Local(), *scripts(["pass", 0]), 0).result(timeout=PATIENCE_SECONDS)
-
-
-PARENT = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from tests.evaluate.helpers import ScriptedFactory
-from nas_proxy.evaluate.executors import open_executor
-from nas_proxy.types import Architecture
-
-with open_executor("processes", 1) as executor:
-    executor.submit(ScriptedFactory(), Architecture("scripted", ["sleep", 600]), 0).result()
-"""
-
-
-@pytest.mark.exhaustive
-def test_workers_and_their_server_end_soon_after_their_parent_is_killed():
-    command = [sys.executable, "-c", PARENT, str(Path(__file__).parents[2])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        worker = int(parent.stdout.readline())
-        assert worker != parent.pid
-        parent.kill()
-        parent.wait()
-        try:
-            # The worker and the server that it was forked from hold the same pipe open.
-            rest, _ = parent.communicate(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.kill(worker, signal.SIGKILL)
-            raise
-    assert rest == ""

@@ -1,13 +1,13 @@
 """The one number of a cascade, and who goes on, on made-up signals."""
 
 import math
-import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nas_proxy.processes import pack, unpack
 from nas_proxy.scores.cascade import CascadeScore, CascadeSettings, own_labels
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.scores.signals import is_trained, own_signal, signal_in_stage, stage_of
@@ -161,7 +161,7 @@ def test_labels_of_its_own_are_the_last_stages_score():
 
 
 def test_it_travels_and_is_known_again():
-    read = pickle.loads(pickle.dumps(SCORE))  # noqa: S301 - what was just written
+    read = unpack(pack(SCORE))  # as it goes to workers
     assert read == SCORE
     found, _ = sample(seed=9)
     assert [read.of(e) for e in found] == [SCORE.of(e) for e in found]
