@@ -8,6 +8,8 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,10 @@ from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.networks.convnet import ConvNet
-from nas_proxy.reproducibility import isolated_rng
+from nas_proxy.reproducibility import content_hash, isolated_rng
 from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.train.settings import TrainSettings
-from nas_proxy.types import DatasetSpec
+from nas_proxy.types import DatasetSpec, ImageDataset
 
 RESULTS = Path("results/benchmarks")
 CELL = (
@@ -68,6 +70,21 @@ def cifar10_factory(
             settings, splits.spec, splits.spec.source_hash, len(splits.search_train)
         ),
     )
+
+
+def work_folder(name: str, arguments: argparse.Namespace, free: Collection[str]) -> Path:
+    """Where what is finished is kept: another one for other arguments, but for those of `free`."""
+    decisive = {key: value for key, value in vars(arguments).items() if key not in free}
+    folder: Path = arguments.work / f"{name}_{content_hash(decisive)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def cifar10_search_train(arguments: argparse.Namespace) -> ImageDataset:
+    """All images that may be distilled and trained on, on the device of the arguments."""
+    data = DataSettings(name="cifar10", root=arguments.data_root)
+    found, device = load_splits(data).search_train, arguments.device
+    return replace(found, images=found.images.to(device), labels=found.labels.to(device))
 
 
 def in_checkout(checkout: Path, *command: str | Path) -> str:

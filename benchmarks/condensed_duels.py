@@ -26,14 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import cifar10_factory, parser, publish
+from common import cifar10_factory, cifar10_search_train, parser, publish, work_folder
 from pydantic import TypeAdapter
 from recipes import RECIPES, SIZES
 
 from nas_proxy.core.costs import CostMeter
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import ProxyDataset
-from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.distill.common.random_networks import DrawingDistiller
 from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.distill.random_subset import RandomSubset
@@ -44,7 +43,7 @@ from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.evaluate.table import TruthTable, read_table
 from nas_proxy.interfaces import DistillContext, Distiller, DistillTask, SearchSpace
 from nas_proxy.registry import DISTILLERS
-from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
+from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import RankMean, SingleSignal
 from nas_proxy.scores.signals import TRAINED_SIGNALS
 from nas_proxy.search_spaces.convnet import ConvNetSpace
@@ -135,17 +134,12 @@ class Duels:
         """Where what is finished is kept; another size has another folder."""
         where = ("data_root", "truth", "truth_value", "spent", "out", "work", "num_workers")
         free = (*where, "num_architectures", "methods", "budgets", "reference_seeds", "seed")
-        size = {k: v for k, v in vars(self.arguments).items() if k not in free}
-        folder: Path = self.arguments.work / f"condensed_duels_{content_hash(size)}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return work_folder("condensed_duels", self.arguments, free)
 
     @cached_property
     def search_train(self) -> ImageDataset:
         """All that may be distilled and trained on."""
-        data = DataSettings(name="cifar10", root=self.arguments.data_root)
-        found, device = load_splits(data).search_train, self.arguments.device
-        return replace(found, images=found.images.to(device), labels=found.labels.to(device))
+        return cifar10_search_train(self.arguments)
 
     @cached_property
     def table(self) -> TruthTable | None:

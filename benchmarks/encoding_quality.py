@@ -14,6 +14,7 @@ one core.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import math
 import time
@@ -63,13 +64,7 @@ class Known:
 
 def main() -> None:
     """Predict, print the table, write the JSON file."""
-    arguments_parser = parser(__doc__, data=False)
-    arguments_parser.add_argument("--truth", type=Path, required=True, help="folder of the tables")
-    arguments_parser.add_argument("--num-splits", type=int, default=30)
-    arguments_parser.add_argument("--num-labels", type=int, nargs="+", default=[24, 48, 100])
-    arguments_parser.add_argument("--num-architectures", type=int, default=1000)
-    arguments_parser.add_argument("--num-workers", type=int, default=1)
-    arguments = arguments_parser.parse_args()
+    arguments = parse_arguments(__doc__, num_splits=30)
     torch.set_num_threads(1)
     space = NASBench201Space()
     known = read(space, arguments.truth)[: arguments.num_architectures]
@@ -94,6 +89,17 @@ def main() -> None:
         },
         arguments,
     )
+
+
+def parse_arguments(description: str | None, *, num_splits: int) -> argparse.Namespace:
+    """Where the tables are, and how many splits, labels, architectures and processes."""
+    made = parser(description, data=False)
+    made.add_argument("--truth", type=Path, required=True, help="folder of the tables")
+    made.add_argument("--num-splits", type=int, default=num_splits)
+    made.add_argument("--num-labels", type=int, nargs="+", default=[24, 48, 100])
+    made.add_argument("--num-architectures", type=int, default=1000)
+    made.add_argument("--num-workers", type=int, default=1)
+    return made.parse_args()
 
 
 def read(space: NASBench201Space, folder: Path) -> list[Known]:

@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import cifar10_factory, parser, publish
+from common import cifar10_factory, cifar10_search_train, parser, publish, work_folder
 
 from nas_proxy.core.costs import CostMeter
 from nas_proxy.data.augment import Augmentation
 from nas_proxy.data.proxy_dataset import ProxyDataset
-from nas_proxy.data.sources import DataSettings, load_splits
 from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.distill.random_subset import random_control
 from nas_proxy.distill.rank_aware.distiller import RankAware
@@ -35,7 +34,7 @@ from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelit
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.table import read_table
 from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
-from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
+from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.signals import higher_is_better
 from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.statistics import ranks
@@ -121,17 +120,12 @@ class Comparison:
     def folder(self) -> Path:
         """Where what is finished is kept; another size has another folder."""
         where = ("data_root", "truth", "out", "work", "num_workers", "num_judged")
-        size = {k: v for k, v in vars(self.arguments).items() if k not in where}
-        folder: Path = self.arguments.work / f"rank_aware_{content_hash(size)}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return work_folder("rank_aware", self.arguments, where)
 
     @cached_property
     def search_train(self) -> ImageDataset:
         """All that the distiller and the networks may train on."""
-        data = DataSettings(name="cifar10", root=self.arguments.data_root)
-        found, device = load_splits(data).search_train, self.arguments.device
-        return replace(found, images=found.images.to(device), labels=found.labels.to(device))
+        return cifar10_search_train(self.arguments)
 
     @cached_property
     def values(self) -> dict[str, Mapping[Architecture, float]]:

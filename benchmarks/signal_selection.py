@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import parser, publish
-from encoding_quality import BEST, Known, agreements, encodings_of, summary
+from common import publish
+from encoding_quality import BEST, Known, agreements, encodings_of, parse_arguments, summary
 from encoding_quality import read as read_known
 
 from nas_proxy.scores.calibrated import CalibratedScore, Encode
@@ -49,13 +49,7 @@ LEAST_GAIN = 0.003  # of the criterion, below which no further signal is taken
 
 def main() -> None:
     """Predict, print the table, write the JSON file."""
-    arguments_parser = parser(__doc__, data=False)
-    arguments_parser.add_argument("--truth", type=Path, required=True, help="folder of the tables")
-    arguments_parser.add_argument("--num-splits", type=int, default=20)
-    arguments_parser.add_argument("--num-labels", type=int, nargs="+", default=[24, 48, 100])
-    arguments_parser.add_argument("--num-architectures", type=int, default=1000)
-    arguments_parser.add_argument("--num-workers", type=int, default=1)
-    arguments = arguments_parser.parse_args()
+    arguments = parse_arguments(__doc__, num_splits=20)
     torch.set_num_threads(1)
     space = NASBench201Space()
     known = read(space, arguments.truth)[: arguments.num_architectures]
