@@ -74,6 +74,7 @@ TINY: dict[str, str] = {
     "--directions cifar10",
     "validation_images": "--data-root DATA --num-architectures 3 --num-steps 2 --image-size 8 "
     "--num-images 100",
+    "votes": "",
     "workers": "--data-root DATA --num-architectures 1 --num-workers 1",
     "zero_cost_agreement": "--data-root DATA --truth TRUTH --num-architectures 3",
     "zero_cost_speed": "--num-architectures 1 --image-size 8",
