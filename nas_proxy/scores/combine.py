@@ -89,7 +89,7 @@ class RankMean:
     Signals of a training and zero-cost ones know different things, and those of one kind much the
     same: where there are both, each kind has one half of the vote, however many stand for it. On
     146 cells of NAS-Bench-201 a validation loss beside three zero-cost scores ranks so with .94,
-    and with .35 within the best fifth, where four equal votes have .93 and .27
+    and with .35 within the best fifth, where four equal votes have .93 and .26
     (`benchmarks/votes.py`).
 
     A rank is the share of the reference that is worse, interpolated between its members, so that
