@@ -64,7 +64,7 @@ TINY: dict[str, str] = {
     "space.num_cells=1 tracking.enabled=false --num-labels 24 --most-steps-labelled 1",
     "sequential_coverage": "--truth TRUTH/nb201_cifar10_dev.csv --num-redraws 4",
     "signal_selection": "--truth TRUTH --num-splits 1 --num-labels 24 --num-architectures 60",
-    "signals_by_data": "STUDY --num-architectures 6",
+    "signals_by_data": "STUDY study_name=signals --num-architectures 6",  # configured otherwise
     "startup": "--num-repeats 1",
     "structure": "",
     "tables": str(ROOT / "results/benchmarks/evaluate_proxy_cpu.json"),
