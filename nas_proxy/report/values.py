@@ -12,6 +12,7 @@ from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
 from nas_proxy.retrain.result import RetrainResult
 from nas_proxy.search.result import SearchResult
+from nas_proxy.statistics.base_rate import is_uneven
 from nas_proxy.validate.looks import Look
 from nas_proxy.validate.values import Point, RankReport
 
@@ -56,6 +57,11 @@ class DataSummary:
     source_hash: str
     per_class: tuple[tuple[int, int, int], ...] = ()
     left_out: str = ""
+
+    @property
+    def has_uneven_classes(self) -> bool:
+        """Whether classes of some part differ in size, so that accuracies need a base rate."""
+        return any(is_uneven(sizes) for sizes in zip(*self.per_class, strict=True))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from nas_proxy.export.folder import ExportedFile
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.statistics.accuracy import SeedMean, percent
+from nas_proxy.statistics.base_rate import BaseRate
 from nas_proxy.statistics.ranks import Estimate
 
 
@@ -39,6 +40,7 @@ class ModelCard:
         versions: Of the libraries.
         knowledge_distillation: What it learned beside the labels, as the report has it; None:
             nothing.
+        base_rate: What `over_seeds` must be read against; None where classes are alike in size.
     """
 
     study_name: str
@@ -60,6 +62,7 @@ class ModelCard:
     created: str
     versions: Mapping[str, str]
     knowledge_distillation: DistillationRecord | None = None
+    base_rate: BaseRate | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values with the attributes' names."""
@@ -74,6 +77,7 @@ class ModelCard:
             "knowledge_distillation": None
             if self.knowledge_distillation is None
             else asdict(self.knowledge_distillation),
+            "base_rate": None if self.base_rate is None else asdict(self.base_rate),
         }
 
     def to_markdown(self) -> str:
@@ -84,6 +88,7 @@ class ModelCard:
             "Architecture": f"{self.description} (search space {self.origin.architecture.space})",
             "Test accuracy": f"{percent(self.test_accuracy)} on {self.num_test_images:,} images of "
             f"{spec.name} (95 % interval over images)",
+            **({} if self.base_rate is None else {"Read against": self.base_rate.words}),
             "All its trainings": self._seeds(),
             "Search-validation accuracy": f"{100 * self.val_accuracy:.1f} %; these images chose "
             "what is exported, so it flatters",
@@ -133,7 +138,7 @@ class ModelCard:
 
 _STRUCTURED = (
     "origin", "test_accuracy", "over_seeds", "over_seeds_interval", "latencies", "files",
-    "knowledge_distillation",
+    "knowledge_distillation", "base_rate",
 )  # fmt: skip
 
 

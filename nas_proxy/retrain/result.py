@@ -14,6 +14,7 @@ from nas_proxy.export.folder import ExportedFile
 from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.retrain.contenders import Contender, Role
 from nas_proxy.statistics.accuracy import SeedMean, difference, over_seeds, percent
+from nas_proxy.statistics.base_rate import BaseRate, base_rate
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.types import Architecture, Evaluation
 
@@ -26,7 +27,7 @@ class SeedAccuracy(SeedMean):
     """An accuracy over seeds with Student's 95 % interval.
 
     Attributes:
-        low: Lower end; None with one seed.
+        low: Lower end; None with fewer than three seeds, or where all reach the same.
         high: Upper end.
     """
 
@@ -92,6 +93,7 @@ class RetrainRow:
         curves: None if every training failed.
         phases: Name and steps of each phase of a training, in order; empty if every one failed.
         model: Its files, if it was exported.
+        base_rate: What `test_accuracy` must be read against; None where classes are alike in size.
     """
 
     role: Role
@@ -111,6 +113,7 @@ class RetrainRow:
     curves: Curves | None
     phases: tuple[tuple[str, int], ...]
     model: ModelFiles | None = None
+    base_rate: BaseRate | None = None
 
 
 @dataclass(frozen=True)
@@ -170,12 +173,14 @@ class TrainedContender:
     Attributes:
         contender: Which network.
         sizes: Its `num_params`, and `flops` if they can be counted.
+        class_names: Of the images, in label order.
         trainings: One for each seed, measured on the search-validation images.
         tests: The complete ones of them, measured on the test images; empty before the one look.
     """
 
     contender: Contender
     sizes: Mapping[str, float]
+    class_names: Sequence[str]
     trainings: Sequence[Evaluation]
     tests: Sequence[Evaluation] = ()
 
@@ -198,6 +203,11 @@ class TrainedContender:
     def test_accuracy(self) -> SeedMean:
         """Over seeds; at least one network was measured."""
         return SeedMean.of([test.signals["test_accuracy"] for test in self.tests])
+
+    @property
+    def base_rate(self) -> BaseRate | None:
+        """What that accuracy must be read against; None where classes are alike in size."""
+        return base_rate([test.confusion for test in self.tests], self.class_names)
 
     @property
     def failures(self) -> list[str]:
@@ -254,6 +264,7 @@ class TrainedContender:
             curves=self.curves if complete else None,
             phases=complete[0].phases if complete else (),
             model=model,
+            base_rate=self.base_rate,
         )
 
 
@@ -289,6 +300,8 @@ def verdict(best: TrainedContender, others: Sequence[TrainedContender]) -> str:
         f"{best.sizes['num_params']:,.0f} parameters) reaches "
         f"{percent(over_seeds(accuracy))} test accuracy ({of_seeds})."
     )
+    if best.base_rate is not None:
+        first = f"{first} {best.base_rate.words}"
     compared = [
         f"{_named(other)} reaches {100 * other.test_accuracy.mean:.1f} %: "
         + _in_words(difference(accuracy, other.test_accuracy))
@@ -312,7 +325,9 @@ def _in_words(found: Estimate) -> str:
     points = f"{100 * abs(found.value):.1f} points"
     outcome = outcome_of(found)
     if outcome == "unknown":
-        return f"{points} {'less' if found.value >= 0 else 'more'}, by one seed"
+        if not found.value:
+            return "they cannot be told apart by these seeds"
+        return f"{points} {'less' if found.value >= 0 else 'more'}, by too few seeds to tell"
     if outcome == "open":
         return f"they cannot be told apart (difference {_points(found)})"
     return f"{_points(found)} {'less' if outcome == 'better' else 'more'}"

@@ -13,6 +13,7 @@ from nas_proxy.statistics.intervals import CONFIDENCE, wilson
 from nas_proxy.statistics.ranks import Estimate
 
 _TAIL = (1 + CONFIDENCE) / 2
+_MIN_SEEDS = 3  # two that are a tenth apart have an interval from 0 to 1
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class SeedMean:
     def of(cls, values: Sequence[float]) -> SeedMean:
         """The mean of at least one value."""
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        if len(set(values)) == 1:  # not the 1e-17 that rounding leaves
+            spread = spread and 0.0
         error = None if spread is None else spread / math.sqrt(len(values))
         return cls(float(np.mean(values)), error, tuple(values))
 
@@ -47,9 +50,10 @@ class SeedMean:
 def over_seeds(figure: SeedMean) -> Estimate:
     """The mean with Student's interval: what other seeds would give on these test images.
 
-    One seed has no interval; that of others ends at 0 and 1.
+    There is none below three seeds, nor where all reach the same, which shows nothing of others;
+    it ends at 0 and 1.
     """
-    if figure.standard_error is None:
+    if len(figure.values) < _MIN_SEEDS or not figure.standard_error:
         return Estimate(figure.mean, None, None)
     half = scipy.stats.t.ppf(_TAIL, len(figure.values) - 1) * figure.standard_error
     return Estimate(figure.mean, max(0.0, figure.mean - half), min(1.0, figure.mean + half))
@@ -68,13 +72,11 @@ def over_images(num_correct: int, num_images: int) -> Estimate:
 def difference(first: SeedMean, second: SeedMean) -> Estimate:
     """The first mean minus the second, with Welch's interval over seeds.
 
-    There is none where one of them has a single seed.
+    There is none where one of them has a single seed, nor where no seed differs from another.
     """
     apart = first.minus(second)
-    if apart.standard_error is None:
+    if not apart.standard_error:
         return Estimate(apart.mean, None, None)
-    if apart.standard_error == 0:
-        return Estimate(apart.mean, apart.mean, apart.mean)
     half = scipy.stats.t.ppf(_TAIL, _welch_freedom(first, second)) * apart.standard_error
     return Estimate(apart.mean, apart.mean - half, apart.mean + half)
 

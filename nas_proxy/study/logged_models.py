@@ -45,6 +45,13 @@ def log_contender(tracker: Tracker, row: RetrainRow) -> None:
             run.metrics({f"{name}_standard_error": accuracy.standard_error})
         for seed, value in enumerate(accuracy.values):
             run.metrics({f"{name}_seed_{seed}": value})
+    if row.base_rate is not None:
+        run.metrics(
+            {
+                "test_majority_share": row.base_rate.majority_share,
+                "test_balanced_accuracy": row.base_rate.balanced_accuracy,
+            }
+        )
     if row.curves is not None:
         curves = {"train_loss": row.curves.train_loss, "val_accuracy": row.curves.val_accuracy}
         for name, points in curves.items():

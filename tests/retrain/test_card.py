@@ -5,11 +5,14 @@ from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.retrain.card import ModelCard
 from nas_proxy.statistics.accuracy import SeedMean, over_images, over_seeds
+from nas_proxy.statistics.base_rate import BaseRate
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.types import Architecture
 
 
-def page(knowledge_distillation: DistillationRecord | None) -> str:
+def page(
+    knowledge_distillation: DistillationRecord | None, base_rate: BaseRate | None = None
+) -> str:
     accuracy = SeedMean.of([0.9])
     return ModelCard(
         study_name="tiny",
@@ -31,6 +34,7 @@ def page(knowledge_distillation: DistillationRecord | None) -> str:
         created="2026-01-01",
         versions={},
         knowledge_distillation=knowledge_distillation,
+        base_rate=base_rate,
     ).to_markdown()
 
 
@@ -49,3 +53,9 @@ def test_the_card_says_who_taught_and_what_they_have_seen() -> None:
 
 def test_a_training_that_nobody_chose_among_seeds_is_not_said_to_be_chosen() -> None:
     assert "among the seeds" not in page(None)
+
+
+def test_the_card_says_what_an_accuracy_must_be_read_against() -> None:
+    rate = BaseRate("a", 0.9, 0.5, is_beaten=False)
+    assert f"**Read against:** {rate.words}" in page(None, rate)
+    assert "Read against" not in page(None)

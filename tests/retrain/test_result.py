@@ -25,6 +25,7 @@ def trained(
     test: list[float] | None = None,
     role: Any = "best",
     losses: list[float] | None = None,
+    confusion: tuple[tuple[int, ...], ...] = (),
 ) -> TrainedContender:
     """A contender; None in `val` is a training that failed."""
     architecture = Architecture("space", name)
@@ -42,9 +43,12 @@ def trained(
         )
     for seed, value in enumerate(test or []):
         signals = {"test_accuracy": value}
-        tests.append(Evaluation(architecture, FIDELITY, seed, Status.COMPLETE, signals))
+        tests.append(
+            Evaluation(architecture, FIDELITY, seed, Status.COMPLETE, signals, confusion=confusion)
+        )
     contender = Contender(role, architecture, f"network {name}")
-    return TrainedContender(contender, {"num_params": 5000.0, "flops": 1e6}, trainings, tests)
+    sizes = {"num_params": 5000.0, "flops": 1e6}
+    return TrainedContender(contender, sizes, ("a", "b"), trainings, tests)
 
 
 def test_validation_decides_and_never_the_test_split() -> None:
@@ -77,7 +81,7 @@ def test_what_failed_is_said_and_counts_nowhere() -> None:
         ),
         ([0.94, 0.97], "open", "95.5 %: they cannot be told apart (difference 0.0 [-"),
         ([0.99, 1.0], "worse", "reaches 99.5 %: "),
-        ([0.80], "unknown", "reaches 80.0 %: 15.5 points less, by one seed"),
+        ([0.80], "unknown", "80.0 %: 15.5 points less, by too few seeds to tell"),
     ],
 )
 def test_the_verdict_is_no_bolder_than_the_interval(
@@ -88,7 +92,8 @@ def test_the_verdict_is_no_bolder_than_the_interval(
     assert comparison(best, compared).outcome == outcome
     said = verdict(best, [compared])
     assert said.startswith(
-        "The retrained network (network a; 5,000 parameters) reaches 95.5 % [89.1, "
+        "The retrained network (network a; 5,000 parameters) reaches 95.5 % (no interval) test "
+        "accuracy (mean of 2 seeds)."
     )
     assert words in said
     assert ("points more" in said) == (outcome == "worse")
@@ -100,3 +105,12 @@ def test_one_seed_and_nothing_to_compare_with() -> None:
         "The retrained network (network a; 5,000 parameters) reaches 95.0 % (no interval) test "
         "accuracy (one seed)."
     )
+
+
+def test_where_classes_differ_in_size_an_accuracy_stands_beside_that_of_one_answer() -> None:
+    lazy = trained("a", [0.9], [120 / 121], confusion=((120, 0), (1, 0)))
+    assert "Always answering a reaches 99.2 %, and the network is not shown" in verdict(lazy, [])
+    assert lazy.row().base_rate.balanced_accuracy == 0.5
+    even = trained("a", [0.9], [0.75], confusion=((5, 1), (2, 4)))
+    assert "Always answering" not in verdict(even, [])
+    assert even.row().base_rate is None

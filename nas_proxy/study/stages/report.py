@@ -149,6 +149,10 @@ def _log(study: StudyContext, report: StudyReport, figures: list[Path]) -> None:
         run.metrics(_rank_metrics(report.validation))
     if report.retrain and report.retrain.champion.test_accuracy:
         run.metrics({"retrained_test_accuracy": report.retrain.champion.test_accuracy.mean})
+        rate = report.retrain.champion.base_rate
+        if rate is not None:
+            run.metrics({"retrained_majority_share": rate.majority_share})
+            run.metrics({"retrained_balanced_accuracy": rate.balanced_accuracy})
     for figure in figures:
         run.artifact(figure, "figures")
     for path in (study.layout.page, study.layout.report):

@@ -264,7 +264,9 @@ class _Retraining:
             ):
                 found.setdefault(evaluation.architecture, []).append(evaluation)
         return [
-            TrainedContender(c, self._sizes(c.architecture), found[c.architecture])
+            TrainedContender(
+                c, self._sizes(c.architecture), self.spec.class_names, found[c.architecture]
+            )
             for c in contenders
         ]
 
@@ -353,6 +355,7 @@ class _Retraining:
             files=files,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
+            base_rate=trained.base_rate,
         )
 
     def _licence_of_weights(self, contender: Contender) -> dict[str, str]:
