@@ -293,16 +293,27 @@ def _plugin(
     except PluginError as error:
         faults.append(f"{path}.name: {error}")
         return None
-    checked: T | None = _check(plugin, options, (path,), faults)
+    beside = ("name", *(_DISTILL_KEYS if path == "distill" else ()))
+    checked: T | None = _check(plugin, options, (path,), faults, beside)
     return checked
 
 
-def _check(kind: Any, value: Any, path: tuple[str, ...], faults: list[str]) -> Any:
-    """`value` as `kind`; None after adding to `faults` what is wrong with it."""
+def _check(
+    kind: Any, value: Any, path: tuple[str, ...], faults: list[str], beside: Sequence[str] = ()
+) -> Any:
+    """`value` as `kind`; None after adding to `faults` what is wrong with it.
+
+    Args:
+        kind: A section, a plug-in, or a simple type.
+        value: As the file has it.
+        path: Where it stands there.
+        faults: Grows.
+        beside: Keys that may stand there too and are read elsewhere.
+    """
     try:
         return adapter(kind).validate_python(value)
     except ValidationError as error:
-        faults.extend(in_words(error, kind, path))
+        faults.extend(in_words(error, kind, path, beside))
     except UserError as error:  # from a section's own __post_init__
         faults.append(f"{'.'.join(path)}: {error}")
     return None

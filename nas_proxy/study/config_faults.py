@@ -24,15 +24,19 @@ _DROPPED_KEYS = {
 _KIND = re.compile(r"(?:function-\w+|literal|dict|list|tuple)\[.*\]|str|int|float|bool|[A-Z]\w*")
 
 
-def in_words(error: ValidationError, kind: Any, path: tuple[str, ...]) -> list[str]:
+def in_words(
+    error: ValidationError, kind: Any, path: tuple[str, ...], beside: Sequence[str] = ()
+) -> list[str]:
     """One sentence for each place where something is wrong.
 
     Args:
         error: What was raised.
         kind: The section that was read.
         path: Where it stands in the configuration.
+        beside: Keys that may stand in the section and are read elsewhere.
     """
-    return [_sentence(fault, kind, path) for fault in _one_for_each_place(error.errors())]
+    faults = _one_for_each_place(error.errors())
+    return [_sentence(fault, kind, path, beside) for fault in faults]
 
 
 def _one_for_each_place(faults: Sequence[Any]) -> list[dict[str, Any]]:
@@ -60,10 +64,11 @@ def _bare(message: str) -> str:
     return message.removeprefix("Value error, ").removeprefix("Input should be ")
 
 
-def _sentence(fault: Any, kind: Any, path: tuple[str, ...]) -> str:
+def _sentence(fault: Any, kind: Any, path: tuple[str, ...], beside: Sequence[str]) -> str:
     location = ".".join(str(part) for part in (*path, *fault["loc"]))
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known, key = _keys_at(kind, fault["loc"][:-1]), str(fault["loc"][-1])
+        *inside, key = map(str, fault["loc"])
+        known = [*([] if inside else beside), *_keys_at(kind, inside)]
         if _RENAMED_KEYS.get(key) in known:
             return f"{location}: this key is called {_RENAMED_KEYS[key]} now; rename it"
         why = _DROPPED_KEYS.get(location)
@@ -93,11 +98,11 @@ def _taken_for(value: Any) -> str:
     return ""
 
 
-def _keys_at(kind: Any, location: Sequence[Any]) -> list[str]:
+def _keys_at(kind: Any, location: Sequence[str]) -> list[str]:
     """The keys that the section at `location` knows."""
     for part in location:
         fields = _fields(kind)
-        kind = fields.get(str(part), kind)
+        kind = fields.get(part, kind)
     return list(_fields(kind))
 
 

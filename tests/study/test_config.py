@@ -69,7 +69,12 @@ def test_all_faults_are_reported_at_once_with_path_and_nearest_key() -> None:
         "serch": {},
         "seed": -1,
         "train": {"num_stepz": 3, "num_steps": "three", "augmentation": {"dsa": "colour"}},
-        "distill": {"name": "distribution_matching", "num_step": 5, "images_per_class": 0},
+        "distill": {
+            "name": "distribution_matching",
+            "num_step": 5,
+            "images_per_class": 0,
+            "label": 1,
+        },
         "space": {"name": "convnets"},
         "score": {"signals": ["val_los"]},
     }
@@ -85,6 +90,7 @@ def test_all_faults_are_reported_at_once_with_path_and_nearest_key() -> None:
         "did you mean 'color'?",
         "distill.num_step: unknown key; did you mean 'num_steps'?",
         "distill.images_per_class: ",
+        "distill.label: unknown key; did you mean 'labels'?",
         "space.name: unknown search space 'convnets'; did you mean 'convnet'?",
     ):
         assert expected in message, f"{expected!r} is missing in:\n{message}"
