@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nas_proxy.core.extras import is_installed, missing_words
 from nas_proxy.errors import ExportError, required
 from nas_proxy.export.model_file import DeployedModel
 from nas_proxy.export.tracing import traced, why
@@ -37,8 +38,11 @@ def onnx_program(model: DeployedModel, images: Tensor) -> tuple[bytes, float]:
         The file's content, and the largest difference of a logit on `images`.
 
     Raises:
-        ExportError: If an operator has no ONNX form, or the program answers otherwise.
+        ExportError: If an operator has no ONNX form, the program answers otherwise, or the extra
+            `export` is not installed.
     """
+    if not is_installed("export"):
+        raise ExportError(missing_words("export"))
     import onnxruntime
 
     with _quietly("ONNX"):
@@ -79,6 +83,11 @@ PROGRAMS = {
     "torch_export": ("model.pt2", torch_program),
 }
 """File name and maker of each format."""
+
+
+def installed_formats() -> tuple[ProgramFormat, ...]:
+    """Those that can be written here: `onnx` needs the extra `export`."""
+    return tuple(name for name in PROGRAMS if name != "onnx" or is_installed("export"))
 
 
 @torch.no_grad()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from nas_proxy.compress.settings import CompressSettings
-from nas_proxy.export.programs import PROGRAMS, ProgramFormat
+from nas_proxy.export.programs import ProgramFormat, installed_formats
 from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationOption
 from nas_proxy.options import Options, PositiveInt
 from nas_proxy.search.pareto import Pick
@@ -32,7 +32,8 @@ class RetrainSettings(Options):
             median score among the uniformly drawn ones of the validation, or among the search's
             trials where nothing was validated. `resnet18`: ResNet-18 with batch norm, of the
             width that brings it closest to as many parameters as the search's first has.
-        formats: Programs that are written beside the weights.
+        formats: Programs that are written beside the weights; `onnx` needs the extra `export`, and
+            is written by default where that is installed.
         compress: Smaller versions of the recommended network; None: none.
     """
 
@@ -42,7 +43,7 @@ class RetrainSettings(Options):
     num_seeds: PositiveInt = 3
     knowledge_distillation: KnowledgeDistillationOption | None = None
     comparisons: tuple[Comparison, ...] = ("median", "resnet18")
-    formats: tuple[ProgramFormat, ...] = tuple(PROGRAMS)
+    formats: tuple[ProgramFormat, ...] = field(default_factory=installed_formats)
     compress: CompressSettings | None = None
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nas_proxy.core.extras import is_installed, missing_words
 from nas_proxy.distill.timing import Pace, is_teaching
 from nas_proxy.interfaces import Distiller
 from nas_proxy.statistics.words import duration
@@ -33,6 +34,8 @@ def announce(plans: Sequence[StagePlan], study: StudyContext) -> None:
     stages = estimate_stages(left, price, workers)
     for plan, stage in zip(left, stages, strict=True):
         study.display.say(f"plan: {plan.stage}: {_work_words(plan, study)}{_time_words(stage)}")
+    if any(plan.stage == "retrain" for plan in left) and not is_installed("export"):
+        study.display.say(f"plan: retrain: writes no ONNX file: {missing_words('export')}")
     wall = total(stage.wall_seconds for stage in stages)
     if not all(stage.is_known for stage in stages):
         study.display.say("plan: nas-proxy plan, with the same words, times what is not timed yet")

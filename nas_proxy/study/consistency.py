@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.calibrate.settings import CalibrateSettings
+from nas_proxy.core.extras import is_installed, missing_words
 from nas_proxy.errors import ConfigError, UserError, did_you_mean
 from nas_proxy.evaluate.executors import executor_kind
 from nas_proxy.interfaces import Distiller, SearchSpace, TransferSpace
@@ -184,6 +185,10 @@ def _retrain_faults(sections: Checked, space: SearchSpace | None) -> list[str]:
             f"retrain.pick: {retrain.pick} is for a Pareto front, but score is the only one of "
             "search.objectives; name another there, or give retrain.num_architectures"
         )
+    if "onnx" in retrain.formats and not is_installed("export"):
+        faults.append(f"retrain.formats: {missing_words('export')}, or take onnx out")
+    if retrain.compress is not None and not is_installed("compress"):
+        faults.append(f"retrain.compress: {missing_words('compress')}, or take the section out")
     return faults
 
 
