@@ -61,7 +61,8 @@ TINY: dict[str, str] = {
     "train.num_val_images=20 calibrate.reference.table=TRUTH/nb201_cifar10_dev.csv "
     "calibrate.num_architectures=24 validate.reference.table=TRUTH/nb201_cifar10_dev.csv "
     "calibrate.threshold=0.1 validate.num_architectures=10 validate.k=3 search.executor=serial "
-    "space.num_cells=1 tracking.enabled=false --num-labels 24 --most-steps-labelled 1",
+    "space.num_cells=1 space.channels=2 tracking.enabled=false --num-labels 24 "
+    "--most-steps-labelled 1",
     "sequential_coverage": "--truth TRUTH/nb201_cifar10_dev.csv --num-redraws 4",
     "signal_selection": "--truth TRUTH --num-splits 1 --num-labels 24 --num-architectures 60",
     "signals_by_data": "STUDY study_name=signals --num-architectures 6",  # configured otherwise
