@@ -24,6 +24,12 @@ from nas_proxy.teachers.labelling import copy_teachers, labels_like
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
 from nas_proxy.validate.values import Ranking
 
+DISTILLED_READINGS = {
+    "val_loss": "the distilled set, same steps, by validation loss",
+    "train_loss_mean": "the distilled set, same steps, by mean training loss",
+}
+"""How `distilled_control` is read: as is usual, and as ranks better; see docs/trust.md."""
+
 _IMAGES = {"proxy": "proxy", "full_data": "full data"}  # what was trained on, in words
 
 
@@ -71,6 +77,27 @@ def trained_controls(
         (name, "random_subset", random),
         ("the same steps on the full data", "same_steps_full_data", full_data),
     ]
+
+
+def has_distilled_control(recipe: Recipe) -> bool:
+    """Whether a recipe can be held against the same training on the distilled set.
+
+    One that trains on that set is judged itself, and stages have no training in common.
+    """
+    return recipe.train_on == "full_data" and not recipe.stages
+
+
+def distilled_control(study: StudyContext) -> NetworkEvaluatorFactory:
+    """The recipe's steps at its fidelity on the study's distilled set.
+
+    Args:
+        study: Its recipe trains on the full data.
+    """
+    train = study.recipe.recipe.train or study.config.train
+    settings = replace(
+        train, num_steps=train.steps_for(len(study.splits.search_train)), num_epochs=None
+    )
+    return study.factories.on_proxy_dataset(study.layout.proxy_dataset, settings)
 
 
 def control_score(

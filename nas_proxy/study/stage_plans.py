@@ -20,6 +20,7 @@ from nas_proxy.statistics.expected import ExpectedStop, chance_above, expected_s
 from nas_proxy.statistics.intervals import CONFIDENCE
 from nas_proxy.statistics.words import decimal
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.controls import DISTILLED_READINGS, has_distilled_control
 from nas_proxy.study.measured_recipes import MeasuredLog
 from nas_proxy.study.plan import (
     GOOD_RHO,
@@ -118,6 +119,7 @@ def validation_plan(
         *_judged(study, recipes, n),
         _zero_cost(study, recipes, dict.fromkeys((*settings.controls, *sizes)), n),
         *_trained_controls(study, recipes, n),
+        *(_distilled_controls(study, recipes, n) if settings.distilled_set else ()),
     ]
     savings: list[Saving] = []
     if end is None:
@@ -210,6 +212,23 @@ def _trained_controls(study: StudyContext, recipes: Sequence[Recipe], n: int) ->
             ("control: the same steps on the full data", "same_steps_full_data", on_full),
         )
     ]
+
+
+def _distilled_controls(study: StudyContext, recipes: Sequence[Recipe], n: int) -> list[Task]:
+    """The same training on the distilled set; see `controls.distilled_control`."""
+    judged = [recipe for recipe in recipes if has_distilled_control(recipe)]
+    units = []
+    for recipe in judged:
+        train = recipe.train or study.config.train
+        num_steps = train.steps_for(len(study.splits.search_train))
+        settings = replace(train, num_steps=num_steps, num_epochs=None)
+        signals = tuple(DISTILLED_READINGS)
+        units.append(training_unit(study, settings, train_on="proxy", signals=signals))
+    if not units:
+        return []
+    least = None if len(judged) == len(recipes) else 0
+    what, done = "control: the distilled set", _num_done(study, "distilled_set", n)
+    return [Task(what=what, units=tuple(units), total=n, done=done, least=least)]
 
 
 def _on_full_data(study: StudyContext, recipe: Recipe) -> EvaluationUnit:

@@ -92,6 +92,8 @@ class ValidateSettings(Options):
             below it, at a confidence that allows for all looks. `never`: before all are used. None
             becomes the one that `num_architectures` means.
         controls: Zero-cost scores that the proxy must beat.
+        distilled_set: Whether a recipe that trains on the full data is held against the same
+            training on the distilled set too, by its validation loss and by its mean training loss.
         ceiling_architectures: How many of them the reference trains with a
             second seed: how well one seed ranks as the other is the noise ceiling, beyond which no
             ranking can be expected. 0 leaves it unknown. Of a sequential validation that used
@@ -104,6 +106,7 @@ class ValidateSettings(Options):
     num_architectures: Annotated[int, Bound(ge=5)] | AtMost | None = None
     stop: Stop | None = None
     controls: tuple[str, ...] = ("num_params", "flops", "log_synflow", "naswot")
+    distilled_set: bool = False
     ceiling_architectures: NonNegativeInt = 0
     best_fraction: Annotated[float, Bound(gt=0, le=1)] = 0.2
     k: PositiveInt = 5

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.errors import DataError
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.table import read_references
 from nas_proxy.study.config import check_config
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.pipeline import run_pipeline
+from nas_proxy.study.planning import look_at
 from nas_proxy.study.samples import check_samples
+from nas_proxy.study.stages.validate import Validate
 from nas_proxy.tracking._runs import RunLog
 from tests.helpers.display import Quiet
 
@@ -170,3 +173,30 @@ def test_second_column_that_is_missing_is_named_with_its_option(tmp_path):
         check_samples(config, StudyLogs(), [].append)
     with pytest.raises(DataError, match=r"no column 'one_' \(validate.reference.value\)"):
         check_samples(table_config(tmp_path, value="one_"), StudyLogs(), [].append)
+
+
+def test_a_recipe_of_the_full_data_is_held_against_the_distilled_set_where_that_is_asked(tmp_path):
+    stream = {"name": "stream", "train_on": "full_data", "score": {"signals": ["val_loss"]}}
+    sections = {key: value for key, value in TINY.items() if key != "score"}
+    validate = {**TINY["validate"], "ceiling_architectures": 0, "distilled_set": True}
+    config = check_config(
+        {**sections, "recipe": stream, "validate": validate, "results": str(tmp_path)}
+    )
+    plan = Validate().plan(look_at(config, Quiet()))
+    run_pipeline(config, Quiet(), last="validate")
+    folder = config.layout.folder
+    trained = {e.architecture.id: e for e in EvaluationLog(folder / "validate/distilled_set.jsonl")}
+    assert {task.what: task.total for task in plan.tasks}["control: the distilled set"] == 11
+    assert len(trained) == 11
+    proxy = ProxyDataset.load(config.layout.proxy_dataset)
+    assert {e.fidelity.dataset_id for e in trained.values()} == {proxy.id}
+    steps = {len(e.train_losses) for e in trained.values()}
+    assert steps == {len(e.train_losses) for e in EvaluationLog(folder / "validate/proxy.jsonl")}
+    for point in read(folder, "validate", "points.json")["points"]:
+        signals = trained[point["architecture_id"]].signals
+        for signal, words in (
+            ("val_loss", "validation loss"),
+            ("train_loss_mean", "mean training loss"),
+        ):
+            found = point["scores"][f"the distilled set, same steps, by {words}"]
+            assert found == -signals[signal]

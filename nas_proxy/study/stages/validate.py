@@ -6,7 +6,6 @@ is measured here goes back into the search.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,7 +26,10 @@ from nas_proxy.study.cascades import Factory, candidates_factory, cascade_words,
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import (
+    DISTILLED_READINGS,
     control_score,
+    distilled_control,
+    has_distilled_control,
     labels_alone,
     scores_of_same,
     trained_controls,
@@ -37,6 +39,7 @@ from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import one_off_seconds
 from nas_proxy.study.looks import look_of_report
 from nas_proxy.study.plan import StagePlan
+from nas_proxy.study.rankings import Evaluations, failures, mean_cost, ranking_by
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.samples import draw_validation
 from nas_proxy.study.sequential import Measured, settle, trust_threshold
@@ -48,14 +51,12 @@ from nas_proxy.validate.combination import best_combination
 from nas_proxy.validate.looks import look_words
 from nas_proxy.validate.rank_report import judge, points_of
 from nas_proxy.validate.settings import ValidateSettings
-from nas_proxy.validate.values import Kind, Points, Ranking, RankReport, Sample, Stopping
+from nas_proxy.validate.values import Points, Ranking, RankReport, Sample, Stopping
 
 _REFERENCE_SIGNAL = "test_accuracy"
 _SIZES = {"parameters": "num_params", "FLOPs": "flops"}  # what bigger is, and its signals
 
 _COLUMNS = tuple(f"reference.{key}" for key in ("table", "architecture", "value", "second_value"))
-
-Evaluations = Mapping[Architecture, Evaluation]
 
 
 class Validate(Stage):
@@ -263,7 +264,8 @@ class _Validation:
         self, evaluations: Evaluations, architectures: Sequence[Architecture]
     ) -> Ranking:
         used = {a: evaluations[a] for a in architectures}
-        ranking = self._ranking(
+        ranking = ranking_by(
+            self.study,
             self._proxy_name(),
             "proxy",
             used,
@@ -289,7 +291,7 @@ class _Validation:
     def _zero_cost_rankings(self, zero_cost: Mapping[str, Evaluations]) -> list[Ranking]:
         """Each alone, and those of the score together, if it combines several with a training."""
         rankings = [
-            self._ranking(name, "control", zero_cost[name], SingleSignal(name))
+            ranking_by(self.study, name, "control", zero_cost[name], SingleSignal(name))
             for name in self.zero_cost_signals
         ]
         own = tuple(name for name in self.score.signals if name in zero_cost)
@@ -305,7 +307,7 @@ class _Validation:
             return []
         alone_in_it = {a: cost_until(e, 1) for a, e in proxy.items()}
         score = FirstStage(self.score)
-        return [self._ranking("its first stage alone", "control", alone_in_it, score)]
+        return [ranking_by(self.study, "its first stage alone", "control", alone_in_it, score)]
 
     def _best_zero_cost(self, rankings: Sequence[Ranking], sample: Sample) -> list[Ranking]:
         """What the scores that need no training know together, if that is more than one knows."""
@@ -327,12 +329,23 @@ class _Validation:
         for name, file_name, factory in controls:
             trained = self._evaluate(file_name, factory, architectures)
             rankings.append(self._combined(name, self.score.signals, merged_each([trained, *own])))
-        return rankings
+        return rankings + self._distilled_set(architectures)
+
+    def _distilled_set(self, architectures: Sequence[Architecture]) -> list[Ranking]:
+        """What a recipe of the full data would have ranked by the distilled set, if asked for."""
+        if not self.settings.distilled_set or not has_distilled_control(self.active.recipe):
+            return []
+        factory = distilled_control(self.study)
+        trained = self._evaluate("distilled_set", factory, architectures)
+        return [
+            ranking_by(self.study, name, "control", trained, SingleSignal(signal))
+            for signal, name in DISTILLED_READINGS.items()
+        ]
 
     def _combined(self, name: str, signals: tuple[str, ...], evaluations: Evaluations) -> Ranking:
         found = list(evaluations.values())
         suffix, score = control_score(self.active, self.study.config.space, signals, found)
-        return self._ranking(name + suffix, "control", evaluations, score)
+        return ranking_by(self.study, name + suffix, "control", evaluations, score)
 
     def _same_evaluations(
         self, proxy: Evaluations, architectures: Sequence[Architecture]
@@ -340,7 +353,9 @@ class _Validation:
         """Other combinations of the recipe's signals, and each alone: they cost nothing more."""
         used = {a: proxy[a] for a in architectures}
         scores = scores_of_same(self.active, self.study.config.space, self.score, used.values())
-        return [self._ranking(name, "signal", used, score) for name, score in scores.items()]
+        return [
+            ranking_by(self.study, name, "signal", used, score) for name, score in scores.items()
+        ]
 
     def _reference(
         self, architectures: Sequence[Architecture]
@@ -351,7 +366,7 @@ class _Validation:
         factory = self._reference_factory()
         done = self._evaluate("reference", factory, architectures)
         name = f"test accuracy after full-data training ({factory.fidelity.length})"
-        return values_of(_REFERENCE_SIGNAL, done), name, self._mean_seconds(done)
+        return values_of(_REFERENCE_SIGNAL, done), name, mean_cost(self.study, done)
 
     def _reference_again(self, architectures: Sequence[Architecture]) -> list[Ranking]:
         """Another seed of the reference as a ranking, if there is one: the noise ceiling."""
@@ -364,34 +379,9 @@ class _Validation:
             return []
         seed = derive_seed("second reference", self.study.config.seed)
         done = self._evaluate("reference_second_seed", self._reference_factory(), again, seed)
-        values, failures = values_of(_REFERENCE_SIGNAL, done), _failures(done)
-        return [Ranking(name, "ceiling", values, self._mean_seconds(done), failures=failures)]
+        values, lost = values_of(_REFERENCE_SIGNAL, done), failures(done)
+        return [Ranking(name, "ceiling", values, mean_cost(self.study, done), failures=lost)]
 
     def _reference_factory(self) -> NetworkEvaluatorFactory:
         train = required(self.settings.reference.train, "validate.reference.train")
         return self.study.factories.on_full_data(train, "test")
-
-    def _ranking(
-        self,
-        name: str,
-        kind: Kind,
-        evaluations: Evaluations,
-        score: Score,
-        *,
-        one_off_seconds: float = 0.0,
-    ) -> Ranking:
-        return Ranking(
-            name=name,
-            kind=kind,
-            scores={a: score.of(e) for a, e in evaluations.items() if e.complete},
-            seconds_per_architecture=self._mean_seconds(evaluations),
-            one_off_seconds=one_off_seconds,
-            failures=_failures(evaluations),
-        )
-
-    def _mean_seconds(self, evaluations: Evaluations) -> float:
-        return sum(map(self.study.cost, evaluations.values())) / len(evaluations)
-
-
-def _failures(evaluations: Evaluations) -> Mapping[str, int]:
-    return Counter(e.reason for e in evaluations.values() if not e.complete)
