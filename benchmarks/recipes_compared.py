@@ -57,6 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     made = study_parser(__doc__, out="recipes_compared.json")
     made.add_argument("--num-labels", type=int, nargs="+", default=[48, 24])
     made.add_argument("--distilled", action="store_true", help="those on the distilled set too")
+    made.add_argument("--most-steps", type=int, help="recipes with a longer training are left out")
     made.add_argument(
         "--most-steps-labelled",
         type=int,
@@ -76,6 +77,7 @@ class Comparison:
             recipe
             for recipe in recipes
             if arguments.distilled or all(part.train_on != "proxy" for part in recipe.parts)
+            if arguments.most_steps is None or _num_steps(recipe) <= arguments.most_steps
         ]
         self._study = study
         self._num_labels = arguments.num_labels
@@ -151,8 +153,7 @@ class Comparison:
 
     def _is_too_long(self, recipe: Recipe) -> bool:
         """Whether it trains for longer than the labelled sample is trained."""
-        steps = [part.train.num_steps or 0 for part in recipe.parts if part.train is not None]
-        return self._most_steps is not None and max(steps, default=0) > self._most_steps
+        return self._most_steps is not None and _num_steps(recipe) > self._most_steps
 
     def _best_single(self, sample: Sequence[Architecture], labels: Scores) -> str:
         """The zero-cost score that ranks the labelled sample best."""
@@ -210,6 +211,12 @@ class Comparison:
             "all": str(ranks.estimate(difference, sides, truth)),
             "best_20": str(ranks.estimate(difference, sides[:, part], truth[part])),
         }
+
+
+def _num_steps(recipe: Recipe) -> int:
+    """Of its longest training; 0 without one."""
+    steps = [part.train.num_steps or 0 for part in recipe.parts if part.train is not None]
+    return max(steps, default=0)
 
 
 def estimate(scores: Any, truth: Any) -> str:
