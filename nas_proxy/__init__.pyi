@@ -3,7 +3,7 @@ from .data.sources import DataSettings, load_splits
 from .errors import NasProxyError, UserError
 from .export.model_file import load_model
 from .interfaces import DistillContext, Distiller, DistillTask, SearchSpace, ZeroCostScore
-from .registry import DISTILLERS, SCORES, SEARCH_SPACES
+from .registry import DISTILLERS, SCORES, SEARCH_SPACES, search_space
 from .study.config import load_config
 from .study.pipeline import run_pipeline
 from .types import Architecture, DatasetSpec, Evaluation, Fidelity, ImageDataset, Splits
@@ -32,6 +32,7 @@ __all__ = [
     "load_model",
     "load_splits",
     "run_pipeline",
+    "search_space",
 ]
 
 __version__: str
