@@ -384,7 +384,7 @@ def search_space_class(
         return SEARCH_SPACES.get(space)
     own, home = getattr(space, "__qualname__", ""), getattr(space, "__module__", None)
     module = sys.modules.get(home or "")
-    if name is None and home != "__main__" and getattr(module, own, None) is space:
+    if name is None and own and home != "__main__" and getattr(module, own, None) is space:
         file = getattr(module, "__file__", None)
         return SEARCH_SPACES.get(f"{file if file in _PLUGIN_FILES else home}:{own}")
     return SEARCH_SPACES.adopt(space, name or getattr(space, "__name__", "").strip("<>"))

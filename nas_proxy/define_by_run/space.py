@@ -36,12 +36,16 @@ from nas_proxy.graphs.encoding import ENCODED_SPEC
 from nas_proxy.graphs.meta import WeightsOnMeta
 from nas_proxy.interfaces import SearchSpace, Trial
 from nas_proxy.plugin_calls import fault_of, is_of_storage, is_pruned, who
-from nas_proxy.reproducibility import isolated_rng
-from nas_proxy.types import Architecture, DatasetSpec
+from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.types import Architecture, DatasetSpec, Splits
 
 _NUM_VERIFIED = 32  # architectures of which the function is run once more, to see that it repeats
 _NUM_REMEMBERED = 4096  # architectures whose questions are remembered
 _SEEDS = (0, 1)  # of weights that nobody uses; two, to notice a network that depends on them
+
+
+class DependsOnImagesError(PluginError):
+    """The function asks otherwise for some images than for others."""
 
 
 @dataclass
@@ -126,6 +130,17 @@ class FunctionSpace(SearchSpace):
                 "every call"
             )
         return network
+
+    def check_images(self, splits: Splits) -> None:
+        """Refuse images for which the function asks otherwise than for others."""
+        architecture = self.sample(make_generator(0))
+        try:
+            with isolated_rng(_SEEDS[0]):
+                self.build(architecture, splits.spec)
+        except DependsOnImagesError:
+            raise
+        except PluginError:
+            return  # of this architecture; others may be built
 
     def describe(self, architecture: Architecture) -> str:
         """Such as "width=32, depth=4"."""
@@ -253,11 +268,11 @@ class FunctionSpace(SearchSpace):
                 f"{architecture.genotype_json}: {change}; {_REPEAT}"
             )
 
-    def _depends_on_images(self, spec: DatasetSpec, what: str) -> PluginError:
+    def _depends_on_images(self, spec: DatasetSpec, what: str) -> DependsOnImagesError:
         def words(shape: tuple[int, int, int]) -> str:
             return "x".join(map(str, (*shape[1:], shape[0])))
 
-        return PluginError(
+        return DependsOnImagesError(
             f"{who(self)} asks otherwise for images of {words(spec.image_shape)} and "
             f"{spec.num_classes} classes than for {words(ENCODED_SPEC.image_shape)} and "
             f"{ENCODED_SPEC.num_classes}: {what}; choices must not depend on spec, for one "
