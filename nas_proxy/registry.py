@@ -23,7 +23,6 @@ from typing import Any, Generic, TypeVar
 from nas_proxy.core.plugin_source import file_hash, source_hash
 from nas_proxy.errors import PluginError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace, ZeroCostScore
-from nas_proxy.options import adapter
 
 T = TypeVar("T")
 Plugin = TypeVar("Plugin", bound=Callable[..., Any])  # a class, or a function that stands for one
@@ -155,7 +154,7 @@ class Registry(Generic[T]):
 
     def _from_reference(self, reference: str) -> type[T]:
         location, _, class_name = reference.rpartition(":")
-        module = import_file(location) if location.endswith(".py") else _import_module(location)
+        module = imported(location)
         written = getattr(module, class_name, None)
         if written is None:
             own = [
@@ -202,6 +201,15 @@ class Registry(Generic[T]):
                 f"{self.kind} {origin} lacks the method{'s' * (len(missing) > 1)} "
                 f"{', '.join(missing)} of nas_proxy.interfaces.{self._base.__name__}"
             )
+
+
+def imported(location: str) -> ModuleType:
+    """The module of a reference: what stands before its last colon, a file or a module's name.
+
+    Raises:
+        PluginError: If it does not exist or cannot be imported; the message says why.
+    """
+    return import_file(location) if location.endswith(".py") else _import_module(location)
 
 
 def _origin(plugin: type) -> str:
@@ -335,59 +343,6 @@ SCORES = Registry[ZeroCostScore](
     ZeroCostScore,
     "nas_proxy.scores",
 )
-
-
-def search_space(
-    space: Callable[..., Any] | SearchSpace | str,
-    *,
-    name: str | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> SearchSpace:
-    """The search space that is meant by a function, a class, or a name.
-
-    What is defined in a module is called as a configuration would call it, `module:function`.
-    What is not found there, such as a function of a notebook, is registered under its own name.
-
-    Args:
-        space: A function of `(trial, spec)` that returns an `nn.Module`; a class of spaces; what
-            `space.name` may be in a configuration; a space, which is given back.
-        name: Registers a function or class under this name.
-        options: Of the space, checked as those in a configuration.
-
-    Raises:
-        PluginError: If it is no search space, its name is taken, or an option is wrong.
-    """
-    from pydantic import ValidationError
-
-    if isinstance(space, SearchSpace):
-        if name is not None or options is not None:
-            raise PluginError(f"{space.name!r} is a space with its options and its name already")
-        return space
-    kind = search_space_class(space, name)
-    try:
-        made: SearchSpace = adapter(kind).validate_python(dict(options or {}))
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise PluginError(f"options of the space {kind.name!r}: {'; '.join(faults)}") from error
-    return made
-
-
-def search_space_class(
-    space: Callable[..., Any] | str, name: str | None = None
-) -> type[SearchSpace]:
-    """The class of a function, a class or a name, as for `search_space`.
-
-    Raises:
-        PluginError: If it is no search space, or its name is taken.
-    """
-    if isinstance(space, str):
-        return SEARCH_SPACES.get(space)
-    own, home = getattr(space, "__qualname__", ""), getattr(space, "__module__", None)
-    module = sys.modules.get(home or "")
-    if name is None and own and home != "__main__" and getattr(module, own, None) is space:
-        file = getattr(module, "__file__", None)
-        return SEARCH_SPACES.get(f"{file if file in _PLUGIN_FILES else home}:{own}")
-    return SEARCH_SPACES.adopt(space, name or getattr(space, "__name__", "").strip("<>"))
 
 
 def sources_named(settings: Any) -> dict[str, str]:
