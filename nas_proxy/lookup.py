@@ -71,6 +71,10 @@ def plugin_class(reference: str) -> type[SearchSpace | Distiller | ZeroCostScore
     Raises:
         PluginError: If there is none, or it cannot be imported.
     """
+    if reference.endswith(".py"):
+        raise PluginError(
+            f"{reference} is a file; name the class or function in it, as in {reference}:NAME"
+        )
     if ":" not in reference:
         known = {
             name: kind for kind in (SCORES, DISTILLERS, SEARCH_SPACES) for name in kind.names()
