@@ -82,15 +82,15 @@ class Registry(Generic[T]):
 
         return decorate
 
-    def adopt(self, plugin: Any, name: str) -> type[T]:
-        """Register what was defined outside of any module that could be named.
+    def class_of(self, plugin: Any) -> type[T]:
+        """The class itself, or that of a function.
 
         Raises:
-            PluginError: If it is not of this kind, or another has the name already.
+            PluginError: If it is not of this kind.
         """
-        self._check(self._made(plugin), name or repr(plugin))
-        self.register(name)(plugin)
-        return self._classes[name]
+        made = self._made(plugin)
+        self._check(made, getattr(plugin, "__qualname__", repr(plugin)))
+        return made  # type: ignore[no-any-return]
 
     def get(self, reference: str) -> type[T]:
         """The class that a configuration names.

@@ -75,7 +75,10 @@ def annotated(trial, spec, width: "Width" = 3):  # noqa: F821
         (partial(net, 4), "is not a search space: .* or write a function"),
         (nn.Linear, "is not a search space"),
         (3, "3 is not a search space"),
-        ("tests.define_by_run.spaces:plian", "no class or function 'plian'; did you mean 'plain'"),
+        (
+            "tests.define_by_run.spaces:plains",
+            "no class or function 'plains'; did you mean 'plain'",
+        ),
         ("tests.define_by_run.spaces:WIDTHS", "is not a search space"),
         ("plain", "unknown search space 'plain'"),
     ],
