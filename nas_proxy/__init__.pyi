@@ -3,6 +3,7 @@ from .data.sources import DataSettings, load_splits
 from .errors import NasProxyError, UserError
 from .export.model_file import load_model
 from .interfaces import DistillContext, Distiller, DistillTask, SearchSpace, ZeroCostScore
+from .lookup import search_space
 from .registry import DISTILLERS, SCORES, SEARCH_SPACES
 from .study.config import load_config
 from .study.pipeline import run_pipeline
@@ -32,6 +33,7 @@ __all__ = [
     "load_model",
     "load_splits",
     "run_pipeline",
+    "search_space",
 ]
 
 __version__: str

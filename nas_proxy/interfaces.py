@@ -89,7 +89,10 @@ class SearchSpace(GuardedCalls, Options, ABC):
 
     @abstractmethod
     def sample(self, generator: torch.Generator) -> Architecture:
-        """One architecture, uniform over the genotypes."""
+        """One architecture, uniform over the genotypes.
+
+        A space that is a function draws each of its choices uniformly, one after the other.
+        """
 
     def mutate(self, architecture: Architecture, generator: torch.Generator) -> Architecture:
         """A neighbour that differs from `architecture` in one choice; never the same one.
@@ -154,6 +157,9 @@ class SearchSpace(GuardedCalls, Options, ABC):
         """
         raise UserError(f"search space {self.name!r} has no string form")
 
+    def check_images(self, splits: Splits) -> None:  # noqa: B027 - most spaces take any
+        """Raise a UserError before a study starts if no candidate could do with its images."""
+
     def canonical_form(self, architecture: Architecture) -> str:
         """Text that is the same for architectures that are known to compute the same functions.
 
@@ -207,9 +213,6 @@ class TransferSpace(SearchSpace):
     def notices(self) -> tuple[str, ...]:
         """What a user should be told before a study starts, such as the terms of weights."""
         return ()
-
-    def check_images(self, splits: Splits) -> None:
-        """Raise a UserError before a study starts if no candidate could do with its images."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

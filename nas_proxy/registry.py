@@ -2,7 +2,8 @@
 
 `DISTILLERS`, `SEARCH_SPACES` and `SCORES` each map a name to a class. A name is known once the
 class's decorator has run, or when an installed distribution announces it as an entry point; the
-built-in plug-ins are announced in the same way.
+built-in plug-ins are announced in the same way. Where a search space is a function, its class is
+made of it (`nas_proxy.define_by_run`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isfunction
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -23,7 +25,7 @@ from nas_proxy.errors import PluginError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace, ZeroCostScore
 
 T = TypeVar("T")
-PluginClass = TypeVar("PluginClass", bound=type)
+Plugin = TypeVar("Plugin", bound=Callable[..., Any])  # a class, or a function that stands for one
 
 _NAMED: set[type] = set()  # classes whose name is what they are found by
 _PLUGIN_FILES: list[str] = []
@@ -37,45 +39,65 @@ class Registry(Generic[T]):
         kind: What the classes are, for messages: "distiller".
         base: The class that every entry derives from.
         group: Entry-point group in which distributions announce theirs.
+        class_of: Makes the class of a function that is written instead; None: only classes count.
 
     Attributes:
         kind: As given.
         group: As given.
     """
 
-    def __init__(self, kind: str, base: type[T], group: str) -> None:
+    def __init__(
+        self,
+        kind: str,
+        base: type[T],
+        group: str,
+        class_of: Callable[[Any], type[T]] | None = None,
+    ) -> None:
         self.kind = kind
         self._base = base
         self.group = group
+        self._class_of = class_of
         self._classes: dict[str, type[T]] = {}
         self._looked_for: dict[tuple[str, ...], tuple[EntryPoint, ...]] = {}
 
-    def register(self, name: str) -> Callable[[PluginClass], PluginClass]:
+    def register(self, name: str) -> Callable[[Plugin], Plugin]:
         """Decorator that makes a class known as `name`, and sets its attribute `name`.
 
         Raises:
             PluginError: If another class has the name already; the message names both.
         """
 
-        def decorate(plugin: PluginClass) -> PluginClass:
+        def decorate(plugin: Plugin) -> Plugin:
+            made = self._made(plugin)
             known = self._classes.get(name)
-            if known is not None and _origin(known) != _origin(plugin):
+            if known is not None and _origin(known) != _origin(made):
                 raise PluginError(
                     f"two {self.kind}s are called {name!r}: {_origin(known)} and "
-                    f"{_origin(plugin)}; rename one of them"
+                    f"{_origin(made)}; rename one of them"
                 )
-            plugin.name = name  # type: ignore[attr-defined]
-            self._classes[name] = plugin
-            _NAMED.add(plugin)
+            made.name = name
+            self._classes[name] = made
+            _NAMED.add(made)
             return plugin
 
         return decorate
+
+    def class_of(self, plugin: Any) -> type[T]:
+        """The class itself, or that of a function.
+
+        Raises:
+            PluginError: If it is not of this kind.
+        """
+        made = self._made(plugin)
+        self._check(made, getattr(plugin, "__qualname__", repr(plugin)))
+        return made  # type: ignore[no-any-return]
 
     def get(self, reference: str) -> type[T]:
         """The class that a configuration names.
 
         Args:
-            reference: A registered name, `module:Class`, or `path/to/file.py:Class`.
+            reference: A registered name, `module:Class`, or `path/to/file.py:Class`; of a search
+                space the class may be a function.
 
         Raises:
             PluginError: If it does not exist (the message names the nearest), cannot be imported,
@@ -126,35 +148,49 @@ class Registry(Generic[T]):
             raise PluginError(
                 f"{self.kind} {entry.name!r} ({entry.value}) cannot be imported: {_reason(error)}"
             ) from error
-        self._check(plugin, entry.value)
+        self._check(self._made(plugin), entry.value)
         if entry.name not in self._classes:  # announced without the decorator
             self.register(entry.name)(plugin)
 
     def _from_reference(self, reference: str) -> type[T]:
         location, _, class_name = reference.rpartition(":")
-        module = import_file(location) if location.endswith(".py") else _import_module(location)
-        plugin = getattr(module, class_name, None)
-        if plugin is None:
-            classes = [
+        module = imported(location)
+        written = getattr(module, class_name, None)
+        if written is None:
+            own = [
                 name
                 for name, value in vars(module).items()
-                if isinstance(value, type) and value.__module__ == module.__name__
+                if (isinstance(value, type) or self._is_function(value))
+                and value.__module__ == module.__name__
             ]
+            what = "class" if self._class_of is None else "class or function"
             raise PluginError(
-                f"{location} has no class {class_name!r}; {did_you_mean(class_name, classes)}"
+                f"{location} has no {what} {class_name!r}; {did_you_mean(class_name, own)}"
             )
+        plugin = self._made(written)
         self._check(plugin, reference)
         if plugin not in _NAMED:  # a name of its author's own would not find it again
             plugin.name = reference
             _NAMED.add(plugin)
-            _BY_REFERENCE[module.__name__, class_name] = reference
+            if plugin is written:  # what is made of a function takes its name along
+                _BY_REFERENCE[module.__name__, class_name] = reference
         return plugin  # type: ignore[no-any-return]
+
+    def _is_function(self, plugin: object) -> bool:
+        return self._class_of is not None and isfunction(plugin)
+
+    def _made(self, plugin: Any) -> Any:
+        """The class of a function; anything else as it is."""
+        if self._class_of is not None and isfunction(plugin):
+            return self._class_of(plugin)
+        return plugin
 
     def _check(self, plugin: object, origin: str) -> None:
         if not (isinstance(plugin, type) and issubclass(plugin, self._base)):
+            instead = "" if self._class_of is None else ", or write a function of (trial, spec)"
             raise PluginError(
                 f"{origin} is not a {self.kind}: derive the class from nas_proxy.interfaces."
-                f"{self._base.__name__}"
+                f"{self._base.__name__}{instead}"
             )
         missing = sorted(getattr(plugin, "__abstractmethods__", ()))
         either: tuple[str, ...] = getattr(self._base, "implement_one_of", ())
@@ -165,6 +201,15 @@ class Registry(Generic[T]):
                 f"{self.kind} {origin} lacks the method{'s' * (len(missing) > 1)} "
                 f"{', '.join(missing)} of nas_proxy.interfaces.{self._base.__name__}"
             )
+
+
+def imported(location: str) -> ModuleType:
+    """The module of a reference: what stands before its last colon, a file or a module's name.
+
+    Raises:
+        PluginError: If it does not exist or cannot be imported; the message says why.
+    """
+    return import_file(location) if location.endswith(".py") else _import_module(location)
 
 
 def _origin(plugin: type) -> str:
@@ -279,10 +324,19 @@ DISTILLERS = Registry[Distiller](
     Distiller,  # type: ignore[type-abstract]
     "nas_proxy.distillers",
 )
+
+
+def _class_of_function(function: Any) -> type[SearchSpace]:
+    from nas_proxy.define_by_run.definition import space_class  # imports optuna
+
+    return space_class(function)
+
+
 SEARCH_SPACES = Registry[SearchSpace](
     "search space",
     SearchSpace,  # type: ignore[type-abstract]
     "nas_proxy.search_spaces",
+    _class_of_function,
 )
 SCORES = Registry[ZeroCostScore](
     "score",

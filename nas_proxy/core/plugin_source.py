@@ -13,10 +13,13 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 
+from nas_proxy.core._described import described, held
 from nas_proxy.reproducibility import content_hash
 
 _SHIPPED = "nas_proxy"
+_STARTED = ("__main__", "__mp_main__")  # what Python was started with: a script, a notebook
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
@@ -24,21 +27,49 @@ _INSTALLED = {"site-packages", "dist-packages"}
 def source_hash(plugin: type) -> str | None:
     """Hash of the file that a class comes from, as it is when this is first asked.
 
-    Of a class of a script or a notebook, the hash of its own text, where Python knows it.
+    Of a class of a script or a notebook, the hash of its own text, where Python knows it. Of one
+    that was made of a function, the function's hash, which is its attribute `code_hash`.
 
     Returns:
         None for what ships with nas_proxy, and where there is no text.
     """
     name = plugin.__module__
+    if hasattr(plugin, "code_hash"):
+        return plugin.code_hash  # type: ignore[no-any-return]
     if name.partition(".")[0] == _SHIPPED:
         return None
-    if name in ("__main__", "__mp_main__"):
+    if name in _STARTED:
         try:
             return content_hash(inspect.getsource(plugin))
         except (OSError, TypeError):
             return None
-    file = Path(getattr(sys.modules.get(name), "__file__", None) or "")
-    return file_hash(file) if file.is_file() else None
+    file = _file_of(name)
+    return None if file is None else file_hash(file)
+
+
+def function_hash(function: FunctionType) -> str | None:
+    """Hash of the file that a function comes from, and of what it holds beside that.
+
+    Of a function of a script or a notebook, the hash of its own text and of what it uses from
+    there: functions, classes and values, directly or not. So cells and lines that have nothing to
+    do with it may change.
+
+    Returns:
+        None for what ships with nas_proxy.
+    """
+    name = function.__module__ or ""
+    if name.partition(".")[0] == _SHIPPED:
+        return None
+    file = None if name in _STARTED else _file_of(name)
+    if file is None:
+        return content_hash(described(function))
+    further = [described(each) for each in held(function)]
+    return content_hash([file_hash(file), further]) if further else file_hash(file)
+
+
+def _file_of(module: str) -> Path | None:
+    file = Path(getattr(sys.modules.get(module), "__file__", None) or "")
+    return file if file.is_file() else None
 
 
 def file_hash(file: Path) -> str:
