@@ -19,8 +19,8 @@ class TrialRow:
 
     Attributes:
         trial: Optuna's number.
-        score: Higher is better; None if the evaluation failed.
-        objectives: Value of each objective by its name, the score's too; none if it failed.
+        score: Higher is better; None if the evaluation failed, or was pruned.
+        objectives: Value of each objective by its name, the score's too; none without a score.
         latency: As it was measured; None if nobody asked for it.
         architecture: What was evaluated.
         architecture_id: Its id, for whoever searches the file for it.
@@ -30,6 +30,8 @@ class TrialRow:
         reason: Why it failed; empty if it did not.
         stage_seconds: Those of each stage of a cascade that was begun; their number is the stage
             reached. Empty without a cascade.
+        pruned_after: How far it got that a pruner ended, in words; empty if none did. Its signals
+            are those of the checkpoints until there, its seconds those that were paid.
     """
 
     trial: int
@@ -43,6 +45,12 @@ class TrialRow:
     seconds: float
     reason: str = ""
     stage_seconds: tuple[float, ...] = ()
+    pruned_after: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has no score, and no pruner is why."""
+        return self.score is None and not self.pruned_after
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,12 @@ class SearchResult(StoredResult):
         best_training: Of the best one; None where nothing was trained.
         pareto_front: What no other trial beats in all objectives at once, the best score first.
         knee: Number of the front's knee; None without a front.
-        num_failed: Trials without a score.
+        num_failed: Trials without a score that no pruner ended.
         num_duplicates: Proposals that were known already and not trained again.
         num_infeasible: Proposals that a constraint or the space ruled out before training.
         stopped: Why the guard ended the search early; empty if it did not.
         guard: What the guard found; None if it never looked.
+        num_pruned: Trials that a pruner ended.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -97,3 +106,4 @@ class SearchResult(StoredResult):
     num_infeasible: int
     stopped: str = ""
     guard: GuardResult | None = None
+    num_pruned: int = 0

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.search.guard import TrialRecord
+from nas_proxy.search.pruner_settings import PrunerSettings
+from nas_proxy.study.pruning import pruned_words
 from nas_proxy.tracking import Tracker
 
 _CURVE_POINTS = 50  # of a trial's training loss in MLflow; the log keeps every step
@@ -16,16 +18,19 @@ def log_trial(
     space: SearchSpace,
     trial: TrialRecord,
     objectives: Mapping[str, float],
+    *,
     num_stages: int = 0,
+    pruner: PrunerSettings | None = None,
 ) -> None:
     """One child run; logging it again changes nothing.
 
     Args:
         tracker: The study's.
         space: Describes the architecture.
-        trial: Number, evaluation, and score; None for one that failed.
-        objectives: Value of each objective of the search; empty for a trial that failed.
+        trial: Number, evaluation, and score; None for one that failed or was pruned.
+        objectives: Value of each objective of the search; empty for a trial without a score.
         num_stages: Of the recipe, where it is a cascade.
+        pruner: Of the search; what it ended is `KILLED`, and says where.
     """
     number, evaluation, score = trial
     run = tracker.trial(number, f"trial {number:04d}")
@@ -49,6 +54,12 @@ def log_trial(
     stride = max(1, len(evaluation.train_losses) // _CURVE_POINTS)
     steps = range(0, len(evaluation.train_losses), stride)
     run.curve("train_loss", [evaluation.train_losses[step] for step in steps], list(steps))
+    pruned_after = pruned_words(evaluation, pruner)
+    if pruned_after:
+        run.params({"pruned_after": pruned_after})
+        run.metrics({"rung_reached": float(evaluation.rung)})
+        run.finish("KILLED", f"pruned after {pruned_after}")
+        return
     if score is None:
         run.finish("FAILED", evaluation.reason)
         return
