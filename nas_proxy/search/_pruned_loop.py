@@ -65,11 +65,13 @@ class PrunedSearch(Search):
     def run(self) -> SearchOutcome:
         """As of `Search`; also refuses an end at which nothing is complete."""
         outcome = super().run()
-        if outcome.trials and not any(e.complete for _, e, _ in outcome.trials):
+        statuses = [evaluation.status for _, evaluation, _ in outcome.trials]
+        if statuses and Status.COMPLETE not in statuses:
+            num_pruned = statuses.count(Status.PARTIAL)
             raise StudyError(
-                f"the pruner ended all {len(outcome.trials)} architectures before their trainings "
-                "did, so none has a score; lower search.pruner.bootstrap_count, or choose another "
-                "search.pruner"
+                f"none of {len(statuses)} architectures was trained to its end: the pruner ended "
+                f"{num_pruned}, {len(statuses) - num_pruned} failed; raise search.n_trials, or "
+                "choose another search.pruner"
             )
         return outcome
 
@@ -79,6 +81,7 @@ class PrunedSearch(Search):
         half_asked, self._half_asked = self._half_asked, None
         if half_asked is None:
             return self._study.ask()
+        # If the kill came between two of its parameters, the others are drawn otherwise now.
         return Trial(self._study, half_asked._trial_id)
 
     def _propose(self) -> tuple[Trial, Architecture | None]:

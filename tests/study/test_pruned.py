@@ -19,10 +19,12 @@ from nas_proxy.study.logged_trials import log_trial
 from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.types import Status
 from tests.helpers.display import Quiet
-from tests.study.helpers_calibrate import CONFIG, SHORT, SPACE, Interrupted, command
+from tests.study.helpers_calibrate import CONFIG, SPACE, Interrupted, command
+from tests.study.helpers_calibrate import SHORT as PLAIN
 from tests.study.test_cascades import Heard, evaluations
 
 WITHOUT_LABELS = {key: value for key, value in CONFIG.items() if key != "calibrate"}
+SHORT = {**PLAIN, "channels_last": False}  # nothing is timed for it
 TRAIN = {**SHORT, "num_steps": 8, "checkpoints": [25, 50]}
 PRUNER = {"name": "successive_halving", "reduction_factor": 2}
 SEARCH = {"n_trials": 9, "sampler": "random", "pruner": PRUNER}
