@@ -19,7 +19,8 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.scores.combine import SingleSignal
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_storage
-from nas_proxy.search.study import SearchTask, run_search
+from nas_proxy.search.study import run_search
+from nas_proxy.search.task import SearchTask
 from nas_proxy.search_spaces.nasbench201 import NASBench201Space
 from nas_proxy.study.logged_trials import log_trial
 from nas_proxy.tracking import TrackingSettings, open_tracker

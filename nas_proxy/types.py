@@ -230,6 +230,7 @@ class Status(StrEnum):
 
     COMPLETE = "complete"
     FAILED = "failed"
+    PARTIAL = "partial"  # it ended at a rung, or waits there
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,8 @@ class Evaluation:
         architecture: What was evaluated.
         fidelity: What it was evaluated with.
         seed: Seed of weights, batches and augmentation.
-        status: `FAILED` evaluations carry a reason and no signals.
+        status: `FAILED` evaluations carry a reason and no signals, `PARTIAL` ones the signals until
+            the rung where they ended, or wait to be continued.
         signals: Name to value; averaged over the fidelity's seeds; every value is finite.
         seed_signals: The same for each seed, in order; empty for signals that need no training.
         train_losses: Mean loss over seeds at each step, `(num_steps,)`; empty without training.
@@ -260,6 +262,8 @@ class Evaluation:
         stage_seconds: Those of each stage of a cascade that was begun, in order, so that their
             number is the stage reached; empty without a cascade.
         stage_core_seconds: `core_seconds` likewise.
+        rung: Of a `PARTIAL` evaluation, how far it got: percentage of the steps, or trainings of
+            the fidelity's seeds; 0 of all others.
     """
 
     architecture: Architecture
@@ -279,10 +283,11 @@ class Evaluation:
     started_unix_seconds: float = field(default=0.0, compare=False)
     stage_seconds: tuple[float, ...] = ()
     stage_core_seconds: tuple[float, ...] = ()
+    rung: int = 0
 
     @property
     def complete(self) -> bool:
-        """Whether there are signals to read."""
+        """Whether all signals are there to be read."""
         return self.status is Status.COMPLETE
 
     @property
@@ -295,7 +300,7 @@ class Evaluation:
         own = vars(self)
         staged = {name: list(own[name]) for name in _OF_CASCADES if own[name]}
         return {
-            **_without(own, *_OF_CASCADES),
+            **_without(own, *_OF_CASCADES, *(() if self.rung else ("rung",))),
             **staged,
             "architecture": self.architecture.to_json(),
             "fidelity": self.fidelity.to_json(),

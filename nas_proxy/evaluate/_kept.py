@@ -18,6 +18,7 @@ from nas_proxy.reproducibility import content_hash
 from nas_proxy.train.measuring import evaluating
 from nas_proxy.types import Architecture
 
+_UNFINISHED = "unfinished"  # folder within that of the weights
 _TOLERANCE = 1e-3  # of the largest logit: layouts of memory round otherwise
 
 
@@ -39,12 +40,17 @@ class KeptTraining:
     def of(cls, folder: Path, architecture: Architecture, training_seed: int) -> KeptTraining:
         """The files of an architecture's training with a seed."""
         name = f"{architecture.id}_{training_seed:016x}"
-        unfinished = folder / "unfinished"
+        unfinished = folder / _UNFINISHED
         return cls(
             folder / f"{name}.safetensors",
             unfinished / f"{name}.json",
             unfinished / f"{name}.safetensors",
         )
+
+    @classmethod
+    def state_files(cls, folder: Path, architecture: Architecture) -> list[Path]:
+        """Where the trainings of an architecture continue; measurements beside the checkpoints."""
+        return sorted((folder / _UNFINISHED).glob(f"{architecture.id}_*"))
 
     def checkpoint(self, identity: str) -> Checkpointer:
         """Where the training continues.

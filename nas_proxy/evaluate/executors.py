@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from time import perf_counter, time
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean
 from nas_proxy.evaluate.log import EvaluationLog
@@ -43,6 +43,21 @@ class EvaluatorFactory(Protocol):
         """Load what the evaluator needs and construct it."""
 
 
+@runtime_checkable
+class PartFactory(EvaluatorFactory, Protocol):
+    """Describes a part of what another evaluator does, with what that one has loaded.
+
+    An executor may ignore that and call `build`; one that does not loads the images once.
+    """
+
+    @property
+    def whole(self) -> EvaluatorFactory:
+        """Describes the other one."""
+
+    def part_of(self, evaluator: Evaluator) -> Evaluator:
+        """What `build` gives, from what `whole` has built."""
+
+
 Job = tuple[EvaluatorFactory, Architecture, int]
 
 
@@ -53,11 +68,13 @@ class Executor(Protocol):
 
     - Only the driver, the process that runs the study, writes its files and its tracking. A worker
       is sent a factory, an architecture and a seed, and answers with an `Evaluation`; all four can
-      be pickled, once the worker has loaded the driver's `LoadedPlugins`.
+      be pickled, once the worker has loaded the driver's `LoadedPlugins`. The state of trainings
+      that continue lies in a folder that the factory names, which all workers have to see.
     - A process evaluates one architecture at a time, for training seeds torch's global generators
       meanwhile; others may evaluate at the same time. One torch thread each keeps the figures equal
       to those of the other executors. `factory.build()` loads the images: a worker keeps the
-      evaluator while the factories that it is sent are equal.
+      evaluator while the factories that it is sent are equal, or are parts of equal ones
+      (`PartFactory`).
     - Results may come in any order, and no evaluation may depend on what its worker did before:
       callers bring them into order, and the same job gives the same figures everywhere.
     - An architecture that cannot be evaluated is an answer, which the evaluator gives itself. A
@@ -222,16 +239,23 @@ class _EvaluatorCache:
     def evaluate(
         self, factory: EvaluatorFactory, architecture: Architecture, seed: int
     ) -> Evaluation:
-        started = perf_counter()
-        if self._evaluator is None or factory != self._factory:
-            self._evaluator = None  # two data sets at once might not fit
-            self._factory, self._evaluator = factory, factory.build()
-            build_seconds = perf_counter() - started
+        if not isinstance(factory, PartFactory):
+            evaluator, build_seconds = self._built(factory)
         else:
-            build_seconds = 0.0
+            evaluator, build_seconds = self._built(factory.whole)
+            evaluator = factory.part_of(evaluator)
         begun = time()
-        evaluation = self._evaluator.evaluate(architecture, seed)
+        evaluation = evaluator.evaluate(architecture, seed)
         return replace(evaluation, build_seconds=build_seconds, started_unix_seconds=begun)
+
+    def _built(self, factory: EvaluatorFactory) -> tuple[Evaluator, float]:
+        """The evaluator, and the seconds that building it took; 0 if it was there."""
+        if self._evaluator is not None and factory == self._factory:
+            return self._evaluator, 0.0
+        started = perf_counter()
+        self._evaluator = None  # two data sets at once might not fit
+        self._factory, self._evaluator = factory, factory.build()
+        return self._evaluator, perf_counter() - started
 
 
 class _SerialExecutor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from nas_proxy.devices import is_out_of_memory, release_memory
 from nas_proxy.errors import EvaluationError, StudyError, UserError, required
 from nas_proxy.evaluate._kept import KeptTraining
-from nas_proxy.evaluate.trained_signals import EvaluationData, SignalObserver
+from nas_proxy.evaluate.trained_signals import EvaluationData, SignalObserver, step_at
 from nas_proxy.interfaces import Builder, TransferSpace, ZeroCostScore
 from nas_proxy.knowledge_distillation.prepared import LoadedKnowledgeDistillation, train_student
 from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng, make_generator
@@ -25,6 +25,19 @@ from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, Status
 
 _NUM_VERIFIED = 8  # images on which kept weights have to give the network's own answers
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Where trainings stop, to be continued by another evaluation.
+
+    Attributes:
+        folder: Where their state lies meanwhile.
+        percentage: Of the steps, a checkpoint of the settings; None: they go on to the end.
+    """
+
+    folder: Path
+    percentage: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +58,8 @@ class NetworkEvaluator:
             killed continues; None keeps nothing.
         knowledge_distillation: What networks learn beside the labels; None: nothing.
         cuda_graph: Do training steps as one CUDA graph each where that can be done.
+        pause: Where trainings continue and stop; None: each is done in one go.
+        only_seed: Position of the only one of the seeds that is trained; None: all are.
     """
 
     space: Builder
@@ -58,9 +73,13 @@ class NetworkEvaluator:
     keep: Path | None = None
     knowledge_distillation: LoadedKnowledgeDistillation | None = None
     cuda_graph: bool = False
+    pause: Pause | None = None
+    only_seed: int | None = None
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Measure all signals; whatever goes wrong makes a failed evaluation with its reason.
+
+        One that pauses is `PARTIAL`, with the signals of the checkpoints until there.
 
         Raises:
             StudyError: If what was kept of a training is damaged or belongs to another one.
@@ -74,15 +93,17 @@ class NetworkEvaluator:
                 evaluation = self._trained(evaluation)
             evaluation = replace(
                 evaluation,
-                status=Status.COMPLETE,
+                status=Status.COMPLETE if self._paused_at is None else Status.PARTIAL,
+                rung=self._paused_at or 0,
                 signals={**signals, **evaluation.signals},
                 signal_seconds={**costs, **evaluation.signal_seconds},
             )
         except (Exception, SystemExit) as error:
-            if self.keep is not None and isinstance(error, StudyError | OSError):
+            if self._state_folder is not None and isinstance(error, StudyError | OSError):
                 raise  # the disk's fault, not the architecture's
             evaluation = replace(evaluation, reason=failure_reason(error))
-        if not evaluation.complete:  # out here: the error holds on to what it was raised among
+        if evaluation.status is Status.FAILED:
+            # Out here: the error holds on to what it was raised among.
             release_memory(self.device)
         return replace(
             evaluation,
@@ -94,6 +115,14 @@ class NetworkEvaluator:
     def device(self) -> torch.device:
         """Where networks are built."""
         return self.score_images[0].device
+
+    @property
+    def _state_folder(self) -> Path | None:
+        return self.keep if self.pause is None else self.pause.folder
+
+    @property
+    def _paused_at(self) -> int | None:
+        return None if self.pause is None else self.pause.percentage
 
     def _zero_cost(
         self, architecture: Architecture, seed: int
@@ -110,7 +139,8 @@ class NetworkEvaluator:
         """The evaluation with the signals of `num_seeds` trainings, averaged."""
         started = time.perf_counter()
         seed_signals, results, confusions = [], [], []
-        for index in range(self.settings.num_seeds):
+        every = range(self.settings.num_seeds)
+        for index in every if self.only_seed is None else (self.only_seed,):
             signals, result, confusion = self._train_once(
                 evaluation.architecture, training_seed(evaluation.seed, index)
             )
@@ -135,7 +165,8 @@ class NetworkEvaluator:
     ) -> tuple[Mapping[str, float], TrainResult, Tensor]:
         data = required(self.evaluation_data, "evaluation_data")
         space = at_fidelity(self.space, self.settings)
-        kept = None if self.keep is None else KeptTraining.of(self.keep, architecture, seed)
+        folder = self._state_folder
+        kept = None if folder is None else KeptTraining.of(folder, architecture, seed)
         generator = make_generator(seed, self.device)
         # Everything inside: a candidate's own dropout draws from the global generator too.
         with isolated_rng(seed):
@@ -155,6 +186,7 @@ class NetworkEvaluator:
                     seed,
                     checkpoint,
                 )
+            paused_at = self._paused_at
             result = train_student(
                 knowledge_distillation,
                 network,
@@ -163,10 +195,15 @@ class NetworkEvaluator:
                 generator,
                 observer,
                 checkpoint=checkpoint,
+                until=None if paused_at is None else step_at(paused_at, num_steps),
                 graphed=self.cuda_graph,
             )
-            signals, measured = observer.finish(result)
-        if kept is not None:
+            if paused_at is None:
+                signals, measured = observer.finish(result)
+                confusion = measured.confusion
+            else:
+                signals, confusion = observer.at_checkpoints(result), torch.empty(0)
+        if self.keep is not None and kept is not None:
             kept.save(network)
             with isolated_rng(derive_seed("restored", seed)):
                 fresh = space.build(architecture, spec).to(self.device)
@@ -174,7 +211,7 @@ class NetworkEvaluator:
             kept.verify(network, fresh, training_set.batch(shown)[0])
         signals["train_seconds"] = seconds + result.train_seconds
         signals["images_seen"] = float(result.images_seen)
-        return signals, result, measured.confusion
+        return signals, result, confusion
 
     def _identity(self, phases: Sequence[Phase]) -> str:
         """What the weights after a training depend on, beside architecture and seed."""

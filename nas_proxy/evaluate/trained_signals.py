@@ -77,8 +77,7 @@ class SignalObserver:
         self._evaluation_data = evaluation_data
         self._settings = settings
         self._seed = derive_seed("norm images", seed)
-        # In a short training several percentages may be the same step.
-        self._steps = {p: max(1, num_steps * p // 100) for p in settings.checkpoints}
+        self._steps = {p: step_at(p, num_steps) for p in settings.checkpoints}
         self._file = file
         self._averaged: AveragedModel | None = None
         self._averaged_from = num_steps - max(1, num_steps // _AVERAGED_SHARE) + 1
@@ -110,14 +109,20 @@ class SignalObserver:
         signals.update(_of_losses(result))
         signals["train_loss_slope"] = result.loss_slope
         losses = [signals[f"{split}_loss"]]
-        for percentage, (step, measured) in self._at.items():
-            losses.append(measured[f"{split}_loss"])
-            for name, value in {**measured, **_of_losses(result.until(step))}.items():
-                signals[f"{name}@{percentage}"] = value
+        losses += [measured[f"{split}_loss"] for _, measured in self._at.values()]
+        signals.update(self.at_checkpoints(result))
         signals[f"{split}_loss_mean"] = sum(losses) / len(losses)
         if self._averaged is not None:
             signals.update(self._of_average(self._averaged.module))
         return signals, last
+
+    def at_checkpoints(self, result: TrainResult) -> dict[str, float]:
+        """The signals of all checkpoints that a training, which gave `result`, has reached."""
+        return {
+            f"{name}@{percentage}": value
+            for percentage, (step, measured) in self._at.items()
+            for name, value in {**measured, **_of_losses(result.until(step))}.items()
+        }
 
     def _of_average(self, averaged: nn.Module) -> dict[str, float]:
         """Signals of the averaged weights, whose norms have statistics of no one else's."""
@@ -150,6 +155,11 @@ class SignalObserver:
         if real.divergence is not None:
             signals["teacher_agreement"] = -real.divergence
         return signals, real
+
+
+def step_at(percentage: int, num_steps: int) -> int:
+    """The step of a checkpoint, at least the first; several may be at the same one."""
+    return max(1, num_steps * percentage // 100)
 
 
 def _read_measurements(file: Path | None) -> dict[int, tuple[int, dict[str, float]]]:

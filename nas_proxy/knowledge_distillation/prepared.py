@@ -236,6 +236,7 @@ def train_student(
     observer: Observer | None = None,
     *,
     checkpoint: Checkpointer | None = None,
+    until: int | None = None,
     graphed: bool = False,
 ) -> TrainResult:
     """`train_phases` of a student; None teaches nothing but the labels."""
@@ -247,6 +248,7 @@ def train_student(
             generator,
             observer,
             checkpoint=checkpoint,
+            until=until,
             graphed=graphed,
         )
     with knowledge_distillation.objective(network, training_set, phases, generator) as objective:
@@ -258,6 +260,7 @@ def train_student(
             observer,
             objective=objective,
             checkpoint=checkpoint,
+            until=until,
             graphed=graphed,
         )
 

@@ -330,13 +330,18 @@ def _optimisation_history(report: StudyReport) -> Figure | None:
     last = max(trial.trial for trial in trials)
     best = np.maximum.accumulate(y)
     axes.step([*x, last], [*best, best[-1]], where="post", color=BLUE, lw=2.2, label="best so far")
-    failed = [trial.trial for trial in trials if trial.score is None]
     axes.margins(0.03, 0.12)
-    if failed:
-        axes.plot(
-            failed, [0.03] * len(failed), "x", color=RED, ms=7, mew=1.8, ls="",
-            transform=axes.get_xaxis_transform(), label=f"failed ({len(failed)})", clip_on=False,
-        )  # fmt: skip
+    without = {
+        "failed": ([trial.trial for trial in trials if trial.failed], "x", RED),
+        "pruned": ([trial.trial for trial in trials if trial.pruned_after], "|", GREY),
+    }
+    for word, (numbers, marker, color) in without.items():
+        if numbers:
+            axes.plot(
+                numbers, [0.03] * len(numbers), marker, color=color, ms=7, mew=1.8, ls="",
+                transform=axes.get_xaxis_transform(), label=f"{word} ({len(numbers)})",
+                clip_on=False,
+            )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     words = "Score of each trial of the search"
     write_words(axes, words, x="trial", y=f"score (higher is better{beyond(scores, y, 'lower')})")

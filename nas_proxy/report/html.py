@@ -19,7 +19,7 @@ from nas_proxy.report._pareto_figure import amount, cost_in_words, costs_of
 from nas_proxy.report.figures import rank_outliers, ranked_points
 from nas_proxy.report.summary import summarise
 from nas_proxy.report.values import StudyReport
-from nas_proxy.search.result import SearchResult
+from nas_proxy.search.result import SearchResult, TrialRow
 from nas_proxy.statistics.words import decimal, duration
 from nas_proxy.validate.coverage import SHOWN_LEVELS, Coverage
 from nas_proxy.validate.looks import Look
@@ -94,6 +94,7 @@ def render_html(report: StudyReport, pictures: Sequence[Path]) -> str:
         evaluate_proxy=report.evaluate_proxy,
         retrain=report.retrain,
         stages=_stages(report),
+        pruned=_pruned(report.search),
         labels_itself=isinstance(report.config.get("recipe"), Mapping),
         labelling=dict(sorted(asdict(report.proxy_dataset.labelling).items())),
         teachers=_teachers(report.proxy_dataset),
@@ -129,6 +130,23 @@ def _stages(report: StudyReport) -> list[Mapping[str, Any]]:
         }
         for number, stage in enumerate(stages, start=1)
     ]
+
+
+def _pruned(search: SearchResult) -> list[tuple[TrialRow, str]]:
+    """The trials that a pruner ended, each with what the score's signals were where it ended."""
+    return [
+        (trial, ", ".join(_last_values(search.signals, trial.signals)))
+        for trial in search.trials
+        if trial.pruned_after
+    ]
+
+
+def _last_values(names: Sequence[str], measured: Mapping[str, float]) -> Iterator[str]:
+    """Each signal in words, of a trained one that of the last checkpoint."""
+    for name in names:
+        found = [at for at in measured if at == name or at.startswith(f"{name}@")]
+        if found:
+            yield f"{found[-1]} {measured[found[-1]]:.4g}"
 
 
 def _teachers(summary: ProxySummary) -> list[TeacherRecord]:
@@ -250,7 +268,7 @@ def _failures(report: StudyReport) -> list[tuple[str, str, int]]:
     found = Counter(
         ("search", trial.reason or "no reason was given")
         for trial in report.search.trials
-        if trial.score is None
+        if trial.failed
     )
     for row in report.validation.all_rows if report.validation else ():
         for reason, count in row.failures.items():

@@ -103,6 +103,16 @@ def checkpoint_of(signal: str) -> int | None:
     return int(percentage)
 
 
+def has_checkpoints(signal: str) -> bool:
+    """Whether a trained signal that is read at the end could be read at any checkpoint too."""
+    return "@" not in signal and base_signal(signal) not in _WHOLE_RUN
+
+
+def signal_at(signal: str, percentage: int) -> str:
+    """The signal as it is read at a checkpoint: `val_loss@50` of `val_loss`."""
+    return f"{signal}@{percentage}"
+
+
 def is_trained(signal: str) -> bool:
     """Whether a signal needs a training."""
     return base_signal(signal) in TRAINED_SIGNALS

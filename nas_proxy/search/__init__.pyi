@@ -3,7 +3,8 @@ from .pareto import pareto_front
 from .result import SearchResult, TrialRow
 from .settings import SearchSettings
 from .storage import open_storage
-from .study import SearchTask, run_search
+from .study import run_search
+from .task import SearchTask
 
 __all__ = [
     "Guard",

@@ -21,8 +21,8 @@ class TrialRow:
 
     Attributes:
         trial: Optuna's number.
-        score: Higher is better; None if the evaluation failed.
-        objectives: Value of each objective by its name, the score's too; none if it failed.
+        score: Higher is better; None if the evaluation failed, or was pruned.
+        objectives: Value of each objective by its name, the score's too; none without a score.
         latency: As it was measured; None if nobody asked for it.
         architecture: What was evaluated.
         architecture_id: Its id, for whoever searches the file for it.
@@ -36,6 +36,8 @@ class TrialRow:
         flops: For one image; None likewise.
         started_unix_seconds: When its evaluation began; None if that is not known.
         choices: What was chosen, by Optuna's names of the parameters.
+        pruned_after: How far it got that a pruner ended, in words; empty if none did. Its signals
+            are those of the checkpoints until there, its seconds those that were paid.
     """
 
     trial: int
@@ -53,6 +55,12 @@ class TrialRow:
     flops: float | None = None
     started_unix_seconds: float | None = None
     choices: Mapping[str, Choice] = field(default_factory=dict)
+    pruned_after: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has no score, and no pruner is why."""
+        return self.score is None and not self.pruned_after
 
 
 @dataclass(frozen=True)
@@ -84,13 +92,14 @@ class SearchResult(StoredResult):
         best_training: Of the best one; None where nothing was trained.
         pareto_front: What no other trial beats in all objectives at once, the best score first.
         knee: Number of the front's knee; None without a front.
-        num_failed: Trials without a score.
+        num_failed: Trials without a score that no pruner ended.
         num_duplicates: Proposals that were known already and not trained again.
         num_infeasible: Proposals that a constraint or the space ruled out before training.
         stopped: Why the guard ended the search early; empty if it did not.
         guard: What the guard found; None if it never looked.
         importances: Of each choice for a score among the best, by PED-ANOVA, the largest first;
             empty where there are too few trials to tell.
+        num_pruned: Trials that a pruner ended.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -110,3 +119,4 @@ class SearchResult(StoredResult):
     stopped: str = ""
     guard: GuardResult | None = None
     importances: Mapping[str, float] = field(default_factory=dict)
+    num_pruned: int = 0

@@ -24,6 +24,7 @@ from nas_proxy.scores.signals import (
     trained_among,
 )
 from nas_proxy.search.settings import SearchSettings
+from nas_proxy.study.pruning import pruner_faults
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.validate.settings import ValidateSettings
 
@@ -102,6 +103,9 @@ def contradictions(
     faults += _retrain_faults(sections, space)
     faults += _validation_faults(sections, space)
     faults += _latency_faults(sections)
+    pruner = sections.search.pruner
+    if pruner is not None:
+        faults += pruner_faults(pruner, sections.recipe, sections.train, sections.score)
     evolves = sections.search.sampler == "regularized_evolution"
     if evolves and space is not None and not space.can_mutate:
         faults.append(

@@ -157,6 +157,11 @@ class StudyLayout:
         return self.stage("search") / "evaluations.jsonl"
 
     @property
+    def unfinished_trials(self) -> Path:
+        """Folder of the trainings that wait for a pruner's verdict; gone when the search ends."""
+        return self.stage("search") / "unfinished"
+
+    @property
     def guard(self) -> Path:
         """The checks that were made while the search ran."""
         return self.stage("search") / "guard.json"

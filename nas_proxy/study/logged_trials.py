@@ -10,7 +10,9 @@ from nas_proxy.evaluate.log import period_of
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.reproducibility import isolated_rng
 from nas_proxy.search.guard import TrialRecord
+from nas_proxy.search.pruner_settings import PrunerSettings
 from nas_proxy.study.evaluators import zero_cost_scores
+from nas_proxy.study.pruning import pruned_words
 from nas_proxy.tracking import LoggedDataset, Period, Tracker
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation
 
@@ -56,17 +58,19 @@ def log_trial(
     facts: Mapping[str, float] | None = None,
     datasets: Mapping[str, LoggedDataset] | None = None,
     num_stages: int = 0,
+    pruner: PrunerSettings | None = None,
 ) -> None:
     """One child run; logging it again changes nothing.
 
     Args:
         tracker: The study's.
         space: Describes the architecture.
-        trial: Number, evaluation, and score; None for one that failed.
-        objectives: Value of each objective of the search; empty for a trial that failed.
+        trial: Number, evaluation, and score; None for one that failed or was pruned.
+        objectives: Value of each objective of the search; empty for a trial without a score.
         facts: What `trial_facts` found.
         datasets: Those that it may have trained on, by their ids.
         num_stages: Of the recipe, where it is a cascade.
+        pruner: Of the search; what it ended is `KILLED`, and says where.
     """
     number, evaluation, score = trial
     period = period_of([evaluation])
@@ -94,6 +98,12 @@ def log_trial(
     stride = max(1, len(evaluation.train_losses) // _CURVE_POINTS)
     steps = range(0, len(evaluation.train_losses), stride)
     run.curve("train_loss", [evaluation.train_losses[step] for step in steps], list(steps))
+    pruned_after = pruned_words(evaluation, pruner)
+    if pruned_after:
+        run.params({"pruned_after": pruned_after})
+        run.metrics({"rung_reached": float(evaluation.rung)})
+        run.finish("KILLED", f"pruned after {pruned_after}")
+        return
     if score is None:
         run.finish("FAILED", evaluation.reason)
         return

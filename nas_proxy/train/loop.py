@@ -97,6 +97,7 @@ def train(
     objective: Objective | None = None,
     groups: Sequence[ParameterGroup] | None = None,
     checkpoint: Checkpointer | None = None,
+    until: int | None = None,
     graphed: bool = False,
     compiled: bool = False,
 ) -> TrainResult:
@@ -115,6 +116,8 @@ def train(
         checkpoint: Where a killed training continues, to the identical weights and losses; the
             last state stays there until the caller removes it. The observer is not told again of
             steps that were saved.
+        until: Pause after so many steps, of which those that were saved count; the schedule stays
+            that of the whole. None: at the end.
         graphed: Do the steps as one CUDA graph each where that can be done; see `GraphedStep`.
             Optimisers are fused then, which rounds differently.
         compiled: Call the network through `torch.compile`, which takes about a minute first and
@@ -138,16 +141,17 @@ def train(
     saved = None if checkpoint is None else checkpoint.load()
     if saved is not None:
         loop.restore(saved)
-    while loop.step < loop.num_steps:
+    last = loop.num_steps if until is None else min(until, loop.num_steps)
+    while loop.step < last:
         indices, logits = loop.advance()
         if observer is not None:
             observer(loop.step, indices, logits)
             set_training_mode(network)  # it may have been measured
-        if loop.step % _CHECK_EVERY == 0 or loop.step == loop.num_steps:
+        if loop.step % _CHECK_EVERY == 0 or loop.step == last:
             loop.check_finite()
         if checkpoint is not None and checkpoint.is_due:
             checkpoint.save(loop.step, loop.state(), loop.seconds)
-    if checkpoint is not None and (saved is None or saved.step < loop.num_steps):
+    if checkpoint is not None and (saved is None or saved.step < last):
         checkpoint.save(loop.step, loop.state(), loop.seconds)
     return loop.result()
 
@@ -330,7 +334,7 @@ class _Loop:
         return TrainResult(
             losses=tuple(torch.stack(self._losses).tolist()),
             train_seconds=self.seconds,
-            images_seen=self.num_steps * self._batch_size,
+            images_seen=self.step * self._batch_size,
             num_graphed_steps=0 if self._graphed is None else self._graphed.num_replayed,
         )
 

@@ -45,6 +45,7 @@ def train_phases(
     *,
     objective: Objective | None = None,
     checkpoint: Checkpointer | None = None,
+    until: int | None = None,
     graphed: bool = False,
 ) -> TrainResult:
     """Train `network` in place, one phase after the other; otherwise as `train`.
@@ -57,10 +58,11 @@ def train_phases(
         observer: Told after each step; steps count on from phase to phase.
         objective: What is minimised in all of them; None: cross-entropy with the labels.
         checkpoint: Where a killed training continues, in whichever phase it was.
+        until: Pause after so many steps of all phases together; None: at the end.
         graphed: See `train`.
 
     Returns:
-        The losses of all phases in order, with the length of each.
+        The losses of all phases that were begun, in order, with the length of each.
 
     Raises:
         DivergedError: If the loss is not finite.
@@ -79,15 +81,18 @@ def train_phases(
                 objective=objective,
                 groups=None if phase.groups is None else phase.groups(network),
                 checkpoint=None if checkpoint is None else checkpoint.part(str(number)),
+                until=None if until is None else until - done,
                 graphed=graphed,
             )
         )
+        if until is not None and done + len(results[-1].losses) >= until:
+            break
     return TrainResult(
         losses=tuple(loss for result in results for loss in result.losses),
         train_seconds=sum(result.train_seconds for result in results),
         images_seen=sum(result.images_seen for result in results),
         phases=tuple(
-            (phase.name, len(result.losses)) for phase, result in zip(phases, results, strict=True)
+            (phase.name, len(result.losses)) for phase, result in zip(phases, results, strict=False)
         ),
         num_graphed_steps=sum(result.num_graphed_steps for result in results),
     )

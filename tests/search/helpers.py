@@ -11,7 +11,8 @@ from optuna.storages import InMemoryStorage
 
 from nas_proxy.scores.combine import SingleSignal
 from nas_proxy.search.settings import SearchSettings
-from nas_proxy.search.study import SearchTask, run_search
+from nas_proxy.search.study import run_search
+from nas_proxy.search.task import SearchTask
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
 from tests.helpers.spaces import UnusedSpace
 

@@ -255,6 +255,30 @@ def test_phases_continue_where_they_were_killed(tmp_path, killed_at):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("pauses", [(2, 8), (3, 6), (1, 1, 4, 7)])
+def test_phases_pause_and_go_on_to_the_same_weights(tmp_path, pauses):
+    expected, weights = run_phases()
+    path, told = tmp_path / "training.safetensors", []
+    for until in (*pauses, None):
+        network = fresh()
+        with isolated_rng(7):
+            result = train_phases(
+                network,
+                SET,
+                PHASES,
+                make_generator(3),
+                lambda step, indices, logits: told.append(step),
+                checkpoint=Eager(path, "key"),
+                until=until,
+            )
+        assert result.losses == expected.losses[:until]
+        assert result.images_seen == 4 * len(result.losses)
+    assert told == list(range(1, 9))  # nothing twice
+    assert result.phases == expected.phases
+    found = network.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+
+
 # Progressive resizing
 
 

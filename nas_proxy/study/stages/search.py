@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nas_proxy.calibrate.recipes import Recipe
-from nas_proxy.interfaces import SearchSpace
+from nas_proxy.evaluate.cascade import CascadeFactory
+from nas_proxy.evaluate.executors import EvaluatorFactory
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.scores.cascade import CascadeScore
@@ -26,8 +28,9 @@ from nas_proxy.search.resources import Resources
 from nas_proxy.search.result import BestTraining, SearchResult, TrialRow
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_storage
-from nas_proxy.search.study import SearchOutcome, SearchTask, TrialLog, run_search
-from nas_proxy.study.cascades import candidates_factory, refuse_other_cuts, sample_factory
+from nas_proxy.search.study import run_search
+from nas_proxy.search.task import Pruning, SearchOutcome, SearchTask, TrialLog
+from nas_proxy.study.cascades import Factory, candidates_factory, refuse_other_cuts, sample_factory
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
@@ -43,6 +46,7 @@ from nas_proxy.study.plan import (
     shorter_training,
     training_unit,
 )
+from nas_proxy.study.pruning import divided, pruned_words
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.recipe_units import (
     candidate_units,
@@ -60,7 +64,7 @@ class Search(Stage):
     """Writes `search.json`, every trial and the best first, beside the log of the evaluations."""
 
     name = "search"
-    version = 2
+    version = 3
     reads = (
         Section(name="seed"),
         Section(name="space"),
@@ -105,16 +109,18 @@ class Search(Stage):
             stage=self.name,
             tasks=tuple(task for task in tasks if task.total),
             savings=tuple(halved),
-            notes=recipe_notes(study, recipes),
+            notes=(*recipe_notes(study, recipes), *_pruner_notes(settings)),
         )
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Search, or go on with a search that ended before."""
         config, active = study.config, study.recipe
-        ranking = active.score(config.space, _reference_sample(study, active))
+        sample = _reference_sample(study, active)
+        ranking = active.score(config.space, sample)
         if isinstance(ranking, CascadeScore):
             study.display.say(f"search: {ranking.words}")
-        factory = candidates_factory(study, active.recipe, ranking)
+        whole = candidates_factory(study, active.recipe, ranking)
+        factory, pruning = _divided(study, whole, sample, folder)
         resources = _resources(study, folder)
         # Once for each trial: Optuna keeps them, and a search that is continued finds them there.
         facts = partial(trial_facts, config.space, study.splits.spec)
@@ -132,15 +138,16 @@ class Search(Stage):
                 on_trial=_trial_log(study, resources),
                 progress=progress,
                 guard=_guard(study, folder),
+                pruning=pruning,
             )
             storage = open_storage(config.search.storage, folder)
             log = study.logs.evaluations(study.layout.trials)
-            refuse_other_cuts(log, factory)
+            refuse_other_cuts(log, whole)
             logs = [log, study.logs.evaluations(study.layout.guard_log())]
             workers = study.executor.num_workers
             with in_flight(study.layout.in_flight, "searching", logs, workers):
                 outcome = run_search(task, study.executor, log, storage)
-        _finish(study, folder, ranking, outcome, resources, factory.knowledge_distillation)
+        _finish(study, ranking, outcome, resources, whole.knowledge_distillation)
 
 
 def _trial_log(study: StudyContext, resources: Resources) -> TrialLog:
@@ -157,6 +164,7 @@ def _trial_log(study: StudyContext, resources: Resources) -> TrialLog:
             facts={name: attributes[name] for name in SIZES if name in attributes},
             datasets=datasets,
             num_stages=num_stages,
+            pruner=config.search.pruner,
         )
 
     return log
@@ -169,6 +177,16 @@ def _optuna_name(config: StudyConfig, active: ActiveRecipe) -> str:
     """
     name = config.study_name
     return name if config.recipe == "configured" else f"{name}-{active.id}"
+
+
+def _divided(
+    study: StudyContext, whole: Factory, sample: Sequence[Evaluation], folder: Path
+) -> tuple[EvaluatorFactory, Pruning | None]:
+    """What evaluates candidates, and where a pruner may end them; None without one."""
+    pruner = study.config.search.pruner
+    if pruner is None or isinstance(whole, CascadeFactory):
+        return whole, None
+    return divided(whole, pruner, study.recipe.recipe, sample, folder)
 
 
 def _reference_sample(study: StudyContext, active: ActiveRecipe) -> list[Evaluation]:
@@ -234,19 +252,22 @@ def _objectives(
     return {name: values[name] for name in settings.objectives}
 
 
+def _pruner_notes(settings: SearchSettings) -> tuple[str, ...]:
+    if settings.pruner is None:
+        return ()
+    return (f"the pruner {settings.pruner.name} ends some early: counted is that it ends none",)
+
+
 def _row(
-    space: SearchSpace,
-    objectives: Mapping[str, float],
-    resources: Resources,
-    trial: TrialRecord,
-    outcome: SearchOutcome,
+    study: StudyContext, resources: Resources, trial: TrialRecord, outcome: SearchOutcome
 ) -> TrialRow:
+    space, settings = study.config.space, study.config.search
     number, evaluation, score = trial
     architecture, attributes = evaluation.architecture, outcome.attributes[number]
     return TrialRow(
         trial=number,
         score=score,
-        objectives=dict(objectives),
+        objectives=_objectives(settings, resources, trial),
         latency=resources.latency(architecture),
         architecture=architecture,
         architecture_id=architecture.id,
@@ -259,24 +280,24 @@ def _row(
         flops=attributes.get("flops"),
         started_unix_seconds=evaluation.started_unix_seconds or None,
         choices=outcome.choices[number],
+        pruned_after=pruned_words(evaluation, settings.pruner),
     )
 
 
 def _finish(
     study: StudyContext,
-    folder: Path,
     score: Score,
     outcome: SearchOutcome,
     resources: Resources,
     knowledge_distillation: KnowledgeDistillation | None,
 ) -> None:
-    space, rows = study.config.space, []
+    rows = []
     log = _trial_log(study, resources)
-    for trial in outcome.trials:
+    for trial in sorted(outcome.trials, key=lambda trial: trial[0]):
         # Again, for a kill may have come between a trial and its logging.
         log(trial, outcome.attributes[trial[0]])
-        objectives = _objectives(study.config.search, resources, trial)
-        rows.append(_row(space, objectives, resources, trial, outcome))
+        rows.append(_row(study, resources, trial, outcome))
+    shutil.rmtree(study.layout.unfinished_trials, ignore_errors=True)
     guard = study.layout.guard
     result = _result(
         study.recipe.recipe,
@@ -290,10 +311,10 @@ def _finish(
     )
     result.write(study.layout.search_result)
     best_so_far = float("-inf")
-    for number, _, value in outcome.trials:
-        if value is not None and value > best_so_far:
-            best_so_far = value
-            study.tracker.study.metrics({"best_score": value}, step=number)
+    for row in rows:
+        if row.score is not None and row.score > best_so_far:
+            best_so_far = row.score
+            study.tracker.study.metrics({"best_score": row.score}, step=row.trial)
     study.tracker.study.metrics({"pareto_front_size": len(result.pareto_front)})
     _say(study.display, study.config.search, result)
 
@@ -308,6 +329,7 @@ def _result(
     guard: GuardResult | None,
 ) -> SearchResult:
     scored = [(row.score, row) for row in rows if row.score is not None]
+    num_pruned = sum(bool(row.pruned_after) for row in rows)
     best = [row for _, row in sorted(scored, key=lambda each: -each[0])]
     front = pareto_front(best)
     return SearchResult(
@@ -320,7 +342,8 @@ def _result(
         best_training=_best_training(outcome, best[0]) if best else None,
         pareto_front=tuple(front),
         knee=knee(front).trial if front else None,
-        num_failed=len(rows) - len(best),
+        num_failed=len(rows) - len(best) - num_pruned,
+        num_pruned=num_pruned,
         num_duplicates=outcome.num_duplicates,
         num_infeasible=outcome.num_infeasible,
         stopped=outcome.stopped,
@@ -344,10 +367,11 @@ def _say(display: Display, settings: SearchSettings, result: SearchResult) -> No
             f"search: the guard ended it after {num_trials} of {settings.n_trials} "
             "architectures; another score or other training settings may rank better"
         )
-    reasons = Counter(row.reason for row in result.trials if row.score is None)
+    reasons = Counter(row.reason for row in result.trials if row.failed)
     why = "".join(f" ({reason})" for reason, _ in reasons.most_common(1) if reason)
     ruled_out = result.num_infeasible
-    before = f", {ruled_out} ruled out before training" if ruled_out else ""
+    before = f", {result.num_pruned} pruned" if settings.pruner is not None else ""
+    before += f", {ruled_out} ruled out before training" if ruled_out else ""
     if result.best:
         display.say(
             f"search: {num_trials} architectures, {result.num_failed} failed{why}{before}; "
