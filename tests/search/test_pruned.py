@@ -306,9 +306,10 @@ def test_killed_within_a_proposal_it_goes_on(monkeypatch, tmp_path):
             raise Killed
         set_param(*args)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(InMemoryStorage, "set_trial_param", dying)
-        search(Divided().task(n_trials=8), EvaluationLog(path), storage)
+        with pytest.raises(Killed):
+            search(Divided().task(n_trials=8), EvaluationLog(path), storage)
     outcome = search(Divided().task(n_trials=8), EvaluationLog(path), storage)
     assert len({e.architecture for _, e, _ in outcome.trials}) == 8
     assert not any(t.state is TrialState.RUNNING for t in optuna_trials(storage))
