@@ -94,6 +94,7 @@ def render_html(report: StudyReport, pictures: Sequence[Path]) -> str:
         evaluate_proxy=report.evaluate_proxy,
         retrain=report.retrain,
         stages=_stages(report),
+        pruner=report.config["search"].get("pruner"),
         pruned=_pruned(report.search),
         labels_itself=isinstance(report.config.get("recipe"), Mapping),
         labelling=dict(sorted(asdict(report.proxy_dataset.labelling).items())),
