@@ -20,7 +20,15 @@ class NasProxyError(Exception):
 
 
 class UserError(NasProxyError):
-    """Something that the user can mend; the message says how."""
+    """Something that the user can mend; the message says how.
+
+    >>> issubclass(ConfigError, UserError)
+    True
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython's hook: in a notebook the sentence stands alone, as on the command line."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(UserError, ValueError):

@@ -18,8 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from nas_proxy.core.plugin_source import file_hash, source_hash
-from nas_proxy.errors import PluginError, did_you_mean
+from nas_proxy.core.main_module import MAIN
+from nas_proxy.core.packing import pack, unpack
+from nas_proxy.core.plugin_source import file_hash, know_sources, source_hash
+from nas_proxy.errors import PluginError, StudyError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace, ZeroCostScore
 
 T = TypeVar("T")
@@ -48,6 +50,7 @@ class Registry(Generic[T]):
         self._base = base
         self.group = group
         self._classes: dict[str, type[T]] = {}
+        self._sent: dict[str, bytes | str] = {}
         self._looked_for: dict[tuple[str, ...], tuple[EntryPoint, ...]] = {}
 
     def register(self, name: str) -> Callable[[PluginClass], PluginClass]:
@@ -83,6 +86,8 @@ class Registry(Generic[T]):
         """
         if ":" in reference:
             return self._from_reference(reference)
+        if reference in self._sent:
+            self._take_sent(reference)
         announced = self._announced().get(reference)
         if reference not in self._classes and announced is not None:
             self._load(announced)
@@ -93,13 +98,61 @@ class Registry(Generic[T]):
             )
         return self._classes[reference]
 
+    def reference(self, plugin: type[T]) -> str:
+        """What a configuration calls a class, by which `get` finds it.
+
+        Raises:
+            PluginError: If it is not a plug-in of this kind, or was defined within a function.
+        """
+        self._check(plugin, f"{plugin.__module__}:{plugin.__qualname__}")
+        name, module = getattr(plugin, "name", ""), plugin.__module__
+        if name in _BY_REFERENCE.values() or name in self._announced():
+            return name
+        if "<locals>" in plugin.__qualname__:
+            raise PluginError(
+                f"the {self.kind} {plugin.__qualname__} is defined within a function, where nobody "
+                "finds it again; define it at the top of its module"
+            )
+        file = getattr(sys.modules.get(module), "__file__", None)
+        return f"{file if file in _PLUGIN_FILES else module}:{plugin.__qualname__}"
+
     def loaded(self, name: str) -> type[T] | None:
         """The class of a registered name, if its module was imported."""
         return self._classes.get(name)
 
     def names(self) -> list[str]:
         """All known names, sorted, whether or not their modules can be imported."""
-        return sorted({*self._classes, *self._announced()})
+        return sorted({*self._classes, *self._sent, *self._announced()})
+
+    def to_send(self) -> Iterator[tuple[str, bytes | str]]:
+        """Classes that a decorator made known in modules that nothing here names.
+
+        Yields:
+            Name and the packed class, or why it cannot be packed.
+        """
+        for name, plugin in self._classes.items():
+            if _is_found_elsewhere(plugin):
+                continue
+            try:
+                yield name, pack(plugin)
+            except StudyError as error:
+                yield name, str(error)
+
+    def receive(self, name: str, packed: bytes | str) -> None:
+        """Keep what `to_send` yields in another process until it is asked for."""
+        self._sent[name] = packed
+
+    def _take_sent(self, name: str) -> None:
+        packed = self._sent[name]
+        if isinstance(packed, str):
+            raise PluginError(f"{self.kind} {name!r}: {packed}")
+        try:
+            plugin = unpack(packed)  # of a module that is imported for it, whose decorators run
+        except Exception as error:  # noqa: BLE001 - the module's import may raise anything
+            raise PluginError(
+                f"{self.kind} {name!r} cannot be imported in a worker process: {_reason(error)}"
+            ) from error
+        self._classes.setdefault(name, plugin)
 
     def _announced(self) -> dict[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}
@@ -173,6 +226,13 @@ def _origin(plugin: type) -> str:
     return f"{file or plugin.__module__}:{plugin.__qualname__}"
 
 
+def _is_found_elsewhere(plugin: type) -> bool:
+    """Whether another process finds a class by itself: it ships, or is of a file that is named."""
+    module = plugin.__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return module.partition(".")[0] == "nas_proxy" or file in _PLUGIN_FILES
+
+
 def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
@@ -216,15 +276,27 @@ class LoadedPlugins:
     Attributes:
         files: That classes were loaded from.
         names: Of classes without a decorator, by module and the name in it.
+        sent: What decorators made known elsewhere, such as in a notebook: the kind of plug-in, the
+            name, and the class, packed.
+        sources: Hashes of what the script or notebook itself defines, whose text is not sent.
     """
 
     files: tuple[str, ...] = ()
     names: tuple[tuple[tuple[str, str], str], ...] = ()
+    sent: tuple[tuple[str, str, bytes | str], ...] = ()
+    sources: tuple[tuple[str, str | None], ...] = ()
 
     @classmethod
     def here(cls) -> LoadedPlugins:
         """Those of this process."""
-        return cls(tuple(_PLUGIN_FILES), tuple(_BY_REFERENCE.items()))
+        registries = (DISTILLERS, SEARCH_SPACES, SCORES)
+        own = {plugin for plugin in _NAMED if plugin.__module__ == MAIN}
+        return cls(
+            tuple(_PLUGIN_FILES),
+            tuple((place, name) for place, name in _BY_REFERENCE.items() if place[0] != MAIN),
+            tuple((kind.group, *each) for kind in registries for each in kind.to_send()),
+            tuple((plugin.__qualname__, source_hash(plugin)) for plugin in own),
+        )
 
     def load(self) -> None:
         """Load them into this process.
@@ -232,10 +304,14 @@ class LoadedPlugins:
         Raises:
             PluginError: If a file is not there any more or its import fails.
         """
+        know_sources(dict(self.sources))
         for file in self.files:
             import_file(file)
         for (module, class_name), name in self.names:
             _import_module(module).__dict__[class_name].name = name
+        registries = {kind.group: kind for kind in (DISTILLERS, SEARCH_SPACES, SCORES)}
+        for group, name, packed in self.sent:
+            registries[group].receive(name, packed)
 
 
 def import_file(location: str) -> ModuleType:
@@ -309,6 +385,9 @@ def _source_named(word: str) -> str | None:
         return next((source_hash(each) for each in classes if each is not None), None)
     if not class_name.isidentifier():  # a port, an address
         return None
+    if location == MAIN:
+        plugin = vars(sys.modules[MAIN]).get(class_name)
+        return source_hash(plugin) if isinstance(plugin, type) else None
     if location.endswith(".py"):
         file: Path | None = Path(location).expanduser().resolve()
         module = _announced_module(file) if file is not None and file.is_file() else None

@@ -19,11 +19,11 @@ from rich.table import Table
 from nas_proxy import __version__
 from nas_proxy.cli._configs import load_checked
 from nas_proxy.cli.backbones import backbones_command, pretrain_command
-from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.cli.interchange import export_proxy, import_proxy
 from nas_proxy.cli.lists import list_command
 from nas_proxy.cli.plan import plan_command
 from nas_proxy.errors import UserError
+from nas_proxy.study.console import ConsoleDisplay
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
     from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay

@@ -8,37 +8,67 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from types import FunctionType, ModuleType
 
+from nas_proxy.core._main_source import main_source_hash
+from nas_proxy.core.main_module import MAIN
 from nas_proxy.reproducibility import content_hash
 
 _SHIPPED = "nas_proxy"
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
-@cache
-def source_hash(plugin: type) -> str | None:
-    """Hash of the file that a class comes from, as it is when this is first asked.
+_known: dict[str, str | None] = {}  # in a worker, by qualified name
 
-    Of a class of a script or a notebook, the hash of its own text, where Python knows it.
+
+def know_sources(hashes: Mapping[str, str | None]) -> None:
+    """Take over the hashes of what another process defines in its script or notebook."""
+    _known.update(hashes)
+
+
+def source_hash(plugin: type | FunctionType) -> str | None:
+    """Hash of the code that a class or function of the user's comes from.
+
+    Of what a module defines: of its file, as it is when this is first asked. Of what a script, a
+    notebook or `-c` defines: of its own text, as it is now, with that of everything that it uses
+    and that is defined there too, and with the files that it uses from the working folder; where
+    Python does not know the text, of the compiled code.
 
     Returns:
-        None for what ships with nas_proxy, and where there is no text.
+        None for what ships with nas_proxy, and where there is neither text nor code.
     """
     name = plugin.__module__
     if name.partition(".")[0] == _SHIPPED:
         return None
-    if name in ("__main__", "__mp_main__"):
-        try:
-            return content_hash(inspect.getsource(plugin))
-        except (OSError, TypeError):
-            return None
-    file = Path(getattr(sys.modules.get(name), "__file__", None) or "")
-    return file_hash(file) if file.is_file() else None
+    if name == MAIN:
+        if plugin.__qualname__ in _known:
+            return _known[plugin.__qualname__]
+        return main_source_hash(plugin, _hash_of_own)
+    return _hash_of_file(plugin)
+
+
+@cache
+def _hash_of_file(plugin: type | FunctionType) -> str | None:
+    file = _file_of(plugin.__module__)
+    return None if file is None else file_hash(file)
+
+
+def _file_of(module: str) -> Path | None:
+    file = Path(getattr(sys.modules.get(module), "__file__", None) or "")
+    return file if file.is_file() else None
+
+
+def _hash_of_own(module: ModuleType) -> str | None:
+    """Hash of a module of the user's, as notebooks and scripts import them from their folder."""
+    file = _file_of(module.__name__)
+    if file is None or not file.resolve().is_relative_to(Path.cwd()):
+        return None
+    is_foreign = module.__name__.partition(".")[0] == _SHIPPED or _INSTALLED & {*file.parts}
+    return None if is_foreign else file_hash(file)
 
 
 def file_hash(file: Path) -> str:

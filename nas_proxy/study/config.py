@@ -8,7 +8,7 @@ at once, each with its path and the nearest right key. A plug-in's section names
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -146,6 +146,19 @@ class _Sections(BaseModel):
     evaluate_proxy: EvaluateProxySettings = EvaluateProxySettings()
     tracking: TrackingSettings = TrackingSettings()
     pretrain: PretrainSettings | None = None
+
+
+def section_names() -> tuple[str, ...]:
+    """What a configuration's file may hold at its top, in the order in which it is written."""
+    return tuple(field.alias or name for name, field in _Sections.model_fields.items())
+
+
+def section_kinds(name: str) -> tuple[type, ...]:
+    """The dataclasses that a section may be an object of; none where it is no section."""
+    fields = {field.alias or key: field for key, field in _Sections.model_fields.items()}
+    kind: Any = fields[name].annotation
+    found = (kind, *get_args(kind), *(inner for each in get_args(kind) for inner in get_args(each)))
+    return tuple(each for each in found if isinstance(each, type) and is_dataclass(each))
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
