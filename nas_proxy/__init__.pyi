@@ -14,7 +14,7 @@ from .errors import (
 )
 from .export.model_file import load_model
 from .interfaces import DistillContext, Distiller, DistillTask, SearchSpace, ZeroCostScore
-from .registry import DISTILLERS, SCORES, SEARCH_SPACES
+from .registry import DISTILLERS, SCORES, SEARCH_SPACES, search_space
 from .study.config import load_config
 from .study.pipeline import run_pipeline
 from .types import Architecture, DatasetSpec, Evaluation, Fidelity, ImageDataset, Splits
@@ -53,6 +53,7 @@ __all__ = [
     "load_splits",
     "rank_report",
     "run_pipeline",
+    "search_space",
 ]
 
 __version__: str

@@ -154,6 +154,9 @@ class SearchSpace(GuardedCalls, Options, ABC):
         """
         raise UserError(f"search space {self.name!r} has no string form")
 
+    def check_images(self, splits: Splits) -> None:  # noqa: B027 - most spaces take any
+        """Raise a UserError before a study starts if no candidate could do with its images."""
+
     def canonical_form(self, architecture: Architecture) -> str:
         """Text that is the same for architectures that are known to compute the same functions.
 
@@ -207,9 +210,6 @@ class TransferSpace(SearchSpace):
     def notices(self) -> tuple[str, ...]:
         """What a user should be told before a study starts, such as the terms of weights."""
         return ()
-
-    def check_images(self, splits: Splits) -> None:
-        """Raise a UserError before a study starts if no candidate could do with its images."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

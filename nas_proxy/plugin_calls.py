@@ -14,7 +14,7 @@ from inspect import isfunction, unwrap
 from pathlib import Path
 from typing import Any
 
-from nas_proxy.errors import NasProxyError, PluginError, first_line
+from nas_proxy.errors import NasProxyError, PluginError, UserError, first_line
 from nas_proxy.types import Architecture
 
 _GIVES_ARCHITECTURE = ("suggest", "sample", "mutate", "from_string")
@@ -63,15 +63,15 @@ def _guarded(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
                     continue
                 if _passes(name, error):
                     raise
-                raise PluginError(_sentence(plugin, name, error)) from error
+                raise PluginError(fault_of(plugin, f"in {name}", error)) from error
             if name in _GIVES_ARCHITECTURE and not isinstance(result, Architecture):
                 raise PluginError(
-                    f"{_who(plugin)}: {name} gives {type(result).__name__}, not an Architecture; "
+                    f"{who(plugin)}: {name} gives {type(result).__name__}, not an Architecture; "
                     "end it with return Architecture(self.name, genotype)"
                 )
             return result
         raise PluginError(
-            f"{_who(plugin)}: {name} ruled out {_MAX_DRAWS} draws in a row by optuna.TrialPruned; "
+            f"{who(plugin)}: {name} ruled out {_MAX_DRAWS} draws in a row by optuna.TrialPruned; "
             "draw what the space allows instead"
         )
 
@@ -86,17 +86,30 @@ def _passes(name: str, error: BaseException) -> bool:
         return True
     if name in _MAY_REFUSE and isinstance(error, ValueError):
         return True
-    is_of_storage = isinstance(error, OSError) or type(error).__name__ == "StorageInternalError"
-    return is_of_storage and _parameter(error) is not None
+    return is_of_storage(error)
 
 
-def _sentence(plugin: Any, name: str, error: BaseException) -> str:
+def is_of_storage(error: BaseException) -> bool:
+    """Whether it arose where Optuna keeps a study, not in the plug-in that asked."""
+    of_storage = isinstance(error, OSError) or type(error).__name__ == "StorageInternalError"
+    return of_storage and _parameter(error) is not None
+
+
+def fault_of(plugin: Any, where: str, error: BaseException) -> str:
+    """One sentence for an error of a plug-in's own code: who, at which parameter, line, and what.
+
+    Args:
+        plugin: Whose code it is.
+        where: Such as "in suggest".
+        error: What was raised.
+    """
     parameter, place = _parameter(error), _place(error, type(plugin))
     at = "" if parameter is None else f" at the parameter {parameter!r}"
-    return f"{_who(plugin)} fails in {name}{at}{place}: {_what(error, parameter)}"
+    return f"{who(plugin)} fails {where}{at}{place}: {_what(error, parameter)}"
 
 
-def _who(plugin: Any) -> str:
+def who(plugin: Any) -> str:
+    """What a message calls a plug-in."""
     return f"the search space {getattr(plugin, 'name', type(plugin).__qualname__)!r}"
 
 
@@ -105,6 +118,8 @@ def _what(error: BaseException, parameter: str | None) -> str:
         return f"it calls sys.exit({error.code!r}); raise an error that says what is wrong instead"
     if is_pruned(error):
         return "optuna.TrialPruned has no meaning there; raise it in suggest, sample or mutate"
+    if isinstance(error, UserError):
+        return str(error)
     said = f"{type(error).__name__}: {first_line(error).rstrip('.')}"
     if parameter is not None and "dynamic value space" in said:
         return (
@@ -127,13 +142,13 @@ def _parameter(error: BaseException) -> str | None:
 
 def _place(error: BaseException, kind: type) -> str:
     """The innermost line of the plug-in's own files that an error came through."""
-    files = {
-        unwrap(member).__code__.co_filename
+    members = (
+        unwrap(getattr(member, "__func__", member))  # a static method holds a function
         for base in kind.__mro__
         if not _is_ours(base)
         for member in vars(base).values()
-        if isfunction(member)
-    }
+    )
+    files = {member.__code__.co_filename for member in members if isfunction(member)}
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_filename in files - {"<string>"}:  # what dataclasses generates

@@ -320,7 +320,7 @@ def _start_worker(plugins: LoadedPlugins, function: bytes, environment: dict[str
 
 def _work(item: bytes) -> bytes:
     try:
-        return pack(_function()(unpack(item)))
+        return pack(_function()(unpack(item)), for_driver=True)
     except Exception as error:
         if type(error).__module__ != main_module.MAIN:
             raise

@@ -2,33 +2,31 @@
 
 `DISTILLERS`, `SEARCH_SPACES` and `SCORES` each map a name to a class. A name is known once the
 class's decorator has run, or when an installed distribution announces it as an entry point; the
-built-in plug-ins are announced in the same way.
+built-in plug-ins are announced in the same way. Where a search space is a function, its class is
+made of it (`nas_proxy.define_by_run`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
-from types import ModuleType
+from inspect import isfunction
 from typing import Any, Generic, TypeVar
 
 from nas_proxy.core.main_module import MAIN
 from nas_proxy.core.packing import pack, unpack
-from nas_proxy.core.plugin_source import file_hash, know_sources, source_hash
+from nas_proxy.core.plugin_source import know_sources, source_hash
 from nas_proxy.errors import PluginError, StudyError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace, ZeroCostScore
+from nas_proxy.options import adapter
+from nas_proxy.plugin_files import GROUPS, import_file, import_module, loaded_files, reason
 
 T = TypeVar("T")
-PluginClass = TypeVar("PluginClass", bound=type)
+Plugin = TypeVar("Plugin", bound=Callable[..., Any])  # a class, or a function that stands for one
 
 _NAMED: set[type] = set()  # classes whose name is what they are found by
-_PLUGIN_FILES: list[str] = []
 _BY_REFERENCE: dict[tuple[str, str], str] = {}  # by module and name in it: what has no decorator
 
 
@@ -39,46 +37,66 @@ class Registry(Generic[T]):
         kind: What the classes are, for messages: "distiller".
         base: The class that every entry derives from.
         group: Entry-point group in which distributions announce theirs.
+        class_of: Makes the class of a function that is written instead; None: only classes count.
 
     Attributes:
         kind: As given.
         group: As given.
     """
 
-    def __init__(self, kind: str, base: type[T], group: str) -> None:
+    def __init__(
+        self,
+        kind: str,
+        base: type[T],
+        group: str,
+        class_of: Callable[[Any], type[T]] | None = None,
+    ) -> None:
         self.kind = kind
         self._base = base
         self.group = group
+        self._class_of = class_of
         self._classes: dict[str, type[T]] = {}
         self._sent: dict[str, bytes | str] = {}
         self._looked_for: dict[tuple[str, ...], tuple[EntryPoint, ...]] = {}
 
-    def register(self, name: str) -> Callable[[PluginClass], PluginClass]:
+    def register(self, name: str) -> Callable[[Plugin], Plugin]:
         """Decorator that makes a class known as `name`, and sets its attribute `name`.
 
         Raises:
             PluginError: If another class has the name already; the message names both.
         """
 
-        def decorate(plugin: PluginClass) -> PluginClass:
+        def decorate(plugin: Plugin) -> Plugin:
+            made = self._made(plugin)
             known = self._classes.get(name)
-            if known is not None and _origin(known) != _origin(plugin):
+            if known is not None and _origin(known) != _origin(made):
                 raise PluginError(
                     f"two {self.kind}s are called {name!r}: {_origin(known)} and "
-                    f"{_origin(plugin)}; rename one of them"
+                    f"{_origin(made)}; rename one of them"
                 )
-            plugin.name = name  # type: ignore[attr-defined]
-            self._classes[name] = plugin
-            _NAMED.add(plugin)
+            made.name = name
+            self._classes[name] = made
+            _NAMED.add(made)
             return plugin
 
         return decorate
+
+    def adopt(self, plugin: Any, name: str) -> type[T]:
+        """Register what was defined outside of any module that could be named.
+
+        Raises:
+            PluginError: If it is not of this kind, or another has the name already.
+        """
+        self._check(self._made(plugin), name or repr(plugin))
+        self.register(name)(plugin)
+        return self._classes[name]
 
     def get(self, reference: str) -> type[T]:
         """The class that a configuration names.
 
         Args:
-            reference: A registered name, `module:Class`, or `path/to/file.py:Class`.
+            reference: A registered name, `module:Class`, or `path/to/file.py:Class`; of a search
+                space the class may be a function.
 
         Raises:
             PluginError: If it does not exist (the message names the nearest), cannot be imported,
@@ -98,23 +116,31 @@ class Registry(Generic[T]):
             )
         return self._classes[reference]
 
-    def reference(self, plugin: type[T]) -> str:
-        """What a configuration calls a class, by which `get` finds it.
+    def reference(self, plugin: Any) -> str:
+        """What a configuration calls a class, or a function that stands for one.
+
+        What is not found in a module, such as what a notebook defines, is registered under the name
+        that it has there.
 
         Raises:
-            PluginError: If it is not a plug-in of this kind, or was defined within a function.
+            PluginError: If it is not a plug-in of this kind, or its name is taken.
         """
-        self._check(plugin, f"{plugin.__module__}:{plugin.__qualname__}")
-        name, module = getattr(plugin, "name", ""), plugin.__module__
-        if name in _BY_REFERENCE.values() or name in self._announced():
-            return name
-        if "<locals>" in plugin.__qualname__:
-            raise PluginError(
-                f"the {self.kind} {plugin.__qualname__} is defined within a function, where nobody "
-                "finds it again; define it at the top of its module"
-            )
-        file = getattr(sys.modules.get(module), "__file__", None)
-        return f"{file if file in _PLUGIN_FILES else module}:{plugin.__qualname__}"
+        own, home = getattr(plugin, "__qualname__", repr(plugin)), getattr(plugin, "__module__", "")
+        made = self._made(plugin)
+        self._check(made, f"{home}:{own}")
+        if made in _NAMED and (":" in made.name or self._is_found(made)):
+            return str(made.name)
+        module = sys.modules.get(home)
+        if home == MAIN or getattr(module, own, None) is not plugin:
+            self.adopt(plugin, plugin.__name__.strip("<>"))
+            return str(made.name)
+        file = getattr(module, "__file__", None)
+        return f"{file if file in loaded_files() else home}:{own}"
+
+    def _is_found(self, plugin: Any) -> bool:
+        """Whether its registered name alone finds it: in any process, or as long as this runs."""
+        in_main = plugin.__module__ == MAIN and self._classes.get(plugin.name) is plugin
+        return in_main or plugin.name in self._announced()
 
     def loaded(self, name: str) -> type[T] | None:
         """The class of a registered name, if its module was imported."""
@@ -150,7 +176,7 @@ class Registry(Generic[T]):
             plugin = unpack(packed)  # of a module that is imported for it, whose decorators run
         except Exception as error:  # noqa: BLE001 - the module's import may raise anything
             raise PluginError(
-                f"{self.kind} {name!r} cannot be imported in a worker process: {_reason(error)}"
+                f"{self.kind} {name!r} cannot be imported in a worker process: {reason(error)}"
             ) from error
         self._classes.setdefault(name, plugin)
 
@@ -177,37 +203,56 @@ class Registry(Generic[T]):
             plugin = entry.load()
         except Exception as error:  # noqa: BLE001 - a plug-in's import may raise anything
             raise PluginError(
-                f"{self.kind} {entry.name!r} ({entry.value}) cannot be imported: {_reason(error)}"
+                f"{self.kind} {entry.name!r} ({entry.value}) cannot be imported: {reason(error)}"
             ) from error
-        self._check(plugin, entry.value)
+        self._check(self._made(plugin), entry.value)
         if entry.name not in self._classes:  # announced without the decorator
             self.register(entry.name)(plugin)
 
     def _from_reference(self, reference: str) -> type[T]:
         location, _, class_name = reference.rpartition(":")
-        module = import_file(location) if location.endswith(".py") else _import_module(location)
-        plugin = getattr(module, class_name, None)
-        if plugin is None:
-            classes = [
+        module = import_file(location) if location.endswith(".py") else import_module(location)
+        written = getattr(module, class_name, None)
+        if written is None:
+            own = [
                 name
                 for name, value in vars(module).items()
-                if isinstance(value, type) and value.__module__ == module.__name__
+                if (isinstance(value, type) or self._is_function(value))
+                and value.__module__ == module.__name__
             ]
+            what = "class" if self._class_of is None else "class or function"
             raise PluginError(
-                f"{location} has no class {class_name!r}; {did_you_mean(class_name, classes)}"
+                f"{location} has no {what} {class_name!r}; {did_you_mean(class_name, own)}"
             )
+        plugin = self._made(written)
         self._check(plugin, reference)
         if plugin not in _NAMED:  # a name of its author's own would not find it again
             plugin.name = reference
             _NAMED.add(plugin)
-            _BY_REFERENCE[module.__name__, class_name] = reference
+            if plugin is written:  # what is made of a function takes its name along
+                _BY_REFERENCE[module.__name__, class_name] = reference
         return plugin  # type: ignore[no-any-return]
+
+    @property
+    def forms(self) -> str:
+        """In which forms its plug-ins are written, in words."""
+        return "a class" if self._class_of is None else "a class, a function of (trial, spec)"
+
+    def _is_function(self, plugin: object) -> bool:
+        return self._class_of is not None and isfunction(plugin)
+
+    def _made(self, plugin: Any) -> Any:
+        """The class of a function; anything else as it is."""
+        if self._class_of is not None and isfunction(plugin):
+            return self._class_of(plugin)
+        return plugin
 
     def _check(self, plugin: object, origin: str) -> None:
         if not (isinstance(plugin, type) and issubclass(plugin, self._base)):
+            instead = "" if self._class_of is None else ", or write a function of (trial, spec)"
             raise PluginError(
                 f"{origin} is not a {self.kind}: derive the class from nas_proxy.interfaces."
-                f"{self._base.__name__}"
+                f"{self._base.__name__}{instead}"
             )
         missing = sorted(getattr(plugin, "__abstractmethods__", ()))
         either: tuple[str, ...] = getattr(self._base, "implement_one_of", ())
@@ -230,43 +275,7 @@ def _is_found_elsewhere(plugin: type) -> bool:
     """Whether another process finds a class by itself: it ships, or is of a file that is named."""
     module = plugin.__module__
     file = getattr(sys.modules.get(module), "__file__", None)
-    return module.partition(".")[0] == "nas_proxy" or file in _PLUGIN_FILES
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _import_module(name: str) -> ModuleType:
-    try:
-        file = _file_of(name)
-        return importlib.import_module((file and _announced_module(file)) or name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything, or exit
-        raise PluginError(
-            f"plug-in module {name!r} cannot be imported: {_reason(error)}"
-        ) from error
-
-
-def _announced_module(file: Path) -> str | None:
-    """What a file is called as a module, if a distribution announces a plug-in that is in it.
-
-    It is imported under this name alone: as two modules, it would define each class twice.
-    """
-    if not (file.parent / "__init__.py").is_file():
-        return None  # of no package, and looking through all distributions takes long
-    for registry in (DISTILLERS, SEARCH_SPACES, SCORES):
-        for entry in entry_points(group=registry.group):
-            if entry.module.rpartition(".")[2] == file.stem and _file_of(entry.module) == file:
-                return entry.module
-    return None
-
-
-def _file_of(module: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except Exception:  # noqa: BLE001 - it imports the module's package, which may raise anything
-        return None
-    return Path(spec.origin).resolve() if spec is not None and spec.origin else None
+    return module.partition(".")[0] == "nas_proxy" or file in loaded_files()
 
 
 @dataclass(frozen=True)
@@ -292,7 +301,7 @@ class LoadedPlugins:
         registries = (DISTILLERS, SEARCH_SPACES, SCORES)
         own = {plugin for plugin in _NAMED if plugin.__module__ == MAIN}
         return cls(
-            tuple(_PLUGIN_FILES),
+            loaded_files(),
             tuple((place, name) for place, name in _BY_REFERENCE.items() if place[0] != MAIN),
             tuple((kind.group, *each) for kind in registries for each in kind.to_send()),
             tuple((plugin.__qualname__, source_hash(plugin)) for plugin in own),
@@ -308,103 +317,83 @@ class LoadedPlugins:
         for file in self.files:
             import_file(file)
         for (module, class_name), name in self.names:
-            _import_module(module).__dict__[class_name].name = name
+            import_module(module).__dict__[class_name].name = name
         registries = {kind.group: kind for kind in (DISTILLERS, SEARCH_SPACES, SCORES)}
         for group, name, packed in self.sent:
             registries[group].receive(name, packed)
 
 
-def import_file(location: str) -> ModuleType:
-    """Import a plug-in's file, which need not be on the module search path.
-
-    Raises:
-        PluginError: If the file does not exist or its import fails; the message says why.
-    """
-    path = Path(location).expanduser().resolve()
-    if not path.is_file():
-        raise PluginError(f"plug-in file {location} does not exist (looked at {path})")
-    announced = _announced_module(path)
-    if announced is not None:
-        return _import_module(announced)
-    # The content is part of the name, so that an edited file is a new module, and the path, so
-    # that two files of one name live side by side.
-    source = path.read_bytes()
-    identity = hashlib.sha256(str(path).encode() + source).hexdigest()[:12]
-    name = f"{path.stem}_{identity}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"plug-in file {location} is not Python code; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while it is being imported
-    try:
-        # Python's loader would take the bytecode of an earlier text of the same length and second.
-        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything, or exit
-        del sys.modules[name]
-        raise PluginError(
-            f"plug-in file {location} cannot be imported: {_reason(error)}"
-        ) from error
-    _PLUGIN_FILES.append(str(path))
-    return module
-
-
 DISTILLERS = Registry[Distiller](
     "distiller",
     Distiller,  # type: ignore[type-abstract]
-    "nas_proxy.distillers",
+    GROUPS[0],
 )
+
+
+def _class_of_function(function: Any) -> type[SearchSpace]:
+    from nas_proxy.define_by_run.definition import space_class  # imports optuna
+
+    return space_class(function)
+
+
 SEARCH_SPACES = Registry[SearchSpace](
     "search space",
     SearchSpace,  # type: ignore[type-abstract]
-    "nas_proxy.search_spaces",
+    GROUPS[1],
+    _class_of_function,
 )
 SCORES = Registry[ZeroCostScore](
     "score",
     ZeroCostScore,
-    "nas_proxy.scores",
+    GROUPS[2],
 )
 
 
-def sources_named(settings: Any) -> dict[str, str]:
-    """Hashes of the user's own code that is named anywhere in settings, by its name there.
+def search_space(
+    space: Callable[..., Any] | SearchSpace | str,
+    *,
+    name: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> SearchSpace:
+    """The search space that is meant by a function, a class, or a name.
+
+    What is defined in a module is called as a configuration would call it, `module:function`.
+    What is not found there, such as a function of a notebook, is registered under its own name.
 
     Args:
-        settings: JSON values, such as sections of a configuration.
+        space: A function of `(trial, spec)` that returns an `nn.Module`; a class of spaces; what
+            `space.name` may be in a configuration; a space, which is given back.
+        name: Registers a function or class under this name.
+        options: Of the space, checked as those in a configuration.
+
+    Raises:
+        PluginError: If it is no search space, its name is taken, or an option is wrong.
     """
-    found = {word: _source_named(word) for word in dict.fromkeys(_words(settings))}
-    return {word: source for word, source in found.items() if source is not None}
+    from pydantic import ValidationError
+
+    if isinstance(space, SearchSpace):
+        if name is not None or options is not None:
+            raise PluginError(f"{space.name!r} is a space with its options and its name already")
+        return space
+    kind = search_space_class(space, name)
+    try:
+        made: SearchSpace = adapter(kind).validate_python(dict(options or {}))
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise PluginError(f"options of the space {kind.name!r}: {'; '.join(faults)}") from error
+    return made
 
 
-def _source_named(word: str) -> str | None:
-    """Hash of the plug-in that a word names; None if it names none, or one that ships."""
-    location, _, class_name = word.rpartition(":")
-    if not location:
-        classes = (kind.loaded(word) for kind in (DISTILLERS, SEARCH_SPACES, SCORES))
-        return next((source_hash(each) for each in classes if each is not None), None)
-    if not class_name.isidentifier():  # a port, an address
-        return None
-    if location == MAIN:
-        plugin = vars(sys.modules[MAIN]).get(class_name)
-        return source_hash(plugin) if isinstance(plugin, type) else None
-    if location.endswith(".py"):
-        file: Path | None = Path(location).expanduser().resolve()
-        module = _announced_module(file) if file is not None and file.is_file() else None
-    else:
-        is_module = all(part.isidentifier() for part in location.split("."))
-        file, module = (_file_of(location), location) if is_module else (None, None)
-    if file is None or not file.is_file() or (module or "").startswith("nas_proxy."):
-        return None
-    return file_hash(file)
+def search_space_class(
+    space: Callable[..., Any] | str, name: str | None = None
+) -> type[SearchSpace]:
+    """The class of a function, a class or a name, as for `search_space`.
 
-
-def _words(settings: Any) -> Iterator[str]:
-    if isinstance(settings, str):
-        yield settings
-    elif isinstance(settings, Mapping):
-        for value in settings.values():
-            yield from _words(value)
-    elif isinstance(settings, list | tuple):
-        for value in settings:
-            yield from _words(value)
+    Raises:
+        PluginError: If it is no search space, or its name is taken.
+    """
+    if isinstance(space, str):
+        return SEARCH_SPACES.get(space)
+    if name is not None:
+        return SEARCH_SPACES.adopt(space, name)
+    return SEARCH_SPACES.get(SEARCH_SPACES.reference(space))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from nas_proxy.api.images import ArrayImages
 from nas_proxy.errors import ConfigError
@@ -13,10 +16,12 @@ from nas_proxy.options import Options, adapter
 from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
 from nas_proxy.study.config import section_kinds
 
-SpaceLike = str | SearchSpace | type[SearchSpace] | Mapping[str, Any]
-"""A registered name or `FILE.py:CLASS`, an object, a class, or a mapping with `name` and options.
+SpaceLike = (
+    str | SearchSpace | type[SearchSpace] | Callable[[Any, Any], nn.Module] | Mapping[str, Any]
+)
+"""A name or `FILE.py:NAME`, an object, a class, a function of `(trial, spec)`, or a mapping.
 
-In a mapping `name` may be an object or a class too.
+A mapping has `name`, which may be any of the others, and options beside it.
 """
 
 DistillerLike = str | Distiller | type[Distiller] | Mapping[str, Any]
@@ -69,13 +74,13 @@ def plugin_section(registry: Registry[Any], given: Any) -> dict[str, Any]:
 def _named(registry: Registry[Any], plugin: Any) -> dict[str, Any]:
     if isinstance(plugin, str):
         return {"name": plugin}
-    if isinstance(plugin, type):
+    if isinstance(plugin, type) or isfunction(plugin):
         return {"name": registry.reference(plugin)}
     if isinstance(plugin, Options):
         return {"name": registry.reference(type(plugin)), **_plain(plugin)}
     raise ConfigError(
-        f"a {registry.kind} is a name, FILE.py:CLASS, an object, a class, or a mapping with name "
-        f"and options; got {type(plugin).__name__}"
+        f"a {registry.kind} is a name, FILE.py:NAME, an object, {registry.forms}, or a mapping "
+        f"with name and options; got {type(plugin).__name__}"
     )
 
 

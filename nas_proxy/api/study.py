@@ -48,8 +48,9 @@ class Study:
 
     Args:
         name: Of the study, of its folder, and of its runs.
-        space: Where architectures come from: a registered name, `FILE.py:CLASS`, a class, an
-            object, or a mapping with `name` and options.
+        space: Where architectures come from: a function of `(trial, spec)` that returns a network,
+            a registered name, `FILE.py:NAME`, a class, an object, or a mapping with `name`, which
+            may be any of these, and options.
         data: From `image_folder`, `dataset` or `arrays`, or the name of a data set.
         distill: A distiller in the same forms as the space; a mapping may hold `images_per_class`,
             `labels` and `num_workers` too.

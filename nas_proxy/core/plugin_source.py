@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 
-from nas_proxy.core._main_source import main_source_hash
+from nas_proxy.core._described import described, held
 from nas_proxy.core.main_module import MAIN
 from nas_proxy.reproducibility import content_hash
 
@@ -30,45 +30,65 @@ def know_sources(hashes: Mapping[str, str | None]) -> None:
     _known.update(hashes)
 
 
-def source_hash(plugin: type | FunctionType) -> str | None:
-    """Hash of the code that a class or function of the user's comes from.
+def source_hash(plugin: type) -> str | None:
+    """Hash of the code that a class of the user's comes from.
 
-    Of what a module defines: of its file, as it is when this is first asked. Of what a script, a
-    notebook or `-c` defines: of its own text, as it is now, with that of everything that it uses
-    and that is defined there too, and with the files that it uses from the working folder; where
-    Python does not know the text, of the compiled code.
+    Of a class of a module, that of its file, as it is when this is first asked. Of one of a script
+    or a notebook, that of its own text, as it is now, and of what it uses from there; see
+    `function_hash`. Of one that was made of a function, its attribute `code_hash`.
 
     Returns:
-        None for what ships with nas_proxy, and where there is neither text nor code.
+        None for what ships with nas_proxy, and where there is no text.
     """
+    if hasattr(plugin, "code_hash"):
+        return plugin.code_hash  # type: ignore[no-any-return]
     name = plugin.__module__
     if name.partition(".")[0] == _SHIPPED:
         return None
-    if name == MAIN:
-        if plugin.__qualname__ in _known:
-            return _known[plugin.__qualname__]
-        return main_source_hash(plugin, _hash_of_own)
-    return _hash_of_file(plugin)
+    if name != MAIN:
+        return _hash_of_file(plugin)
+    known = _known.get(plugin.__qualname__)
+    return known if plugin.__qualname__ in _known else content_hash(described(plugin, _of_module))
 
 
 @cache
-def _hash_of_file(plugin: type | FunctionType) -> str | None:
+def _hash_of_file(plugin: type) -> str | None:
     file = _file_of(plugin.__module__)
     return None if file is None else file_hash(file)
+
+
+def function_hash(function: FunctionType) -> str | None:
+    """Hash of the file that a function comes from, and of what it holds beside that.
+
+    Of a function of a script or a notebook, the hash of its own text and of what it uses from
+    there: functions, classes and values, directly or not. So cells and lines that have nothing to
+    do with it may change.
+
+    Returns:
+        None for what ships with nas_proxy.
+    """
+    name = function.__module__ or ""
+    if name.partition(".")[0] == _SHIPPED:
+        return None
+    file = None if name == MAIN else _file_of(name)
+    if file is None:
+        return content_hash(described(function, _of_module))
+    further = [described(each, _of_module) for each in held(function)]
+    return content_hash([file_hash(file), further]) if further else file_hash(file)
+
+
+def _of_module(name: str) -> str:
+    """A module's name, with its hash if it is the user's own: below the working folder."""
+    file = _file_of(name)
+    is_foreign = file is None or not file.resolve().is_relative_to(Path.cwd())
+    if file is None or is_foreign or _INSTALLED & {*file.parts} or name.startswith(_SHIPPED):
+        return name
+    return f"{name} {file_hash(file)}"
 
 
 def _file_of(module: str) -> Path | None:
     file = Path(getattr(sys.modules.get(module), "__file__", None) or "")
     return file if file.is_file() else None
-
-
-def _hash_of_own(module: ModuleType) -> str | None:
-    """Hash of a module of the user's, as notebooks and scripts import them from their folder."""
-    file = _file_of(module.__name__)
-    if file is None or not file.resolve().is_relative_to(Path.cwd()):
-        return None
-    is_foreign = module.__name__.partition(".")[0] == _SHIPPED or _INSTALLED & {*file.parts}
-    return None if is_foreign else file_hash(file)
 
 
 def file_hash(file: Path) -> str:

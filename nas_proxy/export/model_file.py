@@ -7,7 +7,7 @@ the network is built before the weights are put into it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import ModelFileError, PluginError
 from nas_proxy.interfaces import SearchSpace, TransferSpace
 from nas_proxy.options import adapter
-from nas_proxy.registry import SEARCH_SPACES
+from nas_proxy.registry import search_space_class
 from nas_proxy.reproducibility import canonical_json, content_hash, isolated_rng
 from nas_proxy.types import Architecture, DatasetSpec
 
@@ -51,26 +51,27 @@ class ModelOrigin:
         options = asdict(untrained)
         return cls(architecture, json.loads(canonical_json(options)), spec)
 
-    def build(self, space: str | None = None) -> nn.Module:
+    def build(self, space: str | Callable[..., nn.Module] | None = None) -> nn.Module:
         """The network with any weights, which are to be replaced.
 
         Args:
-            space: Name of its search space here, or `FILE.py:CLASS`; None: as it was called where
-                the network was trained.
+            space: Name of its search space here, or `FILE.py:CLASS`, or `FILE.py:FUNCTION`, or the
+                function itself; None: as it was called where the network was trained.
 
         Raises:
             ModelFileError: If the search space is not installed here, or has other options.
         """
         from pydantic import ValidationError
 
-        name = space or self.architecture.space
+        meant = space or self.architecture.space
+        name = meant if isinstance(meant, str) else meant.__name__
         try:
-            kind = SEARCH_SPACES.get(name)
+            kind = search_space_class(meant)
             found: SearchSpace = adapter(kind).validate_python(dict(self.space_options))
         except PluginError as error:
             raise ModelFileError(
                 f"the model is of the search space {name!r}, which is not there: {error}; install "
-                "it, say where it is (load_model(..., space='FILE.py:CLASS')), or use model.onnx "
+                "it, say where it is (load_model(..., space='FILE.py:NAME')), or use model.onnx "
                 "or model.pt2, which need no search space"
             ) from error
         except ValidationError as error:
@@ -150,7 +151,9 @@ def save_model(model: DeployedModel, path: Path) -> None:
     write_atomically(path, to_safetensors(tensors, {_HEADER: canonical_json(header)}))
 
 
-def load_model(path: Path | str, *, space: str | None = None) -> DeployedModel:
+def load_model(
+    path: Path | str, *, space: str | Callable[..., nn.Module] | None = None
+) -> DeployedModel:
     """Read a file that `save_model` wrote, and verify it.
 
     Args:

@@ -23,7 +23,7 @@ logger = logging.getLogger("nas_proxy")
 # How layers fill their weights; each gives back what it was given.
 _SEED = 0  # of weights and images that nothing should depend on
 # Architectures are compared with one another, whatever images a study has.
-_SPEC = DatasetSpec(
+ENCODED_SPEC = DatasetSpec(
     name="any",
     class_names=tuple(map(str, range(10))),
     image_shape=(3, 32, 32),
@@ -136,7 +136,9 @@ def _identity(space: Space) -> tuple[str, ...]:
 @lru_cache(maxsize=1 << 14)
 def _encoded(of: _Identified, architecture: Architecture) -> Tensor:
     space = _reduced(of.space)
-    found = network_features(lambda: space.build(architecture, _SPEC), _SPEC.image_shape)
+    found = network_features(
+        lambda: space.build(architecture, ENCODED_SPEC), ENCODED_SPEC.image_shape
+    )
     if found.without_paths:
         _say_once(of.space.name, found.without_paths)
     return found.values

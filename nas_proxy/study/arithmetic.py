@@ -10,6 +10,7 @@ import torch
 
 from nas_proxy.core.environment import hardware
 from nas_proxy.core.locks import exclusive
+from nas_proxy.core.plugin_source import source_hash
 from nas_proxy.data.folder import cache_folder
 from nas_proxy.errors import EvaluationError, StudyError
 from nas_proxy.evaluate.arithmetic import Arithmetic, is_settled, measure_arithmetic
@@ -122,8 +123,9 @@ class StudyArithmetic:
     def _known_here(self) -> Path:
         """The file of this machine, for everything that changes how fast steps are."""
         kind, train = type(self.space), self.train
+        code = [source_hash(kind)] if source_hash(kind) else []  # keys of what ships stay the same
         key = content_hash(
-            [kind.__module__, kind.__qualname__, dump_options(self.space)],
+            [kind.__module__, kind.__qualname__, dump_options(self.space), *code],
             [*self.spec.image_shape, self.spec.num_classes],
             [train.image_size, train.batch_size, train.optimiser, dict(train.space_fidelity)],
             [hardware(self.device), str(torch.__version__)],

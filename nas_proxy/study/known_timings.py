@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from nas_proxy.core.environment import hardware
+from nas_proxy.core.plugin_source import source_hash
 from nas_proxy.core.results import StoredResult
 from nas_proxy.data.folder import cache_folder
 from nas_proxy.errors import StudyError
@@ -76,9 +77,17 @@ class KnownTimings:
         return cache_folder("timings") / f"{key}.json"
 
 
-def _identity(plugin: object) -> list[object]:
+def _identity(plugin: Any) -> list[object]:
     """Which plug-in it is: its options, and its source, which may be a user's that changes."""
-    kind = type(plugin)
-    source = inspect.getsourcefile(kind)
-    text = "" if source is None else Path(source).read_text(errors="replace")
-    return [kind.__module__, kind.__qualname__, dump_options(plugin), content_hash(text)]
+    kind: type = type(plugin)
+    source = source_hash(kind) or content_hash(_text(kind))
+    return [kind.__module__, kind.__qualname__, dump_options(plugin), source]
+
+
+def _text(kind: type) -> str:
+    """Of the file that a class is in; empty where there is none, as in an interactive session."""
+    try:
+        file = inspect.getsourcefile(kind)
+    except (OSError, TypeError):
+        return ""
+    return "" if file is None else Path(file).read_text(errors="replace")

@@ -82,8 +82,8 @@ def run_pipeline(
     kept = [stage for stage in asked if stage.name not in repeated]
     refuse_other_configuration(kept, config, config.layout)
     with open_study(config, display, logs) as study:
+        config.space.check_images(study.splits)
         if isinstance(config.space, TransferSpace):
-            config.space.check_images(study.splits)
             for notice in config.space.notices():
                 display.say(f"{config.space.name}: {notice}")
         if config.recipe == "configured" and config.train.space_fidelity:

@@ -14,7 +14,6 @@ from nas_proxy.core.environment import check_device, hardware
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError
 from nas_proxy.evaluate.executors import EvaluatorFactory, executor_kind
-from nas_proxy.interfaces import TransferSpace
 from nas_proxy.statistics.words import duration
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
@@ -101,8 +100,7 @@ def look_at(config: StudyConfig, display: Display) -> StudyContext:
     refuse_other_configuration(STAGES, config, config.layout)
     with display.progress("loading images") as progress:
         splits = load_splits(config.data, progress=progress, say=display.say)
-    if isinstance(config.space, TransferSpace):
-        config.space.check_images(splits)
+    config.space.check_images(splits)
     tracker, executor = Tracker(None, config.study_name), _Idle(_num_workers(config))
     return StudyContext(config, splits, executor, tracker, display, logs)
 

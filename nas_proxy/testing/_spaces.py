@@ -7,31 +7,33 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
 from nas_proxy.core.packing import pack, unpack
 from nas_proxy.errors import UserError
 from nas_proxy.interfaces import SearchSpace, TransferSpace
-from nas_proxy.reproducibility import isolated_rng, make_generator
+from nas_proxy.reproducibility import make_generator
 from nas_proxy.scores.flops import Flops
 from nas_proxy.testing._common import (
     blame,
     check_class,
     equal_weights,
-    finite,
     global_generators_untouched,
     random_study,
     require,
     shapes,
-    tiny_dataset,
+)
+from nas_proxy.testing._space_training import (
+    BATCH_SIZE,
+    TRAINING_CHECKS,
+    built,
+    samples,
+    small_spec,
+    train_once,
 )
 from nas_proxy.testing._space_traps import TRAP_CHECKS
 from nas_proxy.train.phases import num_steps_of
 from nas_proxy.train.settings import TrainSettings
-from nas_proxy.types import Architecture, DatasetSpec, WeightsRecord
-
-_BATCH_SIZE = 4
+from nas_proxy.types import Architecture, WeightsRecord
 
 
 def check_space_class(space: SearchSpace, num_samples: int) -> None:
@@ -82,7 +84,7 @@ def check_suggesting(space: SearchSpace, num_samples: int) -> None:
             f"{space.name}: suggest() gives another architecture for the same parameters: every "
             "choice must go through trial.suggest_*",
         )
-        _train(space, architecture, _small_spec(), "an architecture that suggest() gave")
+        train_once(space, architecture, small_spec(), "an architecture that suggest() gave")
 
 
 def check_mutating(space: SearchSpace, num_samples: int) -> None:
@@ -92,7 +94,7 @@ def check_mutating(space: SearchSpace, num_samples: int) -> None:
     """
     if not space.can_mutate:
         return
-    for seed, architecture in enumerate(_samples(space, num_samples)):
+    for seed, architecture in enumerate(samples(space, num_samples)):
         with blame(f"{space.name}: mutate() fails on {architecture.genotype_json}"):
             neighbour, again = (space.mutate(architecture, make_generator(seed)) for _ in range(2))
         require(
@@ -104,18 +106,18 @@ def check_mutating(space: SearchSpace, num_samples: int) -> None:
             f"{space.name}: mutate() gives other neighbours for an equal generator",
         )
         _require_member(space, neighbour, "mutate()")
-        _train(space, neighbour, _small_spec(), "an architecture that mutate() gave")
+        train_once(space, neighbour, small_spec(), "an architecture that mutate() gave")
 
 
 def check_json(space: SearchSpace, num_samples: int) -> None:
     """Architectures survive JSON with the same id, and their genotypes build afterwards."""
-    for architecture in _samples(space, num_samples):
+    for architecture in samples(space, num_samples):
         copy = Architecture.from_json(json.loads(json.dumps(architecture.to_json())))
         require(
             copy == architecture and copy.id == architecture.id,
             f"{space.name}: {architecture.genotype_json} changes on its way through JSON",
         )
-        _build(space, copy, _small_spec(), seed=0)
+        built(space, copy, small_spec(), seed=0)
 
 
 def check_encoding(space: SearchSpace, num_samples: int) -> None:
@@ -124,7 +126,7 @@ def check_encoding(space: SearchSpace, num_samples: int) -> None:
     Without an `encode` of its own a space has the features of its networks' graphs, which are
     equal where the networks are.
     """
-    architectures = _samples(space, num_samples)
+    architectures = samples(space, num_samples)
     with global_generators_untouched(f"{space.name}: encode()"):
         features = [space.encode(architecture) for architecture in architectures]
     for architecture, vector in zip(architectures, features, strict=True):
@@ -161,14 +163,14 @@ def check_canonical_form(space: SearchSpace, num_samples: int) -> None:
     That is tested by what they cost: equal functions need equally many operations.
     """
     flops: dict[str, float] = {}
-    for architecture in _samples(space, num_samples):
+    for architecture in samples(space, num_samples):
         form = space.canonical_form(architecture)
         require(
             isinstance(form, str) and form == space.canonical_form(architecture),
             f"{space.name}: canonical_form() must give the same text every time, not {form!r}",
         )
-        spec = _small_spec()
-        network = _build(space, architecture, spec, seed=0)
+        spec = small_spec()
+        network = built(space, architecture, spec, seed=0)
         counted = Flops().measure(network, torch.zeros(2, *spec.image_shape))
         require(
             flops.setdefault(form, counted) == counted,
@@ -177,24 +179,11 @@ def check_canonical_form(space: SearchSpace, num_samples: int) -> None:
         )
 
 
-def check_training_small(space: SearchSpace, num_samples: int) -> None:
-    """One step of training works on three classes of 8x8 images with one channel."""
-    for architecture in _samples(space, num_samples):
-        _train(space, architecture, _small_spec(), "a sampled architecture")
-
-
-def check_training_large(space: SearchSpace, num_samples: int) -> None:
-    """The same for seven classes of 32x32 images with three channels; on three samples at most."""
-    spec = tiny_dataset(num_classes=7, image_shape=(3, 32, 32)).spec
-    for architecture in _samples(space, num_samples)[:3]:
-        _train(space, architecture, spec, "a sampled architecture")
-
-
 def check_weights(space: SearchSpace, num_samples: int) -> None:
     """The global generator's seed, and nothing else, decides a fresh network's weights."""
-    for architecture in _samples(space, min(2, num_samples)):
+    for architecture in samples(space, min(2, num_samples)):
         first, same, other = (
-            _build(space, architecture, _small_spec(), seed=seed) for seed in (1, 1, 2)
+            built(space, architecture, small_spec(), seed=seed) for seed in (1, 1, 2)
         )
         require(
             equal_weights(first, same),
@@ -213,9 +202,9 @@ def check_weights(space: SearchSpace, num_samples: int) -> None:
 
 def check_state(space: SearchSpace, num_samples: int) -> None:
     """Weights alone bring a network back: files of models and teachers hold nothing else."""
-    images = torch.randn(_BATCH_SIZE, *_small_spec().image_shape, generator=make_generator(0))
-    for architecture in _samples(space, min(2, num_samples)):
-        first, other = (_build(space, architecture, _small_spec(), seed=seed) for seed in (1, 2))
+    images = torch.randn(BATCH_SIZE, *small_spec().image_shape, generator=make_generator(0))
+    for architecture in samples(space, min(2, num_samples)):
+        first, other = (built(space, architecture, small_spec(), seed=seed) for seed in (1, 2))
         with blame(f"{space.name}: {architecture.genotype_json} does not take weights back"):
             other.load_state_dict(first.state_dict())
             with torch.no_grad():
@@ -248,16 +237,18 @@ def check_fidelity_options(space: SearchSpace, num_samples: int) -> None:
             )
         reduced = replace(space, **{option: max(1, value // 2)})
         require(
-            _samples(reduced, num_samples) == _samples(space, num_samples),
+            samples(reduced, num_samples) == samples(space, num_samples),
             f"{space.name}: {option} changes the genotypes, so it is no fidelity option",
         )
-        for architecture in _samples(space, num_samples)[:3]:
-            _train(reduced, architecture, _small_spec(), f"with {option} halved, an architecture")
+        for architecture in samples(space, num_samples)[:3]:
+            train_once(
+                reduced, architecture, small_spec(), f"with {option} halved, an architecture"
+            )
 
 
 def check_string_form(space: SearchSpace, num_samples: int) -> None:
     """If there is a string form, it leads back, and other text is a ValueError."""
-    for architecture in _samples(space, num_samples):
+    for architecture in samples(space, num_samples):
         try:
             text = space.to_string(architecture)
         except UserError:
@@ -281,7 +272,7 @@ def check_string_form(space: SearchSpace, num_samples: int) -> None:
 
 def check_description(space: SearchSpace, num_samples: int) -> None:
     """A description is one line."""
-    for architecture in _samples(space, num_samples):
+    for architecture in samples(space, num_samples):
         text = space.describe(architecture)
         require(
             bool(text.strip()) and len(text.splitlines()) == 1,
@@ -298,18 +289,18 @@ def check_transfer(space: SearchSpace, num_samples: int) -> None:
         num_epochs="architecture" if space.says_length else None,
     )
     bare = space.without_weights()
-    for architecture in _samples(space, min(2, num_samples)):
+    for architecture in samples(space, min(2, num_samples)):
         where = f"{space.name}: {architecture.genotype_json}"
         with blame(f"{where}: training_phases() fails"):
             phases = space.training_phases(architecture, settings)
-            num_steps = num_steps_of(phases, _BATCH_SIZE)
+            num_steps = num_steps_of(phases, BATCH_SIZE)
         require(num_steps > 0, f"{where}: training_phases() gives no step of training")
         record = space.weights_record(architecture)
         require(
             isinstance(record, WeightsRecord) and bool(record.source),
             f"{where}: weights_record() must say where weights come from, not {record!r}",
         )
-        own, other = (_build(each, architecture, _small_spec(), seed=0) for each in (space, bare))
+        own, other = (built(each, architecture, small_spec(), seed=0) for each in (space, bare))
         require(
             shapes(own) == shapes(other),
             f"{where}: without_weights() gives a space whose networks have other weights",
@@ -328,8 +319,7 @@ SPACE_CHECKS: tuple[Callable[[SearchSpace, int], None], ...] = (
     check_json,
     check_encoding,
     check_canonical_form,
-    check_training_small,
-    check_training_large,
+    *TRAINING_CHECKS,
     check_weights,
     check_state,
     check_pickling,
@@ -341,59 +331,8 @@ SPACE_CHECKS: tuple[Callable[[SearchSpace, int], None], ...] = (
 )
 
 
-def _small_spec() -> DatasetSpec:
-    return tiny_dataset(image_shape=(1, 8, 8)).spec
-
-
-def _samples(space: SearchSpace, num_samples: int) -> list[Architecture]:
-    """Different architectures, `num_samples` of them or fewer."""
-    generator = make_generator(0)
-    return list(dict.fromkeys(space.sample(generator) for _ in range(num_samples)))
-
-
 def _require_member(space: SearchSpace, architecture: Architecture, origin: str) -> None:
     require(
         isinstance(architecture, Architecture) and architecture.space == space.name,
         f"{space.name}: {origin} must give Architecture(self.name, genotype), not {architecture!r}",
     )
-
-
-def _build(
-    space: SearchSpace, architecture: Architecture, spec: DatasetSpec, *, seed: int
-) -> nn.Module:
-    with blame(f"{space.name}: {architecture.genotype_json} does not build"), isolated_rng(seed):
-        return space.build(architecture, spec)
-
-
-def _train(space: SearchSpace, architecture: Architecture, spec: DatasetSpec, what: str) -> None:
-    """One step of gradient descent, and an evaluation afterwards."""
-    shape = "x".join(map(str, reversed(spec.image_shape)))
-    where = (
-        f"{space.name}: {what}, {architecture.genotype_json}, on {spec.num_classes} classes of "
-        f"{shape} images"
-    )
-    network = _build(space, architecture, spec, seed=0)
-    generator = make_generator(0)
-    images = torch.randn(_BATCH_SIZE, *spec.image_shape, generator=generator)
-    labels = torch.randint(spec.num_classes, (_BATCH_SIZE,), generator=generator)
-    before = images.clone()
-    with blame(f"{where}, cannot be trained"), isolated_rng(0):
-        network.train()
-        logits = network(images)
-        require(
-            logits.shape == (_BATCH_SIZE, spec.num_classes),
-            f"{where}, gives logits of shape {tuple(logits.shape)} for {_BATCH_SIZE} images; "
-            f"expected {(_BATCH_SIZE, spec.num_classes)}",
-        )
-        loss = F.cross_entropy(logits, labels)
-        loss.backward()
-        torch.optim.SGD(network.parameters(), lr=0.01).step()
-        network.eval()
-        with torch.no_grad():
-            trained_logits = network(images)
-    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
-    require(bool(gradients), f"{where}, has no parameter that training could change")
-    require(bool(loss.isfinite()), f"{where}, has a loss that is not finite")
-    require(finite(*gradients), f"{where}, has a gradient that is not finite")
-    require(finite(trained_logits), f"{where}, gives logits that are not finite after one step")
-    require(torch.equal(images, before), f"{where}, changes the images it is given")

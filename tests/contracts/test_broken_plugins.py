@@ -59,6 +59,31 @@ class Drawn(nn.Module):
         return self.network(images) + self.shift
 
 
+class Viewed(nn.Module):
+    """Calls `view` on what a convolution gives, which may be laid out channels-last."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.network = nn.Conv2d(spec.image_shape[0], 8, 1)
+        self.head = nn.Linear(8 * spec.image_shape[1] * spec.image_shape[2], spec.num_classes)
+
+    def forward(self, images):
+        features = self.network(images)
+        return self.head(features.view(len(images), -1))
+
+
+class Changed(nn.Module):
+    """Gives what a function makes of the logits."""
+
+    def __init__(self, network, change):
+        super().__init__()
+        self.network = network
+        self.change = change
+
+    def forward(self, images):
+        return self.change(self.network(images))
+
+
 def scaled(factor):
     def alter(self, network):
         for weight in network.parameters():
@@ -167,6 +192,32 @@ SPACES = {
             ),
             "cannot be trained",
         ),
+    ],
+    "check_training_odd": [
+        (
+            subclass(
+                BuildWith,
+                alter=lambda s, n: nn.Sequential(nn.PixelUnshuffle(2), nn.PixelShuffle(2), n),
+            ),
+            "on 3 classes of 9x9x1 images, cannot be trained",
+        ),
+    ],
+    "check_training_as_studies": [
+        (
+            subclass(ConvNetSpace, build=lambda s, a, spec: Viewed(spec)),
+            "channels-last .*: view size is not .* Call reshape .* train.channels_last: false",
+        ),
+    ],
+    "check_one_image": [
+        (
+            subclass(BuildWith, alter=lambda s, n: Changed(n, torch.squeeze)),
+            r"gives logits of shape \(3,\) for one image",
+        ),
+        (
+            subclass(BuildWith, alter=lambda s, n: Changed(n, lambda x: x - x.mean(0))),
+            "answers otherwise to an image alone",
+        ),
+        (subclass(BuildWith, alter=lambda s, n: Changed(n, lambda x: x[1])), "IndexError"),
     ],
     "check_state": [
         (subclass(BuildWith, alter=lambda self, network: Drawn(network)), "persistent buffers"),

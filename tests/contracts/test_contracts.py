@@ -73,9 +73,21 @@ def check_name(check):
     return check.__name__.removeprefix("check_")
 
 
-@pytest.mark.parametrize("num_samples", [3, pytest.param(6, marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("check", SPACE_CHECKS, ids=check_name)
-@pytest.mark.parametrize("name", SEARCH_SPACES.names())
+SLOW_CHECKS = ("training_odd", "training_as_studies")  # which train further networks
+
+
+def space_checks():
+    """All; those that train further networks, on larger spaces than `convnet` exhaustively."""
+    for name in SEARCH_SPACES.names():
+        for check in SPACE_CHECKS:
+            slow = check_name(check) in SLOW_CHECKS and name != "convnet"
+            for num_samples in (3, 6):
+                marks = [pytest.mark.exhaustive] if slow or num_samples == 6 else []
+                made = f"{name}-{check_name(check)}-{num_samples}"
+                yield pytest.param(name, check, num_samples, id=made, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "check", "num_samples"), list(space_checks()))
 def test_search_space(name, check, num_samples):
     check(SEARCH_SPACES.get(name)(), num_samples)
 
