@@ -14,7 +14,8 @@ from .errors import (
 )
 from .export.model_file import load_model
 from .interfaces import DistillContext, Distiller, DistillTask, SearchSpace, ZeroCostScore
-from .registry import DISTILLERS, SCORES, SEARCH_SPACES, search_space
+from .lookup import search_space
+from .registry import DISTILLERS, SCORES, SEARCH_SPACES
 from .study.config import load_config
 from .study.pipeline import run_pipeline
 from .types import Architecture, DatasetSpec, Evaluation, Fidelity, ImageDataset, Splits

@@ -23,6 +23,15 @@ def loaded_files() -> tuple[str, ...]:
     return tuple(_loaded)
 
 
+def imported(location: str) -> ModuleType:
+    """The module of a reference: what stands before its last colon, a file or a module's name.
+
+    Raises:
+        PluginError: If it does not exist or cannot be imported; the message says why.
+    """
+    return import_file(location) if location.endswith(".py") else import_module(location)
+
+
 def import_file(location: str) -> ModuleType:
     """Import a plug-in's file, which need not be on the module search path.
 

@@ -9,7 +9,7 @@ made of it (`nas_proxy.define_by_run`).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isfunction
@@ -20,8 +20,14 @@ from nas_proxy.core.packing import pack, unpack
 from nas_proxy.core.plugin_source import know_sources, source_hash
 from nas_proxy.errors import PluginError, StudyError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace, ZeroCostScore
-from nas_proxy.options import adapter
-from nas_proxy.plugin_files import GROUPS, import_file, import_module, loaded_files, reason
+from nas_proxy.plugin_files import (
+    GROUPS,
+    import_file,
+    import_module,
+    imported,
+    loaded_files,
+    reason,
+)
 
 T = TypeVar("T")
 Plugin = TypeVar("Plugin", bound=Callable[..., Any])  # a class, or a function that stands for one
@@ -211,7 +217,7 @@ class Registry(Generic[T]):
 
     def _from_reference(self, reference: str) -> type[T]:
         location, _, class_name = reference.rpartition(":")
-        module = import_file(location) if location.endswith(".py") else import_module(location)
+        module = imported(location)
         written = getattr(module, class_name, None)
         if written is None:
             own = [
@@ -347,53 +353,3 @@ SCORES = Registry[ZeroCostScore](
     ZeroCostScore,
     GROUPS[2],
 )
-
-
-def search_space(
-    space: Callable[..., Any] | SearchSpace | str,
-    *,
-    name: str | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> SearchSpace:
-    """The search space that is meant by a function, a class, or a name.
-
-    What is defined in a module is called as a configuration would call it, `module:function`.
-    What is not found there, such as a function of a notebook, is registered under its own name.
-
-    Args:
-        space: A function of `(trial, spec)` that returns an `nn.Module`; a class of spaces; what
-            `space.name` may be in a configuration; a space, which is given back.
-        name: Registers a function or class under this name.
-        options: Of the space, checked as those in a configuration.
-
-    Raises:
-        PluginError: If it is no search space, its name is taken, or an option is wrong.
-    """
-    from pydantic import ValidationError
-
-    if isinstance(space, SearchSpace):
-        if name is not None or options is not None:
-            raise PluginError(f"{space.name!r} is a space with its options and its name already")
-        return space
-    kind = search_space_class(space, name)
-    try:
-        made: SearchSpace = adapter(kind).validate_python(dict(options or {}))
-    except ValidationError as error:
-        faults = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise PluginError(f"options of the space {kind.name!r}: {'; '.join(faults)}") from error
-    return made
-
-
-def search_space_class(
-    space: Callable[..., Any] | str, name: str | None = None
-) -> type[SearchSpace]:
-    """The class of a function, a class or a name, as for `search_space`.
-
-    Raises:
-        PluginError: If it is no search space, or its name is taken.
-    """
-    if isinstance(space, str):
-        return SEARCH_SPACES.get(space)
-    if name is not None:
-        return SEARCH_SPACES.adopt(space, name)
-    return SEARCH_SPACES.get(SEARCH_SPACES.reference(space))

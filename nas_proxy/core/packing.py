@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import Any
 
 from nas_proxy.core.main_module import MAIN
-from nas_proxy.errors import StudyError, first_line
+from nas_proxy.errors import StudyError, UserError, first_line
 
 
 def pack(value: Any, *, for_driver: bool = False) -> bytes:
@@ -37,6 +37,8 @@ def pack(value: Any, *, for_driver: bool = False) -> bytes:
     file = io.BytesIO()
     try:
         _picklers()[for_driver](file).dump(value)
+    except UserError:  # a sentence already
+        raise
     except Exception as error:
         raise StudyError(
             f"worker processes cannot be sent what they need ({first_line(error)}): keep locks, "

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import ModelFileError, PluginError
 from nas_proxy.interfaces import SearchSpace, TransferSpace
+from nas_proxy.lookup import search_space_class
 from nas_proxy.options import adapter
-from nas_proxy.registry import search_space_class
 from nas_proxy.reproducibility import canonical_json, content_hash, isolated_rng
 from nas_proxy.types import Architecture, DatasetSpec
 

@@ -35,7 +35,11 @@ class WeightsOnMeta(TorchFunctionMode):
         options = dict(kwargs or {})
         if func is torch.empty:
             options["device"] = "meta"
-        name = getattr(func, "__name__", "")
-        if name in _FILLS and args and isinstance(args[0], Tensor) and args[0].is_meta:
-            return args[0]  # there are no numbers to fill in
+        filled = args[0] if args else options.get("tensor")  # so `torch.nn.init` hands it on
+        if (
+            getattr(func, "__name__", "") in _FILLS
+            and isinstance(filled, Tensor)
+            and filled.is_meta
+        ):
+            return filled  # there are no numbers to fill in
         return func(*args, **options)

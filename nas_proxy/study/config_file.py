@@ -45,6 +45,18 @@ def read_mapping(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return mapping
 
 
+def read_values(words: Sequence[str]) -> dict[str, Any]:
+    """What overrides alone say, such as `width=32`; as those of a file.
+
+    Raises:
+        ConfigError: If one cannot be read.
+    """
+    mapping: dict[str, Any] = {}
+    for word in words:
+        _apply(mapping, word)
+    return mapping
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         mapping = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe one

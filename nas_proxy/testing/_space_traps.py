@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nas_proxy.define_by_run.space import FunctionSpace
 from nas_proxy.errors import did_you_mean
 from nas_proxy.interfaces import SearchSpace
+from nas_proxy.plugin_calls import is_pruned
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.scores.flops import Flops
 from nas_proxy.testing._common import blame, require
@@ -102,7 +103,12 @@ def check_sampled_choices(space: SearchSpace, num_samples: int) -> None:
     for _ in range(_NUM_DRAWN):
         trial = _RandomTrial(generator)
         with blame(f"{space.name}: suggest() uses more of a trial than interfaces.Trial promises"):
-            architecture = space.suggest(trial)
+            try:
+                architecture = space.suggest(trial)
+            except Exception as error:
+                if not is_pruned(error):
+                    raise
+                continue
         total += trial.weight
         for choice in set(_choices(architecture)):
             weights[choice] += trial.weight  # type: ignore[assignment]

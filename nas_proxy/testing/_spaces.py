@@ -35,6 +35,8 @@ from nas_proxy.train.phases import num_steps_of
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture, WeightsRecord
 
+_MAX_PROPOSALS = 300  # of which some are not ruled out, as a search asks no further
+
 
 def check_space_class(space: SearchSpace, num_samples: int) -> None:
     """The class is named, everything it declares as an option is one, and its base fits."""
@@ -68,14 +70,21 @@ def check_sampling(space: SearchSpace, num_samples: int) -> None:
 
 
 def check_suggesting(space: SearchSpace, num_samples: int) -> None:
-    """Optuna's trials give architectures of the space, and their parameters give them again."""
+    """Optuna's trials give architectures of the space, and their parameters give them again.
+
+    `optuna.TrialPruned` rules a trial out, but not all of them.
+    """
     import optuna
 
     study = random_study()
-    for _ in range(num_samples):
+    num_found = 0
+    for _ in range(_MAX_PROPOSALS):
         trial = study.ask()
         with blame(f"{space.name}: suggest() fails on an Optuna trial"):
-            architecture = space.suggest(trial)
+            try:
+                architecture = space.suggest(trial)
+            except optuna.TrialPruned:
+                continue
         _require_member(space, architecture, "suggest()")
         with blame(f"{space.name}: suggest() fails when a trial's parameters are given again"):
             again = space.suggest(optuna.trial.FixedTrial(trial.params))
@@ -85,6 +94,14 @@ def check_suggesting(space: SearchSpace, num_samples: int) -> None:
             "choice must go through trial.suggest_*",
         )
         train_once(space, architecture, small_spec(), "an architecture that suggest() gave")
+        num_found += 1
+        if num_found == num_samples:
+            return
+    require(
+        num_found > 0,
+        f"{space.name}: suggest() rules out all of {_MAX_PROPOSALS} random trials by "
+        "optuna.TrialPruned: let it choose among what it allows",
+    )
 
 
 def check_mutating(space: SearchSpace, num_samples: int) -> None:

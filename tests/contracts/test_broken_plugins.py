@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import count
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from torch import nn
@@ -26,6 +27,10 @@ COUNTER = count()
 
 def subclass(base, **members):
     return type("Broken", (base,), {"__module__": __name__, **members})
+
+
+def pruned(*_):
+    raise optuna.TrialPruned
 
 
 def foreign(*_):
@@ -121,6 +126,7 @@ SPACES = {
             "every choice must go through",
         ),
         (subclass(ConvNetSpace, suggest=lambda s, t: t.suggest_any("x")), "suggest.. fails on"),
+        (subclass(ConvNetSpace, suggest=pruned), "rules out all of 300 random trials"),
     ],
     "check_mutating": [
         (subclass(ConvNetSpace, mutate=lambda s, a, g: a), "gives back the same"),
