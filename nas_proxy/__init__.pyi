@@ -1,5 +1,6 @@
 from .api.images import arrays, dataset, image_folder
 from .api.rank import rank_report
+from .api.steps import distill, validate
 from .api.study import Study
 from .data.proxy_dataset import ProxyDataset
 from .data.sources import DataSettings, load_splits
@@ -48,6 +49,7 @@ __all__ = [
     "ZeroCostScore",
     "arrays",
     "dataset",
+    "distill",
     "image_folder",
     "load_config",
     "load_model",
@@ -55,6 +57,7 @@ __all__ = [
     "rank_report",
     "run_pipeline",
     "search_space",
+    "validate",
 ]
 
 __version__: str

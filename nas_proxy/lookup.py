@@ -31,6 +31,10 @@ def search_space(
 
     Raises:
         PluginError: If it is no search space, its name is taken, or an option is wrong.
+
+    >>> import nas_proxy as nas
+    >>> nas.search_space("convnet", options={"widths": [16]}).widths
+    (16,)
     """
     from pydantic import ValidationError
 

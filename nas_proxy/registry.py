@@ -48,6 +48,12 @@ class Registry(Generic[T]):
     Attributes:
         kind: As given.
         group: As given.
+
+    >>> import nas_proxy as nas
+    >>> "naswot" in nas.SCORES.names() and "convnet" in nas.SEARCH_SPACES.names()
+    True
+    >>> nas.DISTILLERS.get("herding").name
+    'herding'
     """
 
     def __init__(

@@ -29,7 +29,8 @@ def one_sentence(function: Callable[P, R]) -> Callable[P, R]:
         unknown = [name for name in keywords if name not in known]
         if unknown:
             near = did_you_mean(unknown[0], [name for name in known if name != "self"])
-            raise ConfigError(f"{function.__name__.strip('_')}: there is no {unknown[0]!r}; {near}")
+            name = function.__qualname__.removesuffix(".__init__")
+            raise ConfigError(f"{name}: there is no {unknown[0]!r}; {near}")
         try:
             return function(*arguments, **keywords)
         except UserError as error:

@@ -67,7 +67,7 @@ def rank_report(
     >>> report.judged.n, report.judged.num_failed
     (11, 1)
     >>> print(report.judged.spearman)
-    .98 [.88, 1.00]
+    .98 [.82, 1.00]
     """
     columns = dict(controls or {})
     if hasattr(scores, "columns"):

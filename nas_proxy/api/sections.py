@@ -30,12 +30,12 @@ DistillerLike = str | Distiller | type[Distiller] | Mapping[str, Any]
 DataLike = Any
 
 
-def as_mapping(given: Mapping[str, Any], results: Path) -> dict[str, Any]:
+def as_mapping(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A configuration's mapping, as a file would hold it.
 
     Args:
         given: Sections by name, of which those that are None are left out.
-        results: The study's folder, for the file of images that are in memory.
+        folder: For the file of images that are in memory.
 
     Raises:
         UserError: If an object is of the wrong kind for its section, or no file could name it.
@@ -49,7 +49,7 @@ def as_mapping(given: Mapping[str, Any], results: Path) -> dict[str, Any]:
         elif name == "distill":
             mapping[name] = plugin_section(DISTILLERS, value)
         elif name == "data":
-            mapping[name] = data_section(value, results)
+            mapping[name] = data_section(value, folder)
         else:
             mapping[name] = _section(name, value)
     return mapping
@@ -58,7 +58,7 @@ def as_mapping(given: Mapping[str, Any], results: Path) -> dict[str, Any]:
 def data_section(given: DataLike, folder: Path) -> Any:
     """The section `data`; images in memory are those of a file below `folder`, not written yet."""
     if isinstance(given, ArrayImages):
-        return _plain(given.file(folder / "data"))
+        return _plain(given.file(folder))
     return {"name": given} if isinstance(given, str) else _section("data", given)
 
 

@@ -85,8 +85,8 @@ class Study:
     ... )
     >>> study.config.search.n_trials
     20
-    >>> print(study.config.to_yaml()[:20])
-    study_name: doctest
+    >>> study.config.to_yaml().splitlines()[0]
+    'study_name: doctest'
     """
 
     @one_sentence
@@ -136,9 +136,9 @@ class Study:
             "tracking": tracking,
             "pretrain": pretrain,
         }
-        folder = StudyLayout(Path("results" if results is None else results), str(name)).folder
+        layout = StudyLayout(Path("results" if results is None else results), str(name))
         self._arrays = data if isinstance(data, ArrayImages) else None
-        self._config = check_config(as_mapping(sections, folder))
+        self._config = check_config(as_mapping(sections, layout.given("")))
 
     @classmethod
     @one_sentence
@@ -269,7 +269,7 @@ class Study:
 
     def _write_arrays(self) -> None:
         if self._arrays is not None:
-            self._arrays.save(self._config.layout.folder / "data")
+            self._arrays.save(self._config.layout.given(""))
 
     def __repr__(self) -> str:
         return (

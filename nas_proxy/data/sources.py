@@ -75,6 +75,10 @@ def load_splits(
     Raises:
         DataError: If the data set is unknown, missing or damaged, a class is unknown or has too
             few images; the message says how to mend it.
+
+    >>> import nas_proxy as nas
+    >>> nas.load_splits(nas.dataset("digits")).spec.image_shape
+    (1, 8, 8)
     """
     if settings.name not in DATASETS:
         raise DataError(

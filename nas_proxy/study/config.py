@@ -170,6 +170,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
     Raises:
         ConfigError: With every fault that was found, one per line.
+
+    >>> import tempfile, nas_proxy as nas
+    >>> file = Path(tempfile.mkdtemp()) / "study.yaml"
+    >>> text = "study_name: s\\nspace: {name: convnet}\\ndistill: {name: herding}\\n"
+    >>> _ = file.write_text(text + "train: {num_steps: 5, batch_size: 8, learning_rate: 0.02}\\n")
+    >>> nas.load_config(file, ["search.n_trials=3"]).search.n_trials
+    3
     """
     return check_config(read_mapping(path, overrides))
 
@@ -182,16 +189,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
     """
     faults: list[str] = []
     sections: _Sections | None = _check(_Sections, mapping, (), faults)
-    distill = dict(_mapping_at(mapping, "distill"))
-    common = {
-        key: _check(kind, distill.pop(key, default), ("distill", key), faults)
-        for key, (kind, default) in _DISTILL_KEYS.items()
-    }
-    distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
-    given = "images_per_class" in _mapping_at(mapping, "distill")
-    common["images_per_class"] = images_made_per_class(
-        distiller, common["images_per_class"], faults, given=given
-    )
+    distiller, common = _distillation(mapping, faults)
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
     _check_reduced_fidelity(space, faults)
     if sections is not None:
@@ -225,6 +223,46 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         space=space,
         resolved=plain,
     )
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The section `distill` by itself; see `StudyConfig`."""
+
+    distiller: Distiller
+    images_per_class: int
+    labels: LabelSettings
+    num_workers: int
+
+
+def check_distill(section: Mapping[str, Any]) -> Distillation:
+    """Check the section `distill` without a study.
+
+    Raises:
+        ConfigError: With every fault that was found, one per line.
+    """
+    faults: list[str] = []
+    distiller, common = _distillation({"distill": section}, faults)
+    if faults or distiller is None:
+        raise ConfigError("\n".join(dict.fromkeys(faults)))
+    return Distillation(distiller, **common)
+
+
+def _distillation(
+    mapping: Mapping[str, Any], faults: list[str]
+) -> tuple[Distiller | None, dict[str, Any]]:
+    """The distiller, and the values of the keys that are the same for each."""
+    distill = dict(_mapping_at(mapping, "distill"))
+    common = {
+        key: _check(kind, distill.pop(key, default), ("distill", key), faults)
+        for key, (kind, default) in _DISTILL_KEYS.items()
+    }
+    distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
+    given = "images_per_class" in _mapping_at(mapping, "distill")
+    common["images_per_class"] = images_made_per_class(
+        distiller, common["images_per_class"], faults, given=given
+    )
+    return distiller, common
 
 
 # Keys of the section distill that are the same for every distiller, with their defaults.
