@@ -164,7 +164,11 @@ def validate(
         study_name,
         data=data,
         space=space,
-        distill={"name": "file", "path": str(file or kept)},
+        distill={
+            "name": "file",
+            "path": str(file or kept),
+            "images_per_class": made.images_per_class,
+        },
         train=train,
         score=score,
         search={"n_trials": 1, **_executor(num_workers)},

@@ -173,8 +173,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
     >>> import tempfile, nas_proxy as nas
     >>> file = Path(tempfile.mkdtemp()) / "study.yaml"
-    >>> text = "study_name: s\\nspace: {name: convnet}\\ndistill: {name: herding}\\n"
-    >>> _ = file.write_text(text + "train: {num_steps: 5, batch_size: 8, learning_rate: 0.02}\\n")
+    >>> sections = {"space": {"name": "convnet"}, "distill": {"name": "herding"}}
+    >>> train = {"num_steps": 5, "batch_size": 8, "learning_rate": 0.02}
+    >>> _ = file.write_text(yaml.safe_dump({"study_name": "s", **sections, "train": train}))
     >>> nas.load_config(file, ["search.n_trials=3"]).search.n_trials
     3
     """
