@@ -42,7 +42,7 @@ def search_space(
         if name is not None or options is not None:
             raise PluginError(f"{space.name!r} is a space with its options and its name already")
         return space
-    kind = search_space_class(space, name)
+    kind = SEARCH_SPACES.get(space) if isinstance(space, str) else _class_named(space, name)
     try:
         made: SearchSpace = adapter(kind).validate_python(dict(options or {}))
     except ValidationError as error:
@@ -51,19 +51,24 @@ def search_space(
     return made
 
 
-def search_space_class(
-    space: Callable[..., Any] | str, name: str | None = None
-) -> type[SearchSpace]:
-    """The class of a function, a class or a name, as for `search_space`.
+def search_space_class(space: Callable[..., Any] | SearchSpace | str) -> type[SearchSpace]:
+    """The class of a function, a class, a space or a name; nothing is registered.
 
     Raises:
-        PluginError: If it is no search space, or its name is taken.
+        PluginError: If it is no search space.
     """
-    if isinstance(space, str):
-        return SEARCH_SPACES.get(space)
-    if name is not None:
-        return SEARCH_SPACES.adopt(space, name)
-    return SEARCH_SPACES.get(SEARCH_SPACES.reference(space))
+    if isinstance(space, SearchSpace):
+        return type(space)
+    return SEARCH_SPACES.get(space) if isinstance(space, str) else SEARCH_SPACES.class_of(space)
+
+
+def _class_named(space: Any, name: str | None) -> type[SearchSpace]:
+    """The class of a function, or a class, with a name by which it is found again."""
+    if name is None:
+        return SEARCH_SPACES.get(SEARCH_SPACES.reference(space))
+    made = SEARCH_SPACES.class_of(space)
+    SEARCH_SPACES.register(name)(space)
+    return made
 
 
 def plugin_class(reference: str) -> type[SearchSpace | Distiller | ZeroCostScore]:
@@ -72,6 +77,10 @@ def plugin_class(reference: str) -> type[SearchSpace | Distiller | ZeroCostScore
     Raises:
         PluginError: If there is none, or it cannot be imported.
     """
+    if reference.endswith(".py"):
+        raise PluginError(
+            f"{reference} is a file; name the class or function in it, as in {reference}:NAME"
+        )
     if ":" not in reference:
         known = {
             name: kind for kind in (SCORES, DISTILLERS, SEARCH_SPACES) for name in kind.names()

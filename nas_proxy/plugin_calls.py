@@ -103,7 +103,7 @@ def fault_of(plugin: Any, where: str, error: BaseException) -> str:
         where: Such as "in suggest".
         error: What was raised.
     """
-    parameter, place = _parameter(error), _place(error, type(plugin))
+    parameter, place = _parameter(error), place_of(error, type(plugin))
     at = "" if parameter is None else f" at the parameter {parameter!r}"
     return f"{who(plugin)} fails {where}{at}{place}: {_what(error, parameter)}"
 
@@ -140,8 +140,11 @@ def _parameter(error: BaseException) -> str | None:
     return found
 
 
-def _place(error: BaseException, kind: type) -> str:
-    """The innermost line of the plug-in's own files that an error came through."""
+def place_of(error: BaseException, kind: type) -> str:
+    """The innermost line of a plug-in's own files that an error came through, in brackets.
+
+    Empty if it came through none.
+    """
     members = (
         unwrap(getattr(member, "__func__", member))  # a static method holds a function
         for base in kind.__mro__

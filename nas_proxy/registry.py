@@ -93,15 +93,15 @@ class Registry(Generic[T]):
 
         return decorate
 
-    def adopt(self, plugin: Any, name: str) -> type[T]:
-        """Register what was defined outside of any module that could be named.
+    def class_of(self, plugin: Any) -> type[T]:
+        """The class itself, or that of a function.
 
         Raises:
-            PluginError: If it is not of this kind, or another has the name already.
+            PluginError: If it is not of this kind.
         """
-        self._check(self._made(plugin), name or repr(plugin))
-        self.register(name)(plugin)
-        return self._classes[name]
+        made = self._made(plugin)
+        self._check(made, getattr(plugin, "__qualname__", repr(plugin)))
+        return made  # type: ignore[no-any-return]
 
     def get(self, reference: str) -> type[T]:
         """The class that a configuration names.
@@ -138,13 +138,12 @@ class Registry(Generic[T]):
             PluginError: If it is not a plug-in of this kind, or its name is taken.
         """
         own, home = getattr(plugin, "__qualname__", repr(plugin)), getattr(plugin, "__module__", "")
-        made = self._made(plugin)
-        self._check(made, f"{home}:{own}")
+        made: Any = self.class_of(plugin)
         if made in _NAMED and (":" in made.name or self._is_found(made)):
             return str(made.name)
         module = sys.modules.get(home)
         if home == MAIN or getattr(module, own, None) is not plugin:
-            self.adopt(plugin, plugin.__name__.strip("<>"))
+            self.register(plugin.__name__.strip("<>"))(plugin)
             return str(made.name)
         file = getattr(module, "__file__", None)
         return f"{file if file in loaded_files() else home}:{own}"

@@ -72,6 +72,7 @@ TOGETHER = {
 }
 # Files that one worker runs each: their fixtures start processes, run a study or draw a report.
 WHOLE_FILES = (
+    "tests/define_by_run/test_studies.py",
     "tests/distill/test_memory.py",
     "tests/evaluate/test_executors.py",
     "tests/report/test_figures_html.py",

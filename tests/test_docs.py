@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from nas_proxy.registry import SEARCH_SPACES
-from nas_proxy.testing import check_search_space
+from nas_proxy.testing import check_search_space, find_faults
 
 PYTHON_PAGE = Path(__file__).parents[1] / "docs" / "python_api.md"
 GUIDE = Path(__file__).parents[1] / "docs" / "search_spaces.md"
@@ -21,6 +21,39 @@ def printed_code(first_line):
     """The guide's block of Python that begins with `first_line`."""
     blocks = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
     return next(block for block in blocks if block.startswith(first_line))
+
+
+@pytest.fixture
+def guide_folder(tmp_path, monkeypatch):
+    """A folder with the guide's two functions, each in a file as printed."""
+    (tmp_path / "my_network.py").write_text(printed_code("# my_network.py\n"))
+    (tmp_path / "my_options.py").write_text(printed_code("from typing import Literal\n"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("my_network", None)
+
+
+def test_the_guide_begins_with_a_space_of_twelve_lines(guide_folder):
+    lines = (guide_folder / "my_network.py").read_text().splitlines()
+    assert GUIDE.read_text().index("# my_network.py") < 400
+    assert sum(bool(line.strip()) and not line.startswith("#") for line in lines) <= 12
+    assert find_faults(SEARCH_SPACES.get("my_network.py:network")(), num_samples=2) == ()
+
+
+def test_the_guides_lines_of_python_take_the_function(guide_folder):
+    names = {}
+    exec(compile(printed_code("from my_network import network"), GUIDE, "exec"), names)
+    assert names["space"].name == "my_network:network"
+
+
+def test_the_guides_function_has_options(guide_folder):
+    kind = SEARCH_SPACES.get("my_options.py:network")
+    assert TypeAdapter(kind).validate_python({"max_width": 16, "norm": "none"}).max_width == 16
+    check_search_space(kind(max_width=32), num_samples=2)
+    for wrong in ({"norm": "layer"}, {"max_width": "wide"}, {"width": 3}):
+        with pytest.raises(ValidationError):
+            TypeAdapter(kind).validate_python(wrong)
 
 
 @pytest.fixture

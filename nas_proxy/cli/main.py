@@ -19,8 +19,10 @@ from rich.table import Table
 from nas_proxy import __version__
 from nas_proxy.cli._configs import load_checked
 from nas_proxy.cli.backbones import backbones_command, pretrain_command
+from nas_proxy.cli.check import check_command
 from nas_proxy.cli.interchange import export_proxy, import_proxy
 from nas_proxy.cli.lists import list_command
+from nas_proxy.cli.new import new_command
 from nas_proxy.cli.plan import plan_command
 from nas_proxy.errors import UserError
 from nas_proxy.study.console import ConsoleDisplay
@@ -189,6 +191,8 @@ def ui(results: Path, uri: str | None, port: int) -> None:
 
 cli.add_command(plan_command)
 cli.add_command(list_command)
+cli.add_command(new_command)
+cli.add_command(check_command)
 cli.add_command(import_proxy)
 cli.add_command(export_proxy)
 cli.add_command(backbones_command)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from nas_proxy.define_by_run.notation import read_choices, write_choices
 from nas_proxy.define_by_run.trial import (
@@ -114,7 +115,7 @@ class FunctionSpace(SearchSpace):
         asked = self._asked(architecture)
         trial = FunctionTrial(by_genotype(architecture.genotype))
         try:
-            network = self._called(trial, spec)
+            network = self._called(trial, spec, whole=True)
         except MismatchError as error:
             raise self._depends_on_images(spec, str(error)) from error
         except Exception as error:
@@ -236,10 +237,13 @@ class FunctionSpace(SearchSpace):
             memory.without_numbers = False
             return trial, network
 
-    def _called(self, trial: FunctionTrial, spec: DatasetSpec) -> nn.Module:
+    def _called(self, trial: FunctionTrial, spec: DatasetSpec, *, whole: bool = False) -> nn.Module:
+        """The function's network; also those weights that wait for an image if it is `whole`."""
         options = {option.name: getattr(self, option.name) for option in fields(self)}
         try:
             network: object = type(self).function(trial, spec, **options)
+            if whole and isinstance(network, nn.Module):
+                _initialise_lazy(network, spec)
         except (Exception, SystemExit) as error:
             if isinstance(error, MismatchError | PluginError) or _means_something(error):
                 raise
@@ -297,8 +301,18 @@ def _means_something(error: BaseException) -> bool:
 
 def _as_text(network: nn.Module) -> list[str]:
     """Modules with their settings, and shapes of weights; without addresses in memory."""
-    shapes = [f"{name}: {tuple(each.shape)}" for name, each in network.state_dict().items()]
+    weights = network.state_dict().items()
+    shapes = [f"{name}: {tuple(each.shape)}" for name, each in weights if not is_lazy(each)]
     return [*re.sub(r" at 0x[0-9a-f]+", "", repr(network)).splitlines(), *shapes]
+
+
+def _initialise_lazy(network: nn.Module, spec: DatasetSpec) -> None:
+    """Let modules such as `nn.LazyLinear` see images, by which they know their sizes."""
+    if any(map(is_lazy, [*network.parameters(), *network.buffers()])):
+        network.eval()
+        with torch.no_grad():
+            network(torch.zeros(2, *spec.image_shape, device=torch.empty(0).device))
+        network.train()
 
 
 def _first_change(first: list[str], second: list[str]) -> str:

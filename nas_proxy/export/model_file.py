@@ -64,7 +64,7 @@ class ModelOrigin:
         from pydantic import ValidationError
 
         meant = space or self.architecture.space
-        name = meant if isinstance(meant, str) else meant.__name__
+        name = meant if isinstance(meant, str) else getattr(meant, "__name__", repr(meant))
         try:
             kind = search_space_class(meant)
             found: SearchSpace = adapter(kind).validate_python(dict(self.space_options))

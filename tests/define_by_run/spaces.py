@@ -91,4 +91,11 @@ def measured(trial, spec):
     return nn.Sequential(body, nn.Linear(size, spec.num_classes))
 
 
-GOOD = (plain, conditional, layers, floats, pruned, measured)
+def lazy(trial, spec):
+    """Leaves sizes to the first images."""
+    first = nn.LazyConv2d(trial.suggest_categorical("width", WIDTHS), 3, padding=1)
+    body = nn.Sequential(first, nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten())
+    return nn.Sequential(body, nn.LazyLinear(spec.num_classes))
+
+
+GOOD = (plain, conditional, layers, floats, pruned, measured, lazy)
