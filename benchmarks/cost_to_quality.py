@@ -48,9 +48,9 @@ from rich.console import Console
 from scipy.special import stdtrit
 
 from nas_proxy.calibrate.settings import CalibrateSettings
-from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.errors import UserError
 from nas_proxy.study.config import load_config
+from nas_proxy.study.console import ConsoleDisplay
 from nas_proxy.validate.settings import Reference, ValidateSettings
 
 OURS, RIVAL = "ours, full references", "TPE + Hyperband"

@@ -16,8 +16,8 @@ from common import parser, publish
 from recipes import RECIPES, SIZES
 from rich.console import Console
 
-from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.study.config import check_config
+from nas_proxy.study.console import ConsoleDisplay
 from nas_proxy.study.pipeline import evaluate_proxy
 
 METHODS = ("dm", "dsa", "mtt", "rded", "random_soft")

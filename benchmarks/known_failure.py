@@ -23,12 +23,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from nas_proxy.calibrate.recipes import Recipe
-from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.statistics import ranks
 from nas_proxy.study.config import load_config
+from nas_proxy.study.console import ConsoleDisplay
 from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.pipeline import open_study, run_pipeline
 from nas_proxy.train.settings import TrainSettings

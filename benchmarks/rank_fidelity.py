@@ -20,7 +20,6 @@ import numpy as np
 from common import publish, study_parser
 from rich.console import Console
 
-from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.evaluate.executors import evaluate_all
 from nas_proxy.evaluate.log import EvaluationLog, merged
 from nas_proxy.scores.combine import RankMean, SingleSignal
@@ -28,6 +27,7 @@ from nas_proxy.scores.signals import trained_among, zero_cost_among
 from nas_proxy.statistics import ranks
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.study.config import load_config
+from nas_proxy.study.console import ConsoleDisplay
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.pipeline import open_study, run_pipeline

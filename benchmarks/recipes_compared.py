@@ -22,12 +22,12 @@ from common import publish, study_parser
 from rich.console import Console
 
 from nas_proxy.calibrate.recipes import SINGLE_SCORES, Recipe, recipes_by_name, spelt_out
-from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.table import read_table
 from nas_proxy.scores.cascade import CascadeScore
 from nas_proxy.statistics import ranks
 from nas_proxy.study.config import load_config
+from nas_proxy.study.console import ConsoleDisplay
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.measured_recipes import RecipeMeasurements
 from nas_proxy.study.pipeline import open_study, run_pipeline

@@ -28,7 +28,6 @@ from rich.console import Console
 from scipy.stats import rankdata
 
 from nas_proxy.calibrate.recipes import SINGLE_SCORES
-from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.evaluate.table import TruthTable, read_table
@@ -36,6 +35,7 @@ from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.signals import higher_is_better
 from nas_proxy.statistics import ranks
 from nas_proxy.study.config import load_config
+from nas_proxy.study.console import ConsoleDisplay
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import trained_controls
 from nas_proxy.study.knowledge_distillation import recipe_factory

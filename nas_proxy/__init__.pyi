@@ -1,6 +1,18 @@
+from .api.images import arrays, dataset, image_folder
+from .api.rank import rank_report
+from .api.steps import distill, validate
+from .api.study import Study
 from .data.proxy_dataset import ProxyDataset
 from .data.sources import DataSettings, load_splits
-from .errors import NasProxyError, UserError
+from .errors import (
+    ConfigError,
+    DataError,
+    NasProxyError,
+    PluginError,
+    ProxyFileError,
+    StudyError,
+    UserError,
+)
 from .export.model_file import load_model
 from .interfaces import DistillContext, Distiller, DistillTask, SearchSpace, ZeroCostScore
 from .lookup import search_space
@@ -12,7 +24,9 @@ from .types import Architecture, DatasetSpec, Evaluation, Fidelity, ImageDataset
 __all__ = [
     "__version__",
     "Architecture",
+    "ConfigError",
     "DISTILLERS",
+    "DataError",
     "DataSettings",
     "DatasetSpec",
     "DistillContext",
@@ -22,18 +36,28 @@ __all__ = [
     "Fidelity",
     "ImageDataset",
     "NasProxyError",
+    "PluginError",
     "ProxyDataset",
+    "ProxyFileError",
     "SCORES",
     "SEARCH_SPACES",
     "SearchSpace",
     "Splits",
+    "Study",
+    "StudyError",
     "UserError",
     "ZeroCostScore",
+    "arrays",
+    "dataset",
+    "distill",
+    "image_folder",
     "load_config",
     "load_model",
     "load_splits",
+    "rank_report",
     "run_pipeline",
     "search_space",
+    "validate",
 ]
 
 __version__: str

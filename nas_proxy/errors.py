@@ -16,26 +16,55 @@ T = TypeVar("T")
 
 
 class NasProxyError(Exception):
-    """Base class of all errors that nas_proxy raises on purpose."""
+    """Base class of all errors that nas_proxy raises on purpose.
+
+    >>> issubclass(UserError, NasProxyError)
+    True
+    """
 
 
 class UserError(NasProxyError):
-    """Something that the user can mend; the message says how."""
+    """Something that the user can mend; the message says how.
+
+    >>> issubclass(ConfigError, UserError)
+    True
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython's hook: in a notebook the sentence stands alone, as on the command line."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(UserError, ValueError):
     """A configuration that cannot be used; the message lists every fault with its path.
 
     It is a ValueError too, so that pydantic adds the path to one raised by a section itself.
+
+    >>> import nas_proxy as nas
+    >>> nas.Study("s", space="convnet", trian={})
+    Traceback (most recent call last):
+    nas_proxy.errors.ConfigError: Study: there is no 'trian'; did you mean 'train'?
     """
 
 
 class DataError(UserError):
-    """A data set that is missing, unreadable, or too small for what is asked of it."""
+    """A data set that is missing, unreadable, or too small for what is asked of it.
+
+    >>> import nas_proxy as nas
+    >>> nas.dataset("cifar11")
+    Traceback (most recent call last):
+    nas_proxy.errors.DataError: there is no data set 'cifar11'; did you mean 'cifar10'?
+    """
 
 
 class ProxyFileError(UserError):
-    """A proxy data set file that is damaged, or does not belong to the data set in use."""
+    """A proxy data set file that is damaged, or does not belong to the data set in use.
+
+    >>> import nas_proxy as nas
+    >>> nas.ProxyDataset.load("missing.safetensors")
+    Traceback (most recent call last):
+    nas_proxy.errors.ProxyFileError: the proxy data set file missing.safetensors does not exist
+    """
 
 
 class ModelFileError(UserError):
@@ -43,7 +72,13 @@ class ModelFileError(UserError):
 
 
 class PluginError(UserError):
-    """A plug-in that does not exist, cannot be imported, or clashes with another."""
+    """A plug-in that does not exist, cannot be imported, or clashes with another.
+
+    >>> import nas_proxy as nas
+    >>> nas.SEARCH_SPACES.get("no_module:Space")
+    Traceback (most recent call last):
+    nas_proxy.errors.PluginError: plug-in module 'no_module' cannot be imported: Module...
+    """
 
 
 class CompressionError(UserError):
@@ -51,7 +86,15 @@ class CompressionError(UserError):
 
 
 class StudyError(UserError):
-    """A study that cannot go on: a folder of another config, or nothing that can be trained."""
+    """A study that cannot go on: a folder of another config, or nothing that can be trained.
+
+    >>> import nas_proxy as nas
+    >>> train = {"num_steps": 5, "batch_size": 8, "learning_rate": 0.02}
+    >>> study = nas.Study("never_run", space="convnet", distill="random_subset", train=train)
+    >>> study.best
+    Traceback (most recent call last):
+    nas_proxy.errors.StudyError: the space was not searched yet; Study.run(last="search") of ...
+    """
 
 
 class EvaluationError(NasProxyError):

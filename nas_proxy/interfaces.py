@@ -72,6 +72,13 @@ class SearchSpace(GuardedCalls, Options, ABC):
             is, such as cells per stage. `train.space_fidelity` may reduce these and no others.
         reduced_fidelity: What of these its author recommends for short trainings, such as one
             cell per stage; candidates are trained so unless `train.space_fidelity` says otherwise.
+
+    >>> import nas_proxy as nas
+    >>> space = nas.search_space("convnet", options={"depths": [1, 2]})
+    >>> architecture = space.sample(torch.Generator().manual_seed(0))
+    >>> network = space.build(architecture, nas.load_splits(nas.dataset("digits")).spec)
+    >>> network.eval()(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
     """
 
     name: ClassVar[str]
@@ -247,6 +254,10 @@ class DistillContext:
         space: The one that is searched, for a method that `draws_from_space`.
         fetch_model: From `models:/...` to the model's file; None where there is no registry.
         costs: Counts what the set costs; a method may name a part with `costs.measure`.
+
+    >>> import nas_proxy as nas
+    >>> nas.DistillContext(num_workers=2).device
+    device(type='cpu')
     """
 
     device: torch.device = torch.device("cpu")
@@ -271,6 +282,12 @@ class DistillTask:
         generator: On the CPU; the only source of randomness. The same seed gives the same images
             on the same machine, also across a kill and a continuation.
         context: Device, progress and checkpoint.
+
+    >>> import nas_proxy as nas
+    >>> images = nas.load_splits(nas.dataset("digits")).search_train
+    >>> task = nas.DistillTask(dataset=images, images_per_class=1, generator=torch.Generator())
+    >>> len(nas.DISTILLERS.get("random_subset")().distill(task))
+    10
     """
 
     dataset: ImageDataset
@@ -293,6 +310,10 @@ class Distiller(Options, ABC):
         family: What is matched or chosen, such as "distribution matching"; empty if neither.
         typical_cost: How long it takes, in words.
         needs_calibration: Whether it learns from the sample in `DistillContext.calibration`.
+
+    >>> import nas_proxy as nas
+    >>> nas.DISTILLERS.get("distribution_matching")(num_steps=50).num_steps
+    50
     """
 
     name: ClassVar[str]
@@ -356,6 +377,11 @@ class ZeroCostScore(Options, ABC):
         summary: One line for `nas-proxy list`.
         paper: What it implements; empty when it is folklore.
         implement_one_of: Methods of which a score implements at least one.
+
+    >>> import nas_proxy as nas
+    >>> score = nas.SCORES.get("num_params")()
+    >>> score.measure(nn.Linear(3, 4), torch.zeros(1, 3))
+    16.0
     """
 
     implement_one_of: ClassVar[tuple[str, ...]] = ("measure", "measure_labelled")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from nas_proxy.errors import PluginError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace, ZeroCostScore
 from nas_proxy.options import adapter
-from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES, LoadedPlugins, imported
+from nas_proxy.plugin_files import imported
+from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
 
 
 def search_space(
@@ -31,6 +31,10 @@ def search_space(
 
     Raises:
         PluginError: If it is no search space, its name is taken, or an option is wrong.
+
+    >>> import nas_proxy as nas
+    >>> nas.search_space("convnet", options={"widths": [16]}).widths
+    (16,)
     """
     from pydantic import ValidationError
 
@@ -60,12 +64,8 @@ def search_space_class(space: Callable[..., Any] | SearchSpace | str) -> type[Se
 
 def _class_named(space: Any, name: str | None) -> type[SearchSpace]:
     """The class of a function, or a class, with a name by which it is found again."""
-    own, home = getattr(space, "__qualname__", ""), getattr(space, "__module__", None)
-    module = sys.modules.get(home or "")
-    if name is None and own and home != "__main__" and getattr(module, own, None) is space:
-        file = getattr(module, "__file__", None)
-        return SEARCH_SPACES.get(f"{file if file in LoadedPlugins.here().files else home}:{own}")
-    name = name or getattr(space, "__name__", "").strip("<>")
+    if name is None:
+        return SEARCH_SPACES.get(SEARCH_SPACES.reference(space))
     made = SEARCH_SPACES.class_of(space)
     SEARCH_SPACES.register(name)(space)
     return made

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -31,8 +30,9 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 
-from nas_proxy.core.main_module import check_main_module
-from nas_proxy.errors import NasProxyError, StudyError
+from nas_proxy.core import main_module
+from nas_proxy.core.packing import pack, unpack
+from nas_proxy.errors import NasProxyError, PluginError, StudyError, first_line
 from nas_proxy.registry import LoadedPlugins
 from nas_proxy.types import Progress, no_progress
 
@@ -82,7 +82,7 @@ def map_in_processes(
 
     Args:
         function: Its result depends on the item alone. With several workers it is sent to each of
-            them, once: it must be of a module's top level, or an object of such a class.
+            them, once; see `nas_proxy.core.packing`.
         items: With several workers at most two for each of them are asked for in advance.
         num_workers: Processes.
         progress: Told after each item.
@@ -143,18 +143,18 @@ class WorkerPool(Generic[Item, Result]):
     environment variables are those of this process when the pool was made.
 
     Args:
-        function: Sent to each worker once. It must be of a module's top level, or an object of
-            such a class; the plug-in files of this process are imported before it is unpacked.
+        function: Sent to each worker once; the plug-ins of this process are loaded before it is
+            unpacked. What the script or notebook defines travels with its code, for workers do
+            not run it again: it needs no guard.
         num_workers: Processes.
 
     Raises:
-        StudyError: If the script that Python was started with lacks the guard that workers need.
+        StudyError: If the function cannot be sent, such as one that holds a lock.
     """
 
     def __init__(self, function: Callable[[Item], Result], num_workers: int) -> None:
         from pebble import ProcessPool  # late: what distils without workers needs none of it
 
-        check_main_module()
         self._pool = ProcessPool(
             max_workers=num_workers,
             context=_worker_context(),
@@ -189,7 +189,7 @@ class WorkerPool(Generic[Item, Result]):
             Cancelling ends the work on the item too.
 
         Raises:
-            Exception: Whatever pickle raises for an item that cannot be sent.
+            StudyError: If the item cannot be sent, such as one that holds a lock.
         """
         packed = pack(item)
         with interrupts_held():  # the first call starts the workers
@@ -234,9 +234,8 @@ def _settle(
 def _broken(error: BaseException) -> StudyError:
     """Workers die that were given nothing yet, so that another attempt is no use."""
     broken = StudyError(
-        "the worker processes die before they begin, most likely because the memory ran out (use "
-        "fewer of them or free memory), or because a script starts the work outside of its guard "
-        "`if __name__ == '__main__':`, so that each of them would start it again"
+        "the worker processes die before they begin, most likely because the memory ran out: use "
+        "fewer of them (search.num_workers, distill.num_workers) or free memory"
     )
     broken.__cause__ = error
     return broken
@@ -258,7 +257,7 @@ def _worker_context() -> BaseContext:
     """
     # Told to ignore the environment, Python could not be told where to import from.
     if "forkserver" not in multiprocessing.get_all_start_methods() or sys.flags.ignore_environment:
-        return multiprocessing.get_context("spawn")
+        return main_module.SpawnContext()
     from multiprocessing import forkserver  # not everywhere
 
     forkserver.set_forkserver_preload([*_served, "nas_proxy.core.frozen_memory"])
@@ -271,7 +270,7 @@ def _worker_context() -> BaseContext:
     }
     with interrupts_held(), _environment(own):
         forkserver.ensure_running()
-    return multiprocessing.get_context("forkserver")
+    return main_module.ForkServerContext()
 
 
 @contextmanager
@@ -305,32 +304,6 @@ def interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def pack(value: Any) -> bytes:
-    """`value` as bytes, which the process at the other end of a pool unpacks.
-
-    A pool pickles by itself what it is handed, but worse in three ways: it puts tensors into shared
-    memory, which may be small; what cannot be pickled is found only later, in a thread of the pool;
-    and a worker dies of what it cannot read, where `unpack` raises.
-
-    Raises:
-        Exception: Whatever pickle raises for what it cannot pickle, such as a local class.
-    """
-    return pickle.dumps(value)
-
-
-def unpack(packed: bytes) -> Any:
-    """What `pack` was given.
-
-    Unpickling runs whatever its input names. It is safe here because the bytes come through a
-    pipe that this program opened between its own processes; never give it what was read from a
-    file or a network.
-
-    Raises:
-        Exception: Whatever unpickling raises, such as for a module that is missing here.
-    """
-    return pickle.loads(packed)  # noqa: S301 - from our own process, see above
-
-
 # What follows runs in a worker process.
 _given: tuple[LoadedPlugins, bytes] = (LoadedPlugins(), b"")
 
@@ -346,7 +319,16 @@ def _start_worker(plugins: LoadedPlugins, function: bytes, environment: dict[str
 
 
 def _work(item: bytes) -> bytes:
-    return pack(_function()(unpack(item)))
+    try:
+        return pack(_function()(unpack(item)), for_driver=True)
+    except Exception as error:
+        if type(error).__module__ != main_module.MAIN:
+            raise
+        # Its class is nowhere to be found by name, which is how a pool sends what is raised.
+        raise PluginError(
+            f"what a script or notebook defines fails in a worker process: {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
 
 
 @lru_cache(maxsize=1)

@@ -8,27 +8,31 @@ made of it (`nas_proxy.define_by_run`).
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isfunction
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from nas_proxy.core.plugin_source import file_hash, source_hash
-from nas_proxy.errors import PluginError, did_you_mean
+from nas_proxy.core.main_module import MAIN
+from nas_proxy.core.packing import pack, unpack
+from nas_proxy.core.plugin_source import know_sources, source_hash
+from nas_proxy.errors import PluginError, StudyError, did_you_mean
 from nas_proxy.interfaces import Distiller, SearchSpace, ZeroCostScore
+from nas_proxy.plugin_files import (
+    GROUPS,
+    import_file,
+    import_module,
+    imported,
+    loaded_files,
+    reason,
+)
 
 T = TypeVar("T")
 Plugin = TypeVar("Plugin", bound=Callable[..., Any])  # a class, or a function that stands for one
 
 _NAMED: set[type] = set()  # classes whose name is what they are found by
-_PLUGIN_FILES: list[str] = []
 _BY_REFERENCE: dict[tuple[str, str], str] = {}  # by module and name in it: what has no decorator
 
 
@@ -44,6 +48,12 @@ class Registry(Generic[T]):
     Attributes:
         kind: As given.
         group: As given.
+
+    >>> import nas_proxy as nas
+    >>> "naswot" in nas.SCORES.names() and "convnet" in nas.SEARCH_SPACES.names()
+    True
+    >>> nas.DISTILLERS.get("herding").name
+    'herding'
     """
 
     def __init__(
@@ -58,6 +68,7 @@ class Registry(Generic[T]):
         self.group = group
         self._class_of = class_of
         self._classes: dict[str, type[T]] = {}
+        self._sent: dict[str, bytes | str] = {}
         self._looked_for: dict[tuple[str, ...], tuple[EntryPoint, ...]] = {}
 
     def register(self, name: str) -> Callable[[Plugin], Plugin]:
@@ -105,6 +116,8 @@ class Registry(Generic[T]):
         """
         if ":" in reference:
             return self._from_reference(reference)
+        if reference in self._sent:
+            self._take_sent(reference)
         announced = self._announced().get(reference)
         if reference not in self._classes and announced is not None:
             self._load(announced)
@@ -115,13 +128,68 @@ class Registry(Generic[T]):
             )
         return self._classes[reference]
 
+    def reference(self, plugin: Any) -> str:
+        """What a configuration calls a class, or a function that stands for one.
+
+        What is not found in a module, such as what a notebook defines, is registered under the name
+        that it has there.
+
+        Raises:
+            PluginError: If it is not a plug-in of this kind, or its name is taken.
+        """
+        own, home = getattr(plugin, "__qualname__", repr(plugin)), getattr(plugin, "__module__", "")
+        made: Any = self.class_of(plugin)
+        if made in _NAMED and (":" in made.name or self._is_found(made)):
+            return str(made.name)
+        module = sys.modules.get(home)
+        if home == MAIN or getattr(module, own, None) is not plugin:
+            self.register(plugin.__name__.strip("<>"))(plugin)
+            return str(made.name)
+        file = getattr(module, "__file__", None)
+        return f"{file if file in loaded_files() else home}:{own}"
+
+    def _is_found(self, plugin: Any) -> bool:
+        """Whether its registered name alone finds it: in any process, or as long as this runs."""
+        in_main = plugin.__module__ == MAIN and self._classes.get(plugin.name) is plugin
+        return in_main or plugin.name in self._announced()
+
     def loaded(self, name: str) -> type[T] | None:
         """The class of a registered name, if its module was imported."""
         return self._classes.get(name)
 
     def names(self) -> list[str]:
         """All known names, sorted, whether or not their modules can be imported."""
-        return sorted({*self._classes, *self._announced()})
+        return sorted({*self._classes, *self._sent, *self._announced()})
+
+    def to_send(self) -> Iterator[tuple[str, bytes | str]]:
+        """Classes that a decorator made known in modules that nothing here names.
+
+        Yields:
+            Name and the packed class, or why it cannot be packed.
+        """
+        for name, plugin in self._classes.items():
+            if _is_found_elsewhere(plugin):
+                continue
+            try:
+                yield name, pack(plugin)
+            except StudyError as error:
+                yield name, str(error)
+
+    def receive(self, name: str, packed: bytes | str) -> None:
+        """Keep what `to_send` yields in another process until it is asked for."""
+        self._sent[name] = packed
+
+    def _take_sent(self, name: str) -> None:
+        packed = self._sent[name]
+        if isinstance(packed, str):
+            raise PluginError(f"{self.kind} {name!r}: {packed}")
+        try:
+            plugin = unpack(packed)  # of a module that is imported for it, whose decorators run
+        except Exception as error:  # noqa: BLE001 - the module's import may raise anything
+            raise PluginError(
+                f"{self.kind} {name!r} cannot be imported in a worker process: {reason(error)}"
+            ) from error
+        self._classes.setdefault(name, plugin)
 
     def _announced(self) -> dict[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}
@@ -146,7 +214,7 @@ class Registry(Generic[T]):
             plugin = entry.load()
         except Exception as error:  # noqa: BLE001 - a plug-in's import may raise anything
             raise PluginError(
-                f"{self.kind} {entry.name!r} ({entry.value}) cannot be imported: {_reason(error)}"
+                f"{self.kind} {entry.name!r} ({entry.value}) cannot be imported: {reason(error)}"
             ) from error
         self._check(self._made(plugin), entry.value)
         if entry.name not in self._classes:  # announced without the decorator
@@ -176,6 +244,11 @@ class Registry(Generic[T]):
                 _BY_REFERENCE[module.__name__, class_name] = reference
         return plugin  # type: ignore[no-any-return]
 
+    @property
+    def forms(self) -> str:
+        """In which forms its plug-ins are written, in words."""
+        return "a class" if self._class_of is None else "a class, a function of (trial, spec)"
+
     def _is_function(self, plugin: object) -> bool:
         return self._class_of is not None and isfunction(plugin)
 
@@ -203,55 +276,17 @@ class Registry(Generic[T]):
             )
 
 
-def imported(location: str) -> ModuleType:
-    """The module of a reference: what stands before its last colon, a file or a module's name.
-
-    Raises:
-        PluginError: If it does not exist or cannot be imported; the message says why.
-    """
-    return import_file(location) if location.endswith(".py") else _import_module(location)
-
-
 def _origin(plugin: type) -> str:
     # By file, not by module: an edited file that is loaded again replaces its earlier self.
     file = getattr(sys.modules.get(plugin.__module__), "__file__", None)
     return f"{file or plugin.__module__}:{plugin.__qualname__}"
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _import_module(name: str) -> ModuleType:
-    try:
-        file = _file_of(name)
-        return importlib.import_module((file and _announced_module(file)) or name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything, or exit
-        raise PluginError(
-            f"plug-in module {name!r} cannot be imported: {_reason(error)}"
-        ) from error
-
-
-def _announced_module(file: Path) -> str | None:
-    """What a file is called as a module, if a distribution announces a plug-in that is in it.
-
-    It is imported under this name alone: as two modules, it would define each class twice.
-    """
-    if not (file.parent / "__init__.py").is_file():
-        return None  # of no package, and looking through all distributions takes long
-    for registry in (DISTILLERS, SEARCH_SPACES, SCORES):
-        for entry in entry_points(group=registry.group):
-            if entry.module.rpartition(".")[2] == file.stem and _file_of(entry.module) == file:
-                return entry.module
-    return None
-
-
-def _file_of(module: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except Exception:  # noqa: BLE001 - it imports the module's package, which may raise anything
-        return None
-    return Path(spec.origin).resolve() if spec is not None and spec.origin else None
+def _is_found_elsewhere(plugin: type) -> bool:
+    """Whether another process finds a class by itself: it ships, or is of a file that is named."""
+    module = plugin.__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return module.partition(".")[0] == "nas_proxy" or file in loaded_files()
 
 
 @dataclass(frozen=True)
@@ -261,15 +296,27 @@ class LoadedPlugins:
     Attributes:
         files: That classes were loaded from.
         names: Of classes without a decorator, by module and the name in it.
+        sent: What decorators made known elsewhere, such as in a notebook: the kind of plug-in, the
+            name, and the class, packed.
+        sources: Hashes of what the script or notebook itself defines, whose text is not sent.
     """
 
     files: tuple[str, ...] = ()
     names: tuple[tuple[tuple[str, str], str], ...] = ()
+    sent: tuple[tuple[str, str, bytes | str], ...] = ()
+    sources: tuple[tuple[str, str | None], ...] = ()
 
     @classmethod
     def here(cls) -> LoadedPlugins:
         """Those of this process."""
-        return cls(tuple(_PLUGIN_FILES), tuple(_BY_REFERENCE.items()))
+        registries = (DISTILLERS, SEARCH_SPACES, SCORES)
+        own = {plugin for plugin in _NAMED if plugin.__module__ == MAIN}
+        return cls(
+            loaded_files(),
+            tuple((place, name) for place, name in _BY_REFERENCE.items() if place[0] != MAIN),
+            tuple((kind.group, *each) for kind in registries for each in kind.to_send()),
+            tuple((plugin.__qualname__, source_hash(plugin)) for plugin in own),
+        )
 
     def load(self) -> None:
         """Load them into this process.
@@ -277,52 +324,20 @@ class LoadedPlugins:
         Raises:
             PluginError: If a file is not there any more or its import fails.
         """
+        know_sources(dict(self.sources))
         for file in self.files:
             import_file(file)
         for (module, class_name), name in self.names:
-            _import_module(module).__dict__[class_name].name = name
-
-
-def import_file(location: str) -> ModuleType:
-    """Import a plug-in's file, which need not be on the module search path.
-
-    Raises:
-        PluginError: If the file does not exist or its import fails; the message says why.
-    """
-    path = Path(location).expanduser().resolve()
-    if not path.is_file():
-        raise PluginError(f"plug-in file {location} does not exist (looked at {path})")
-    announced = _announced_module(path)
-    if announced is not None:
-        return _import_module(announced)
-    # The content is part of the name, so that an edited file is a new module, and the path, so
-    # that two files of one name live side by side.
-    source = path.read_bytes()
-    identity = hashlib.sha256(str(path).encode() + source).hexdigest()[:12]
-    name = f"{path.stem}_{identity}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"plug-in file {location} is not Python code; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while it is being imported
-    try:
-        # Python's loader would take the bytecode of an earlier text of the same length and second.
-        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything, or exit
-        del sys.modules[name]
-        raise PluginError(
-            f"plug-in file {location} cannot be imported: {_reason(error)}"
-        ) from error
-    _PLUGIN_FILES.append(str(path))
-    return module
+            import_module(module).__dict__[class_name].name = name
+        registries = {kind.group: kind for kind in (DISTILLERS, SEARCH_SPACES, SCORES)}
+        for group, name, packed in self.sent:
+            registries[group].receive(name, packed)
 
 
 DISTILLERS = Registry[Distiller](
     "distiller",
     Distiller,  # type: ignore[type-abstract]
-    "nas_proxy.distillers",
+    GROUPS[0],
 )
 
 
@@ -335,51 +350,11 @@ def _class_of_function(function: Any) -> type[SearchSpace]:
 SEARCH_SPACES = Registry[SearchSpace](
     "search space",
     SearchSpace,  # type: ignore[type-abstract]
-    "nas_proxy.search_spaces",
+    GROUPS[1],
     _class_of_function,
 )
 SCORES = Registry[ZeroCostScore](
     "score",
     ZeroCostScore,
-    "nas_proxy.scores",
+    GROUPS[2],
 )
-
-
-def sources_named(settings: Any) -> dict[str, str]:
-    """Hashes of the user's own code that is named anywhere in settings, by its name there.
-
-    Args:
-        settings: JSON values, such as sections of a configuration.
-    """
-    found = {word: _source_named(word) for word in dict.fromkeys(_words(settings))}
-    return {word: source for word, source in found.items() if source is not None}
-
-
-def _source_named(word: str) -> str | None:
-    """Hash of the plug-in that a word names; None if it names none, or one that ships."""
-    location, _, class_name = word.rpartition(":")
-    if not location:
-        classes = (kind.loaded(word) for kind in (DISTILLERS, SEARCH_SPACES, SCORES))
-        return next((source_hash(each) for each in classes if each is not None), None)
-    if not class_name.isidentifier():  # a port, an address
-        return None
-    if location.endswith(".py"):
-        file: Path | None = Path(location).expanduser().resolve()
-        module = _announced_module(file) if file is not None and file.is_file() else None
-    else:
-        is_module = all(part.isidentifier() for part in location.split("."))
-        file, module = (_file_of(location), location) if is_module else (None, None)
-    if file is None or not file.is_file() or (module or "").startswith("nas_proxy."):
-        return None
-    return file_hash(file)
-
-
-def _words(settings: Any) -> Iterator[str]:
-    if isinstance(settings, str):
-        yield settings
-    elif isinstance(settings, Mapping):
-        for value in settings.values():
-            yield from _words(value)
-    elif isinstance(settings, list | tuple):
-        for value in settings:
-            yield from _words(value)

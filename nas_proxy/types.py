@@ -31,6 +31,11 @@ class DatasetSpec:
         licence: The terms under which the images may be used, in words.
         source_hash: Hash of the search-training images and labels. A proxy data set made from
             another split has another hash: it may have seen what judges it.
+
+    >>> import nas_proxy as nas
+    >>> spec = nas.load_splits(nas.dataset("digits")).spec
+    >>> spec.image_shape, spec.num_classes
+    ((1, 8, 8), 10)
     """
 
     name: str
@@ -67,6 +72,11 @@ class ImageDataset:
         images: uint8, `(n, c, h, w)`.
         labels: int64, `(n,)`, in `[0, num_classes)`.
         spec: The data set they belong to.
+
+    >>> import nas_proxy as nas
+    >>> images = nas.load_splits(nas.dataset("digits", images_per_class=20)).search_train
+    >>> len(images), images.images.dtype
+    (160, torch.uint8)
     """
 
     images: Tensor
@@ -91,6 +101,11 @@ class Splits:
         test: What measures networks that nothing is chosen by any more: the validation's full-data
             reference, retrained networks, those of `evaluate_proxy`. Leaks are looked for in it.
         left_out: What of the data was not read, a sentence; empty if nothing was left out.
+
+    >>> import nas_proxy as nas
+    >>> splits = nas.load_splits(nas.dataset("digits", images_per_class=20))
+    >>> {name: len(part) for name, part in splits.parts.items()}
+    {'search_train': 160, 'search_val': 40, 'test': 359}
     """
 
     search_train: ImageDataset
@@ -117,6 +132,12 @@ class Architecture:
     Attributes:
         space: Name of the search space.
         genotype_json: The genotype as canonical JSON text.
+
+    >>> import nas_proxy as nas
+    >>> nas.Architecture("mine", {"width": 32}) == nas.Architecture("mine", {"width": 32})
+    True
+    >>> nas.Architecture("mine", {"width": 32}).id
+    'ce3c51d0e5ea'
     """
 
     space: str
@@ -186,6 +207,10 @@ class Fidelity:
         num_seeds: Trainings whose signals are averaged.
         cascade: What decides who goes on to a cascade's next stage, and what that was learned from
             (`nas_proxy.scores.cascade`); empty without one. The rest is then of its last stage.
+
+    >>> import nas_proxy as nas
+    >>> nas.Fidelity("", num_steps=100, batch_size=64, image_size=32).length
+    '100 steps'
     """
 
     dataset_id: str
@@ -264,6 +289,12 @@ class Evaluation:
         stage_core_seconds: `core_seconds` likewise.
         rung: Of a `PARTIAL` evaluation, how far it got: percentage of the steps, or trainings of
             the fidelity's seeds; 0 of all others.
+
+    >>> import nas_proxy as nas
+    >>> from nas_proxy.types import Status
+    >>> fidelity = nas.Fidelity("", num_steps=100, batch_size=64, image_size=32)
+    >>> nas.Evaluation(nas.Architecture("mine", 32), fidelity, 0, Status.FAILED).complete
+    False
     """
 
     architecture: Architecture

@@ -2,14 +2,18 @@ import logging
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import optuna
 import pytest
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.testing import check_search_space, find_faults
 
+PYTHON_PAGE = Path(__file__).parents[1] / "docs" / "python_api.md"
 GUIDE = Path(__file__).parents[1] / "docs" / "search_spaces.md"
 
 
@@ -86,3 +90,23 @@ def test_the_guides_check_runs_as_printed(my_space, tmp_path, monkeypatch, capfd
         optuna.logging.set_verbosity(verbosity)
     assert said == []
     assert tuple(capfd.readouterr()) == ("", "")
+
+
+@pytest.mark.exhaustive
+def test_the_page_on_python_runs_as_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAS_PROXY_CACHE", str(tmp_path / "cache"))
+    generator = np.random.default_rng(0)
+    for number in range(40):
+        folder = tmp_path / "photos" / ("owl", "wren")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    page = PYTHON_PAGE.read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
+    for block in blocks:
+        code = block.replace("data=nas.image", "tracking={'enabled': False}, data=nas.image")
+        exec(compile(code, PYTHON_PAGE, "exec"), vars(module))
+    assert "no interval" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas_proxy.errors import DataError, StudyError
+from nas_proxy.errors import DataError, PluginError, StudyError
+from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.processes import MadeItems, WorkerLostError, WorkerPool, map_in_processes
-from nas_proxy.registry import SEARCH_SPACES
+from nas_proxy.registry import SEARCH_SPACES, Registry
 
 
 @dataclass(frozen=True)
@@ -161,20 +163,55 @@ def test_workers_have_the_environment_of_when_their_pool_was_made(pool, monkeypa
     assert result(pool.submit(("environment", "NAS_PROXY_SAID_LATER"))) is None
 
 
-WORK = """
-import builtins
+# No guard, and all that a plug-in may be made of: a constant, a function, another module, a name.
+SCRIPT = """
+from dataclasses import dataclass, fields
+import helpers
+from nas_proxy import PluginError
+from nas_proxy.core.plugin_source import source_hash
+from nas_proxy.interfaces import ZeroCostScore
+from nas_proxy.options import PositiveInt, adapter
 from nas_proxy.processes import WorkerPool, map_in_processes
+from nas_proxy.registry import SCORES
+
+FACTOR = 3
+
+def tripled(number):
+    return FACTOR * number
+
+@SCORES.register("mine")
+@dataclass(frozen=True, kw_only=True)
+class Mine(ZeroCostScore):
+    offset: PositiveInt = 1
+
+    def measure(self, network, images):
+        return helpers.halved(tripled(network)) + self.offset
+
+class Refused(Exception):
+    pass
+
+def work(number):
+    if number < 0:
+        raise Refused(number)
+    kind = SCORES.get("mine")
+    score = adapter(kind).validate_python({"offset": 2})
+    return score.measure(number, None), source_hash(kind), [f.name for f in fields(score)], score
+
+print("begun")
+with WorkerPool(work, 2) as pool:
+    measured, source, names, score = pool.submit(4).result()
+    print(measured, source == source_hash(Mine) is not None, names, type(score) is Mine)
+    try:
+        pool.submit(-1).result()
+    except PluginError as error:
+        print(error)
+print([each[0] for each in map_in_processes(work, [0, 2], 2)])
 """
-POOL = """
-with WorkerPool(builtins.abs, 1) as pool:
-    print(pool.submit(-1).result())
+PRINTED = """begun
+8.0 True ['offset'] True
+what a script or notebook defines fails in a worker process: Refused: -1
+[2.0, 5.0]
 """
-UNGUARDED = {
-    "pool": WORK + POOL,
-    "map": WORK + "print(list(map_in_processes(abs, [-1, -2], 2)))\n",
-    "function": WORK + "def work():" + POOL.replace("\n", "\n    ") + "\nwork()\n",
-}
-GUARDED = WORK + "if __name__ == '__main__':" + POOL.replace("\n", "\n    ")
 
 
 def started(tmp_path, *arguments, script):
@@ -191,37 +228,44 @@ def started(tmp_path, *arguments, script):
 
 
 @pytest.mark.parametrize(
-    "kind", ["pool", *(pytest.param(k, marks=pytest.mark.exhaustive) for k in ("map", "function"))]
+    "how",
+    [
+        "script",
+        *(pytest.param(way, marks=pytest.mark.exhaustive) for way in ("pipe", "-c", "-m", "guard")),
+    ],
 )
-def test_a_script_without_a_guard_is_told_so_before_any_worker_runs_it_again(tmp_path, kind):
-    (tmp_path / "my_script.py").write_text(UNGUARDED[kind])
-    done = started(tmp_path, "my_script.py", script="")
-    last = done.stderr.splitlines()[-1]
-    assert done.returncode == 1
-    assert "my_script.py starts worker processes" in last
-    assert "`if __name__ == '__main__':`" in last
-    assert "serial" in last
-    assert len(done.stderr.splitlines()) < 20
-    assert done.stderr.count("Traceback") == 1
+def test_what_python_was_started_with_is_not_run_again_and_travels_to_workers(tmp_path, how):
+    guarded = "if __name__ == '__main__':" + SCRIPT.replace("\n", "\n    ")
+    (tmp_path / "helpers.py").write_text("def halved(number):\n    return number / 2\n")
+    (tmp_path / "my_script.py").write_text(guarded if how == "guard" else SCRIPT)
+    words = {"pipe": ("-",), "-c": ("-c", SCRIPT), "-m": ("-m", "my_script")}
+    done = started(tmp_path, *words.get(how, ("my_script.py",)), script=SCRIPT)
+    assert (done.returncode, done.stdout) == (0, PRINTED), done.stderr
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("script", [UNGUARDED["pool"], GUARDED], ids=["unguarded", "guarded"])
-def test_a_script_through_a_pipe_is_told_to_become_a_file(tmp_path, script):
-    done = started(tmp_path, "-", script=script)
-    assert done.returncode == 1
-    assert "save it as a file" in done.stderr.splitlines()[-1]
+def test_what_cannot_travel_is_one_sentence():
+    with (
+        WorkerPool(obey, 1) as workers,
+        pytest.raises(StudyError, match="cannot be sent.*lock.*search.executor: serial"),
+    ):
+        workers.submit(("pass", threading.Lock()))
 
 
-@pytest.mark.exhaustive
-def test_a_guarded_script_a_module_and_a_command_have_workers(tmp_path):
-    (tmp_path / "my_script.py").write_text(GUARDED)
-    (tmp_path / "mine").mkdir()
-    # Workers never run a package's __main__ again, so that it needs no guard.
-    (tmp_path / "mine" / "__main__.py").write_text(UNGUARDED["pool"])
-    for arguments in (("my_script.py",), ("-m", "mine"), ("-c", UNGUARDED["pool"])):
-        done = started(tmp_path, *arguments, script="")
-        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+def test_a_registered_class_that_cannot_travel_is_told_when_it_is_asked_for(monkeypatch):
+    registry = Registry("score", ZeroCostScore, "nobody.announces.this")
+    lock = threading.Lock()
+
+    @registry.register("held")
+    class Held(ZeroCostScore):
+        def measure(self, network, images):
+            return lock.locked()
+
+    ((name, packed),) = registry.to_send()
+    received = Registry("score", ZeroCostScore, "nobody.announces.this")
+    received.receive(name, packed)
+    assert received.names() == ["held"]
+    with pytest.raises(PluginError, match="score 'held'.*cannot be sent.*lock"):
+        received.get("held")
 
 
 def test_a_class_that_was_found_by_reference_has_its_name_in_workers(tmp_path):

@@ -65,10 +65,10 @@ def backbones_command(
     size for which the accuracy was published, on one thread of a CPU.
     """
     from nas_proxy.backbones.catalogue import list_backbones, smallest_backbone
-    from nas_proxy.cli.display import ConsoleDisplay
     from nas_proxy.core.environment import check_device
     from nas_proxy.core.files import write_atomically
     from nas_proxy.errors import UserError
+    from nas_proxy.study.console import ConsoleDisplay
 
     check_device(device)
     measure = _measure(device) if latency or sort == "latency" else None
@@ -148,10 +148,10 @@ def pretrain_command(config: Path, overrides: tuple[str, ...], force: bool) -> N
 
     from nas_proxy.backbones.pretrain_settings import PretrainSettings
     from nas_proxy.backbones.pretraining import make_weights
-    from nas_proxy.cli.display import ConsoleDisplay
     from nas_proxy.core.environment import check_device
     from nas_proxy.data.sources import load_splits
     from nas_proxy.errors import ConfigError
+    from nas_proxy.study.console import ConsoleDisplay
 
     settings = loaded.pretrain or PretrainSettings()
     names = settings.backbones or getattr(loaded.space, "backbones", None)

@@ -32,9 +32,9 @@ def check_command(
     status is 2. A distiller distils many times: give it options that make it cheap.
     """
     given = read_values(options)
-    from nas_proxy.cli.display import ConsoleDisplay
     from nas_proxy.lookup import plugin_class
     from nas_proxy.study.config import read_options
+    from nas_proxy.study.console import ConsoleDisplay
     from nas_proxy.testing import find_faults
 
     checked = read_options(plugin_class(plugin), given)

@@ -20,7 +20,6 @@ from nas_proxy import __version__
 from nas_proxy.cli._configs import load_checked
 from nas_proxy.cli.backbones import backbones_command, pretrain_command
 from nas_proxy.cli.check import check_command
-from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.cli.examples import example_command
 from nas_proxy.cli.inspecting import inspect_command
 from nas_proxy.cli.interchange import export_proxy, import_proxy
@@ -29,6 +28,7 @@ from nas_proxy.cli.new import new_command
 from nas_proxy.cli.plan import plan_command
 from nas_proxy.cli.ui import ui_command
 from nas_proxy.errors import UserError
+from nas_proxy.study.console import ConsoleDisplay
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
     from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay

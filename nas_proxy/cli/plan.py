@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nas_proxy.cli._configs import load_checked
-from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.statistics.words import duration
+from nas_proxy.study.console import ConsoleDisplay
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
     from nas_proxy.study.estimate import StageEstimate, StudyEstimate, TaskEstimate

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-def described(value: Any) -> list[str]:
+def described(value: Any, of_module: Callable[[str], str] = str) -> list[str]:
     """Texts for a value and for all that it uses of its own module, in the order of its use.
 
     Functions and classes of the same module are told by their texts; where there is none, as in an
     interactive session, by what they were compiled to. Other objects are told by their `repr`,
     without addresses in memory. What was imported from elsewhere is told by its name.
+
+    Args:
+        value: Such as a function.
+        of_module: What tells one state of another module from the next, by its name.
     """
-    found: list[str] = []
-    _describe(value, getattr(value, "__module__", None), found, set())
-    return found
+    home = getattr(value, "__module__", None)
+    return _Description(home, of_module).of(value)
 
 
 def held(function: FunctionType) -> list[Any]:
@@ -29,30 +33,37 @@ def held(function: FunctionType) -> list[Any]:
     return [cell.cell_contents for _, cell in cells if not _is_empty(cell)]
 
 
-def _describe(value: Any, module: str | None, found: list[str], seen: set[int]) -> None:
-    if id(value) in seen:
-        return
-    if isinstance(value, FunctionType | type | list | tuple | dict):
-        seen.add(id(value))
-    if isinstance(value, ModuleType):
-        found.append(value.__name__)
-    elif isinstance(value, FunctionType | type) and value.__module__ != module:
-        found.append(f"{value.__module__}.{value.__qualname__}")
-    else:
-        text, parts = _text_and_parts(value)
-        found.append(text)
-        for part in parts:
-            _describe(part, module, found, seen)
+@dataclass(frozen=True)
+class _Description:
+    """What is told of a value so far."""
 
+    module: str | None
+    of_module: Callable[[str], str]
+    seen: set[int] = field(default_factory=set)
 
-def _text_and_parts(value: Any) -> tuple[str, Iterable[Any]]:
-    if isinstance(value, FunctionType):
-        return _text(value), _used(value)
-    if isinstance(value, type):
-        return value.__qualname__, (*value.__bases__, *_members(value))
-    if isinstance(value, list | tuple | Mapping):
-        return type(value).__name__, value.items() if isinstance(value, Mapping) else value
-    return _ADDRESS.sub("", repr(value)), ()
+    def of(self, value: Any) -> list[str]:
+        if id(value) in self.seen:
+            return []
+        if isinstance(value, FunctionType | type | list | tuple | dict):
+            self.seen.add(id(value))
+        if isinstance(value, ModuleType):
+            return [self.of_module(value.__name__)]
+        if isinstance(value, FunctionType | type):
+            return self._definition(value)
+        if isinstance(value, list | tuple | Mapping):
+            items = value.items() if isinstance(value, Mapping) else value
+            return [type(value).__name__, *self._all(items)]
+        return [_ADDRESS.sub("", repr(value))]
+
+    def _definition(self, value: FunctionType | type) -> list[str]:
+        if value.__module__ != self.module:
+            return [f"{self.of_module(value.__module__ or '')}.{value.__qualname__}"]
+        if isinstance(value, FunctionType):
+            return [_text(value), *self._all(_used(value))]
+        return [value.__qualname__, *self._all([*value.__bases__, *_members(value)])]
+
+    def _all(self, values: Iterable[Any]) -> list[str]:
+        return [text for value in values for text in self.of(value)]
 
 
 def _text(function: FunctionType) -> str:

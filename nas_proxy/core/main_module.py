@@ -1,62 +1,61 @@
-"""The module that Python was started with, which every worker process runs again."""
+"""The module that Python was started with, which no worker process of ours runs again.
+
+multiprocessing runs a script anew in each worker, so that it finds there what is defined in it; a
+script without `if __name__ == "__main__":` starts its work once more with each of them, and a
+notebook has no file that could be run. Ours are sent by value what is defined there
+(`nas_proxy.core.packing`), so that nothing has to be run.
+"""
 
 from __future__ import annotations
 
-import ast
 import sys
-from pathlib import Path
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import context
+from typing import Any
 
-from nas_proxy.errors import StudyError
+MAIN = "__main__"
 
-_WAYS_OUT = "or let one process do all of it (search.executor: serial, distill.num_workers: 1)"
-
-
-def check_main_module() -> None:
-    """Refuse a script that would start its work again in each worker process.
-
-    A worker runs the file that Python was started with, under another `__name__`, so that it finds
-    what is defined there. Modules that are started with `-m` as packages, notebooks and `-c` are
-    not run again. A script that has the guard and works outside of it as well is not recognised.
-
-    Raises:
-        StudyError: If the file has no guard, or came through a pipe and cannot be read again.
-    """
-    path = _run_again()
-    if path is None:
-        return
-    if not path.is_file():
-        raise StudyError(
-            "this script came through standard input, where worker processes cannot read it again: "
-            "save it as a file and start what it does below `if __name__ == '__main__':`, "
-            f"{_WAYS_OUT}"
-        )
-    if not _has_guard(path):
-        raise StudyError(
-            f"{path.name} starts worker processes, and each of them would run it from the "
-            f"beginning: put what it does below `if __name__ == '__main__':`, {_WAYS_OUT}"
-        )
+_hiding = threading.Lock()
 
 
-def _run_again() -> Path | None:
-    """The file that multiprocessing lets workers run; None if there is none."""
-    main = sys.modules["__main__"]
-    name = getattr(getattr(main, "__spec__", None), "name", None)
-    file = getattr(main, "__file__", None)
-    if file is None or name == "__main__" or (name or "").endswith(".__main__"):
-        return None
-    path = Path(file)
-    return None if path.stem == "ipython" else path
+@contextmanager
+def hidden_main_file() -> Iterator[None]:
+    """For the length of the block nobody can tell which file Python was started with."""
+    main: dict[str, Any] = vars(sys.modules[MAIN])
+    with _hiding:
+        names: tuple[str, ...] = ("__spec__", "__file__")
+        before = {name: main[name] for name in names if name in main}
+        main.pop("__file__", None)
+        main["__spec__"] = None
+        try:
+            yield
+        finally:
+            del main["__spec__"]
+            main.update(before)
 
 
-def _has_guard(path: Path) -> bool:
-    """Whether anything in the file depends on `__name__`; what is no Python text has no need to."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):
-        return True
-    compared = (node for node in ast.walk(tree) if isinstance(node, ast.Compare))
-    return any(
-        isinstance(side, ast.Name) and side.id == "__name__"
-        for node in compared
-        for side in (node.left, *node.comparators)
-    )
+class _SpawnProcess(context.SpawnProcess):
+    def start(self) -> None:
+        with hidden_main_file():
+            super().start()
+
+
+class SpawnContext(context.SpawnContext):
+    """Starts processes from nothing, which do not run the script again."""
+
+    Process = _SpawnProcess
+
+
+if hasattr(context, "ForkServerContext"):  # not everywhere
+
+    class _ForkServerProcess(context.ForkServerProcess):
+        def start(self) -> None:
+            with hidden_main_file():
+                super().start()
+
+    class ForkServerContext(context.ForkServerContext):
+        """Forks processes from a server, which do not run the script again."""
+
+        Process = _ForkServerProcess

@@ -8,42 +8,52 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import FunctionType
 
 from nas_proxy.core._described import described, held
+from nas_proxy.core.main_module import MAIN
 from nas_proxy.reproducibility import content_hash
 
 _SHIPPED = "nas_proxy"
-_STARTED = ("__main__", "__mp_main__")  # what Python was started with: a script, a notebook
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
-@cache
-def source_hash(plugin: type) -> str | None:
-    """Hash of the file that a class comes from, as it is when this is first asked.
+_known: dict[str, str | None] = {}  # in a worker, by qualified name
 
-    Of a class of a script or a notebook, the hash of its own text, where Python knows it. Of one
-    that was made of a function, the function's hash, which is its attribute `code_hash`.
+
+def know_sources(hashes: Mapping[str, str | None]) -> None:
+    """Take over the hashes of what another process defines in its script or notebook."""
+    _known.update(hashes)
+
+
+def source_hash(plugin: type) -> str | None:
+    """Hash of the code that a class of the user's comes from.
+
+    Of a class of a module, that of its file, as it is when this is first asked. Of one of a script
+    or a notebook, that of its own text, as it is now, and of what it uses from there; see
+    `function_hash`. Of one that was made of a function, its attribute `code_hash`.
 
     Returns:
         None for what ships with nas_proxy, and where there is no text.
     """
-    name = plugin.__module__
     if hasattr(plugin, "code_hash"):
         return plugin.code_hash  # type: ignore[no-any-return]
+    name = plugin.__module__
     if name.partition(".")[0] == _SHIPPED:
         return None
-    if name in _STARTED:
-        try:
-            return content_hash(inspect.getsource(plugin))
-        except (OSError, TypeError):
-            return None
-    file = _file_of(name)
+    if name != MAIN:
+        return _hash_of_file(plugin)
+    known = _known.get(plugin.__qualname__)
+    return known if plugin.__qualname__ in _known else content_hash(described(plugin, _of_module))
+
+
+@cache
+def _hash_of_file(plugin: type) -> str | None:
+    file = _file_of(plugin.__module__)
     return None if file is None else file_hash(file)
 
 
@@ -60,11 +70,20 @@ def function_hash(function: FunctionType) -> str | None:
     name = function.__module__ or ""
     if name.partition(".")[0] == _SHIPPED:
         return None
-    file = None if name in _STARTED else _file_of(name)
+    file = None if name == MAIN else _file_of(name)
     if file is None:
-        return content_hash(described(function))
-    further = [described(each) for each in held(function)]
+        return content_hash(described(function, _of_module))
+    further = [described(each, _of_module) for each in held(function)]
     return content_hash([file_hash(file), further]) if further else file_hash(file)
+
+
+def _of_module(name: str) -> str:
+    """A module's name, with its hash if it is the user's own: below the working folder."""
+    file = _file_of(name)
+    is_foreign = file is None or not file.resolve().is_relative_to(Path.cwd())
+    if file is None or is_foreign or _INSTALLED & {*file.parts} or name.startswith(_SHIPPED):
+        return name
+    return f"{name} {file_hash(file)}"
 
 
 def _file_of(module: str) -> Path | None:

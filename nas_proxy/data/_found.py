@@ -38,6 +38,10 @@ class DataSettings(Options):
             data set has no validation part of its own.
         seed: Decides the limit's draw and the division; independent of the study's seed.
         download: Whether a missing data set may be fetched from its authors' site.
+
+    >>> import nas_proxy as nas
+    >>> nas.DataSettings(name="digits", image_size=16) == nas.dataset("digits", image_size=16)
+    True
     """
 
     name: str = "digits"

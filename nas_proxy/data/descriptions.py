@@ -42,6 +42,10 @@ DATASET_WORDS: Mapping[str, DatasetWords] = {
         "your own: root/train/<class>/* with root/val or root/test, or root/<class>/*",
         "That of the folder's images, which nas_proxy does not know.",
     ),
+    "arrays": DatasetWords(
+        "your own, in memory: root is an .npz file with images and labels (nas_proxy.arrays)",
+        "That of the images, which nas_proxy does not know.",
+    ),
     **{
         name: DatasetWords(described.summary, described.licence)
         for name, described in DESCRIBED_SETS.items()

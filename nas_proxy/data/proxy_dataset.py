@@ -125,6 +125,13 @@ class ProxyDataset:
         peak_memory_mib: Memory that distilling needed beside what was in use before.
         hardware: What the costs were measured on.
         versions: Libraries that made it.
+
+    >>> import tempfile, nas_proxy as nas
+    >>> made = nas.distill("digits", "random_subset", images_per_class=1)
+    >>> file = Path(tempfile.mkdtemp()) / "proxy.safetensors"
+    >>> made.save(file)
+    >>> nas.ProxyDataset.load(file).id == made.id
+    True
     """
 
     images: Tensor
@@ -285,7 +292,7 @@ class ProxyDataset:
         write_atomically(path, to_safetensors(tensors, {METADATA_KEY: header}))
 
     @classmethod
-    def load(cls, path: Path) -> ProxyDataset:
+    def load(cls, path: Path | str) -> ProxyDataset:
         """Read a file that `save` wrote, and verify it.
 
         The same file is read and hashed once in a process: whoever asks again is given the same
@@ -294,6 +301,7 @@ class ProxyDataset:
         Raises:
             ProxyFileError: If the file is missing, truncated, altered, or of another kind.
         """
+        path = Path(path)
         if not path.is_file():
             raise ProxyFileError(f"the proxy data set file {path} does not exist")
         status = path.stat()

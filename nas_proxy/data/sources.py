@@ -30,6 +30,7 @@ from nas_proxy.data._found import (
 )
 from nas_proxy.data._kept_splits import Identity, identity_below, keep, read_kept
 from nas_proxy.data._torchvision_sets import FIND_TORCHVISION
+from nas_proxy.data.arrays import find_arrays
 from nas_proxy.data.descriptions import DATASET_WORDS
 from nas_proxy.data.folder import (
     data_root,
@@ -74,6 +75,10 @@ def load_splits(
     Raises:
         DataError: If the data set is unknown, missing or damaged, a class is unknown or has too
             few images; the message says how to mend it.
+
+    >>> import nas_proxy as nas
+    >>> nas.load_splits(nas.dataset("digits")).spec.image_shape
+    (1, 8, 8)
     """
     if settings.name not in DATASETS:
         raise DataError(
@@ -277,6 +282,11 @@ def _identify_cifar(folder: str, settings: DataSettings) -> Identity:
     return identity_below(data_root(settings.root)[0] / folder, "*")
 
 
+def _identify_arrays(settings: DataSettings) -> Identity:
+    file = data_root(settings.root)[0]
+    return identity_below(file.parent, file.name)
+
+
 def _faults(data_class: Any, folder: Path) -> dict[str, str]:
     """Which of CIFAR's files are missing or damaged, and how in words."""
     from torchvision.datasets.utils import check_integrity
@@ -345,6 +355,7 @@ _FIND: Mapping[str, Callable[[DataSettings, Progress], FoundImages]] = {
     "cifar100": partial(_find_cifar, "CIFAR100"),
     "imagenette": _find_imagenette,
     "image_folder": _find_image_folder,
+    "arrays": find_arrays,
     **FIND_TORCHVISION,
 }
 
@@ -353,6 +364,7 @@ _IDENTITY: Mapping[str, Callable[[DataSettings], Identity]] = {
     "digits": _identify_digits,
     "cifar10": partial(_identify_cifar, "cifar-10-batches-py"),
     "cifar100": partial(_identify_cifar, "cifar-100-python"),
+    "arrays": _identify_arrays,
 }
 
 DATASETS: Mapping[str, DatasetSource] = {

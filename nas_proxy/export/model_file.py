@@ -167,6 +167,16 @@ def load_model(
     Raises:
         ModelFileError: If the file is missing, damaged, altered or of another kind, or its search
             space is not installed.
+
+    >>> import tempfile, nas_proxy as nas
+    >>> space = nas.search_space("convnet")
+    >>> spec = nas.load_splits(nas.dataset("digits")).spec
+    >>> architecture = space.sample(torch.Generator().manual_seed(0))
+    >>> origin = ModelOrigin.of(space, architecture, spec)
+    >>> file = Path(tempfile.mkdtemp()) / "model.safetensors"
+    >>> save_model(DeployedModel(space.build(architecture, spec), origin), file)
+    >>> nas.load_model(file)(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 10])
     """
     path = Path(path)
     if not path.is_file():

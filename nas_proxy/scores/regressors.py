@@ -249,7 +249,7 @@ def _slope(means: Values, targets: Values) -> float:
 
 
 def _own_class(reference: str) -> Any:
-    from nas_proxy.registry import import_file
+    from nas_proxy.plugin_files import import_file
 
     location, _, name = reference.rpartition(":")
     try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from nas_proxy.calibrate.recipes import Recipe
+from nas_proxy.core.packing import pack
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.cascade import CascadeFactory
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
@@ -48,7 +48,7 @@ def candidates_factory(study: StudyContext, recipe: Recipe, score: Score) -> Fac
     if not isinstance(factory, CascadeFactory) or not isinstance(score, CascadeScore):
         return factory
     try:
-        pickle.dumps(score)
+        pack(score)
     except Exception as error:
         raise StudyError(
             f"the recipe {recipe.name} decides in workers who goes on, but its regressor cannot be "

@@ -8,7 +8,7 @@ at once, each with its path and the nearest right key. A plug-in's section names
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -148,6 +148,19 @@ class _Sections(BaseModel):
     pretrain: PretrainSettings | None = None
 
 
+def section_names() -> tuple[str, ...]:
+    """What a configuration's file may hold at its top, in the order in which it is written."""
+    return tuple(field.alias or name for name, field in _Sections.model_fields.items())
+
+
+def section_kinds(name: str) -> tuple[type, ...]:
+    """The dataclasses that a section may be an object of; none where it is no section."""
+    fields = {field.alias or key: field for key, field in _Sections.model_fields.items()}
+    kind: Any = fields[name].annotation
+    found = (kind, *get_args(kind), *(inner for each in get_args(kind) for inner in get_args(each)))
+    return tuple(each for each in found if isinstance(each, type) and is_dataclass(each))
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """Read and check a configuration.
 
@@ -157,6 +170,14 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
     Raises:
         ConfigError: With every fault that was found, one per line.
+
+    >>> import tempfile, nas_proxy as nas
+    >>> file = Path(tempfile.mkdtemp()) / "study.yaml"
+    >>> sections = {"space": {"name": "convnet"}, "distill": {"name": "herding"}}
+    >>> train = {"num_steps": 5, "batch_size": 8, "learning_rate": 0.02}
+    >>> _ = file.write_text(yaml.safe_dump({"study_name": "s", **sections, "train": train}))
+    >>> nas.load_config(file, ["search.n_trials=3"]).search.n_trials
+    3
     """
     return check_config(read_mapping(path, overrides))
 
@@ -169,16 +190,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
     """
     faults: list[str] = []
     sections: _Sections | None = _check(_Sections, mapping, (), faults)
-    distill = dict(_mapping_at(mapping, "distill"))
-    common = {
-        key: _check(kind, distill.pop(key, default), ("distill", key), faults)
-        for key, (kind, default) in _DISTILL_KEYS.items()
-    }
-    distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
-    given = "images_per_class" in _mapping_at(mapping, "distill")
-    common["images_per_class"] = images_made_per_class(
-        distiller, common["images_per_class"], faults, given=given
-    )
+    distiller, common = _distillation(mapping, faults)
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
     _check_reduced_fidelity(space, faults)
     if sections is not None:
@@ -212,6 +224,46 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         space=space,
         resolved=plain,
     )
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The section `distill` by itself; see `StudyConfig`."""
+
+    distiller: Distiller
+    images_per_class: int
+    labels: LabelSettings
+    num_workers: int
+
+
+def check_distill(section: Mapping[str, Any]) -> Distillation:
+    """Check the section `distill` without a study.
+
+    Raises:
+        ConfigError: With every fault that was found, one per line.
+    """
+    faults: list[str] = []
+    distiller, common = _distillation({"distill": section}, faults)
+    if faults or distiller is None:
+        raise ConfigError("\n".join(dict.fromkeys(faults)))
+    return Distillation(distiller, **common)
+
+
+def _distillation(
+    mapping: Mapping[str, Any], faults: list[str]
+) -> tuple[Distiller | None, dict[str, Any]]:
+    """The distiller, and the values of the keys that are the same for each."""
+    distill = dict(_mapping_at(mapping, "distill"))
+    common = {
+        key: _check(kind, distill.pop(key, default), ("distill", key), faults)
+        for key, (kind, default) in _DISTILL_KEYS.items()
+    }
+    distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
+    given = "images_per_class" in _mapping_at(mapping, "distill")
+    common["images_per_class"] = images_made_per_class(
+        distiller, common["images_per_class"], faults, given=given
+    )
+    return distiller, common
 
 
 # Keys of the section distill that are the same for every distiller, with their defaults.

@@ -35,6 +35,10 @@ class StudyLayout:
         """The resolved configuration, which reproduces the study alone."""
         return self.folder / "config.yaml"
 
+    def given(self, name: str) -> Path:
+        """A file of what the study was given in memory: images, a proxy data set."""
+        return self.folder / "given" / name
+
     @property
     def arithmetic(self) -> Path:
         """How fast trainings are here in each precision and memory layout."""

@@ -77,7 +77,8 @@ def log_trial(
     run = tracker.trial(number, f"trial {number:04d}", None if period is None else Period(*period))
     architecture = evaluation.architecture
     genotype = architecture.genotype
-    choices = genotype if isinstance(genotype, dict) else dict(enumerate(genotype))
+    listed = genotype if isinstance(genotype, dict | list) else [genotype]
+    choices = listed if isinstance(listed, dict) else dict(enumerate(listed))
     run.params(
         {
             "architecture": space.describe(architecture),

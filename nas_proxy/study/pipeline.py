@@ -74,6 +74,14 @@ def run_pipeline(
     Raises:
         StudyError: If the study's folder was written by another configuration; nothing is changed.
         UserError: If something is wrong that the user can mend.
+
+    >>> import nas_proxy as nas
+    >>> from nas_proxy.study.console import console_display
+    >>> train = {"num_steps": 5, "batch_size": 8, "learning_rate": 0.02}
+    >>> study = nas.Study("s", space="convnet", distill="herding", train=train)
+    >>> nas.run_pipeline(study.config, console_display(), last="calibrate")
+    Traceback (most recent call last):
+    nas_proxy.errors.ConfigError: there is nothing to calibrate, for the config has no section...
     """
     if last == "calibrate":
         _refuse_nothing_to_calibrate(config)

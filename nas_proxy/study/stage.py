@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from nas_proxy.errors import StudyError, UserError
-from nas_proxy.registry import sources_named
+from nas_proxy.plugin_sources import sources_named
 from nas_proxy.study.clock import on_the_clock
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext

@@ -13,7 +13,7 @@ from nas_proxy.calibrate.result import CalibrationResult
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import StudyError, required
-from nas_proxy.registry import sources_named
+from nas_proxy.plugin_sources import sources_named
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.study.config import dump_options
 from nas_proxy.study.context import StudyContext

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 
+from nas_proxy.core.packing import pack, unpack
 from nas_proxy.errors import UserError
 from nas_proxy.interfaces import SearchSpace, TransferSpace
-from nas_proxy.processes import pack, unpack
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.scores.flops import Flops
 from nas_proxy.testing._common import (

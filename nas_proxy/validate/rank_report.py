@@ -15,7 +15,7 @@ from nas_proxy.statistics.ranks import Estimate, Values, estimate
 from nas_proxy.types import Architecture
 from nas_proxy.validate import _verdict as verdict
 from nas_proxy.validate.coverage import Uncertainty, check_uncertainty
-from nas_proxy.validate.settings import ValidateSettings
+from nas_proxy.validate.settings import BestPart
 from nas_proxy.validate.values import (
     Difference,
     Point,
@@ -35,7 +35,7 @@ def judge(
     judged: Ranking,
     others: Sequence[Ranking],
     sample: Sample,
-    settings: ValidateSettings,
+    settings: BestPart,
     *,
     reference_name: str,
     reference_seconds: float,
@@ -86,9 +86,7 @@ def judge(
     )
 
 
-def judged_row(
-    judged: Ranking, sample: Sample, settings: ValidateSettings, confidence: float
-) -> RankRow:
+def judged_row(judged: Ranking, sample: Sample, settings: BestPart, confidence: float) -> RankRow:
     """The row of the judged ranking alone, as at a look before the last."""
     return _Judge(judged, sample, settings, confidence).row(judged)
 
@@ -128,7 +126,7 @@ class _Judge:
 
     judged: Ranking
     sample: Sample
-    settings: ValidateSettings
+    settings: BestPart
     confidence: float = CONFIDENCE
 
     def _estimate(

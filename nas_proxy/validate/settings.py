@@ -78,7 +78,20 @@ class AtMost(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValidateSettings(Options):
+class BestPart(Options):
+    """Which of the best architectures are looked at alone.
+
+    Attributes:
+        best_fraction: The best part of the architectures, by reference.
+        k: Of precision@k and regret@k.
+    """
+
+    best_fraction: Annotated[float, Bound(gt=0, le=1)] = 0.2
+    k: PositiveInt = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateSettings(BestPart):
     """How the ranking is judged.
 
     Attributes:
@@ -98,8 +111,6 @@ class ValidateSettings(Options):
             second seed: how well one seed ranks as the other is the noise ceiling, beyond which no
             ranking can be expected. 0 leaves it unknown. Of a sequential validation that used
             fewer: all of these.
-        best_fraction: The best part of the architectures, by reference, that is looked at alone.
-        k: Of precision@k and regret@k.
     """
 
     reference: RepeatedReference
@@ -108,8 +119,6 @@ class ValidateSettings(Options):
     controls: tuple[str, ...] = ("num_params", "flops", "log_synflow", "naswot")
     distilled_set: bool = False
     ceiling_architectures: NonNegativeInt = 0
-    best_fraction: Annotated[float, Bound(gt=0, le=1)] = 0.2
-    k: PositiveInt = 5
 
     def __post_init__(self) -> None:
         """Spell out what is left open; refuse a k or a noise ceiling that the sample cannot answer.

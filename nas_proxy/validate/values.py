@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from nas_proxy.core.notebook import grid
 from nas_proxy.core.results import StoredResult
 from nas_proxy.statistics.needed import Needed
 from nas_proxy.statistics.ranks import Estimate
@@ -126,6 +127,11 @@ class RankRow:
     outcome: Outcome | None = None
 
     @property
+    def figures(self) -> tuple[Estimate | None, ...]:
+        """Those by which rankings are told apart at a glance."""
+        return self.spearman, self.kendall, self.spearman_best, self.regret_at_1
+
+    @property
     def worst_case(self) -> tuple[Estimate | None, int]:
         """What a reading goes by, and its n: Spearman, or that with failures last if it is lower.
 
@@ -135,6 +141,10 @@ class RankRow:
         if found is None or last is None or _low(last) >= _low(found):
             return found, self.n
         return last, self.n + self.num_failed
+
+
+def _shown(found: Estimate | None) -> str:
+    return "–" if found is None else str(found)
 
 
 def _low(found: Estimate) -> float:
@@ -239,6 +249,24 @@ class RankReport(StoredResult):
     def all_rows(self) -> tuple[RankRow, ...]:
         """The judged ranking and what it is compared with; not the ceiling."""
         return (self.judged, *self.rows)
+
+    def _repr_html_(self) -> str:
+        """The verdict, and a row for each ranking, in a notebook."""
+        best = f"best {100 * self.best_fraction:g} %"
+        head = (
+            "",
+            "n",
+            "Spearman",
+            "Kendall",
+            f"Spearman, {best}",
+            "regret of its pick",
+            "outcome",
+        )
+        rows = [
+            (row.name, str(row.n), *map(_shown, row.figures), row.outcome or "")
+            for row in self.all_rows
+        ]
+        return grid(f"Judged by {self.reference_name}", head, rows, sentence=self.verdict)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """A user's code is told apart by its file's bytes, and those of what it imports from beside it."""
 
 import sys
+from importlib.metadata import entry_points
 
 import pytest
 
 from nas_proxy.core.plugin_source import file_hash, source_hash
-from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES, sources_named
+from nas_proxy.plugin_sources import sources_named
+from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
 
 SCORE = """
 from dataclasses import dataclass
@@ -29,9 +31,8 @@ def written(folder, **texts):
 
 @pytest.mark.parametrize("registry", [DISTILLERS, SCORES, SEARCH_SPACES])
 def test_what_ships_has_versions_instead(registry):
-    assert {name: source_hash(registry.get(name)) for name in registry.names()} == dict.fromkeys(
-        registry.names()
-    )
+    names = [entry.name for entry in entry_points(group=registry.group)]
+    assert {source_hash(registry.get(name)) for name in names} == {None}
 
 
 def test_any_byte_counts_and_the_folder_does_not(tmp_path):
@@ -85,10 +86,45 @@ def test_of_what_is_installed_no_neighbour_counts(tmp_path):
     assert file_hash(folder / "score.py") == before
 
 
-def test_classes_without_a_text_are_said_nothing_of():
-    made = type("Made", (), {"__module__": "nowhere"})
-    typed = type("Typed", (), {"__module__": "__main__"})
-    assert (source_hash(made), source_hash(typed)) == (None, None)
+def test_a_class_of_no_module_is_said_nothing_of():
+    assert source_hash(type("Made", (), {"__module__": "nowhere"})) is None
+
+
+MAIN_CLASS = """
+import helpers
+WIDTHS = (8, 16)
+def halved(number): return number // {divisor}
+class Mine:
+    widths = WIDTHS
+    def width(self): return helpers.f(halved(max({values})))
+unrelated = {unrelated}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ({"divisor": 3}, True),
+        ({"values": "WIDTHS[:1]"}, True),
+        ({"unrelated": 2}, False),
+        ({"helpers": "def f(x): return 2 * x"}, True),
+    ],
+)
+def test_what_a_class_of_a_notebook_uses_counts(tmp_path, monkeypatch, change, counts):
+    """It has no file, so that it is told by what it was compiled to."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    start = {"divisor": 2, "values": "WIDTHS", "unrelated": 1, "helpers": "def f(x): return x"}
+    for values in (start, start, {**start, **change}):
+        written(tmp_path, helpers=values["helpers"])
+        sys.modules.pop("helpers", None)
+        cell = {"__name__": "__main__"}
+        exec(compile(MAIN_CLASS.format(**values), "<cell>", "exec"), cell)
+        found.append(source_hash(cell["Mine"]))
+    sys.modules.pop("helpers", None)
+    assert found[0] == found[1] is not None
+    assert (found[2] != found[0]) == counts
 
 
 def test_settings_name_files_modules_and_registered_classes(tmp_path, monkeypatch):

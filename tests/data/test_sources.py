@@ -195,7 +195,7 @@ def test_a_class_with_a_single_training_image_is_named(tmp_path):
 
 
 def test_every_data_set_has_a_summary_and_a_licence():
-    own = {"digits", "cifar10", "cifar100", "imagenette", "image_folder"}
+    own = {"digits", "cifar10", "cifar100", "imagenette", "image_folder", "arrays"}
     assert set(DATASETS) == own | set(DESCRIBED_SETS)
     for source in DATASETS.values():
         assert source.summary

@@ -8,7 +8,7 @@ import yaml
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.errors import StudyError
-from nas_proxy.registry import sources_named
+from nas_proxy.plugin_sources import sources_named
 from nas_proxy.study.config import load_config
 from nas_proxy.study.pipeline import run_pipeline
 from tests.helpers.display import Quiet

@@ -12,14 +12,13 @@ from nas_proxy.core.costs import CostMeter
 from nas_proxy.data.pictures import write_image_grid
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.transforms import denormalise
-from nas_proxy.distill.measured import distill_and_label
 from nas_proxy.errors import DivergedError, StudyError, UserError
 from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.report.values import Cost
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.study.announcing import ForeseenDistilling
-from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.distilling import distill_images, needed_teachers
 from nas_proxy.study.history import add_discarded
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logged_datasets import distilled_images
@@ -35,12 +34,7 @@ from nas_proxy.study.sources import IMAGES, SPACE
 from nas_proxy.study.stage import Condition, Section, Stage
 from nas_proxy.study.trust import fetch_trusted
 from nas_proxy.teachers.labelling import save_teachers
-from nas_proxy.teachers.leakage import check_leakage, with_leaked_images
-from nas_proxy.teachers.teacher import Teacher
-from nas_proxy.teachers.training import obtain_teachers
 from nas_proxy.tracking import Tracker
-from nas_proxy.train.teacher_settings import TeacherSettings
-from nas_proxy.types import ImageDataset, Splits
 
 _DISTILS = Condition("unless the recipe is trusted", lambda config: config.recipe != "trusted")
 _ITS_WORD = Condition("its word, nothing of one that is written out", lambda _: True)
@@ -99,7 +93,7 @@ class Distill(Stage):
             total = len(sample.architectures)
             what = "full trainings to learn from"
             tasks.append(Task(what=what, units=(unit,), total=total, done=sample.num_known))
-        tasks += teacher_tasks(study, _needed_teachers(config))
+        tasks += teacher_tasks(study, needed_teachers(config.distiller, config.labels))
         own = Task(what=distiller.name, units=(DistillUnit(),), total=1, in_driver=True)
         num_steps = getattr(distiller, "num_steps", None)
         savings = []
@@ -138,14 +132,13 @@ def _distill(study: StudyContext) -> None:
             costs=costs,
         )
         try:
-            teachers, seen = _teachers(config, splits, dataset, context)
             task = DistillTask(
                 dataset=dataset,
                 images_per_class=config.images_per_class,
                 generator=make_generator(seed),
                 context=context,
             )
-            made = distill_and_label(config.distiller, task, config.labels)
+            proxy_dataset, teachers = distill_images(config.distiller, config.labels, splits, task)
         except (UserError, DivergedError) as error:
             # Where no checkpoint is left, nothing is: the config may change.
             if not layout.distill_checkpoint.is_file():
@@ -153,7 +146,6 @@ def _distill(study: StudyContext) -> None:
             if isinstance(error, DivergedError):  # its sentence says what to change
                 raise StudyError(str(error)) from error
             raise
-    proxy_dataset = with_leaked_images(made, seen)
     if proxy_dataset.labelling.kind == "soft":  # they label views, and agreement is a signal
         save_teachers(teachers, layout.proxy_dataset)
     # The same seed draws the same images that the distiller started from.
@@ -209,21 +201,3 @@ def _calibration_sample(study: StudyContext) -> CalibrationSample | None:
     if sample is None or not study.config.distiller.needs_calibration:
         return None
     return sample.whole()
-
-
-def _teachers(
-    config: StudyConfig, splits: Splits, dataset: ImageDataset, context: DistillContext
-) -> tuple[list[Teacher], dict[str, int]]:
-    """All trained networks of the stage, and how many held-out images each has seen.
-
-    Before anything is distilled: hours would be lost on a teacher that knows the answers.
-    """
-    teachers = obtain_teachers(_needed_teachers(config), dataset, context)
-    return teachers, check_leakage(teachers, splits, allow=config.labels.allow_leakage)
-
-
-def _needed_teachers(config: StudyConfig) -> list[TeacherSettings]:
-    """Those of the method and of the labels, each once."""
-    labels = config.labels
-    needed = [*config.distiller.teachers, *(labels.teachers if labels.kind != "hard" else ())]
-    return [each for index, each in enumerate(needed) if each not in needed[:index]]

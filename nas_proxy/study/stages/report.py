@@ -15,7 +15,7 @@ from nas_proxy.core.results import StoredResult
 from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.errors import masked
 from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
-from nas_proxy.registry import sources_named
+from nas_proxy.plugin_sources import sources_named
 from nas_proxy.report.figures import write_figures
 from nas_proxy.report.html import render_html
 from nas_proxy.report.summary import Summary, summarise

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from nas_proxy.errors import StudyError
-from nas_proxy.registry import sources_named
+from nas_proxy.plugin_sources import sources_named
 from nas_proxy.reproducibility import canonical_json
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,3 +90,10 @@ class _ProgressLines:
             seconds = (now - self._started) / (done - self._first_done) * (total - done)
             left = f", about {seconds:.0f} s left"
         self._display.say(f"{self._title}: {done} of {total}{left}{'; ' + note if note else ''}")
+
+
+def console_display() -> ConsoleDisplay:
+    """Where scripts show progress, and notebooks, which colour standard error as an error."""
+    in_notebook = Console().is_jupyter
+    plain = Console(file=sys.stdout, force_jupyter=False, force_terminal=False, width=100)
+    return ConsoleDisplay(plain if in_notebook else Console(stderr=True))
