@@ -15,12 +15,21 @@ from nas_proxy.errors import PluginError
 GROUPS = ("nas_proxy.distillers", "nas_proxy.search_spaces", "nas_proxy.scores")
 """Entry-point groups in which distributions announce plug-ins."""
 
-_loaded: list[str] = []
+_loaded: dict[str, str] = {}  # module by file, as it was read last
+_outdated: set[str] = set()  # modules of earlier texts of these files
 
 
 def loaded_files() -> tuple[str, ...]:
     """The files that were imported by their paths, in that order."""
     return tuple(_loaded)
+
+
+def is_outdated(module: str) -> bool:
+    """Whether a module was made from a file that has been edited and read again since.
+
+    Another process cannot import it, for it would find the new text.
+    """
+    return module in _outdated
 
 
 def imported(location: str) -> ModuleType:
@@ -50,6 +59,7 @@ def import_file(location: str) -> ModuleType:
     identity = hashlib.sha256(str(path).encode() + source).hexdigest()[:12]
     name = f"{path.stem}_{identity}"
     if name in sys.modules:
+        _note(path, name)
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -62,8 +72,15 @@ def import_file(location: str) -> ModuleType:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything, or exit
         del sys.modules[name]
         raise PluginError(f"plug-in file {location} cannot be imported: {reason(error)}") from error
-    _loaded.append(str(path))
+    _note(path, name)
     return module
+
+
+def _note(path: Path, module: str) -> None:
+    """A file is this module now."""
+    _outdated.add(_loaded.get(str(path), module))
+    _outdated.discard(module)
+    _loaded[str(path)] = module
 
 
 def import_module(name: str) -> ModuleType:

@@ -25,6 +25,7 @@ from nas_proxy.plugin_files import (
     import_file,
     import_module,
     imported,
+    is_outdated,
     loaded_files,
     reason,
 )
@@ -313,7 +314,11 @@ class LoadedPlugins:
         own = {plugin for plugin in _NAMED if plugin.__module__ == MAIN}
         return cls(
             loaded_files(),
-            tuple((place, name) for place, name in _BY_REFERENCE.items() if place[0] != MAIN),
+            tuple(
+                (place, name)
+                for place, name in _BY_REFERENCE.items()
+                if place[0] != MAIN and not is_outdated(place[0])
+            ),
             tuple((kind.group, *each) for kind in registries for each in kind.to_send()),
             tuple((plugin.__qualname__, source_hash(plugin)) for plugin in own),
         )

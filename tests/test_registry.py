@@ -10,7 +10,7 @@ from nas_proxy import registry as registry_module
 from nas_proxy.errors import PluginError
 from nas_proxy.interfaces import ZeroCostScore
 from nas_proxy.processes import pack, unpack
-from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES, Registry
+from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES, LoadedPlugins, Registry
 from nas_proxy.scores.num_params import NumParams
 
 PLUGIN = """
@@ -212,6 +212,17 @@ def test_files_of_one_name_live_side_by_side(registry, plugin_file, tmp_path):
     other.write_text(PLUGIN.format(factor=2.0))
     scores = [registry.get(f"{path}:MyScore") for path in (plugin_file, other)]
     assert [score().measure(None, None) for score in scores] == [1.0, 2.0]
+
+
+def test_only_the_newest_text_of_an_edited_file_is_loaded_by_workers(registry, plugin_file):
+    reference, places = f"{plugin_file}:MyScore", []
+    for factor in (1.0, 2.0, 1.0):  # the third text is the first again
+        plugin_file.write_text(PLUGIN.format(factor=factor))
+        places.append((registry.get(reference).__module__, "MyScore"))
+        known = [place for place, name in LoadedPlugins.here().names if name == reference]
+        assert known == places[-1:]
+    assert places[0] == places[2] != places[1]
+    LoadedPlugins.here().load()
 
 
 def test_a_class_in_a_module_is_found(registry):
