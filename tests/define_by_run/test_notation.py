@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_proxy.define_by_run.notation import read_choices, write_choices
@@ -12,6 +12,7 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.one_of(st.text(), st.integers(), NUMBERS, st.booleans(), st.none())
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(), VALUES, min_size=1))
 def test_whatever_is_written_is_read_again(choices):
     for separator in (",", ", "):
