@@ -1,7 +1,6 @@
 import contextlib
 import json
 import os
-import pickle
 import sys
 import threading
 import types
@@ -13,7 +12,7 @@ import pytest
 from PIL import Image
 
 from nas_proxy.data.sources import DataSettings
-from nas_proxy.errors import UserError
+from nas_proxy.errors import StudyError, UserError
 from nas_proxy.evaluate import executors
 from nas_proxy.evaluate.executors import evaluate_all, open_executor
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
@@ -377,8 +376,8 @@ def test_factory_that_workers_cannot_import_is_an_error_not_a_wait(processes, mo
 
 
 def test_factory_that_cannot_be_sent_is_an_error(processes):
-    class Local(ScriptedFactory):
-        pass
+    class Held(ScriptedFactory):
+        lock = threading.Lock()
 
-    with pytest.raises((pickle.PicklingError, AttributeError), match="Local"):
-        processes.submit(Local(), *scripts(["pass", 0]), 0).result(timeout=PATIENCE_SECONDS)
+    with pytest.raises(StudyError, match="cannot be sent.*lock"):
+        processes.submit(Held(), *scripts(["pass", 0]), 0)
