@@ -255,6 +255,8 @@ class Evaluation:
         reason: Why it failed, in words; empty when it did not.
         build_seconds: Of loading what the evaluator needs, in no other figure; with the first
             evaluation after that, 0 with all others.
+        started_unix_seconds: When it began, by the clock of the machine that it ran on; 0 if that
+            is not known, as of evaluations from before it was kept.
         stage_seconds: Those of each stage of a cascade that was begun, in order, so that their
             number is the stage reached; empty without a cascade.
         stage_core_seconds: `core_seconds` likewise.
@@ -274,6 +276,7 @@ class Evaluation:
     core_seconds: float = 0.0
     reason: str = ""
     build_seconds: float = field(default=0.0, compare=False)
+    started_unix_seconds: float = field(default=0.0, compare=False)
     stage_seconds: tuple[float, ...] = ()
     stage_core_seconds: tuple[float, ...] = ()
 

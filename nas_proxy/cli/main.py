@@ -170,7 +170,7 @@ def inspect(file: Path, picture: Path | None) -> None:
         table.add_row(name, value if isinstance(value, str) else json.dumps(value))
     Console().print(table)
     target = picture or file.with_suffix(".png")
-    write_image_grid(target, card.pixels, card.images_per_class)
+    write_image_grid(target, card.pixels, card.images_per_class, card.class_names)
     click.echo(f"picture: {target}")
 
 
@@ -182,10 +182,10 @@ def ui(results: Path, uri: str | None, port: int) -> None:
     """Open MLflow's pages on 127.0.0.1 until Ctrl-C."""
     from nas_proxy.tracking import launch_ui
 
-    # Without the last part MLflow 3 opens in its view for language models.
-    page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
-    _console.print(f"MLflow: {page} (Ctrl-C ends it)")
-    launch_ui(results, uri, port)
+    def announce(page: str) -> None:
+        _console.print(f"MLflow: {page} (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+
+    launch_ui(results, uri, port, announce)
 
 
 cli.add_command(plan_command)

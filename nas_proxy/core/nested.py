@@ -18,3 +18,8 @@ def flatten(mapping: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, A
             yield from flatten(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", value
+
+
+def set_values(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as a dict, without what is None or empty: what somebody or something has set."""
+    return {key: value for key, value in flatten(mapping) if value not in (None, "", [], (), {})}

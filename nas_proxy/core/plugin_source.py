@@ -41,6 +41,14 @@ def source_hash(plugin: type) -> str | None:
     return file_hash(file) if file.is_file() else None
 
 
+def source_files(*plugins: object) -> tuple[Path, ...]:
+    """Files that the classes of some plug-ins come from; nothing of what ships with nas_proxy."""
+    names = (type(plugin).__module__ for plugin in plugins)
+    own = [name for name in names if name.partition(".")[0] != _SHIPPED]
+    files = (Path(getattr(sys.modules.get(name), "__file__", None) or "") for name in own)
+    return tuple(file.resolve() for file in files if file.is_file())
+
+
 def file_hash(file: Path) -> str:
     """Hash of a Python file and of what it imports, directly or not, from below its own folder."""
     texts = sorted(hashlib.sha256(each.read_bytes()).hexdigest() for each in _own_files(file))

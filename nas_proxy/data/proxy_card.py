@@ -80,11 +80,13 @@ class ProxyCard:
         entries: As `ProxyDataset.card`.
         pixels: As `ProxyDataset.pixels`, `(n, c, h, w)`.
         images_per_class: How many there are of each class.
+        class_names: In label order.
     """
 
     entries: dict[str, Any]
     pixels: NDArray[np.uint8]
     images_per_class: int
+    class_names: tuple[str, ...]
 
     @classmethod
     def read(cls, path: Path) -> ProxyCard:
@@ -102,6 +104,7 @@ class ProxyCard:
                 entries=card_of(recorded_id, images.shape, metadata),
                 pixels=_pixels(images, metadata),
                 images_per_class=metadata["images_per_class"],
+                class_names=tuple(metadata["spec"]["class_names"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise unreadable(path, error) from error

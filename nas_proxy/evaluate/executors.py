@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from time import perf_counter
+from time import perf_counter, time
 from typing import Protocol
 
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean
@@ -152,7 +152,8 @@ def lost_evaluation(
         seconds: How long it had worked; what its cores did is not known, and taken to be as much.
     """
     failed = Evaluation(architecture, factory.fidelity, seed, Status.FAILED, reason=reason)
-    return replace(failed, seconds=seconds, core_seconds=seconds)
+    begun = time() - seconds
+    return replace(failed, seconds=seconds, core_seconds=seconds, started_unix_seconds=begun)
 
 
 def evaluate_all(
@@ -221,14 +222,16 @@ class _EvaluatorCache:
     def evaluate(
         self, factory: EvaluatorFactory, architecture: Architecture, seed: int
     ) -> Evaluation:
-        if self._evaluator is not None and factory == self._factory:
-            return self._evaluator.evaluate(architecture, seed)
         started = perf_counter()
-        self._evaluator = None  # two data sets at once might not fit
-        self._factory, self._evaluator = factory, factory.build()
-        build_seconds = perf_counter() - started
+        if self._evaluator is None or factory != self._factory:
+            self._evaluator = None  # two data sets at once might not fit
+            self._factory, self._evaluator = factory, factory.build()
+            build_seconds = perf_counter() - started
+        else:
+            build_seconds = 0.0
+        begun = time()
         evaluation = self._evaluator.evaluate(architecture, seed)
-        return replace(evaluation, build_seconds=build_seconds)
+        return replace(evaluation, build_seconds=build_seconds, started_unix_seconds=begun)
 
 
 class _SerialExecutor:

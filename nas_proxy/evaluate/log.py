@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -111,6 +111,17 @@ class Failures:
     def __str__(self) -> str:
         """One clause."""
         return f"{self.num} of {self.total} evaluations failed, most often for: {self.reason}"
+
+
+def period_of(evaluations: Iterable[Evaluation]) -> tuple[float, float] | None:
+    """When the first began and the last ended, in Unix seconds; None if that is not known."""
+    known = [each for each in evaluations if each.started_unix_seconds]
+    if not known:
+        return None
+    return (
+        min(each.started_unix_seconds for each in known),
+        max(each.started_unix_seconds + each.seconds for each in known),
+    )
 
 
 def alone(evaluation: Evaluation, signal: str) -> Evaluation:

@@ -20,6 +20,7 @@ from nas_proxy.statistics.ranks import Estimate
 
 DPI = 150
 WIDTH = 7.0  # inches: 10 points are 14 pixels when a page shows the figure 700 pixels wide
+_LEFT, _RIGHT = 0.85, 0.15  # inches beside axes that are aligned
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 BLUE, RED, SKY = "#0072B2", "#D55E00", "#56B4E9"
 INK, GREY, FAINT = "#24292f", "#6b7480", "#d5dae0"
@@ -32,16 +33,36 @@ _DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 
 
 def new_axes(height: float) -> tuple[Figure, Axes]:
     """A figure of the report's width and of `height` inches, with one pair of axes."""
+    figure, (axes,) = new_grid(1, 1, height)
+    return figure, axes
+
+
+def new_grid(rows: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """The same with several axes of one size, row by row, which share their y."""
     figure = Figure(
         figsize=(WIDTH, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
     )
     FigureCanvasAgg(figure)  # a figure keeps it
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(labelcolor=INK, color=FAINT, labelsize=9.5, length=3)
-    axes.grid(color=FAINT, lw=0.6, alpha=0.7)
-    return figure, axes
+    grid = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    for axes in grid:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(FAINT)
+        axes.tick_params(labelcolor=INK, color=FAINT, labelsize=9.5, length=3)
+        axes.grid(color=FAINT, lw=0.6, alpha=0.7)
+    return figure, grid
+
+
+def align(axes: Axes) -> None:
+    """Give finished axes the sides that others of their kind have, whatever their labels are.
+
+    Labels that need more room than there is left of them keep it.
+    """
+    figure = required(axes.get_figure(root=True), "the figure of the axes")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    box = axes.get_position()
+    left = max(_LEFT / WIDTH, box.x0)
+    axes.set_position((left, box.y0, 1 - _RIGHT / WIDTH - left, box.height))
 
 
 def write_words(axes: Axes, title: str, *, x: str, y: str) -> None:

@@ -28,6 +28,7 @@ from nas_proxy.report._drawing import (
     RED,
     SKY,
     Label,
+    align,
     beyond,
     clip_worst,
     ends,
@@ -38,6 +39,13 @@ from nas_proxy.report._drawing import (
 )
 from nas_proxy.report._pareto_figure import costs_of, pareto_figure
 from nas_proxy.report.learning_curve import draw_learning_curve, loss_curve
+from nas_proxy.report.search_figures import (
+    edf_figure,
+    importance_figure,
+    parallel_figure,
+    slice_figure,
+    timeline_figure,
+)
 from nas_proxy.report.values import StudyReport
 from nas_proxy.statistics.ranks import Estimate, Values, num_best
 from nas_proxy.validate.values import Point, RankRow
@@ -90,6 +98,11 @@ def write_figures(report: StudyReport, folder: Path) -> list[Path]:
         "optimisation_history.png": _optimisation_history,
         "guard.png": _guard,
         "learning_curve.png": _learning_curve,
+        "importance.png": importance_figure,
+        "parallel_coordinates.png": parallel_figure,
+        "slice.png": slice_figure,
+        "timeline.png": timeline_figure,
+        "edf.png": edf_figure,
     }
     for cost in costs_of(report.search):
         figures[f"pareto_{cost}.png"] = partial(pareto_figure, cost=cost)
@@ -328,6 +341,7 @@ def _optimisation_history(report: StudyReport) -> Figure | None:
     words = "Score of each trial of the search"
     write_words(axes, words, x="trial", y=f"score (higher is better{beyond(scores, y, 'lower')})")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    align(axes)
     return figure
 
 
@@ -353,6 +367,7 @@ def _guard(report: StudyReport) -> Figure | None:
         y="Spearman with full-data training, 95 % interval",
     )
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    align(axes)
     return figure
 
 

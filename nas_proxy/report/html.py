@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -13,11 +12,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nas_proxy.core.nested import flatten
+from nas_proxy.core.nested import set_values
 from nas_proxy.data.proxy_dataset import TeacherRecord
 from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.report._pareto_figure import amount, cost_in_words, costs_of
 from nas_proxy.report.figures import rank_outliers, ranked_points
+from nas_proxy.report.summary import summarise
 from nas_proxy.report.values import StudyReport
 from nas_proxy.search.result import SearchResult
 from nas_proxy.statistics.words import decimal, duration
@@ -26,6 +26,38 @@ from nas_proxy.validate.looks import Look
 from nas_proxy.validate.stopping import stopping_words
 from nas_proxy.validate.values import Difference, Point, RankReport, RankRow
 
+# Name of the picture, what is on it, and how to read it.
+_SEARCH_FIGURES = (
+    (
+        "importance",
+        "Importance of each choice.",
+        "How much each choice decides whether an architecture scores among the best tenth "
+        "(PED-ANOVA; all together are 100 %). Of few trials it says little, and it speaks of the "
+        "score, not of full training.",
+    ),
+    (
+        "parallel_coordinates",
+        "Every trial as a line through its choices to its score.",
+        "A line for each trial; the darker, the higher its score, and the best one in red.",
+    ),
+    (
+        "slice",
+        "The score against each choice.",
+        "The score of each trial by what it chose; the darker a dot, the later the trial.",
+    ),
+    (
+        "timeline",
+        "When each trial was evaluated.",
+        "Each bar is one evaluation, by the clock of the machine that it ran on. Bars side by side "
+        "ran at the same time.",
+    ),
+    (
+        "edf",
+        "Share of architectures up to each score.",
+        "The lower and further right a line, the better. Where the search's lies above that of "
+        "uniform draws, it proposed nothing better than chance.",
+    ),
+)
 _COST_SIGNALS = ("train_seconds", "images_seen")  # no quality of an architecture
 
 
@@ -46,6 +78,8 @@ def render_html(report: StudyReport, pictures: Sequence[Path]) -> str:
     )
     environment.filters.update(duration=duration, decimal=decimal, flat=_flat, outcome=_outcome)
     environment.filters.update(amount=lambda value, cost: amount(cost, value), cost=cost_in_words)
+    # What costs of an architecture are counted in; see `StudyContext.cost`.
+    core_words = "core time" if report.config.get("device", "cpu") == "cpu" else "GPU time"
     return environment.get_template("report.html.j2").render(
         report=report,
         config=report.config,
@@ -67,9 +101,11 @@ def render_html(report: StudyReport, pictures: Sequence[Path]) -> str:
         total_seconds=sum(entry.seconds for entry in report.costs if entry.paid_by is None),
         pick=_pick(report),
         looks=_looks(report),
-        headline=_headline(report.verdict),
+        summary=summarise(report),
+        search_figures=_SEARCH_FIGURES,
+        core_words=core_words,
         stopping=stopping_words(report.validation.stopping) if report.validation else "",
-        **_ranking(report.validation),
+        **_ranking(report.validation, core_words),
     )
 
 
@@ -101,7 +137,7 @@ def _teachers(summary: ProxySummary) -> list[TeacherRecord]:
     return list({record.id: record for record in records}.values())
 
 
-def _ranking(validation: RankReport | None) -> dict[str, Any]:
+def _ranking(validation: RankReport | None, core_words: str) -> dict[str, Any]:
     """The rows in the order of the page, each with its outcome, as are the comparisons."""
     if validation is None:
         return {"proxy": None, "controls": [], "signals": [], "comparisons": []}
@@ -118,7 +154,7 @@ def _ranking(validation: RankReport | None) -> dict[str, Any]:
         "regret_digits": _regret_digits(validation.all_rows),
         "coverage": _coverage(proxy),
         "pairs": _pairs(validation),
-        "saving": _saving(proxy, validation.reference_seconds_per_architecture),
+        "saving": _saving(proxy, validation.reference_seconds_per_architecture, core_words),
     }
 
 
@@ -129,14 +165,6 @@ def _looks(report: StudyReport) -> list[tuple[Look, int]]:
         found.append((look, len(known.intersection(look.architectures))))
         known.update(look.architectures)
     return found
-
-
-def _headline(verdict: str) -> tuple[str, str, str]:
-    """What stands in large letters, what joins the rest to it, and the rest."""
-    found = re.search(r"; |(?<=\.) ", verdict)
-    if found is None:
-        return verdict, "", ""
-    return verdict[: found.start()], found.group(), verdict[found.end() :]
 
 
 def _pick(report: StudyReport) -> Point | None:
@@ -172,13 +200,13 @@ def _regret_digits(rows: Sequence[RankRow]) -> int:
     return 3 if largest < 1 else 2
 
 
-def _saving(proxy: RankRow, reference_seconds: float) -> str:
-    """What the proxy saves against the reference, in words."""
+def _saving(proxy: RankRow, reference_seconds: float, core_words: str) -> str:
+    """What the proxy saves against the reference, in words; `core_words` is whose seconds."""
     seconds, one_off = proxy.seconds_per_architecture, proxy.one_off_seconds
     if reference_seconds <= 0:
         return "The reference is a table, so it costs nothing here."
     both = (
-        f"The proxy takes {duration(seconds)} for one architecture, "
+        f"The proxy takes {duration(seconds)} of {core_words} for one architecture, "
         f"the reference {duration(reference_seconds)}"
     )
     if seconds >= reference_seconds:
@@ -232,9 +260,8 @@ def _failures(report: StudyReport) -> list[tuple[str, str, int]]:
 
 def _flat(mapping: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Settings as dotted keys and words; what is not set is left out."""
-    for name, value in flatten(mapping):
-        if value not in (None, [], (), {}):
-            yield name, _words(value)
+    for name, value in set_values(mapping).items():
+        yield name, _words(value)
 
 
 def _words(value: Any) -> str:

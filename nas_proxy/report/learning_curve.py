@@ -21,6 +21,7 @@ from nas_proxy.report._drawing import (
     RED,
     SKY,
     WIDTH,
+    align,
     new_axes,
     write_words,
 )
@@ -77,6 +78,7 @@ def draw_learning_curve(curve: Curve, title: str, *, y: str = "mean training los
     axes.plot(curve.steps, curve.values, color=BLUE, lw=1.8)
     mark_phases(axes, curve.phases, named=True)
     write_words(axes, title, x="optimiser step", y=y)
+    align(axes)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from nas_proxy.core.files import write_atomically
-from nas_proxy.report._drawing import BLUE, DPI, GREY, RED, SKY, new_axes, write_words
+from nas_proxy.report._drawing import BLUE, DPI, GREY, RED, SKY, align, new_axes, write_words
 from nas_proxy.report.learning_curve import mark_phases
 from nas_proxy.retrain.result import Curves, RetrainRow
 
@@ -50,6 +50,7 @@ def _loss(trained: Sequence[_Trained]) -> Figure:
     axes.yaxis.minorticks_off()
     write_words(axes, "Full training: loss", x="optimiser step", y="training loss (objective)")
     axes.legend(frameon=False, fontsize=9)
+    align(axes)
     return figure
 
 
@@ -60,6 +61,7 @@ def _accuracy(trained: Sequence[_Trained]) -> Figure:
         axes, "Full training: accuracy", x="optimiser step", y="search-validation accuracy in %"
     )
     axes.legend(frameon=False, fontsize=9)
+    align(axes)
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nas_proxy.calibrate.result import CalibrationResult
@@ -143,6 +143,7 @@ class StudyReport(StoredResult):
         costs: The ledger, with what was discarded.
         totals: Its sums with and without the proof, and what other ways would have cost.
         looks: Every look at references, the first one first.
+        wall_seconds: Seconds of the clock that each stage took; empty if that is not known.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -164,3 +165,4 @@ class StudyReport(StoredResult):
     costs: tuple[Cost, ...] = ()
     totals: tuple[Total, ...] = ()
     looks: tuple[Look, ...] = ()
+    wall_seconds: Mapping[str, float] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import numpy as np
 
 from nas_proxy.compress.result import CompressionResult
 from nas_proxy.core.results import StoredResult
+from nas_proxy.evaluate.log import period_of
 from nas_proxy.export.folder import ExportedFile
 from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.retrain.contenders import Contender, Role
@@ -94,6 +95,8 @@ class RetrainRow:
         phases: Name and steps of each phase of a training, in order; empty if every one failed.
         model: Its files, if it was exported.
         base_rate: What `test_accuracy` must be read against; None where classes are alike in size.
+        unix_seconds: When its first training began and its last one ended; None if that is not
+            known.
     """
 
     role: Role
@@ -114,6 +117,7 @@ class RetrainRow:
     phases: tuple[tuple[str, int], ...]
     model: ModelFiles | None = None
     base_rate: BaseRate | None = None
+    unix_seconds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -265,6 +269,7 @@ class TrainedContender:
             phases=complete[0].phases if complete else (),
             model=model,
             base_rate=self.base_rate,
+            unix_seconds=period_of(self.trainings),
         )
 
 

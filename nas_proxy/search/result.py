@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nas_proxy.core.results import StoredResult
@@ -11,6 +11,8 @@ from nas_proxy.evaluate.latency import Latency
 from nas_proxy.knowledge_distillation.record import DistillationRecord
 from nas_proxy.search.guard import GuardResult
 from nas_proxy.types import Architecture
+
+Choice = None | bool | int | float | str
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class TrialRow:
         reason: Why it failed; empty if it did not.
         stage_seconds: Those of each stage of a cascade that was begun; their number is the stage
             reached. Empty without a cascade.
+        num_params: Of the network at full size; None if it cannot be built, or was not counted.
+        flops: For one image; None likewise.
+        started_unix_seconds: When its evaluation began; None if that is not known.
+        choices: What was chosen, by Optuna's names of the parameters.
     """
 
     trial: int
@@ -43,6 +49,10 @@ class TrialRow:
     seconds: float
     reason: str = ""
     stage_seconds: tuple[float, ...] = ()
+    num_params: float | None = None
+    flops: float | None = None
+    started_unix_seconds: float | None = None
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,8 @@ class SearchResult(StoredResult):
         num_infeasible: Proposals that a constraint or the space ruled out before training.
         stopped: Why the guard ended the search early; empty if it did not.
         guard: What the guard found; None if it never looked.
+        importances: Of each choice for a score among the best, by PED-ANOVA, the largest first;
+            empty where there are too few trials to tell.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -97,3 +109,4 @@ class SearchResult(StoredResult):
     num_infeasible: int
     stopped: str = ""
     guard: GuardResult | None = None
+    importances: Mapping[str, float] = field(default_factory=dict)

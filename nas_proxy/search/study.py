@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
@@ -23,6 +24,7 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.scores.combine import Score
 from nas_proxy.search.guard import Guard, TrialRecord
+from nas_proxy.search.importance import choice_importances
 from nas_proxy.search.pareto import SCORE
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_optuna_study, sampler_seed
@@ -36,9 +38,12 @@ _MAX_FIRST_FAILURES = 8  # failures with no success at all: the mistake is not t
 _MAX_ATTEMPTS = 3  # a candidate that was in flight at so many kills is taken for their cause
 
 _ARCHITECTURE = "architecture_id"  # user attributes of Optuna's trials
+_DESCRIPTION = "description"
 _REASON = "reason"
 _STAGE = "stage_reached"  # of a cascade
 _ATTEMPTS = "attempts"
+
+TrialLog = Callable[[TrialRecord, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,9 @@ class SearchTask:
         sizes: What an architecture costs to use, by the names of `settings.COSTS`: what the
             constraints and the objectives ask for. Raises an `EvaluationError` if that cannot be
             measured. It answers the same each time, also in a continued search.
-        on_trial: Told each finished trial's number, evaluation and score (None if it failed).
+        facts: What else is to stand in Optuna of a trial that was evaluated, by name.
+        on_trial: Told each finished trial: its number, evaluation and score (None if it failed),
+            and Optuna's user attributes of it.
         progress: Told after every trial.
         guard: Watches the ranking; it may end the search.
     """
@@ -67,7 +74,8 @@ class SearchTask:
     study_name: str
     seed: int
     sizes: Callable[[Architecture], Mapping[str, float]]
-    on_trial: Callable[[int, Evaluation, float | None], None] = lambda *_: None
+    facts: Callable[[Evaluation], Mapping[str, float]] = lambda _: {}
+    on_trial: TrialLog = lambda *_: None
     progress: Progress = no_progress
     guard: Guard | None = None
 
@@ -78,15 +86,21 @@ class SearchOutcome:
 
     Attributes:
         trials: Optuna's number, evaluation and score of every architecture, in order.
+        attributes: Optuna's user attributes of each of them, by number.
         num_duplicates: Proposals that were known already and not trained again.
         num_infeasible: Proposals that a constraint or the space ruled out before training.
         stopped: Why the guard ended the search early; empty if it did not.
+        choices: Optuna's parameters of every trial, by number.
+        importances: See `choice_importances`.
     """
 
     trials: list[TrialRecord] = field(default_factory=list)
+    attributes: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     num_duplicates: int = 0
     num_infeasible: int = 0
     stopped: str = ""
+    choices: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    importances: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_search(
@@ -152,6 +166,10 @@ class _Search:
             self._tell(self._open.popleft())
             self._task.progress(len(self._told), num_wanted, self._note())
         self._refuse_hopeless(1)
+        index = self._task.settings.objectives.index(SCORE)
+        self._outcome.importances = choice_importances(self._study, index)
+        trials = self._study.get_trials(deepcopy=False)
+        self._outcome.choices = {trial.number: trial.params for trial in trials}
         return self._outcome
 
     def _holds(self) -> bool:
@@ -180,6 +198,7 @@ class _Search:
                 self._idle_draws += 1
                 continue
             trial.set_user_attr(_ARCHITECTURE, architecture.id)
+            trial.set_user_attr(_DESCRIPTION, self._task.space.describe(architecture))
             if self._is_known(trial, architecture) or self._is_infeasible(trial, architecture):
                 self._idle_draws += 1
                 continue
@@ -310,13 +329,16 @@ class _Search:
         score = self._task.score.of(evaluation) if evaluation.complete else None
         if evaluation.num_stages:
             question.trial.set_user_attr(_STAGE, evaluation.num_stages)
+        for name, value in self._task.facts(evaluation).items():
+            question.trial.set_user_attr(name, value)
         if score is None:
             question.trial.set_user_attr(_REASON, evaluation.reason)
             self._study.tell(question.trial, state=TrialState.FAIL)
         else:
             self._study.tell(question.trial, self._values(question.architecture, score))
-        self._remember(question.trial.number, evaluation, score)
-        self._task.on_trial(question.trial.number, evaluation, score)
+        number, attributes = question.trial.number, question.trial.user_attrs
+        self._remember(number, evaluation, score, attributes)
+        self._task.on_trial((number, evaluation, score), attributes)
         self._refuse_hopeless(_MAX_FIRST_FAILURES)
 
     def _await(self, question: _Question) -> Evaluation:
@@ -335,8 +357,15 @@ class _Search:
         if self._log.get(evaluation.architecture, self._task.seed) is None:
             self._log.append(evaluation)
 
-    def _remember(self, number: int, evaluation: Evaluation, score: float | None) -> None:
+    def _remember(
+        self,
+        number: int,
+        evaluation: Evaluation,
+        score: float | None,
+        attributes: Mapping[str, Any],
+    ) -> None:
         self._told[evaluation.architecture.id] = score
+        self._outcome.attributes[number] = attributes
         self._outcome.trials.append((number, evaluation, score))
 
     def _refuse_hopeless(self, num_enough: int) -> None:
@@ -367,7 +396,7 @@ class _Search:
             elif trial.state == TrialState.COMPLETE or _REASON in trial.user_attrs:
                 index = self._task.settings.objectives.index(SCORE)
                 score = trial.values[index] if trial.values else None
-                self._remember(trial.number, evaluation, score)
+                self._remember(trial.number, evaluation, score, trial.user_attrs)
 
     def _requeue(self, trial: FrozenTrial) -> None:
         attempts = trial.user_attrs.get(_ATTEMPTS, 0) + 1

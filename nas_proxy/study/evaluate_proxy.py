@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict
 
 from nas_proxy.core.costs import CostMeter
 from nas_proxy.core.environment import hardware, versions
+from nas_proxy.core.nested import set_values
 from nas_proxy.data.proxy_dataset import Labelling, ProxyDataset
 from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.data.whitening import Whitening
@@ -38,6 +39,7 @@ from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.statistics.accuracy import SeedMean
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
+from nas_proxy.study.logged_datasets import distilled_images
 from nas_proxy.study.stage_folder import StageFolder
 from nas_proxy.teachers.labelling import labels_like, save_teachers
 from nas_proxy.teachers.leakage import check_leakage
@@ -63,13 +65,16 @@ def run_evaluate_proxy(
     """
     proxy_dataset = ProxyDataset.load(file)
     proxy_dataset.check_fits(study.splits.spec)
+    settings = _settings_of(study.config, task)
+    study.tracker.study.params(set_values({"evaluate_proxy": settings}))
+    study.tracker.study.dataset(distilled_images(proxy_dataset), f"evaluated: {task}")
     result_file = study.layout.proxy_result(proxy_dataset.id, task)
     folder = StageFolder(
         result_file.parent,
         VERSION,
         {
             "proxy_dataset": proxy_dataset.id,
-            "evaluate_proxy": _settings_of(study.config, task),
+            "evaluate_proxy": settings,
             "data": study.splits.spec.source_hash,
             "seed": study.config.seed,
         },

@@ -55,6 +55,11 @@ class StudyLayout:
         """What evaluations without a result have cost so far; removed when they have one."""
         return self.folder / "in_flight.json"
 
+    @property
+    def clock(self) -> Path:
+        """How long stages took by the clock, a line for each time that one ran."""
+        return self.folder / "clock.jsonl"
+
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
         return self.folder / name

@@ -16,14 +16,20 @@ from nas_proxy.export.programs import PROGRAMS
 from nas_proxy.retrain.card import ModelCard
 from nas_proxy.retrain.result import RetrainRow
 from nas_proxy.study.context import StudyContext
-from nas_proxy.tracking import RunLog, Tracker
+from nas_proxy.tracking import LoggedDataset, Period, RunLog, Tracker
 from nas_proxy.tracking.registry.models import ModelEntry, model_name, write_mlflow_model
 
 logger = logging.getLogger("nas_proxy")
 
 
-def log_contender(tracker: Tracker, row: RetrainRow) -> None:
-    """The run of a network that was trained fully; logging it again changes nothing."""
+def log_contender(tracker: Tracker, row: RetrainRow, trained_on: LoggedDataset) -> None:
+    """The run of a network that was trained fully; logging it again changes nothing.
+
+    Args:
+        tracker: The study's.
+        row: Of the network.
+        trained_on: The real images.
+    """
     run = _run_of(tracker, row)
     run.params(
         {
@@ -33,7 +39,8 @@ def log_contender(tracker: Tracker, row: RetrainRow) -> None:
         }
     )
     run.description(f"{row.description}, trained fully ({row.role})")
-    run.metrics({"num_params": row.num_params})
+    run.dataset(trained_on, "training")
+    run.metrics({"num_params": row.num_params, "seconds": sum(row.train_seconds)})
     if row.flops is not None:
         run.metrics({"flops": row.flops})
     accuracies = {"val_accuracy": row.val_accuracy, "test_accuracy": row.test_accuracy}
@@ -115,7 +122,7 @@ def log_model(
             "the study goes on", folder, error,
         )  # fmt: skip
         return
-    name = model_name(study.config.space.name, spec.name)
+    name = model_name(study.config.space.name, spec.name, spec.source_hash)
     run = _run_of(study.tracker, row)
     run.model(
         mlflow_folder,
@@ -139,7 +146,8 @@ def log_model(
 
 
 def _run_of(tracker: Tracker, row: RetrainRow) -> RunLog:
-    return tracker.trained(row.architecture_id, f"trained: {row.role}")
+    period = None if row.unix_seconds is None else Period(*row.unix_seconds)
+    return tracker.trained(row.architecture_id, f"trained: {row.role}", period)
 
 
 def _model_id(file: Path) -> str:

@@ -1,14 +1,50 @@
-"""The trials of a search in MLflow."""
+"""What is kept of a search's trials beside its result: in Optuna, and in MLflow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import torch
+
+from nas_proxy.evaluate.log import period_of
 from nas_proxy.interfaces import SearchSpace
+from nas_proxy.reproducibility import isolated_rng
 from nas_proxy.search.guard import TrialRecord
-from nas_proxy.tracking import Tracker
+from nas_proxy.study.evaluators import zero_cost_scores
+from nas_proxy.tracking import LoggedDataset, Period, Tracker
+from nas_proxy.types import Architecture, DatasetSpec, Evaluation
 
+SIZES = ("num_params", "flops")
 _CURVE_POINTS = 50  # of a trial's training loss in MLflow; the log keeps every step
+
+
+def trial_facts(space: SearchSpace, spec: DatasetSpec, evaluation: Evaluation) -> dict[str, float]:
+    """Seconds of an evaluation and the sizes of its network, as far as these can be counted.
+
+    Args:
+        space: At full size.
+        spec: Of the real images.
+        evaluation: Of an architecture of the space; where it failed, the sizes may say why.
+    """
+    known = {name: value for name, value in evaluation.signals.items() if name in SIZES}
+    missing = [name for name in SIZES if name not in known]
+    sizes = known | (_counted(space, spec, evaluation.architecture, missing) if missing else {})
+    return {**sizes, "seconds": evaluation.seconds}
+
+
+def _counted(
+    space: SearchSpace, spec: DatasetSpec, architecture: Architecture, names: Iterable[str]
+) -> dict[str, float]:
+    sizes: dict[str, float] = {}
+    try:
+        with isolated_rng(0):
+            network = space.build(architecture, spec)
+            images = torch.zeros((2, *spec.image_shape))
+            for name, score in zero_cost_scores(tuple(names)).items():
+                sizes[name] = score.measure(network, images)
+    except (Exception, SystemExit):  # noqa: BLE001 - a space's network; its evaluation says why
+        return sizes
+    return sizes
 
 
 def log_trial(
@@ -16,6 +52,9 @@ def log_trial(
     space: SearchSpace,
     trial: TrialRecord,
     objectives: Mapping[str, float],
+    *,
+    facts: Mapping[str, float] | None = None,
+    datasets: Mapping[str, LoggedDataset] | None = None,
     num_stages: int = 0,
 ) -> None:
     """One child run; logging it again changes nothing.
@@ -25,10 +64,13 @@ def log_trial(
         space: Describes the architecture.
         trial: Number, evaluation, and score; None for one that failed.
         objectives: Value of each objective of the search; empty for a trial that failed.
+        facts: What `trial_facts` found.
+        datasets: Those that it may have trained on, by their ids.
         num_stages: Of the recipe, where it is a cascade.
     """
     number, evaluation, score = trial
-    run = tracker.trial(number, f"trial {number:04d}")
+    period = period_of([evaluation])
+    run = tracker.trial(number, f"trial {number:04d}", None if period is None else Period(*period))
     architecture = evaluation.architecture
     genotype = architecture.genotype
     choices = genotype if isinstance(genotype, dict) else dict(enumerate(genotype))
@@ -40,7 +82,10 @@ def log_trial(
         }
     )
     run.description(space.describe(architecture))
-    run.metrics({**evaluation.signals, "seconds": evaluation.seconds})
+    trained_on = (datasets or {}).get(evaluation.fidelity.dataset_id)
+    if trained_on is not None and evaluation.train_losses:
+        run.dataset(trained_on, "training")
+    run.metrics({**(facts or {}), **evaluation.signals, "seconds": evaluation.seconds})
     if num_stages and evaluation.num_stages:
         run.params({"stage": f"stage {evaluation.num_stages} of {num_stages}"})
         stages = enumerate(evaluation.stage_seconds, start=1)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from nas_proxy.core.environment import check_device
+from nas_proxy.core.environment import check_device, hardware
 from nas_proxy.core.files import write_atomically
 from nas_proxy.core.locks import sole_user
+from nas_proxy.core.plugin_source import source_files
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError
@@ -30,7 +31,9 @@ from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
 from nas_proxy.study.evaluate_proxy import Task, run_evaluate_proxy
 from nas_proxy.study.in_flight import note_lost
+from nas_proxy.study.logged_datasets import real_images
 from nas_proxy.study.logs import StudyLogs
+from nas_proxy.study.parameters import used_parameters
 from nas_proxy.study.samples import check_samples
 from nas_proxy.study.stage import (
     Stage,
@@ -186,10 +189,17 @@ def open_study(
     with sole_user(config.layout.folder):
         note_lost(config.layout)
         tracker = open_tracker(
-            config.tracking, config.results, config.layout.folder, config.study_name
+            config.tracking,
+            config.results,
+            config.layout.folder,
+            config.study_name,
+            code=source_files(config.space, config.distiller),
         )
         executor = open_executor(config.search.executor, config.search.num_workers)
         with tracker, executor as running:
+            tracker.study.params(used_parameters(config, STAGES))
+            tracker.study.tags({"hardware": hardware(torch.device(config.device))})
+            tracker.study.dataset(real_images(config, splits), "real images")
             yield StudyContext(config, splits, running, tracker, display, logs or StudyLogs())
 
 

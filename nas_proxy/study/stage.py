@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from nas_proxy.errors import StudyError, UserError
 from nas_proxy.registry import sources_named
+from nas_proxy.study.clock import on_the_clock
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.layout import StudyLayout
@@ -272,7 +273,8 @@ def run_stage(stage: Stage, study: StudyContext, *, force: bool) -> None:
     with released_on_user_error(path):
         folder = stage.folder(study)
         if folder.open(force=force):
-            stage.run(study, path)
+            with on_the_clock(study.layout.clock, stage.name):
+                stage.run(study, path)
             folder.finish(*filter(Path.is_file, stage.writes(study.layout)))
         else:
             study.display.say(f"{stage.name}: finished already")

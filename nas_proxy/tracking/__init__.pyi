@@ -1,4 +1,12 @@
-from ._runs import RunLog, Tracker, TrackingSettings, open_tracker
+from ._runs import LoggedDataset, Period, RunLog, Tracker, TrackingSettings, open_tracker
 from ._ui import launch_ui
 
-__all__ = ["RunLog", "Tracker", "TrackingSettings", "launch_ui", "open_tracker"]
+__all__ = [
+    "LoggedDataset",
+    "Period",
+    "RunLog",
+    "Tracker",
+    "TrackingSettings",
+    "launch_ui",
+    "open_tracker",
+]

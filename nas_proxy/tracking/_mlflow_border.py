@@ -35,6 +35,15 @@ def accepted_name(text: str) -> str:
     return path.replace("..", "__") if path.strip("./ ") else "unnamed"
 
 
+def metric_name(text: str) -> str:
+    """The name of a metric as an identifier, so that MLflow's searches need no quotes.
+
+    MLflow's charts group what stands before a slash, so slashes stay.
+    """
+    parts = (re.sub(r"\W+", "_", part).strip("_") for part in text.split("/"))
+    return accepted_name("/".join(filter(None, parts)))
+
+
 def accepted_text(value: object, limit: int = MAX_TEXT) -> str:
     """The value as text that databases store: no longer than `limit`, no half characters."""
     text = str(value).replace("\0", "").encode(errors="replace").decode()

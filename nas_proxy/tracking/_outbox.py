@@ -26,6 +26,7 @@ class Journal:
 
     def __init__(self, folder: Path, uploader: Uploader) -> None:
         self._uploader = uploader
+        self._study_folder = folder.parent
         self._lock = threading.Lock()
         path = folder / "outbox.jsonl"
         drop_partial_line(path)
@@ -42,26 +43,47 @@ class Journal:
         }
         uploader.begin(content.count(b"\n"))
 
-    def start(self, run: str, name: str, parent: str) -> None:
-        """Create the run, unless an earlier process did."""
+    def start(
+        self, run: str, name: str, parent: str, tags: Mapping[str, str], at: float | None
+    ) -> None:
+        """Create the run, unless an earlier process did; `at` is when it began, see `add`."""
         if (run, "start") not in self._known:
-            value = {"name": name, "parent": parent, "key": uuid.uuid4().hex}
-            self.add(run, [(("start",), value)])
+            value = {"name": name, "parent": parent, "key": uuid.uuid4().hex, "tags": dict(tags)}
+            self.add(run, [(("start",), value)], at)
 
-    def note(self, run: str, text: str | None = None, reason: str | None = None) -> None:
+    def address(self, path: Path) -> str:
+        """A file's path as it is noted: within the study's folder, which may be moved."""
+        whole = path.resolve()
+        inside = whole.is_relative_to(self._study_folder)
+        return str(whole.relative_to(self._study_folder) if inside else whole)
+
+    def note(
+        self,
+        run: str,
+        text: str | None = None,
+        reason: str | None = None,
+        at: float | None = None,
+    ) -> None:
         """Change one half of the description and keep the other."""
         old_text, old_reason = self._known.get((run, "note"), ("", ""))
         new = [old_text if text is None else text, old_reason if reason is None else reason]
-        self.add(run, [(("note",), new)])
+        self.add(run, [(("note",), new)], at)
 
-    def add(self, run: str, facts: list[Fact]) -> None:
-        """Append what is new among `facts`; a disk that is full ends the tracking, once said."""
+    def add(self, run: str, facts: list[Fact], at: float | None = None) -> None:
+        """Append what is new among `facts`; a disk that is full ends the tracking, once said.
+
+        Args:
+            run: Our name of it.
+            facts: What to log.
+            at: When that was so, in Unix seconds; None: now.
+        """
         with self._lock:
             new = self._news(run, facts)
             if not new or self._file.closed:
                 return
             try:
-                self._append({"run": run, "time": int(time.time() * 1000), "facts": new})
+                when = time.time() if at is None else at
+                self._append({"run": run, "time": int(when * 1000), "facts": new})
             except OSError as error:
                 self._file.close()
                 why = f"{self._file.name} cannot be written ({error})"

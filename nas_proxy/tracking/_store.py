@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -11,12 +12,17 @@ from nas_proxy.errors import UserError
 from nas_proxy.tracking._mlflow_border import artifact_root
 from nas_proxy.tracking.registry.models import ModelEntry, register_model
 
+logger = logging.getLogger("nas_proxy")
+
 # One thing logged about a run: ("param", name), ("metric", name, step), ("tag", name),
-# ("artifact", path, folder), ("model", path), ("note",), ("start",) or ("status",), and its value.
+# ("artifact", path, folder), ("model", path), ("dataset", context), ("note",), ("start",) or
+# ("status",), and its value.
 Fact = tuple[tuple[Any, ...], Any]
 TimedFact = tuple[tuple[Any, ...], Any, int]
 
 RUN_KEY_TAG = "nas_proxy.run_key"
+# By which MLflow's pages choose between the table of runs and the view for language models.
+KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
 
 
 class UnknownRunError(Exception):
@@ -42,6 +48,16 @@ class Store:
             if found is not None
             else self._client.create_experiment(experiment, root)
         )
+        if found is None or KIND_TAG not in found.tags:
+            self._mark_kind()
+
+    def _mark_kind(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.set_experiment_tag(self.experiment_id, KIND_TAG, KIND)
+        except MlflowException as error:  # no view is worth an upload that a server refuses
+            logger.debug("tracking: the experiment has no %s: %s", KIND_TAG, error)
 
     def has_run(self, run_id: str) -> bool:
         """Whether the store knows the run, be it deleted."""
@@ -73,12 +89,12 @@ class Store:
         run_id = known_run(run, runs)
         register_model(self._client, self.experiment_id, run_id, Path(path), ModelEntry(**entry))
 
-    def _create_run(self, value: Mapping[str, str], when: int, runs: dict[str, str]) -> str:
+    def _create_run(self, value: Mapping[str, Any], when: int, runs: dict[str, str]) -> str:
         # It may exist: a kill, or a lost answer, can come between its creation and our note of it.
         found = self._find(f"tags.`{RUN_KEY_TAG}` = '{value['key']}'")
         if found:
             return found
-        tags = {RUN_KEY_TAG: value["key"]}
+        tags = {**value.get("tags", {}), RUN_KEY_TAG: value["key"]}
         if value["parent"]:
             tags["mlflow.parentRunId"] = known_run(value["parent"], runs)
         run = self._client.create_run(self.experiment_id, when, tags, value["name"])
@@ -99,6 +115,17 @@ class Store:
         for batch in zip_longest([metrics], *groups, fillvalue=()):
             texts = [Param(*pair) for pair in batch[1]], [RunTag(*pair) for pair in batch[2]]
             self._client.log_batch(run_id, batch[0], *texts, synchronous=True)
+        if "dataset" in kinds:
+            self._log_inputs(run_id, kinds["dataset"])
+
+    def _log_inputs(self, run_id: str, datasets: Iterable[TimedFact]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = [
+            DatasetInput(Dataset(**value), [InputTag("mlflow.data.context", key[1])])
+            for key, value, _ in datasets
+        ]
+        self._client.log_inputs(run_id, inputs)
 
     def _find(self, condition: str) -> str:
         from mlflow.entities import ViewType

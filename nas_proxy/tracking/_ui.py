@@ -7,10 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from nas_proxy.errors import UserError, masked
-from nas_proxy.tracking._mlflow_border import artifact_root, default_uri
+from nas_proxy.tracking._mlflow_border import artifact_root, default_uri, prepare_environment
+from nas_proxy.tracking._moved import follow_move
+from nas_proxy.tracking._store import KIND, KIND_TAG
 
 # The job runner serves features of MLflow that a study does not use, with processes of its own.
 UI_ENVIRONMENT = {
@@ -20,16 +24,29 @@ UI_ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
 }
 
+_POLL_SECONDS = 0.1  # between questions whether the server answers
+
 # Of which Windows lacks the last.
 _STOPS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
 
 
-def launch_ui(results: Path, uri: str | None = None, port: int = 5000) -> None:
+def launch_ui(
+    results: Path,
+    uri: str | None = None,
+    port: int = 5000,
+    announce: Callable[[str], None] = lambda page: None,
+) -> None:
     """Serve MLflow's pages on 127.0.0.1 until Ctrl-C.
 
     SIGTERM and SIGHUP end it too. A signal that was ignored when it was called stays ignored.
+
+    Args:
+        results: Folder that studies share.
+        uri: Another store than the one in it.
+        port: To listen on.
+        announce: Told the address of the table of runs, as soon as it answers.
 
     Raises:
         UserError: If there is nothing to show, the port is taken, or MLflow's server gives up.
@@ -44,10 +61,32 @@ def launch_ui(results: Path, uri: str | None = None, port: int = 5000) -> None:
             probe.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
         raise UserError(f"port {port} cannot be used ({error}): choose another one") from error
-    _serve(uri or default_uri(results), artifact_root(results), port)
+    if uri is None:
+        follow_move(results)
+    store = uri or default_uri(results)
+
+    def is_up() -> None:
+        announce(f"http://127.0.0.1:{port}/#/{_runs_page(store)}")
+
+    _serve(store, artifact_root(results), port, is_up)
 
 
-def _serve(uri: str, artifact_root: str, port: int) -> None:
+def _runs_page(uri: str) -> str:
+    """The table of runs with the newest study; the list of experiments where there is none.
+
+    MLflow opens in its view for language models unless the address names the other one.
+    """
+    prepare_environment()
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    ours = [e.experiment_id for e in client.search_experiments() if e.tags.get(KIND_TAG) == KIND]
+    newest = client.search_runs(ours, order_by=["attributes.start_time DESC"], max_results=1)
+    place = "".join(f"/{run.info.experiment_id}/runs" for run in newest)
+    return f"experiments{place}?workflowType=machine_learning"
+
+
+def _serve(uri: str, artifact_root: str, port: int, announce: Callable[[], None]) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", uri, "--registry-store-uri", uri]
     command += ["--default-artifact-root", artifact_root]
@@ -66,9 +105,18 @@ def _serve(uri: str, artifact_root: str, port: int) -> None:
     for number in heeded:
         signal.signal(number, stop)
     try:
+        while server.poll() is None and not asked and not _answers(port):
+            time.sleep(_POLL_SECONDS)
+        if server.poll() is None and not asked:
+            announce()
         status = server.wait()
     finally:
         for number, handler in heeded.items():
             signal.signal(number, handler)
     if status and not asked:
         raise UserError(f"MLflow's server stopped with status {status}: see what it printed above")
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

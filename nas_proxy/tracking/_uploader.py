@@ -18,11 +18,13 @@ from nas_proxy.tracking._mlflow_border import (
     make_database,
     reason_of,
 )
+from nas_proxy.tracking._moved import follow_move
 from nas_proxy.tracking._store import Store, TimedFact
 
 logger = logging.getLogger("nas_proxy")
 
 STUDY = "study"
+_BESIDE = "the results folder's"
 LINES_PER_UPLOAD = 100
 GATHER_SECONDS = 0.2  # a trial's calls come together: waiting for them saves round trips
 MAX_RETRY_SECONDS = 60.0
@@ -56,6 +58,7 @@ class Uploader:
 
     def __init__(self, folder: Path, uri: str, experiment: str, results: Path | None) -> None:
         self._address = (uri, experiment, results)
+        self._study_folder = folder.parent
         self._outbox = folder / "outbox.jsonl"
         self._state_file = folder / "state.json"
         self._state = self._read_state()
@@ -141,6 +144,7 @@ class Uploader:
         with exclusive(results):
             if results and uri == default_uri(results):
                 make_database(results / "mlflow.db")
+                follow_move(results)
                 self._progress = time.monotonic()
             store, state = Store(*self._address), self._state
         study = state.runs.get(STUDY)
@@ -182,14 +186,15 @@ class Uploader:
                 self._warn("refused", f"{facts[0][0]} of {run} was refused: {reason_of(error)}")
 
     def _upload_file(self, store: Store, run: str, path: str, folder: str, model: str = "") -> None:
-        if not Path(path).exists():
-            logger.warning("tracking: %s vanished before it was uploaded", path)
+        file = self._study_folder / path
+        if not file.exists():
+            logger.warning("tracking: %s vanished before it was uploaded", file)
             return
         try:
             if model:
-                store.register(run, path, json.loads(model), self._state.runs)
+                store.register(run, str(file), json.loads(model), self._state.runs)
             else:
-                store.upload(run, path, folder, self._state.runs)
+                store.upload(run, str(file), folder, self._state.runs)
         except Exception as error:  # noqa: BLE001 - a file must not hold up the numbers behind it
             logger.debug("tracking: %s is uploaded later: %s", path, error)
             late = [run, path, folder, *([model] if model else [])]
@@ -204,7 +209,10 @@ class Uploader:
             self._save()
 
     def _read_state(self) -> State:
-        store = f"{masked(self._address[0])} {self._address[1]}"
+        uri, experiment, results = self._address
+        is_beside = results is not None and uri == default_uri(results)
+        # The store in the results folder stays the same when that is moved.
+        store = f"{_BESIDE if is_beside else masked(uri)} {experiment}"
         try:
             state = State(**json.loads(self._state_file.read_text()))
         except (OSError, ValueError, TypeError):

@@ -82,3 +82,17 @@ def test_a_full_disk_leaves_nothing_new_behind(tmp_path, monkeypatch, step, old)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == (
         {} if old is None else {"images.png": old}
     )
+
+
+def test_names_stand_before_the_rows_of_their_classes(tmp_path):
+    """They move the images to the right and change none of them."""
+    images = random_images(6, 3, 8, 8)
+    plain, path = draw(tmp_path, images, 2), tmp_path / "named" / "images.png"
+    write_image_grid(path, images, 2, ("cat", "", "a class with a very long name 犬"))
+    with Image.open(path) as opened:
+        named = np.asarray(opened)
+    margin = named.shape[1] - plain.shape[1]
+    assert 20 < margin < 220
+    np.testing.assert_array_equal(named[:, margin:], plain)
+    written = [(row < 128).any() for row in np.split(named[GAP:, :margin], 3)]  # one name is empty
+    assert written == [True, False, True]

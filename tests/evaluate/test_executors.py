@@ -118,7 +118,13 @@ def without_seconds(evaluation):
     value = evaluation.to_json()
     for signals in (value["signals"], *value["seed_signals"]):
         signals.pop("train_seconds", None)
-    for name in ("seconds", "core_seconds", "build_seconds", "signal_seconds"):
+    for name in (
+        "seconds",
+        "core_seconds",
+        "build_seconds",
+        "signal_seconds",
+        "started_unix_seconds",
+    ):
         del value[name]
     return json.loads(json.dumps(value))
 

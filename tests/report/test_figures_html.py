@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from dataclasses import replace
+from html import escape
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from PIL import Image
 
 from nas_proxy.report.figures import rank_outliers, write_figures
 from nas_proxy.report.html import render_html
+from nas_proxy.report.summary import summarise
 from nas_proxy.statistics.words import decimal, duration
 from tests.report.helpers import PROXY, Page, make_report, with_search, with_validation
 
 FIGURES = [
     "rank_scatter.png", "rank_comparison.png", "cost.png", "uncertainty.png",
-    "optimisation_history.png",
+    "optimisation_history.png", "edf.png",
 ]  # fmt: skip
 NASBENCH = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_3x3~1|none~2|"
 
@@ -63,7 +65,7 @@ def test_same_report_gives_the_same_bytes(report, figures, tmp_path):
 def test_without_validation_only_the_search_is_drawn(tmp_path):
     report = make_report(validated=False)
     written = write_figures(report, tmp_path)
-    assert [path.name for path in written] == ["optimisation_history.png"]
+    assert [path.name for path in written] == ["optimisation_history.png", "edf.png"]
     page = Page(render_html(report, written))
     assert "The ranking was not judged." in page.text
     assert "Add the section validate" in page.text
@@ -146,7 +148,9 @@ EXTREMES = {
 def test_extremes_are_drawn(name, tmp_path):
     report = make_report(**EXTREMES[name])
     written = write_figures(report, tmp_path)
-    assert [path.name for path in written] == FIGURES
+    num_trials = len(report.search.trials)
+    drawn = [found for found in FIGURES if found != "edf.png" or num_trials > 1]
+    assert [path.name for path in written] == drawn
     Page(render_html(report, written))
 
 
@@ -155,7 +159,7 @@ def test_scores_that_are_all_the_same_are_drawn(report, tmp_path):
     trials = tuple(replace(t, score=t.score and -1.0) for t in report.search.trials)
     altered = with_search(with_validation(report, rows=()), trials=trials)
     altered = replace(altered, points=points)
-    assert len(write_figures(altered, tmp_path)) == 5
+    assert len(write_figures(altered, tmp_path)) == len(FIGURES)
     assert rank_outliers(altered) == []
 
 
@@ -186,7 +190,8 @@ def test_outliers_are_the_largest_differences_of_ranks(report):
 
 
 def test_page_says_what_it_must(report, pictures):
-    page = Page(render_html(report, pictures))
+    html = render_html(report, pictures)
+    page = Page(html)
     assert report.verdict in page.text
     for sentence in report.validation.comparisons:
         assert sentence in page.text
@@ -206,7 +211,11 @@ def test_page_says_what_it_must(report, pictures):
         "95 % interval over architectures",
     ):
         assert text in page.text, text
-    assert page.text.index(report.verdict) < 100  # the first thing on the page
+    # First what won and the verdict in one sentence, then the folded rest.
+    summary = summarise(report)
+    first = html[: html.index("<details")]
+    for text in (summary.winner, summary.result, summary.verdict, summary.steps[0].command):
+        assert escape(text) in first, text
 
 
 def test_page_carries_its_images(report, pictures):
@@ -279,12 +288,13 @@ def test_page_without_sizes_ceiling_and_uncertainty_does_not_miss_them(tmp_path)
         ("The proxy ranks nothing.", "The proxy ranks nothing.", ""),
     ],
 )
-def test_only_the_first_of_the_verdict_stands_in_large_letters(report, verdict, large, joint):
+def test_only_the_first_of_the_verdict_stands_on_the_first_screen(report, verdict, large, joint):
     html = render_html(replace(report, verdict=verdict), [])
     shown = re.search(r'<p class="verdict">(.*?)<', html)[1]
     assert shown == large
     assert verdict in Page(html).text
-    assert (f'<span class="joint">{joint}</span>' in html) == bool(joint)
+    found = summarise(replace(report, verdict=verdict))
+    assert (found.joint, found.verdict + found.joint + found.details) == (joint, verdict)
 
 
 def test_missing_picture_is_left_out(report, tmp_path):

@@ -38,7 +38,7 @@ def test_every_sampler_evaluates_n_different_architectures_once(sampler, log):
         evaluators,
         sampler=sampler,
         n_trials=18,
-        on_trial=lambda *trial: seen.append(trial),
+        on_trial=lambda trial, _: seen.append(trial),
         progress=lambda done, total, note="": steps.append((done, total)),
     )
     outcome = search(task, log)

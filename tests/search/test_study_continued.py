@@ -61,7 +61,9 @@ def killed_at(event_number, monkeypatch, executor):
 
 # The score alone, and a cost before it.
 GOALS = [{}, {"objectives": ("num_params", "score"), "sizes": grid_sizes}]
-NUM_EVENTS = 52  # ask, set_user_attr, submit, append and tell of five trials, before and after
+NUM_EVENTS = (
+    62  # ask, set_user_attr twice, submit, append and tell of five trials, before and after
+)
 
 
 @pytest.mark.parametrize("goal", GOALS)
@@ -97,7 +99,7 @@ def test_killed_again_while_it_takes_up_its_work(event, monkeypatch, tmp_path, p
     storage, path = InMemoryStorage(), tmp_path / "log.jsonl"
     task = make_task(Evaluators(), n_trials=7)
     first, second = Instant(2), Instant(2)
-    with killed_at(25, monkeypatch, first), pytest.raises(Killed, match="append"):
+    with killed_at(33, monkeypatch, first), pytest.raises(Killed, match="append"):
         search(task, EvaluationLog(path), storage, first)
     assert len(first.submitted) == 4
     with killed_at(event, monkeypatch, second), pytest.raises(Killed):

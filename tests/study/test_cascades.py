@@ -247,7 +247,7 @@ class Heard:
     def __init__(self):
         self.told, self.study = {}, self
 
-    def trial(self, number, name):
+    def trial(self, number, name, period):
         return self
 
     def params(self, values):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from nas_proxy.tracking import TrackingSettings, open_tracker
+from nas_proxy.tracking import LoggedDataset, Period, TrackingSettings, open_tracker
+from nas_proxy.tracking._origin import origin_tags
+from nas_proxy.tracking._ui import _runs_page
 from tests.tracking.helpers import CURVE, Store, log_study, log_trial, warnings_of
 
 # What a person finds
@@ -41,6 +46,79 @@ def test_a_person_finds_the_study_and_its_trials(store: Store, study: str) -> No
     assert trial.params == {"learning_rate": "0.2", "depth": "2"}
     assert trial.history["val_accuracy"] == [(0, 0.52)]
     assert trial.history["train_loss"] == list(enumerate(CURVE))
+
+
+def test_what_is_over_is_dated_when_it_was(store: Store, study: str) -> None:
+    with store.open(study) as tracker:
+        run = tracker.trial(0, "trial 0", Period(1_700_000_000.0, 1_700_000_012.5))
+        run.metrics({"val_loss": 0.5})
+        run.finish()
+        later = tracker.trial(0, "trial 0", Period(1_800_000_000.0, 1_800_000_001.0))
+        later.metrics({"val_loss": 0.5})  # logging it again changes nothing
+    trial = store.find_one(study)["trial 0"]
+    assert (trial.start_time, trial.end_time) == (1_700_000_000_000, 1_700_000_012_500)
+    (point,) = store.client().get_metric_history(trial.run_id, "val_loss")
+    assert point.timestamp == trial.end_time
+
+
+def test_a_run_names_its_images_user_and_source(
+    store: Store, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/nas-proxy", "run"])
+    digits = LoggedDataset(
+        name="digits", digest="0123" * 16, source="scikit-learn", profile={"search_train": 7}
+    )
+    with store.open(study) as tracker:
+        for _ in range(2):
+            tracker.study.dataset(digits, "real images")
+        tracker.trial(0, "trial 0").dataset(digits, "training")
+    (run,) = store.client().search_runs(
+        [store.client().get_experiment_by_name("nas_proxy").experiment_id],
+        f"attributes.run_name = '{study}'",
+    )
+    (given,) = run.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("digits", ("0123" * 16)[:36])
+    assert json.loads(given.dataset.profile) == {"search_train": 7}
+    assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "real images")]
+    tags = store.find_one(study)["trial 0"].tags
+    assert tags["mlflow.user"] == getpass.getuser()
+    assert tags["mlflow.source.name"] == "nas-proxy"
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_the_commit_is_that_of_the_studys_own_code(tmp_path: Path, edited: bool) -> None:
+    def git(*words: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        command = ["git", "-C", str(tmp_path), *identity, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    space = tmp_path / "space.py"
+    space.write_text("one = 1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    space.write_text(f"one = {1 + edited}\n")
+    tags = origin_tags([space])
+    assert tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD")
+    assert tags["mlflow.source.git.dirty"] == ("true" if edited else "false")
+
+
+def test_code_that_is_in_no_repository_has_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert not any("git" in name for name in origin_tags([tmp_path / "space.py"]))
+
+
+def test_pages_open_in_the_view_for_trainings(store: Store, study: str) -> None:
+    """Not in the one for language models, by which MLflow 3 begins."""
+    with store.open(study):
+        pass
+    store.client().create_experiment(study)
+    found = store.client().get_experiment_by_name("nas_proxy")
+    assert found.tags["mlflow.experimentKind"] == "custom_model_development"
+    place = f"experiments/{found.experiment_id}/runs?workflowType=machine_learning"
+    assert _runs_page(f"sqlite:///{store.results}/mlflow.db") == place
 
 
 def test_a_failed_trial_says_why(store: Store, study: str) -> None:
@@ -110,7 +188,8 @@ def test_names_and_values_become_acceptable(
         tracker.study.finish(reason="w" * 9000)
     run = store.find_one(study)[study]
     expected = {"naïve/a b", "rho_k_10 ___", "__/up", "root", "a/b", "unnamed", "n" * 250}
-    assert set(run.history) == expected
+    identifiers = {"naïve/a_b", "rho_k_10", "up", "root", "a/b", "unnamed", "n" * 250}
+    assert set(run.history) == identifiers
     assert set(run.params) == expected | {"long", "nul", "half", "none"}
     assert expected <= set(run.tags)
     assert run.params["long"] == "x" * 5999 + "…"

@@ -22,6 +22,7 @@ from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.history import add_discarded
 from nas_proxy.study.layout import StudyLayout
+from nas_proxy.study.logged_datasets import distilled_images
 from nas_proxy.study.plan import (
     DistillUnit,
     Saving,
@@ -180,18 +181,26 @@ def _write(
     """The set and pictures of it; `initial` is `(n, c, h, w)` in [0, 1], class by class."""
     proxy_dataset.save(layout.proxy_dataset)
     per_class = proxy_dataset.images_per_class
-    write_image_grid(layout.images_before, initial.cpu(), per_class)
-    write_image_grid(layout.images_after, proxy_dataset.pixels().cpu(), per_class)
+    names = proxy_dataset.spec.class_names
+    write_image_grid(layout.images_before, initial.cpu(), per_class, names)
+    write_image_grid(layout.images_after, proxy_dataset.pixels().cpu(), per_class, names)
     for picture in (layout.images_before, layout.images_after):
         tracker.study.artifact(picture, "images")
     tracker.study.artifact(layout.proxy_dataset, "proxy_dataset")
+    tracker.study.dataset(distilled_images(proxy_dataset), "proxy data set")
 
 
 def _take_trusted(study: StudyContext) -> None:
     fetch_trusted(study)
     proxy_dataset, picture = study.proxy_dataset, study.layout.images_after
-    write_image_grid(picture, proxy_dataset.pixels().cpu(), proxy_dataset.images_per_class)
+    write_image_grid(
+        picture,
+        proxy_dataset.pixels().cpu(),
+        proxy_dataset.images_per_class,
+        proxy_dataset.spec.class_names,
+    )
     study.tracker.study.artifact(picture, "images")
+    study.tracker.study.dataset(distilled_images(proxy_dataset), "proxy data set")
 
 
 def _calibration_sample(study: StudyContext) -> CalibrationSample | None:

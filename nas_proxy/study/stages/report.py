@@ -10,17 +10,18 @@ from typing import Any, TypeVar
 from nas_proxy.calibrate.result import CalibrationResult
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
-from nas_proxy.core.nested import flatten
 from nas_proxy.core.results import StoredResult
 from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
 from nas_proxy.registry import sources_named
 from nas_proxy.report.figures import write_figures
 from nas_proxy.report.html import render_html
+from nas_proxy.report.summary import Summary, summarise
 from nas_proxy.report.values import DataSummary, Environment, ProxyEvaluations, StudyReport
 from nas_proxy.retrain.result import RetrainResult
 from nas_proxy.search.result import SearchResult
 from nas_proxy.statistics.ranks import Estimate
+from nas_proxy.study.clock import wall_seconds
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.history import read_looks
 from nas_proxy.study.layout import StudyLayout
@@ -96,6 +97,7 @@ def collect(study: StudyContext) -> StudyReport:
         costs=costs,
         totals=tuple(totals(costs, validation, len(search.trials))),
         looks=tuple(read_looks(layout)),
+        wall_seconds=wall_seconds(layout.clock),
     )
 
 
@@ -131,21 +133,16 @@ def _data(splits: Splits) -> DataSummary:
 def _log(study: StudyContext, report: StudyReport, figures: list[Path]) -> None:
     """What a person who opens the study's run in MLflow finds."""
     run = study.tracker.study
-    best = report.search.best[0] if report.search.best else None
-    run.description(
-        f"**{report.verdict}**\n\n"
-        f"{study.config.space.name} on {report.data.name}, "
-        f"{len(report.search.trials)} architectures trained on "
-        f"{report.proxy_dataset.images} ({report.proxy_dataset.method}).\n\n"
-        + (f"Best: {best.description} (score {best.score:.4g})" if best else "")
-        + (f"\n\n{report.retrain.verdict}" if report.retrain else "")
-    )
-    run.params(dict(flatten(report.config)))
+    summary = summarise(report)
+    run.description(_page(study, report, summary))
+    best = f"trial {report.search.best[0].trial:04d}" if report.search.best else "none"
+    run.tags({"winner": summary.winner, "verdict": summary.verdict, "best_trial": best})
+    run.metrics({f"wall_seconds/{name}": value for name, value in report.wall_seconds.items()})
     if report.validation:
         for row in report.validation.rows:
             if row.spearman is not None:
                 # MLflow's charts group what stands before the slash.
-                run.metrics({f"{row.kind} spearman/{row.name}": row.spearman.value})
+                run.metrics({f"{row.kind}_spearman/{row.name}": row.spearman.value})
         run.metrics(_rank_metrics(report.validation))
     if report.retrain and report.retrain.champion.test_accuracy:
         run.metrics({"retrained_test_accuracy": report.retrain.champion.test_accuracy.mean})
@@ -158,6 +155,22 @@ def _log(study: StudyContext, report: StudyReport, figures: list[Path]) -> None:
     for path in (study.layout.page, study.layout.report):
         run.artifact(path)
     run.finish()
+
+
+def _page(study: StudyContext, report: StudyReport, summary: Summary) -> str:
+    """The description of the study's run; MLflow folds what follows the first lines."""
+    failed = report.search.num_failed
+    parts = (
+        f"**{summary.winner}**: {summary.result}" if summary.winner else "",
+        "\n".join(f"- {phrase}" for phrase in summary.beats),
+        f"**{report.verdict}**",
+        f"{study.config.space.name} on {report.data.name}: {len(report.search.trials)} "
+        f"architectures, {failed} of them failed, trained on {report.proxy_dataset.images} "
+        f"({report.proxy_dataset.method}).",
+        f"By the clock: {summary.wall}." if summary.wall else "",
+        report.retrain.verdict if report.retrain else "",
+    )
+    return "\n\n".join(filter(None, parts))
 
 
 def _rank_metrics(validation: RankReport) -> dict[str, float]:

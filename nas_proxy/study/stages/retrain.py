@@ -53,6 +53,7 @@ from nas_proxy.study.context import StudyContext
 from nas_proxy.study.evaluators import zero_cost_scores
 from nas_proxy.study.knowledge_distillation import PreparedDistillation, retraining_distillation
 from nas_proxy.study.layout import StudyLayout
+from nas_proxy.study.logged_datasets import real_images
 from nas_proxy.study.logged_models import log_compressed, log_contender, log_model
 from nas_proxy.study.plan import StagePlan
 from nas_proxy.study.sources import IMAGES, table_identity
@@ -173,8 +174,9 @@ class _Retraining:
         versions = self._compressed(ranked[0])
         shutil.rmtree(self.keep / "unfinished", ignore_errors=True)
         rows = (*models, *(each.row() for each in (*failed, *compared)))
+        images = real_images(self.study.config, self.study.splits)
         for row in rows:
-            log_contender(self.study.tracker, row)
+            log_contender(self.study.tracker, row, images)
         figures = write_curves(rows, self.study.layout.stage("retrain"))
         for figure in figures:
             self.study.tracker.study.artifact(figure, "figures")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.interfaces import SearchSpace
@@ -24,7 +26,7 @@ from nas_proxy.search.resources import Resources
 from nas_proxy.search.result import BestTraining, SearchResult, TrialRow
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_storage
-from nas_proxy.search.study import SearchOutcome, SearchTask, run_search
+from nas_proxy.search.study import SearchOutcome, SearchTask, TrialLog, run_search
 from nas_proxy.study.cascades import candidates_factory, refuse_other_cuts, sample_factory
 from nas_proxy.study.config import StudyConfig, dump_options
 from nas_proxy.study.context import StudyContext
@@ -33,7 +35,8 @@ from nas_proxy.study.evaluators import zero_cost_scores
 from nas_proxy.study.in_flight import in_flight
 from nas_proxy.study.knowledge_distillation import distillation_record
 from nas_proxy.study.layout import StudyLayout
-from nas_proxy.study.logged_trials import log_trial
+from nas_proxy.study.logged_datasets import logged_datasets
+from nas_proxy.study.logged_trials import SIZES, log_trial, trial_facts
 from nas_proxy.study.plan import (
     StagePlan,
     Task,
@@ -113,11 +116,8 @@ class Search(Stage):
             study.display.say(f"search: {ranking.words}")
         factory = candidates_factory(study, active.recipe, ranking)
         resources = _resources(study, folder)
-
-        def on_trial(number: int, evaluation: Evaluation, score: float | None) -> None:
-            trial = (number, evaluation, score)
-            objectives = _objectives(config.search, resources, trial)
-            log_trial(study.tracker, config.space, trial, objectives, active.num_stages)
+        # Once for each trial: Optuna keeps them, and a search that is continued finds them there.
+        facts = partial(trial_facts, config.space, study.splits.spec)
 
         with study.display.progress(f"searching: {config.search.sampler}") as progress:
             task = SearchTask(
@@ -128,7 +128,8 @@ class Search(Stage):
                 study_name=_optuna_name(config, active),
                 seed=config.seed,
                 sizes=resources,
-                on_trial=on_trial,
+                facts=facts,
+                on_trial=_trial_log(study, resources),
                 progress=progress,
                 guard=_guard(study, folder),
             )
@@ -140,6 +141,25 @@ class Search(Stage):
             with in_flight(study.layout.in_flight, "searching", logs, workers):
                 outcome = run_search(task, study.executor, log, storage)
         _finish(study, folder, ranking, outcome, resources, factory.knowledge_distillation)
+
+
+def _trial_log(study: StudyContext, resources: Resources) -> TrialLog:
+    """Logs each trial as a run of its own."""
+    config, datasets = study.config, logged_datasets(study)
+    num_stages = study.recipe.num_stages
+
+    def log(trial: TrialRecord, attributes: Mapping[str, Any]) -> None:
+        log_trial(
+            study.tracker,
+            config.space,
+            trial,
+            _objectives(config.search, resources, trial),
+            facts={name: attributes[name] for name in SIZES if name in attributes},
+            datasets=datasets,
+            num_stages=num_stages,
+        )
+
+    return log
 
 
 def _optuna_name(config: StudyConfig, active: ActiveRecipe) -> str:
@@ -215,10 +235,14 @@ def _objectives(
 
 
 def _row(
-    space: SearchSpace, objectives: Mapping[str, float], resources: Resources, trial: TrialRecord
+    space: SearchSpace,
+    objectives: Mapping[str, float],
+    resources: Resources,
+    trial: TrialRecord,
+    outcome: SearchOutcome,
 ) -> TrialRow:
     number, evaluation, score = trial
-    architecture = evaluation.architecture
+    architecture, attributes = evaluation.architecture, outcome.attributes[number]
     return TrialRow(
         trial=number,
         score=score,
@@ -231,6 +255,10 @@ def _row(
         seconds=evaluation.seconds,
         reason=evaluation.reason,
         stage_seconds=evaluation.stage_seconds,
+        num_params=attributes.get("num_params"),
+        flops=attributes.get("flops"),
+        started_unix_seconds=evaluation.started_unix_seconds or None,
+        choices=outcome.choices[number],
     )
 
 
@@ -243,11 +271,12 @@ def _finish(
     knowledge_distillation: KnowledgeDistillation | None,
 ) -> None:
     space, rows = study.config.space, []
+    log = _trial_log(study, resources)
     for trial in outcome.trials:
-        objectives = _objectives(study.config.search, resources, trial)
         # Again, for a kill may have come between a trial and its logging.
-        log_trial(study.tracker, space, trial, objectives, study.recipe.num_stages)
-        rows.append(_row(space, objectives, resources, trial))
+        log(trial, outcome.attributes[trial[0]])
+        objectives = _objectives(study.config.search, resources, trial)
+        rows.append(_row(space, objectives, resources, trial, outcome))
     guard = study.layout.guard
     result = _result(
         study.recipe.recipe,
@@ -295,6 +324,7 @@ def _result(
         num_duplicates=outcome.num_duplicates,
         num_infeasible=outcome.num_infeasible,
         stopped=outcome.stopped,
+        importances=outcome.importances,
         guard=guard,
     )
 

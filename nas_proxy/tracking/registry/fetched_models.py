@@ -18,7 +18,7 @@ def fetch_model(address: str, settings: TrackingSettings, results: Path, folder:
     """Get the weights of a model that the stage `retrain` registered.
 
     Args:
-        address: Such as `models:/nas_proxy.model.convnet.cifar10@champion`, or with `/3`.
+        address: Such as `models:/nas_proxy.model.convnet.cifar10.1f0c3a7e@champion`, or with `/3`.
         settings: Which store.
         results: Holds the default store.
         folder: Where the file goes.

@@ -2,7 +2,7 @@
 
 A model is an ONNX program with signature and input example. Its folder is written here, at once;
 the uploader carries it to the store as it does everything else, registers it under
-`nas_proxy.model.<space>.<data set>`, and moves the alias `champion` to the best.
+`nas_proxy.model.<space>.<data set>.<data>`, and moves the alias `champion` to the best.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 VAL_ACCURACY = "val_accuracy"
+_HASH_LENGTH = 8  # of the data's hash in a name that people type
 _REGISTERED = "nas_proxy.registered"
 
 
@@ -58,9 +59,15 @@ class ModelEntry:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def model_name(space: str, dataset: str) -> str:
-    """The registered model of a search space's networks for a data set."""
-    return registered_model("nas_proxy.model.", space, dataset)
+def model_name(space: str, dataset: str, source_hash: str) -> str:
+    """The registered model of a search space's networks for a data set.
+
+    Args:
+        space: Name of the search space.
+        dataset: Name of the data set, which says nothing of its classes or of its split.
+        source_hash: Tells those apart: versions of one model are comparable.
+    """
+    return registered_model("nas_proxy.model.", space, dataset, source_hash[:_HASH_LENGTH])
 
 
 def write_mlflow_model(
@@ -176,7 +183,9 @@ def _log_model(
 
 
 def _is_better(entry: ModelEntry, champion: Any) -> bool:
-    """Whether no champion was as good on the same search-validation images."""
-    if champion is None or champion.tags.get(SOURCE_HASH) != entry.source_hash:
+    """Whether no champion was as good; accuracies on other images cannot be compared with it."""
+    if champion is None:
         return True
+    if champion.tags.get(SOURCE_HASH) != entry.source_hash:
+        return False
     return float(champion.tags.get(VAL_ACCURACY, "-inf")) < entry.val_accuracy
