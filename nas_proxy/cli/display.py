@@ -24,18 +24,29 @@ _LINE_SECONDS = 15.0  # between lines of progress where there is no terminal
 
 
 class ConsoleDisplay:
-    """Shows progress on standard error: bars in a terminal, now and then a line elsewhere."""
+    """Shows progress on standard error: bars in a terminal, now and then a line elsewhere.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        console: Where to.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
+        self._quiet = quiet
 
     def say(self, message: str) -> None:
         """Print one line."""
+        if self._quiet:
+            return
         self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
         """A bar, or a line every 15 seconds; nothing for work that is over at once."""
+        if self._quiet:
+            yield lambda done, total, note="": None
+            return
         if not self._console.is_terminal:
             yield _ProgressLines(self, title)
             return

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from nas_proxy.cli._plugin_text import class_texts
 from nas_proxy.data.descriptions import DATASET_WORDS
-from nas_proxy.errors import PluginError
+from nas_proxy.errors import PluginError, UserError, did_you_mean
 
 # What a plug-in's class says of itself, and what that is called here.
 _COLUMNS = {
@@ -26,31 +26,67 @@ _COLUMNS = {
 }
 
 
+_TITLES = {"typical_cost": "what it takes", "source": "where it comes from"}
+
+
 @click.command(name="list")
 @click.argument(
     "kind",
     required=False,
     type=click.Choice(["distillers", "spaces", "scores", "datasets"]),
 )
+@click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_command(kind: str | None, as_json: bool) -> None:
-    """Show what can be named in a config: distillers, search spaces, scores and data sets."""
-    found = {name: rows() for name, rows in _LISTS.items() if kind in (None, name)}
+def list_command(kind: str | None, name: str | None, as_json: bool) -> None:
+    """Show what can be named in a config: distillers, search spaces, scores and data sets.
+
+    With a KIND one line each, with a NAME of it all that is known of one.
+    """
+    found = {each: rows() for each, rows in _LISTS.items() if kind in (None, each)}
+    if kind is not None and name is not None:
+        found = {kind: [_named(kind, name, found[kind])]}
     if as_json:
         click.echo(json.dumps(found, indent=1))
-        return
-    output = Console()
-    for name, entries in found.items():
-        table = Table(title=name, title_justify="left", show_lines=True)
-        table.add_column("name", no_wrap=True)
-        for column in ("family", "what it is, where it comes from, what it takes"):
-            if column != "family" or name == "distillers":
-                table.add_column(column)
-        for entry in entries:
-            lines = (entry.get(key) for key in ("summary", "source", "typical_cost"))
-            family = [entry["family"]] if name == "distillers" else []
-            table.add_row(entry["name"], *family, "\n".join(filter(None, lines)))
-        output.print(table)
+    elif kind is None:
+        for each, entries in found.items():
+            names = ", ".join(entry["name"] for entry in entries)
+            click.echo(f"{each} ({len(entries)}): {names}\n")
+        click.echo("nas-proxy list KIND: a line each; nas-proxy list KIND NAME: all of one")
+    elif name is None:
+        _show_lines(found[kind])
+    else:
+        _show_details(found[kind][0])
+
+
+def _named(kind: str, name: str, entries: list[dict[str, str]]) -> dict[str, str]:
+    names = [entry["name"] for entry in entries]
+    if name not in names:
+        raise UserError(f"there is no {name!r} among {kind}; {did_you_mean(name, names)}")
+    return entries[names.index(name)]
+
+
+def _show_lines(entries: list[dict[str, str]]) -> None:
+    """One line for each; a terminal cuts what is too long for it, and a file gets all."""
+    console, longest = Console(), max(len(entry["name"]) for entry in entries)
+    for entry in entries:
+        line = f"{entry['name']:<{longest}}  {entry['summary']}"
+        if console.is_terminal:
+            line = shorten_line(line, console.width)
+        click.echo(line)
+
+
+def shorten_line(line: str, width: int) -> str:
+    """The line with an ellipsis where it would not fit."""
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _show_details(entry: dict[str, str]) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for title, text in entry.items():
+        table.add_row(_TITLES.get(title, title), text)
+    Console().print(table)
 
 
 def _plugins(group: str) -> list[dict[str, str]]:

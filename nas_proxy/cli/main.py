@@ -1,10 +1,10 @@
-"""The command line. Exit status: 0 done, 2 the input is wrong, 1 anything else."""
+"""The command line. Exit status: 0 done, 2 the input is wrong, 130 Ctrl-C, 1 anything else."""
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,9 +21,11 @@ from nas_proxy.cli._configs import load_checked
 from nas_proxy.cli.backbones import backbones_command, pretrain_command
 from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.cli.examples import example_command
+from nas_proxy.cli.inspecting import inspect_command
 from nas_proxy.cli.interchange import export_proxy, import_proxy
 from nas_proxy.cli.lists import list_command
 from nas_proxy.cli.plan import plan_command
+from nas_proxy.cli.ui import ui_command
 from nas_proxy.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
@@ -41,6 +43,8 @@ _USERS_ERRNOS = {
     errno.EISDIR: "a folder is in the way",
 }
 
+
+_INTERRUPTED = 128 + signal.SIGINT  # as shells count it
 
 _console = Console(stderr=True)
 
@@ -68,12 +72,25 @@ def _stage_command(name: str, summary: str) -> None:
     @click.argument("config", type=click.Path(path_type=Path))
     @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
     @click.option("--force", is_flag=True, help="Discard this stage's earlier result, repeat it.")
-    def command(config: Path, overrides: tuple[str, ...], force: bool) -> None:
+    @click.option("-q", "--quiet", is_flag=True, help="Show warnings and the verdict alone.")
+    @click.option("-v", "--verbose", is_flag=True, help="Show what happens behind the scenes too.")
+    def command(
+        config: Path, overrides: tuple[str, ...], force: bool, quiet: bool, verbose: bool
+    ) -> None:
+        if quiet and verbose:
+            raise UserError("--quiet and --verbose exclude each other: pass one of them")
+        logging.getLogger("nas_proxy").setLevel(logging.DEBUG if verbose else logging.WARNING)
         loaded = load_checked(config, overrides)
         from nas_proxy.study.pipeline import run_pipeline
 
         last: Any = "report" if name == "run" else name
-        run_pipeline(loaded, ConsoleDisplay(_console), last=last, force=force)
+        display = ConsoleDisplay(_console, quiet=quiet)
+        run_pipeline(loaded, display, last=last, force=force)
+        if last == "report":
+            from nas_proxy.study.conclusion import conclusion
+
+            for line in conclusion(loaded.layout):
+                click.echo(line)
 
 
 _stage_command(
@@ -156,39 +173,9 @@ def _percent(figure: SeedMean | None) -> str:
     return f"{100 * figure.mean:.1f}" + ("" if error is None else f" ±{100 * error:.1f}")
 
 
-@cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--picture", type=click.Path(path_type=Path), help="Where to; beside FILE otherwise.")
-def inspect(file: Path, picture: Path | None) -> None:
-    """Print what a proxy data set FILE says of itself, and write a picture of its images."""
-    from nas_proxy.data.pictures import write_image_grid
-    from nas_proxy.data.proxy_card import ProxyCard
-
-    card = ProxyCard.read(file)
-    table = Table(show_header=False, box=None)
-    for name, value in card.entries.items():
-        table.add_row(name, value if isinstance(value, str) else json.dumps(value))
-    Console().print(table)
-    target = picture or file.with_suffix(".png")
-    write_image_grid(target, card.pixels, card.images_per_class, card.class_names)
-    click.echo(f"picture: {target}")
-
-
-@cli.command()
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"))
-@click.option("--uri", help="Another MLflow store than the one in the results folder.")
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
-def ui(results: Path, uri: str | None, port: int) -> None:
-    """Open MLflow's pages on 127.0.0.1 until Ctrl-C."""
-    from nas_proxy.tracking import launch_ui
-
-    def announce(page: str) -> None:
-        _console.print(f"MLflow: {page} (Ctrl-C ends it)", highlight=False, soft_wrap=True)
-
-    launch_ui(results, uri, port, announce)
-
-
 cli.add_command(plan_command)
+cli.add_command(ui_command)
+cli.add_command(inspect_command)
 cli.add_command(list_command)
 cli.add_command(example_command)
 cli.add_command(import_proxy)
@@ -206,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        _fail("stopped; the same command continues where it was", 1)
+        _fail("stopped; the same command continues where it was", _INTERRUPTED)
     except SystemExit as error:  # nothing of nas_proxy or click raises it here
         _fail(
             f"code of a plug-in called sys.exit({error.code!r}){_last_line(error)}; raise an error "

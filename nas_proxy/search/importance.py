@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import optuna
@@ -33,7 +34,12 @@ def choice_importances(study: optuna.Study, score_index: int) -> dict[str, float
     def negated(trial: FrozenTrial) -> float:  # PED-ANOVA takes smaller values for better
         return -float(trial.values[score_index])
 
-    return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=negated)
+    with warnings.catch_warnings():  # that it does so is what `negated` is for
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")
+        found = get_param_importances(
+            study, evaluator=PedAnovaImportanceEvaluator(), target=negated
+        )
+    return {name: float(value) for name, value in found.items()}
 
 
 def _varied(trials: Sequence[FrozenTrial]) -> bool:

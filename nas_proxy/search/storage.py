@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import optuna
@@ -69,6 +70,7 @@ def open_optuna_study(
         known = study.user_attrs.get(_OBJECTIVES, known)
         if known == objectives:
             study.set_user_attr(_OBJECTIVES, objectives)
+            _name_metrics(study, objectives)
     except Exception as error:  # a driver's own exceptions, whichever database it is
         if isinstance(error, OSError):
             raise
@@ -81,6 +83,14 @@ def open_optuna_study(
         )
     study.sampler = make_sampler(settings, sampler_seed("sampler", seed, study), num_workers)
     return study
+
+
+def _name_metrics(study: optuna.Study, names: list[str]) -> None:
+    """Say what dashboards and tables are to call the objectives."""
+    if study.metric_names != names:
+        with warnings.catch_warnings():  # it may change, and says so at each call
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(names)
 
 
 def sampler_seed(purpose: str, seed: int, study: optuna.Study) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nas_proxy.core.extras import is_installed, missing_words
@@ -22,12 +22,37 @@ _LONG_DISTILLING = 120.0  # seconds from which on it is said how long it will ta
 _SEEN = 3  # reports of progress that such a figure rests on
 
 
-def announce(plans: Sequence[StagePlan], study: StudyContext) -> None:
+@dataclass(frozen=True)
+class TimeLeft:
+    """What is known of how long the rest of a run takes.
+
+    Attributes:
+        seconds: Of the clock, by the stages that are left, in order; None: it was never timed.
+    """
+
+    seconds: Mapping[str, float | None]
+
+    def words_before(self, stage: str) -> str:
+        """What is said when a stage begins; nothing where some of what is left was never timed."""
+        names = list(self.seconds)
+        if stage not in names:
+            return ""
+        rest = [self.seconds[name] for name in names[names.index(stage) :]]
+        known = [seconds for seconds in rest if seconds is not None]
+        if not known or len(known) < len(rest):
+            return ""
+        return f", about {duration(sum(known))} left in all"
+
+
+def announce(plans: Sequence[StagePlan], study: StudyContext) -> TimeLeft:
     """Say what is left to do: a line for each stage, with the time where it was timed before.
 
     Args:
         plans: Of the stages that will run.
         study: Whose.
+
+    Returns:
+        The same times, for whoever says later what is left of them.
     """
     left = [plan for plan in plans if any(task.left for task in plan.tasks)]
     price, workers = KnownTimings(study).price, study.executor.num_workers
@@ -42,6 +67,10 @@ def announce(plans: Sequence[StagePlan], study: StudyContext) -> None:
     if wall.expected > _LONG_STUDY:
         shorter = [sentence for stage in stages for sentence in stage.cheaper]
         study.display.say(f"plan: {wall} in all{''.join(f'; {each}' for each in shorter[:3])}")
+    timed = {
+        stage.stage: stage.wall_seconds.expected if stage.is_known else None for stage in stages
+    }
+    return TimeLeft(timed)
 
 
 def _work_words(plan: StagePlan, study: StudyContext) -> str:

@@ -96,9 +96,13 @@ def run_pipeline(
                 "train.space_fidelity: {} trains them at full size)"
             )
         write_atomically(config.layout.config, config.to_yaml())
-        announce(plan_stages(asked, study, repeated), study)
+        left = announce(plan_stages(asked, study, repeated), study)
         study.forget()  # what calibrate finds now may be another recipe
+        wanted = [stage for stage in asked if stage.is_wanted(config)]
         for stage in asked:
+            if stage in wanted:
+                place = f"stage {wanted.index(stage) + 1} of {len(wanted)}: {stage.name}"
+                display.say(f"{place}{left.words_before(stage.name)}")
             try:
                 run_stage(stage, study, force=stage.name in repeated)
             except RecalibrationNeeded as request:

@@ -161,3 +161,12 @@ def active_recipe(config: StudyConfig) -> ActiveRecipe:
         score=config.score,
     )
     return ActiveRecipe(recipe)
+
+
+def optuna_name(config: StudyConfig, active: ActiveRecipe) -> str:
+    """The study's name; with a recipe that was found, that recipe's id behind it.
+
+    A database outlives the folder: scores by another recipe stay there, under another name.
+    """
+    name = config.study_name
+    return name if config.recipe == "configured" else f"{name}-{active.id}"

@@ -97,6 +97,84 @@ def test_list(nas_proxy, kind: str, names: set[str]) -> None:
     assert "random_subset" in nas_proxy("list").output
 
 
+def test_a_list_has_one_line_for_each_and_a_name_has_its_details(nas_proxy) -> None:
+    known = json.loads(nas_proxy("list", "distillers", "--json").output)["distillers"]
+    lines = nas_proxy("list", "distillers").output.splitlines()
+    assert [line.split()[0] for line in lines] == [entry["name"] for entry in known]
+    everything = nas_proxy("list").output
+    assert len(everything.splitlines()) < 24
+    assert all(entry["name"] in everything for entry in known)
+    shown = nas_proxy("list", "distillers", "distribution_matching").output
+    for word in ("Zhao", "hours on a GPU", "family"):
+        assert word in shown
+    found = nas_proxy("list", "distillers", "distribution_matching", "--json")
+    assert [entry["name"] for entry in json.loads(found.output)["distillers"]] == [
+        "distribution_matching"
+    ]
+    assert_one_sentence(nas_proxy("list", "scores", "naswt"), "'naswt'", "naswot")
+
+
+def test_ctrl_c_exits_as_shells_expect_and_says_what_goes_on(
+    nas_proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas_proxy.study.pipeline.run_stage", interrupted)
+    outcome = nas_proxy("run", "tiny.yaml", "-q")
+    assert outcome.status == 130
+    assert outcome.errors.strip() == ("nas-proxy: stopped; the same command continues where it was")
+
+
+def test_a_quiet_run_says_the_verdict_alone(nas_proxy, tmp_path: Path) -> None:
+    done = nas_proxy("run", "tiny.yaml", "--quiet")
+    assert done.status == 0, done.errors
+    assert done.errors == ""
+    winner, verdict = done.output.splitlines()
+    report = json.loads((tmp_path / "results/tiny/report.json").read_text())
+    assert winner.startswith("winner: ")
+    assert verdict.removeprefix("verdict: ") in report["verdict"]
+    said = nas_proxy("run", "tiny.yaml").errors
+    assert re.findall(r"^stage (\d) of (\d): (\w+)", said, re.MULTILINE) == [
+        ("1", "3", "distill"), ("2", "3", "search"), ("3", "3", "report"),
+    ]  # fmt: skip
+    assert_one_sentence(nas_proxy("run", "tiny.yaml", "-q", "-v"), "exclude each other")
+
+
+def test_inspect_reads_whatever_a_study_writes(nas_proxy, tmp_path: Path) -> None:
+    assert nas_proxy("run", "tiny.yaml", "tracking.enabled=true", "-q").status == 0
+    results = tmp_path / "results"
+    for path in (results / "tiny", *results.rglob("*.*")):
+        if path.is_file() and not path.name.startswith(".") and "mlartifacts" not in path.parts:
+            shown = nas_proxy("inspect", str(path), "--picture", "x.png")
+            assert shown.status == 0, (path, shown.errors)
+            assert len(shown.output.split()) > 2, path
+    assert "the folder of a study" in nas_proxy("inspect", "results/tiny").output
+    log = nas_proxy("inspect", "results/tiny/search/evaluations.jsonl").output
+    assert re.search(r"evaluations\s+2\b", log)
+    assert re.search(r"trials\s+2", nas_proxy("inspect", str(
+        results / "tiny/search/optuna_journal.log")).output)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("notes.doc", b"words", "no file that nas_proxy writes"),
+        ("half.json", b'{"format": 1,', "damaged"),
+        ("log.jsonl", b"{}\n{\n", "damaged"),
+        ("list.yaml", b"- 1\n", "damaged"),
+        ("store.db", b"no database at all", "damaged"),
+        ("x.png", b"", "damaged"),
+        ("x.onnx", b"\xff\xff", "damaged"),
+    ],
+)
+def test_inspect_says_in_one_sentence_what_it_cannot_read(
+    nas_proxy, name: str, content: bytes, said: str
+) -> None:
+    Path(name).write_bytes(content)
+    assert_one_sentence(nas_proxy("inspect", name), said, name)
+
+
 def test_inspect_prints_the_card_and_draws(nas_proxy, tmp_path: Path) -> None:
     nas_proxy("distill", "tiny.yaml")
     file = tmp_path / "results/tiny/distill/proxy.safetensors"

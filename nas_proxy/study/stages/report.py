@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
 from nas_proxy.core.results import StoredResult
 from nas_proxy.data.proxy_summary import ProxySummary
+from nas_proxy.errors import masked
 from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
 from nas_proxy.registry import sources_named
 from nas_proxy.report.figures import write_figures
@@ -19,18 +21,23 @@ from nas_proxy.report.html import render_html
 from nas_proxy.report.summary import Summary, summarise
 from nas_proxy.report.values import DataSummary, Environment, ProxyEvaluations, StudyReport
 from nas_proxy.retrain.result import RetrainResult
+from nas_proxy.search.dashboard import write_note
 from nas_proxy.search.result import SearchResult
+from nas_proxy.search.storage import open_storage
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.study.clock import wall_seconds
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.history import read_looks
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import ledger, totals
+from nas_proxy.study.recipe import optuna_name
 from nas_proxy.study.stage import Stage
 from nas_proxy.study.trust import register_recipe
 from nas_proxy.types import Splits
 from nas_proxy.validate.coverage import SHOWN_LEVELS
 from nas_proxy.validate.values import Points, RankReport
+
+logger = logging.getLogger("nas_proxy")
 
 T = TypeVar("T", bound=StoredResult)
 
@@ -60,6 +67,7 @@ class Report(Stage):
         ]
         write_atomically(layout.page, render_html(report, [*pictures, *figures]))
         _log(study, report, [*figures, *([layout.frontier] if layout.frontier.is_file() else [])])
+        _write_note(study, report)
         register_recipe(study)
         study.display.say(f"report: {layout.page.resolve()}")
 
@@ -155,6 +163,17 @@ def _log(study: StudyContext, report: StudyReport, figures: list[Path]) -> None:
     for path in (study.layout.page, study.layout.report):
         run.artifact(path)
     run.finish()
+
+
+def _write_note(study: StudyContext, report: StudyReport) -> None:
+    """The verdict where Optuna's dashboard shows it; a storage that is away costs no report."""
+    config = study.config
+    text = _page(study, report, summarise(report))
+    try:
+        storage = open_storage(config.search.storage, study.layout.stage("search"))
+        write_note(storage, optuna_name(config, study.recipe), text)
+    except Exception as error:  # noqa: BLE001 - a driver's own, whichever database it is
+        logger.warning("optuna: the study has no note (%s)", masked(str(error)))
 
 
 def _page(study: StudyContext, report: StudyReport, summary: Summary) -> str:

@@ -28,7 +28,7 @@ from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_storage
 from nas_proxy.search.study import SearchOutcome, SearchTask, TrialLog, run_search
 from nas_proxy.study.cascades import candidates_factory, refuse_other_cuts, sample_factory
-from nas_proxy.study.config import StudyConfig, dump_options
+from nas_proxy.study.config import dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
 from nas_proxy.study.evaluators import zero_cost_scores
@@ -43,7 +43,7 @@ from nas_proxy.study.plan import (
     shorter_training,
     training_unit,
 )
-from nas_proxy.study.recipe import ActiveRecipe
+from nas_proxy.study.recipe import ActiveRecipe, optuna_name
 from nas_proxy.study.recipe_units import (
     candidate_units,
     possible_recipes,
@@ -125,7 +125,7 @@ class Search(Stage):
                 factory=factory,
                 score=ranking,
                 settings=config.search,
-                study_name=_optuna_name(config, active),
+                study_name=optuna_name(config, active),
                 seed=config.seed,
                 sizes=resources,
                 facts=facts,
@@ -160,15 +160,6 @@ def _trial_log(study: StudyContext, resources: Resources) -> TrialLog:
         )
 
     return log
-
-
-def _optuna_name(config: StudyConfig, active: ActiveRecipe) -> str:
-    """The study's name; with a recipe that was found, that recipe's id behind it.
-
-    A database outlives the folder: scores by another recipe stay there, under another name.
-    """
-    name = config.study_name
-    return name if config.recipe == "configured" else f"{name}-{active.id}"
 
 
 def _reference_sample(study: StudyContext, active: ActiveRecipe) -> list[Evaluation]:
