@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from common import parser, publish
 from nas_proxy.evaluate.executors import EvaluatorFactory
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.scores.combine import SingleSignal
+from nas_proxy.search.guard import TrialRecord
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_storage
 from nas_proxy.search.study import SearchTask, run_search
@@ -68,9 +70,9 @@ def milliseconds_per_trial(results: Path, n_trials: int, *, tracked: bool) -> tu
     space, told = NASBench201Space(), []
     with open_tracker(settings, results, results / "study", "study") as tracker:
 
-        def on_trial(number: int, evaluation: Evaluation, score: float | None) -> None:
-            objectives = {} if score is None else {"score": score}
-            log_trial(tracker, space, (number, evaluation, score), objectives)
+        def on_trial(trial: TrialRecord, attributes: Mapping[str, Any]) -> None:
+            score = trial[2]
+            log_trial(tracker, space, trial, {} if score is None else {"score": score})
             told.append(time.perf_counter())
 
         task = SearchTask(

@@ -1,4 +1,4 @@
-"""The command line. Exit status: 0 done, 2 the input is wrong, 130 Ctrl-C, 1 anything else."""
+"""The command line. Exit status: 0 done, 2 the input is wrong, 130 Ctrl-C, 143 SIGTERM, 1 other."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _USERS_ERRNOS = {
 }
 
 
-_INTERRUPTED = 128 + signal.SIGINT  # as shells count it
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells count it
 
 _console = Console(stderr=True)
 
@@ -187,13 +187,33 @@ cli.add_command(pretrain_command)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; errors become one paragraph on standard error."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _run(words)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as job schedulers send it: what Ctrl-C puts in order is put in order too."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
+
+
+def _run(words: list[str]) -> None:
+    """Run the command line and exit."""
     try:
         status = cli.main(args=words, prog_name="nas-proxy", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("stopped; the same command continues where it was", _INTERRUPTED)
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click makes its own error of what is raised within a command.
+        terminated = isinstance(error.__cause__ or error, _Terminated)
+        status = _TERMINATED if terminated else _INTERRUPTED
+        _fail("stopped; the same command continues where it was", status)
     except SystemExit as error:  # nothing of nas_proxy or click raises it here
         _fail(
             f"code of a plug-in called sys.exit({error.code!r}){_last_line(error)}; raise an error "

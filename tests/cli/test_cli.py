@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +331,17 @@ def test_wrong_words_on_the_command_line(nas_proxy) -> None:
     assert nas_proxy("run").status == 2
     assert nas_proxy("run", "--help").status == 0
     assert "quickstart" in nas_proxy("--help").output
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(nas_proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Job schedulers send it; without that MLflow would show a run that never ends."""
+
+    def terminated(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("nas_proxy.study.pipeline.run_stage", terminated)
+    outcome = nas_proxy("run", "tiny.yaml", "-q")
+    assert outcome.status == 143
+    assert "the same command continues" in outcome.errors
+    assert signal.getsignal(signal.SIGTERM) is before

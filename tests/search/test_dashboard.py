@@ -84,7 +84,7 @@ def test_it_is_served_until_ctrl_c(tmp_path):
     assert pages == [f"http://127.0.0.1:{port}/dashboard/studies/0"]
     (trial,) = served[0]["trials"]
     assert {"key": "description", "value": "two blocks"} in trial["user_attrs"]
-    assert served[0]["metric_names"] == ["score"]
+    assert served[0]["objective_names"] == ["score"]
 
 
 @pytest.mark.parametrize(
