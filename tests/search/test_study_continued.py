@@ -61,9 +61,8 @@ def killed_at(event_number, monkeypatch, executor):
 
 # The score alone, and a cost before it.
 GOALS = [{}, {"objectives": ("num_params", "score"), "sizes": grid_sizes}]
-NUM_EVENTS = (
-    62  # ask, set_user_attr twice, submit, append and tell of five trials, before and after
-)
+# ask, set_user_attr twice, submit, append and tell of five trials, before and after
+NUM_EVENTS = 60
 
 
 @pytest.mark.parametrize("goal", GOALS)
