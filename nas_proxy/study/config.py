@@ -8,15 +8,15 @@ at once, each with its path and the nearest right key. A plug-in's section names
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nas_proxy.backbones.pretrain_settings import PretrainSettings
-from nas_proxy.calibrate.recipes import Recipe, recipes_by_name, spelt_out
+from nas_proxy.calibrate.recipes import Recipe, spelt_out
 from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import ConfigError, PluginError, UserError, did_you_mean, masked
@@ -37,6 +37,13 @@ from nas_proxy.study.consistency import (
     RecipeOrigin,
     contradictions,
     images_made_per_class,
+)
+from nas_proxy.study.defaults import (
+    Given,
+    default_distiller,
+    default_train,
+    find_recipe,
+    notices,
 )
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.teachers.settings import LabelOption, LabelSettings
@@ -84,6 +91,9 @@ class StudyConfig:
         pretrain: How `nas-proxy pretrain` makes weights; None if nothing is said of it.
         resolved: The whole configuration as plain values, defaults included; reading it back
             gives the same study.
+        given: What the user wrote, as plain values.
+        notices: What follows from sections that were left out, and what of others is not used;
+            sentences.
     """
 
     study_name: str
@@ -110,6 +120,8 @@ class StudyConfig:
     tracking: TrackingSettings
     pretrain: PretrainSettings | None
     resolved: Mapping[str, Any]
+    given: Mapping[str, Any] = field(compare=False, repr=False)
+    notices: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def layout(self) -> StudyLayout:
@@ -133,9 +145,9 @@ class _Sections(BaseModel):
     num_threads: PositiveInt = 1
     results: Path = Path("results")
     data: DataSettings = DataSettings()
-    distill: dict[str, Any]
+    distill: dict[str, Any] | None = None
     space: dict[str, Any]
-    train: TrainSettings
+    train: TrainSettings = default_train()
     knowledge_distillation: KnowledgeDistillationOption | None = None
     score: ScoreSettings = ScoreSettings()
     search: SearchSettings = SearchSettings()
@@ -168,26 +180,23 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         ConfigError: With every fault that was found, one per line.
     """
     faults: list[str] = []
+    given = Given(mapping)
     sections: _Sections | None = _check(_Sections, mapping, (), faults)
-    distill = dict(_mapping_at(mapping, "distill"))
-    common = {
-        key: _check(kind, distill.pop(key, default), ("distill", key), faults)
-        for key, (kind, default) in _DISTILL_KEYS.items()
-    }
-    distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
-    given = "images_per_class" in _mapping_at(mapping, "distill")
-    common["images_per_class"] = images_made_per_class(
-        distiller, common["images_per_class"], faults, given=given
-    )
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
     _check_reduced_fidelity(space, faults)
     if sections is not None:
-        sections = _with_recipe(sections, space, faults)
+        recipe = find_recipe(sections.recipe, given, space, sections.train, faults)
+        sections = sections.model_copy(update={"recipe": recipe})
+        if sections.distill is None:
+            own = default_distiller(recipe, sections.calibration, sections.score)
+            mapping = {**mapping, "distill": own}
+    distiller, common = _distiller(mapping, faults)
+    if sections is not None:
         faults.extend(contradictions(sections, space, distiller))
     if faults or sections is None or distiller is None or space is None:
         listed = "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))
         raise ConfigError(f"the configuration cannot be used:\n{listed}")
-    if "space_fidelity" not in _mapping_at(mapping, "train"):
+    if "space_fidelity" not in given.train:
         sections = _with_reduced_candidates(sections, space)
     sections = _with_recipes(sections, space)
     plain = adapter(_Sections).dump_python(sections, mode="json", by_alias=True)
@@ -203,6 +212,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         plain[section][key] = plain[section][key] and masked(plain[section][key])
     if sections.recipe != "configured":
         del plain["score"]  # nobody reads it
+    read = sections.calibration, sections.score, sections.train
     return StudyConfig(
         **{name: getattr(sections, name) for name in _COPIED},
         distiller=distiller,
@@ -211,6 +221,8 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         distill_workers=common["num_workers"],
         space=space,
         resolved=plain,
+        given=given.mapping,
+        notices=notices(given, sections.recipe, *read),
     )
 
 
@@ -223,19 +235,21 @@ _DISTILL_KEYS: dict[str, tuple[Any, Any]] = {
 _COPIED = tuple(name for name in _Sections.model_fields if name not in ("distill", "space"))
 
 
-def _with_recipe(sections: _Sections, space: SearchSpace | None, faults: list[str]) -> _Sections:
-    """The same with the recipe that is meant where none is named, or one by its name."""
-    meant: RecipeOrigin = "configured" if sections.calibration is None else "calibrated"
-    recipe = sections.recipe or meant
-    if isinstance(recipe, str) and recipe not in get_args(RecipeOrigin):
-        if space is None:  # without it there are no recipes to name
-            return sections.model_copy(update={"recipe": meant})
-        named = recipes_by_name(space, sections.train)
-        if recipe not in named:
-            known = [*get_args(RecipeOrigin), *named]
-            faults.append(f"recipe: there is no recipe {recipe!r}; {did_you_mean(recipe, known)}")
-        recipe = named.get(recipe, meant)
-    return sections.model_copy(update={"recipe": recipe})
+def _distiller(
+    mapping: Mapping[str, Any], faults: list[str]
+) -> tuple[Distiller | None, dict[str, Any]]:
+    """What makes the proxy data set, and what the section says that is no option of it."""
+    section = dict(_mapping_at(mapping, "distill"))
+    given = "images_per_class" in section
+    common = {
+        key: _check(kind, section.pop(key, default), ("distill", key), faults)
+        for key, (kind, default) in _DISTILL_KEYS.items()
+    }
+    distiller = _plugin(DISTILLERS, section, "distill", mapping, faults)
+    common["images_per_class"] = images_made_per_class(
+        distiller, common["images_per_class"], faults, given=given
+    )
+    return distiller, common
 
 
 def _with_reduced_candidates(sections: _Sections, space: SearchSpace) -> _Sections:

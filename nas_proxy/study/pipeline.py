@@ -6,12 +6,13 @@ config -> distill -> ProxyDataset -> calibrate -> Recipe -> search -> evaluation
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.core.environment import check_device
 from nas_proxy.core.files import write_atomically
 from nas_proxy.core.locks import sole_user
@@ -86,12 +87,14 @@ def run_pipeline(
             config.space.check_images(study.splits)
             for notice in config.space.notices():
                 display.say(f"{config.space.name}: {notice}")
-        if config.recipe == "configured" and config.train.space_fidelity:
-            reduced = ", ".join(f"{k}: {v}" for k, v in config.train.space_fidelity.items())
+        if reductions := _reductions(config):
+            reduced = ", ".join(f"{k}: {v}" for k, v in reductions.items())
             display.say(
                 f"train: candidates are smaller than the space's own networks ({reduced}; "
                 "train.space_fidelity: {} trains them at full size)"
             )
+        for notice in config.notices:
+            display.say(notice)
         write_atomically(config.layout.config, config.to_yaml())
         announce(plan_stages(asked, study, repeated), study)
         study.forget()  # what calibrate finds now may be another recipe
@@ -101,6 +104,14 @@ def run_pipeline(
             except RecalibrationNeeded as request:
                 display.say(f"search: {request}")
                 _calibrate_again(study, request)
+
+
+def _reductions(config: StudyConfig) -> Mapping[str, int]:
+    """By what candidates are smaller, where it is known how they are trained."""
+    if not isinstance(config.recipe, Recipe):
+        return config.train.space_fidelity if config.recipe == "configured" else {}
+    trained = [part.train for part in config.recipe.parts if part.train_on != "nothing"]
+    return trained[-1].space_fidelity if trained and trained[-1] is not None else {}
 
 
 def _calibrate_again(study: StudyContext, request: RecalibrationNeeded) -> None:

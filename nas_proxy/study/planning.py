@@ -96,6 +96,8 @@ def look_at(config: StudyConfig, display: Display) -> StudyContext:
     """
     torch.set_num_threads(config.num_threads)
     check_device(config.device)
+    for notice in config.notices:
+        display.say(notice)
     logs = StudyLogs(look_only=True)
     check_samples(config, logs, display.say)
     refuse_other_configuration(STAGES, config, config.layout)

@@ -199,7 +199,7 @@ def test_a_value_that_may_be_of_several_kinds_has_one_fault(
     assert str(caught.value) == f"the configuration cannot be used:\n  {fault}"
 
 
-@pytest.mark.parametrize("section", ["study_name", "distill", "space", "train"])
+@pytest.mark.parametrize("section", ["study_name", "space"])
 def test_a_missing_section_is_named(section: str) -> None:
     with pytest.raises(ConfigError, match=f"{section}: missing"):
         check_config({name: value for name, value in MINIMAL.items() if name != section})
