@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from nas_proxy.backbones.pretrain_settings import PretrainSettings
 from nas_proxy.calibrate.recipes import Recipe, spelt_out
@@ -31,6 +31,7 @@ from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search.settings import SearchSettings
+from nas_proxy.statistics.words import duration_seconds
 from nas_proxy.study.config_faults import in_words
 from nas_proxy.study.config_file import read_mapping
 from nas_proxy.study.consistency import (
@@ -44,6 +45,7 @@ from nas_proxy.study.defaults import (
     default_train,
     find_recipe,
     notices,
+    with_length,
 )
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.teachers.settings import LabelOption, LabelSettings
@@ -65,6 +67,9 @@ class StudyConfig:
         device: `cpu`, `cuda` or `cuda:1`.
         cuda_graph: On a GPU, do the steps of candidates' trainings as one CUDA graph each.
         num_threads: Torch threads of this process on a CPU; workers have one each.
+        budget: How long the study may take by the clock, such as `10min`, `2h` or `1d`; what the
+            configuration does not fix is scaled to fit, see `nas_proxy.study.budget`. None: the
+            sizes are those of the sections and their defaults.
         results: Folder that holds the study's folder and the MLflow store.
         data: The real data set.
         distiller: Makes the proxy data set.
@@ -101,6 +106,7 @@ class StudyConfig:
     device: str
     cuda_graph: bool
     num_threads: int
+    budget: str | None
     results: Path
     data: DataSettings
     distiller: Distiller
@@ -133,6 +139,14 @@ class StudyConfig:
         return yaml.safe_dump(dict(self.resolved), sort_keys=False)
 
 
+def _duration(value: Any) -> Any:
+    """The text of a duration, checked."""
+    if not isinstance(value, str):  # YAML reads 90 as a number, and 1:30 as another
+        raise ValueError("it has no unit; write 90s, 10min, 2h or 1d")
+    duration_seconds(value)
+    return value
+
+
 class _Sections(BaseModel):
     """The file's top level. Plug-in sections stay mappings: their plug-ins check them."""
 
@@ -143,6 +157,7 @@ class _Sections(BaseModel):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     cuda_graph: bool = False
     num_threads: PositiveInt = 1
+    budget: Annotated[str, BeforeValidator(_duration)] | None = None
     results: Path = Path("results")
     data: DataSettings = DataSettings()
     distill: dict[str, Any] | None = None
@@ -180,7 +195,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         ConfigError: With every fault that was found, one per line.
     """
     faults: list[str] = []
-    given = Given(mapping)
+    given, mapping = Given(mapping), with_length(mapping)
     sections: _Sections | None = _check(_Sections, mapping, (), faults)
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
     _check_reduced_fidelity(space, faults)
@@ -231,6 +246,8 @@ _DISTILL_KEYS: dict[str, tuple[Any, Any]] = {
     "images_per_class": (PositiveInt, 10),
     "labels": (LabelOption, "hard"),
     "num_workers": (PositiveInt, 1),
+    # As the authors of the method had it, which the options' defaults are: no budget scales it.
+    "preset": (Literal["published"] | None, None),
 }
 _COPIED = tuple(name for name in _Sections.model_fields if name not in ("distill", "space"))
 

@@ -60,6 +60,14 @@ class Given:
         return tuple(map(str, section)) if isinstance(section, Mapping) else ()
 
 
+def with_length(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration with a length in a section `train` that says none."""
+    train = mapping.get("train")
+    if not isinstance(train, Mapping) or train.keys() & {"num_steps", "num_epochs"}:
+        return mapping
+    return {**mapping, "train": {**train, "num_steps": LABEL_STEPS}}
+
+
 def default_train() -> TrainSettings:
     """The section `train` where there is none: as the recipes that ship train."""
     return TrainSettings(

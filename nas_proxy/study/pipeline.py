@@ -24,7 +24,9 @@ from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
 from nas_proxy.interfaces import TransferSpace
 from nas_proxy.report.values import StudyReport
 from nas_proxy.search.guard import RecalibrationNeeded
+from nas_proxy.study.all_stages import STAGES
 from nas_proxy.study.announcing import announce
+from nas_proxy.study.budgeting import within_budget
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.consistency import recipe_words
 from nas_proxy.study.context import StudyContext
@@ -34,28 +36,13 @@ from nas_proxy.study.in_flight import note_lost
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.samples import check_samples
 from nas_proxy.study.stage import (
-    Stage,
     StageName,
     plan_stages,
     refuse_other_configuration,
     run_stage,
 )
-from nas_proxy.study.stages.calibrate import Calibrate
-from nas_proxy.study.stages.distill import Distill
 from nas_proxy.study.stages.report import Report
-from nas_proxy.study.stages.retrain import Retrain
-from nas_proxy.study.stages.search import Search
-from nas_proxy.study.stages.validate import Validate
 from nas_proxy.tracking import open_tracker
-
-STAGES: tuple[Stage, ...] = (
-    Distill(),
-    Calibrate(),
-    Search(),
-    Validate(),
-    Retrain(),
-    Report(),
-)
 
 
 def run_pipeline(
@@ -73,6 +60,7 @@ def run_pipeline(
         StudyError: If the study's folder was written by another configuration; nothing is changed.
         UserError: If something is wrong that the user can mend.
     """
+    config = within_budget(config, display, anew=force and last == "report")
     if last == "calibrate":
         _refuse_nothing_to_calibrate(config)
     logs = StudyLogs()

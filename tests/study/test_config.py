@@ -143,7 +143,7 @@ def test_a_folder_of_an_earlier_release_is_refused_in_one_sentence(tmp_path: Pat
 @pytest.mark.parametrize(
     ("section", "value", "expected"),
     [
-        ("train", {}, "give exactly one of num_steps and num_epochs"),
+        ("retrain", {"train": {}}, "give exactly one of num_steps and num_epochs"),
         ("train", {"num_steps": 3, "num_epochs": 3}, "give exactly one"),
         ("train", {"num_steps": 3, "space_fidelity": {"num_cells": 1}}, "not a fidelity"),
         ("score", {"signals": ["val_los"]}, "did you mean 'val_loss'?"),

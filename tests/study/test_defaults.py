@@ -60,6 +60,8 @@ def test_a_section_train_counts_as_far_as_it_goes(recipe) -> None:
     assert trained.norm_statistics == "recalibrated"  # what it does not say is the recipe's
     if recipe is None:
         assert "num_epochs: 3" in config.notices[0]
+    assert config_of(train={"image_size": 4}).recipe.stages[-1].train.num_steps == 360
+    assert config_of(train={"image_size": 4}, score={}).train.num_steps == 360
     full_size = config_of(
         space={"name": "nasbench201"}, train={"num_steps": 5, "space_fidelity": {}}
     )
