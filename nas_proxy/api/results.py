@@ -22,9 +22,9 @@ from nas_proxy.retrain.result import RetrainResult, RetrainRow
 from nas_proxy.search.result import SearchResult, TrialRow
 from nas_proxy.statistics.accuracy import percent
 from nas_proxy.statistics.ranks import Estimate
+from nas_proxy.study.all_stages import STAGES
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.layout import StudyLayout
-from nas_proxy.study.pipeline import STAGES
 from nas_proxy.study.stage import StageName, refuse_other_configuration
 from nas_proxy.types import Architecture
 from nas_proxy.validate.values import RankReport

@@ -51,6 +51,8 @@ class Study:
         space: Where architectures come from: a function of `(trial, spec)` that returns a network,
             a registered name, `FILE.py:NAME`, a class, an object, or a mapping with `name`, which
             may be any of these, and options.
+        budget: How long all of it may take by the clock, such as `10min` or `2h`; None: as long as
+            the sections and their defaults take.
         data: From `image_folder`, `dataset` or `arrays`, or the name of a data set.
         distill: A distiller in the same forms as the space; a mapping may hold `images_per_class`,
             `labels` and `num_workers` too.
@@ -96,6 +98,7 @@ class Study:
         *,
         space: SpaceLike,
         data: DataLike = None,
+        budget: str | None = None,
         distill: DistillerLike | None = None,
         train: TrainSettings | Plain | None = None,
         score: ScoreSettings | Plain | None = None,
@@ -116,6 +119,7 @@ class Study:
     ) -> None:
         sections: dict[str, Any] = {
             "study_name": name,
+            "budget": budget,
             "seed": seed,
             "device": device,
             "cuda_graph": cuda_graph,

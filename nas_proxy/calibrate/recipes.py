@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from nas_proxy.interfaces import SearchSpace
@@ -40,10 +41,14 @@ _READS: dict[Literal["full_data", "proxy"], str] = {
     "full_data": "val_loss",
     "proxy": "train_loss_mean",
 }
+_UNSAID = ScoreSettings()  # told from the same score written out by being this very object
 NUM_DEFAULT = 4 + len(SINGLE_SCORES) + 3 * len(_TRAININGS)  # as many as `default_recipes` gives
 _CASCADE_STEPS = (90, 360)
-_LABEL_STEPS = 360  # of the trainings whose ranks label the others in `self_labelled`
+LABEL_STEPS = 360  # of the trainings whose ranks label the others in `self_labelled`
+_NUM_LABELLED = 32
 _KEEP = 0.9
+# Options of the section `train` that recipes which ship say themselves.
+REPLACED = ("num_steps", "num_epochs", "batch_size", "norm_statistics")
 
 TrainOn = Literal["proxy", "full_data", "nothing"]
 
@@ -58,13 +63,21 @@ class Measuring(Options):
             and encoding rank.
         train: How candidates are trained on it, and at which fidelity; None: the section `train`.
         knowledge_distillation: What candidates learn beside the labels; None: nothing.
-        score: What is measured, and how it becomes one number.
+        score: What is measured, and how it becomes one number. Where it is left out, what reads the
+            kind of set that is trained on: `val_loss` the full data's stream, `train_loss_mean`
+            a distilled one.
     """
 
     train_on: TrainOn = "proxy"
     train: TrainSettings | None = None
     knowledge_distillation: KnowledgeDistillationOption | None = None
-    score: ScoreSettings = field(default_factory=ScoreSettings)
+    score: ScoreSettings = _UNSAID
+
+    def __post_init__(self) -> None:
+        """Spell out a score that was left out: options are frozen for whoever reads them."""
+        if self.score is _UNSAID and self.train_on == "full_data":
+            read = ScoreSettings(signals=(_READS[self.train_on],))
+            object.__setattr__(self, "score", read)
 
     @property
     def trained_signals(self) -> tuple[str, ...]:
@@ -105,6 +118,7 @@ class RecipeStage(Measuring):
 
     def __post_init__(self) -> None:
         """See `check`."""
+        super().__post_init__()
         self.check("the stage")
 
 
@@ -131,6 +145,7 @@ class Recipe(Measuring):
 
     def __post_init__(self) -> None:
         """Refuse what the trainings cannot give, and stages that do not fit together."""
+        super().__post_init__()
         called = f"recipe {self.name!r}"
         if not self.stages:
             self._check_single(called)
@@ -228,7 +243,9 @@ class Recipe(Measuring):
         return 0 if self.score.combine == "single" else self.score.num_reference
 
 
-def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, ...]:
+def default_recipes(
+    space: SearchSpace, train: TrainSettings, given: Container[str] = ()
+) -> tuple[Recipe, ...]:
     """From cheap to dear: no network, training-free scores, the full data's stream, distilled set.
 
     `labels_encoding` learns from the calibration sample's labels and the graphs of its networks,
@@ -246,34 +263,80 @@ def default_recipes(space: SearchSpace, train: TrainSettings) -> tuple[Recipe, .
     Args:
         space: Its `reduced_fidelity` is taken unless `train` has one.
         train: The section `train`.
+        given: Names of its options that the user wrote; where `space_fidelity` is one of them, it
+            counts if it is empty, too.
     """
     recipes = _without_training()
     for word, on, num_steps in _TRAININGS:
-        settings = _short(space, train, num_steps)
+        settings = _short(space, train, num_steps, given)
         recipes += [
             Recipe(name=f"{word}_{num_steps}_{kind}", train_on=on, train=settings, score=score)
             for kind, score in _readings(_READS[on]).items()
         ]
     fitted = _readings(_READS["full_data"])["calibrated"]
-    later = (_stream(_short(space, train, steps), fitted) for steps in _CASCADE_STEPS)
+    later = (_stream(_short(space, train, steps, given), fitted) for steps in _CASCADE_STEPS)
     return (*recipes, Recipe(name="cascade", stages=(_zero_cost_stage(), *later)))
 
 
-def recipes_by_name(space: SearchSpace, train: TrainSettings) -> dict[str, Recipe]:
-    """The default recipes, and `self_labelled`, which needs no full training.
-
-    Its sample of 32 architectures is trained for 360 steps of the stream; the mean rank of their
-    losses and of the training-free scores is the label from which a model of these scores and of
-    the networks' graphs learns, and from which it follows who goes on to such a training.
+def recipes_by_name(
+    space: SearchSpace, train: TrainSettings, given: Container[str] = ()
+) -> dict[str, Recipe]:
+    """The default recipes, and `self_labelled`.
 
     Args:
         space: As for `default_recipes`.
         train: Likewise.
+        given: See `self_labelled`.
     """
-    score = ScoreSettings(signals=("val_loss", *ZERO_COST), combine="rank_mean")
-    last = _stream(_short(space, train, _LABEL_STEPS), score)
-    labelled = Recipe(name="self_labelled", stages=(_zero_cost_stage(), last))
-    return {recipe.name: recipe for recipe in (*default_recipes(space, train), labelled)}
+    labelled = self_labelled(space, train, given)
+    return {recipe.name: recipe for recipe in (*default_recipes(space, train, given), labelled)}
+
+
+def self_labelled(
+    space: SearchSpace,
+    train: TrainSettings,
+    given: Container[str] = (),
+    *,
+    num_reference: int = _NUM_LABELLED,
+) -> Recipe:
+    """The default where nothing else is said, which needs no full training.
+
+    Its sample is trained for 360 steps of the stream; the mean rank of their losses and of the
+    training-free scores is the label from which a model of these scores and of the networks'
+    graphs learns, and from which it follows who goes on to such a training.
+
+    Args:
+        space: Its `reduced_fidelity` is taken unless `train` has one.
+        train: The section `train`.
+        given: Names of its options that the user wrote, which count as they are, the length too.
+        num_reference: Size of the sample.
+    """
+    score = ScoreSettings(
+        signals=("val_loss", *ZERO_COST), combine="rank_mean", num_reference=num_reference
+    )
+    first = replace(_zero_cost_stage().score, num_reference=num_reference)
+    stages = (
+        RecipeStage(train_on="nothing", score=first),
+        _stream(short_stream(space, train, given), score),
+    )
+    return Recipe(name="self_labelled", stages=stages)
+
+
+def stream_alone(space: SearchSpace, train: TrainSettings, given: Container[str] = ()) -> Recipe:
+    """The same trainings ranked by their validation loss alone, for which no sample is drawn."""
+    settings = short_stream(space, train, given)
+    return Recipe(name="stream_alone", train_on="full_data", train=settings)
+
+
+def short_stream(
+    space: SearchSpace, train: TrainSettings, given: Container[str] = ()
+) -> TrainSettings:
+    """How recipes train on the stream that respect all that the section `train` says."""
+    short = _short(space, train, LABEL_STEPS, given)
+    kept = {name: getattr(train, name) for name in REPLACED if name in given}
+    if kept.keys() & {"num_steps", "num_epochs"}:
+        kept |= {"num_steps": train.num_steps, "num_epochs": train.num_epochs}
+    return replace(short, **kept)
 
 
 def spelt_out(recipe: Recipe, train: TrainSettings) -> Recipe:
@@ -294,7 +357,12 @@ def _readings(signal: str) -> dict[str, ScoreSettings]:
     }
 
 
-def _short(space: SearchSpace, train: TrainSettings, num_steps: int) -> TrainSettings:
+def _short(
+    space: SearchSpace, train: TrainSettings, num_steps: int, given: Container[str]
+) -> TrainSettings:
+    reduced = train.space_fidelity
+    if "space_fidelity" not in given:
+        reduced = reduced or space.reductions
     return replace(
         train,
         num_steps=num_steps,
@@ -302,7 +370,7 @@ def _short(space: SearchSpace, train: TrainSettings, num_steps: int) -> TrainSet
         batch_size=_BATCH_SIZE,
         num_val_images=train.num_val_images or NUM_VAL_IMAGES,
         norm_statistics="recalibrated",
-        space_fidelity=dict(train.space_fidelity or space.reductions),
+        space_fidelity=dict(reduced),
     )
 
 

@@ -158,3 +158,9 @@ def _processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def num_cores() -> int:
+    """Cores that this process may use, as far as the system says."""
+    asks = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return len(asks(0)) if asks is not None else os.cpu_count() or 1

@@ -56,6 +56,27 @@ def draw_architectures(
     )
 
 
+def count_architectures(space: SearchSpace, most: int, generator: torch.Generator) -> int:
+    """How many networks a space holds, as far as drawing shows; counted up to `most`.
+
+    Genotypes of one network count once.
+
+    Args:
+        space: Which one.
+        most: Where counting ends.
+        generator: The only source of randomness.
+    """
+    found: set[str] = set()
+    repeats = 0
+    for architecture in _stream(space, generator):
+        form = space.canonical_form(architecture)
+        repeats = repeats + 1 if form in found else 0
+        found.add(form)
+        if len(found) == most or repeats > _MAX_REPEATS:
+            break
+    return len(found)
+
+
 def _stream(space: SearchSpace, generator: torch.Generator) -> Iterator[Architecture]:
     while True:
         yield space.sample(generator)

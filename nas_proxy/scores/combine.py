@@ -32,7 +32,8 @@ class ScoreSettings(Options):
     """The configuration section `score`.
 
     Attributes:
-        signals: What is measured on every candidate.
+        signals: What is measured on every candidate. The default reads a distilled set, which
+            `val_loss` ranks backwards (`benchmarks/signals_by_data.py`).
         combine: `single` takes the only signal. `rank_mean` averages the ranks of several among a
             reference sample of architectures that is drawn and evaluated for this purpose; those
             of a training have one half of the vote together, zero-cost ones the other.
@@ -47,7 +48,7 @@ class ScoreSettings(Options):
         score_images: What zero-cost signals look at: `real` images, or `distilled` ones.
     """
 
-    signals: tuple[str, ...] = ("val_loss",)
+    signals: tuple[str, ...] = ("train_loss_mean",)
     combine: Literal["single", "rank_mean", "calibrated"] = "single"
     num_reference: Annotated[int, Bound(ge=4)] = 32
     use_encoding: bool = True
@@ -58,8 +59,8 @@ class ScoreSettings(Options):
         """Refuse a list of signals that `combine` cannot use."""
         if not self.signals and not (self.combine == "calibrated" and self.use_encoding):
             raise ValueError(
-                "signals is empty; name at least one, such as val_loss (combine: calibrated alone "
-                "can rank by labels and encoding)"
+                "signals is empty; name at least one, such as train_loss_mean (combine: calibrated "
+                "alone can rank by labels and encoding)"
             )
         if len(set(self.signals)) < len(self.signals):
             raise ValueError("signals names one of them twice")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+
 
 def decimal(value: float, digits: int = 2) -> str:
     """A number without a leading zero, as statisticians write it: `.81`, `-.05`, `1.00`."""
@@ -22,3 +26,22 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours = seconds / 3600
     return f"{hours:.1f} h" if hours < 47.95 else f"{hours / 24:.1f} days"
+
+
+def duration_seconds(text: str) -> float:
+    """Seconds of a duration such as `90s`, `10min`, `1h 30min` or `1.5d`.
+
+    Raises:
+        ValueError: If it is none, or no time at all; the message says how one is written.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?) ?([a-z]+) ?", text)
+    whole = "".join(f"{number}{unit}" for number, unit in parts) == text.replace(" ", "")
+    if not parts or not whole or any(unit not in _UNITS for _, unit in parts):
+        raise ValueError(
+            "no duration; write a number with its unit (s, min, h, d), such as 90s, 10min, 2h or "
+            "1h 30min"
+        )
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if seconds <= 0:
+        raise ValueError("no time at all; give some minutes at least, such as 10min")
+    return seconds

@@ -1,6 +1,7 @@
+from .all_stages import STAGES
 from .config import StudyConfig, check_config, load_config
 from .layout import StudyLayout
-from .pipeline import STAGES, open_study, run_pipeline
+from .pipeline import open_study, run_pipeline
 from .planning import plan_study
 from .stage import Section, Source, Stage
 

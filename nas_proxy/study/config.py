@@ -8,15 +8,15 @@ at once, each with its path and the nearest right key. A plug-in's section names
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from nas_proxy.backbones.pretrain_settings import PretrainSettings
-from nas_proxy.calibrate.recipes import Recipe, recipes_by_name, spelt_out
+from nas_proxy.calibrate.recipes import Recipe, spelt_out
 from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import ConfigError, PluginError, UserError, did_you_mean, masked
@@ -31,12 +31,21 @@ from nas_proxy.registry import DISTILLERS, SEARCH_SPACES, Registry
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search.settings import SearchSettings
+from nas_proxy.statistics.words import duration_seconds
 from nas_proxy.study.config_faults import in_words
 from nas_proxy.study.config_file import read_mapping
 from nas_proxy.study.consistency import (
     RecipeOrigin,
     contradictions,
     images_made_per_class,
+)
+from nas_proxy.study.defaults import (
+    Given,
+    default_distiller,
+    default_train,
+    find_recipe,
+    notices,
+    with_length,
 )
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.teachers.settings import LabelOption, LabelSettings
@@ -58,6 +67,9 @@ class StudyConfig:
         device: `cpu`, `cuda` or `cuda:1`.
         cuda_graph: On a GPU, do the steps of candidates' trainings as one CUDA graph each.
         num_threads: Torch threads of this process on a CPU; workers have one each.
+        budget: How long the study may take by the clock, such as `10min`, `2h` or `1d`; what the
+            configuration does not fix is scaled to fit, see `nas_proxy.study.budget`. None: the
+            sizes are those of the sections and their defaults.
         results: Folder that holds the study's folder and the MLflow store.
         data: The real data set.
         distiller: Makes the proxy data set.
@@ -84,6 +96,9 @@ class StudyConfig:
         pretrain: How `nas-proxy pretrain` makes weights; None if nothing is said of it.
         resolved: The whole configuration as plain values, defaults included; reading it back
             gives the same study.
+        given: What the user wrote, as plain values.
+        notices: What follows from sections that were left out, and what of others is not used;
+            sentences.
     """
 
     study_name: str
@@ -91,6 +106,7 @@ class StudyConfig:
     device: str
     cuda_graph: bool
     num_threads: int
+    budget: str | None
     results: Path
     data: DataSettings
     distiller: Distiller
@@ -110,6 +126,8 @@ class StudyConfig:
     tracking: TrackingSettings
     pretrain: PretrainSettings | None
     resolved: Mapping[str, Any]
+    given: Mapping[str, Any] = field(compare=False, repr=False)
+    notices: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def layout(self) -> StudyLayout:
@@ -119,6 +137,14 @@ class StudyConfig:
     def to_yaml(self) -> str:
         """The resolved configuration as YAML."""
         return yaml.safe_dump(dict(self.resolved), sort_keys=False)
+
+
+def _duration(value: Any) -> Any:
+    """The text of a duration, checked."""
+    if not isinstance(value, str):  # YAML reads 90 as a number, and 1:30 as another
+        raise ValueError("it has no unit; write 90s, 10min, 2h or 1d")
+    duration_seconds(value)
+    return value
 
 
 class _Sections(BaseModel):
@@ -131,11 +157,12 @@ class _Sections(BaseModel):
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     cuda_graph: bool = False
     num_threads: PositiveInt = 1
+    budget: Annotated[str, BeforeValidator(_duration)] | None = None
     results: Path = Path("results")
     data: DataSettings = DataSettings()
-    distill: dict[str, Any]
+    distill: dict[str, Any] | None = None
     space: dict[str, Any]
-    train: TrainSettings
+    train: TrainSettings = default_train()
     knowledge_distillation: KnowledgeDistillationOption | None = None
     score: ScoreSettings = ScoreSettings()
     search: SearchSettings = SearchSettings()
@@ -189,17 +216,23 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         ConfigError: With every fault that was found, one per line.
     """
     faults: list[str] = []
+    given, mapping = Given(mapping), with_length(mapping)
     sections: _Sections | None = _check(_Sections, mapping, (), faults)
-    distiller, common = _distillation(mapping, faults)
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
     _check_reduced_fidelity(space, faults)
     if sections is not None:
-        sections = _with_recipe(sections, space, faults)
+        recipe = find_recipe(sections.recipe, given, space, sections.train, faults)
+        sections = sections.model_copy(update={"recipe": recipe})
+        if sections.distill is None:
+            own = default_distiller(recipe, sections.calibration, sections.score)
+            mapping = {**mapping, "distill": own}
+    distiller, common = _distillation(mapping, faults)
+    if sections is not None:
         faults.extend(contradictions(sections, space, distiller))
     if faults or sections is None or distiller is None or space is None:
         listed = "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))
         raise ConfigError(f"the configuration cannot be used:\n{listed}")
-    if "space_fidelity" not in _mapping_at(mapping, "train"):
+    if "space_fidelity" not in given.train:
         sections = _with_reduced_candidates(sections, space)
     sections = _with_recipes(sections, space)
     plain = adapter(_Sections).dump_python(sections, mode="json", by_alias=True)
@@ -215,6 +248,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         plain[section][key] = plain[section][key] and masked(plain[section][key])
     if sections.recipe != "configured":
         del plain["score"]  # nobody reads it
+    read = sections.calibration, sections.score, sections.train
     return StudyConfig(
         **{name: getattr(sections, name) for name in _COPIED},
         distiller=distiller,
@@ -223,6 +257,8 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         distill_workers=common["num_workers"],
         space=space,
         resolved=plain,
+        given=given.mapping,
+        notices=notices(given, sections.recipe, *read),
     )
 
 
@@ -246,6 +282,7 @@ def check_distill(section: Mapping[str, Any]) -> Distillation:
     distiller, common = _distillation({"distill": section}, faults)
     if faults or distiller is None:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
+    del common["preset"]  # there is no budget that it would keep from scaling
     return Distillation(distiller, **common)
 
 
@@ -271,23 +308,10 @@ _DISTILL_KEYS: dict[str, tuple[Any, Any]] = {
     "images_per_class": (PositiveInt, 10),
     "labels": (LabelOption, "hard"),
     "num_workers": (PositiveInt, 1),
+    # As the authors of the method had it, which the options' defaults are: no budget scales it.
+    "preset": (Literal["published"] | None, None),
 }
 _COPIED = tuple(name for name in _Sections.model_fields if name not in ("distill", "space"))
-
-
-def _with_recipe(sections: _Sections, space: SearchSpace | None, faults: list[str]) -> _Sections:
-    """The same with the recipe that is meant where none is named, or one by its name."""
-    meant: RecipeOrigin = "configured" if sections.calibration is None else "calibrated"
-    recipe = sections.recipe or meant
-    if isinstance(recipe, str) and recipe not in get_args(RecipeOrigin):
-        if space is None:  # without it there are no recipes to name
-            return sections.model_copy(update={"recipe": meant})
-        named = recipes_by_name(space, sections.train)
-        if recipe not in named:
-            known = [*get_args(RecipeOrigin), *named]
-            faults.append(f"recipe: there is no recipe {recipe!r}; {did_you_mean(recipe, known)}")
-        recipe = named.get(recipe, meant)
-    return sections.model_copy(update={"recipe": recipe})
 
 
 def _with_reduced_candidates(sections: _Sections, space: SearchSpace) -> _Sections:

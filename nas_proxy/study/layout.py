@@ -40,6 +40,11 @@ class StudyLayout:
         return self.folder / "given" / name
 
     @property
+    def budget(self) -> Path:
+        """What a study with a budget does of everything, as timed at its beginning."""
+        return self.folder / "budget.json"
+
+    @property
     def arithmetic(self) -> Path:
         """How fast trainings are here in each precision and memory layout."""
         return self.folder / "arithmetic.json"

@@ -6,12 +6,13 @@ config -> distill -> ProxyDataset -> calibrate -> Recipe -> search -> evaluation
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.core.environment import check_device, hardware
 from nas_proxy.core.files import write_atomically
 from nas_proxy.core.locks import sole_user
@@ -24,7 +25,9 @@ from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
 from nas_proxy.interfaces import TransferSpace
 from nas_proxy.report.values import StudyReport
 from nas_proxy.search.guard import RecalibrationNeeded
+from nas_proxy.study.all_stages import STAGES
 from nas_proxy.study.announcing import announce
+from nas_proxy.study.budgeting import within_budget
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.consistency import recipe_words
 from nas_proxy.study.context import StudyContext
@@ -36,28 +39,13 @@ from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.parameters import used_parameters
 from nas_proxy.study.samples import check_samples
 from nas_proxy.study.stage import (
-    Stage,
     StageName,
     plan_stages,
     refuse_other_configuration,
     run_stage,
 )
-from nas_proxy.study.stages.calibrate import Calibrate
-from nas_proxy.study.stages.distill import Distill
 from nas_proxy.study.stages.report import Report
-from nas_proxy.study.stages.retrain import Retrain
-from nas_proxy.study.stages.search import Search
-from nas_proxy.study.stages.validate import Validate
 from nas_proxy.tracking import open_tracker
-
-STAGES: tuple[Stage, ...] = (
-    Distill(),
-    Calibrate(),
-    Search(),
-    Validate(),
-    Retrain(),
-    Report(),
-)
 
 
 def run_pipeline(
@@ -83,6 +71,7 @@ def run_pipeline(
     Traceback (most recent call last):
     nas_proxy.errors.ConfigError: there is nothing to calibrate, for the config has no section...
     """
+    config = within_budget(config, display, anew=force and last == "report")
     if last == "calibrate":
         _refuse_nothing_to_calibrate(config)
     logs = StudyLogs()
@@ -97,12 +86,14 @@ def run_pipeline(
         if isinstance(config.space, TransferSpace):
             for notice in config.space.notices():
                 display.say(f"{config.space.name}: {notice}")
-        if config.recipe == "configured" and config.train.space_fidelity:
-            reduced = ", ".join(f"{k}: {v}" for k, v in config.train.space_fidelity.items())
+        if reductions := _reductions(config):
+            reduced = ", ".join(f"{k}: {v}" for k, v in reductions.items())
             display.say(
                 f"train: candidates are smaller than the space's own networks ({reduced}; "
                 "train.space_fidelity: {} trains them at full size)"
             )
+        for notice in config.notices:
+            display.say(notice)
         write_atomically(config.layout.config, config.to_yaml())
         left = announce(plan_stages(asked, study, repeated), study)
         study.forget()  # what calibrate finds now may be another recipe
@@ -116,6 +107,14 @@ def run_pipeline(
             except RecalibrationNeeded as request:
                 display.say(f"search: {request}")
                 _calibrate_again(study, request)
+
+
+def _reductions(config: StudyConfig) -> Mapping[str, int]:
+    """By what candidates are smaller, where it is known how they are trained."""
+    if not isinstance(config.recipe, Recipe):
+        return config.train.space_fidelity if config.recipe == "configured" else {}
+    trained = [part.train for part in config.recipe.parts if part.train_on != "nothing"]
+    return trained[-1].space_fidelity if trained and trained[-1] is not None else {}
 
 
 def _calibrate_again(study: StudyContext, request: RecalibrationNeeded) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
 
-import torch
-
-from nas_proxy.core.environment import check_device, hardware
-from nas_proxy.data.sources import load_splits
+from nas_proxy.core.environment import hardware, num_cores
 from nas_proxy.errors import ConfigError
-from nas_proxy.evaluate.executors import EvaluatorFactory, executor_kind
+from nas_proxy.evaluate.executors import executor_kind
 from nas_proxy.statistics.words import duration
+from nas_proxy.study.all_stages import STAGES
+from nas_proxy.study.budgeting import within_budget
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
@@ -27,15 +23,11 @@ from nas_proxy.study.estimate import (
     total,
 )
 from nas_proxy.study.known_timings import KnownTimings
-from nas_proxy.study.logs import StudyLogs
-from nas_proxy.study.pipeline import STAGES
+from nas_proxy.study.looking import look_at
 from nas_proxy.study.plan import StagePlan, training_unit
-from nas_proxy.study.samples import check_samples
-from nas_proxy.study.stage import plan_stages, refuse_other_configuration
+from nas_proxy.study.stage import plan_stages
 from nas_proxy.study.timekeeping import Timekeeper
-from nas_proxy.tracking import Tracker
 from nas_proxy.train.settings import TrainSettings
-from nas_proxy.types import Architecture, Evaluation
 
 DEFAULT_SECONDS = 60.0
 _BUSY = 1.5  # seconds of the clock for each of a core from which on a machine is called busy
@@ -61,6 +53,7 @@ def plan_study(
     """
     if timing_seconds <= 0:
         raise ConfigError(f"timing takes more than no time, got {timing_seconds:g} s; try 60")
+    config = within_budget(config, display, write=False)
     study = look_at(config, display)
     plans = plan_stages(STAGES, study)
     num_workers = study.executor.num_workers
@@ -80,46 +73,6 @@ def plan_study(
         notes=(_timed_words(timekeeper), *_more_workers(study, plans, estimates)),
         all_fully_trained=_all_fully_trained(study, plans, timekeeper),
     )
-
-
-def look_at(config: StudyConfig, display: Display) -> StudyContext:
-    """A study with its images, of which nothing is changed: no lock, no tracking, no executor.
-
-    Args:
-        config: The study.
-        display: Told what of the images and tables is left out.
-
-    Raises:
-        StudyError: If the study's folder was written by another configuration.
-        UserError: If something is wrong that the user can mend.
-    """
-    torch.set_num_threads(config.num_threads)
-    check_device(config.device)
-    logs = StudyLogs(look_only=True)
-    check_samples(config, logs, display.say)
-    refuse_other_configuration(STAGES, config, config.layout)
-    with display.progress("loading images") as progress:
-        splits = load_splits(config.data, progress=progress, say=display.say)
-    config.space.check_images(splits)
-    tracker, executor = Tracker(None, config.study_name), _Idle(_num_workers(config))
-    return StudyContext(config, splits, executor, tracker, display, logs)
-
-
-def _num_workers(config: StudyConfig) -> int:
-    """How many evaluations run at the same time."""
-    return 1 if config.search.executor == "serial" else config.search.num_workers
-
-
-@dataclass
-class _Idle:
-    """An executor that only says how many workers there would be."""
-
-    num_workers: int
-
-    def submit(
-        self, factory: EvaluatorFactory, architecture: Architecture, seed: int
-    ) -> Future[Evaluation]:
-        raise AssertionError("a plan evaluates nothing")
 
 
 def _timed_words(timekeeper: Timekeeper) -> str:
@@ -142,7 +95,7 @@ def _more_workers(
     study: StudyContext, plans: Sequence[StagePlan], estimates: Sequence[StageEstimate]
 ) -> tuple[str, ...]:
     """Whether evaluations could use cores of this machine that are idle, and what that saves."""
-    cores, workers = _num_cores(), study.executor.num_workers
+    cores, workers = num_cores(), study.executor.num_workers
     beside = executor_kind(study.config.search.executor).beside_driver
     if study.device.type != "cpu" or workers >= cores or not (beside or workers == 1):
         return ()
@@ -161,12 +114,6 @@ def _more_workers(
         return ()
     option = f"search.executor=processes search.num_workers={cores}"
     return (f"{option} saves up to {duration(saved)} by the clock: there are {cores} cores",)
-
-
-def _num_cores() -> int:
-    """Cores that this process may use, as far as the system says."""
-    asks = getattr(os, "sched_getaffinity", None)  # not everywhere
-    return len(asks(0)) if asks is not None else os.cpu_count() or 1
 
 
 def _full_training(config: StudyConfig) -> TrainSettings | None:

@@ -108,7 +108,9 @@ def test_signals_that_no_earlier_stage_has_are_refused(signal, message):
 
 
 def test_a_stage_that_trains_on_nothing_has_no_signal_of_a_training():
-    with pytest.raises(ValueError, match="the stage trains on nothing, but its signal val_loss"):
+    with pytest.raises(
+        ValueError, match="the stage trains on nothing, but its signal train_loss_mean"
+    ):
         RecipeStage(train_on="nothing")
 
 

@@ -149,7 +149,7 @@ def test_a_folder_of_an_earlier_release_is_refused_in_one_sentence(tmp_path: Pat
 @pytest.mark.parametrize(
     ("section", "value", "expected"),
     [
-        ("train", {}, "give exactly one of num_steps and num_epochs"),
+        ("retrain", {"train": {}}, "give exactly one of num_steps and num_epochs"),
         ("train", {"num_steps": 3, "num_epochs": 3}, "give exactly one"),
         ("train", {"num_steps": 3, "space_fidelity": {"num_cells": 1}}, "not a fidelity"),
         ("score", {"signals": ["val_los"]}, "did you mean 'val_loss'?"),
@@ -205,7 +205,7 @@ def test_a_value_that_may_be_of_several_kinds_has_one_fault(
     assert str(caught.value) == f"the configuration cannot be used:\n  {fault}"
 
 
-@pytest.mark.parametrize("section", ["study_name", "distill", "space", "train"])
+@pytest.mark.parametrize("section", ["study_name", "space"])
 def test_a_missing_section_is_named(section: str) -> None:
     with pytest.raises(ConfigError, match=f"{section}: missing"):
         check_config({name: value for name, value in MINIMAL.items() if name != section})

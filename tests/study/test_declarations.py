@@ -8,10 +8,10 @@ import pytest
 
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import StudyError
+from nas_proxy.study.all_stages import STAGES
 from nas_proxy.study.config import _Sections, check_config
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.logs import StudyLogs
-from nas_proxy.study.pipeline import STAGES
 from nas_proxy.study.stage import Section, Source, StageName, refuse_other_configuration
 from nas_proxy.study.stage_folder import StageFolder
 from tests.helpers.display import Quiet
@@ -101,6 +101,7 @@ def test_no_section_that_changes_results_is_forgotten() -> None:
     declared = {section.name for stage in STAGES for section in stage.reads}
     # Where things are, how they are shown, and how fast; and what commands of their own read.
     beside = {"study_name", "device", "cuda_graph", "num_threads", "results", "tracking"}
+    beside.add("budget")  # spelt out in the sections that it scales
     assert declared | beside | {"evaluate_proxy", "pretrain"} == SECTIONS
 
 

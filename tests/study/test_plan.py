@@ -11,11 +11,13 @@ import pytest
 
 from nas_proxy.data.sources import load_splits
 from nas_proxy.evaluate.timing import TrainingCost
+from nas_proxy.study.all_stages import STAGES
 from nas_proxy.study.config import check_config
 from nas_proxy.study.estimate import Seconds, StudyEstimate, Timed, estimate_stages
-from nas_proxy.study.pipeline import STAGES, run_pipeline
+from nas_proxy.study.looking import look_at
+from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.study.plan import EvaluationUnit, Saving, StagedUnit, StagePlan, Task
-from nas_proxy.study.planning import look_at, plan_study
+from nas_proxy.study.planning import plan_study
 from nas_proxy.study.stage import plan_stages
 from nas_proxy.study.stages.validate import Validate
 from nas_proxy.study.timekeeping import evaluation_seconds
