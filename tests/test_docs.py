@@ -4,18 +4,26 @@ from pathlib import Path
 
 import optuna
 import pytest
+import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nas_proxy.registry import SEARCH_SPACES
+from nas_proxy.study.config import check_config
 from nas_proxy.testing import check_search_space
 
-GUIDE = Path(__file__).parents[1] / "docs" / "search_spaces.md"
+DOCS = Path(__file__).parents[1] / "docs"
+GUIDE = DOCS / "search_spaces.md"
 
 
-def printed_code(first_line):
+def blocks_of(page, language):
+    """The page's blocks of a language, as printed."""
+    block = rf"^```{language}\n(.*?)^```$"
+    return re.findall(block, page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def printed_code(first_line, page=GUIDE):
     """The guide's block of Python that begins with `first_line`."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
-    return next(block for block in blocks if block.startswith(first_line))
+    return next(block for block in blocks_of(page, "python") if block.startswith(first_line))
 
 
 @pytest.fixture
@@ -52,3 +60,36 @@ def test_the_guides_check_runs_as_printed(my_space, tmp_path, monkeypatch, capfd
         optuna.logging.set_verbosity(verbosity)
     assert said == []
     assert tuple(capfd.readouterr()) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("page", "file", "check"),
+    [
+        ("own_distiller.md", "my_distiller.py", "from nas_proxy.registry import DISTILLERS"),
+        ("own_score.md", "my_score.py", "from nas_proxy.registry import SCORES"),
+    ],
+)
+def test_the_plugins_of_the_other_guides_pass_their_checks(
+    page, file, check, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / file).write_text(printed_code(f"# {file}\n", DOCS / page))
+    exec(compile(printed_code(check, DOCS / page), page, "exec"), {})
+
+
+SMALL = {
+    "study_name": "guide",
+    "distill": {"name": "random_subset"},
+    "space": {"name": "convnet"},
+    "train": {"num_steps": 5},
+}
+
+
+@pytest.mark.parametrize("page", ["own_distiller.md", "own_score.md", "own_images.md"])
+def test_what_the_guides_write_into_a_configuration_is_accepted(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks_of(DOCS / page, "python"):
+        if block.startswith("# my_"):
+            Path(block.split()[1]).write_text(block)
+    for block in blocks_of(DOCS / page, "yaml"):
+        check_config({**SMALL, **yaml.safe_load(block)})
