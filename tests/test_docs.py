@@ -4,14 +4,20 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 import yaml
+from optuna.trial import FixedTrial
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+import nas_proxy
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.study.config import check_config
 from nas_proxy.testing import check_search_space
+from nas_proxy.types import DatasetSpec
 
-DOCS = Path(__file__).parents[1] / "docs"
+README = Path(__file__).parents[1] / "README.md"
+DOCS = README.parent / "docs"
 GUIDE = DOCS / "search_spaces.md"
 
 
@@ -93,3 +99,46 @@ def test_what_the_guides_write_into_a_configuration_is_accepted(page, tmp_path, 
             Path(block.split()[1]).write_text(block)
     for block in blocks_of(DOCS / page, "yaml"):
         check_config({**SMALL, **yaml.safe_load(block)})
+
+
+def photos(folder):
+    """A few pictures of two classes."""
+    for label in ("owl", "wren"):
+        (folder / label).mkdir(parents=True)
+        for number in range(10):
+            colour = (number * 20, 255 - number * 20, 128 if label == "owl" else 0)
+            Image.new("RGB", (16, 16), colour).save(folder / label / f"{number}.png")
+
+
+def test_readmes_function_builds_a_network():
+    definition = blocks_of(README, "python")[0].partition("\nfull = ")[0]
+    names = {}
+    exec(definition, names)
+    classes, colours = ("owl", "wren", "kite"), (0.5, 0.5, 0.5)
+    spec = DatasetSpec("birds", classes, (3, 16, 16), colours, colours, "", "")
+    network = names["network"](FixedTrial({"width": 16, "depth": 2}), spec)
+    assert network(torch.rand(2, 3, 16, 16)).shape == (2, 3)
+
+
+@pytest.mark.skipif("Study" not in nas_proxy.__all__, reason="nas_proxy has no Study yet")
+def test_readmes_lines_make_a_study(tmp_path, monkeypatch):
+    """All but the lines that take minutes; what these call is there."""
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos")
+    lines, called = blocks_of(README, "python")[0].split("study.run()")
+    names = {}
+    exec(lines, names)
+    for name in re.findall(r"study\.(\w+)", called):
+        assert hasattr(nas_proxy.Study, name)
+    assert names["study"].config.study_name == "birds"
+
+
+def test_readmes_file_is_a_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos")
+    (written,) = blocks_of(README, "yaml")
+    assert check_config(yaml.safe_load(written)).study_name == "birds"
+
+
+def test_readme_is_short():
+    assert len(README.read_bytes()) <= 9000
