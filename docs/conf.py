@@ -24,6 +24,7 @@ default_role = "code"  # docstrings put names in single backticks
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 
+add_module_names = False
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
@@ -33,5 +34,5 @@ napoleon_use_ivar = True  # a dataclass's fields are told once, in its docstring
 nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 1800  # of a cell, on a machine that has other work
 nb_merge_streams = True

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from pydantic.fields import FieldInfo
 
 import nas_proxy
 from nas_proxy.options import Bound, Options, OrAuto, adapter
@@ -153,7 +152,9 @@ def public_names() -> str:
         elif inspect.isclass(offered):
             kinds["Classes"].append(f".. autoclass:: nas_proxy.{name}\n   :members:")
         elif callable(offered):
-            kinds["Functions"].append(f".. autofunction:: nas_proxy.{name}")
+            # A package of the same name stands in for its function, and has another docstring.
+            home = "nas_proxy.api.steps" if inspect.ismodule(offered) else "nas_proxy"
+            kinds["Functions"].append(f".. autofunction:: {home}.{name}")
         elif isinstance(offered, Registry):
             text = inspect.cleandoc(Registry.__doc__ or "").splitlines()[0]
             kinds["Registries"].append(f".. py:data:: nas_proxy.{name}\n\n   {text}")
@@ -239,9 +240,7 @@ def _kind(kind: Any) -> str:
 def _annotated(kind: Any, metadata: Sequence[Any]) -> str:
     words = _kind(kind)
     for limit in metadata:
-        if isinstance(limit, FieldInfo):
-            words += _limits(limit.metadata)
-        elif isinstance(limit, OrAuto):
+        if isinstance(limit, OrAuto):
             return f"number{_limits([limit.bound])} or `auto`"
     return words + _limits(metadata)
 
