@@ -111,7 +111,7 @@ def photos(folder):
 
 
 def test_readmes_function_builds_a_network():
-    definition = blocks_of(README, "python")[0].partition("\nfull = ")[0]
+    definition = blocks_of(README, "python")[0].partition("\nphotos = ")[0]
     names = {}
     exec(definition, names)
     classes, colours = ("owl", "wren", "kite"), (0.5, 0.5, 0.5)
