@@ -8,13 +8,12 @@ sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 from nas_proxy import __version__ as release
 
 project = "nas_proxy"
-author = "The nas_proxy maintainers"
+author = copyright = "The nas_proxy maintainers"
 html_title = f"nas_proxy {release}"
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 html_copy_source = False
-html_theme_options = {"source_directory": "docs/"}
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click", "from_code"]
 exclude_patterns = ["_build", "_extensions"]
