@@ -54,9 +54,12 @@ def sections() -> str:
     for name, found in _Sections.model_fields.items():
         key = found.alias or name
         kind = Annotated[found.annotation, *found.metadata] if found.metadata else found.annotation
-        top.append(Option(key, kind, _OPEN if found.is_required() else found.default, texts[key]))
+        top.append(
+            Option(key, kind, _OPEN if found.is_required() else found.default, texts.get(key, ""))
+        )
     every = [
-        Option(key, kind, default, texts[key]) for key, (kind, default) in _DISTILL_KEYS.items()
+        Option(key, kind, default, texts.get(key, ""))
+        for key, (kind, default) in _DISTILL_KEYS.items()
     ]
     return "\n\n".join(
         [
