@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 # Compiled code is kept, whatever the shell says: tests start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test exhaustive lint format clean help
+.PHONY: demo test exhaustive docs lint format clean help
 
 help:
 	@echo "make demo    install, run configs/quickstart.yaml, say where to look"
 	@echo "make test    install, then linters, types and tests"
 	@echo "make exhaustive  the tests that make test leaves out: further cases of what it shows"
+	@echo "make docs    the pages of docs/ as a site in docs/_build"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make clean   remove the environment and caches; results/ stays"
 
@@ -28,9 +29,14 @@ test: lint
 	@echo "== tests"
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-exhaustive: $(VENV)/.installed-dev
+exhaustive: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	@echo "== exhaustive tests"
 	$(BIN)/python -m pytest -m exhaustive -n auto --maxprocesses 4
+
+docs: $(VENV)/.installed-docs
+	@echo "== building the site; its notebooks run (some minutes)"
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+	@echo "== open docs/_build/index.html"
 
 lint: $(VENV)/.installed-dev
 	@echo "== linters and types"
@@ -59,5 +65,10 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
 	@touch $@
 
+$(VENV)/.installed-docs: pyproject.toml $(VENV)/.installed
+	@echo "== installing what builds the site"
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,13 @@ from typing import Any
 from scipy import stats
 
 _ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/trust.md", "results/README.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/transfer_learning.md",
+    "docs/trust.md",
+    "results/README.md",
+)
 _WITHIN = ("1.0", "0.3")  # points of accuracy of benchmarks/cost_to_quality.py
 _LEVEL = 0.05
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->\n)", re.DOTALL)
@@ -48,6 +54,8 @@ def table_of(file: Path) -> str:
     result = json.loads(file.read_text())
     if "sequential" in result:
         return sequential(result)
+    if "distilled_against_stream" in result:
+        return fidelity(result)
     if "summary" in result:
         return compression(result)
     if "teachers_test_accuracy" in result:
@@ -59,6 +67,37 @@ def table_of(file: Path) -> str:
     if "directions" in result:
         return transfer(result)
     return distillation(result) if "rows" in result else evaluate_proxy(result)
+
+
+_FIDELITY = {
+    "meco": "a score without training (`meco`)",
+    "flops": "FLOPs",
+    "num_params": "parameters",
+}
+
+
+def fidelity(result: dict[str, Any]) -> str:
+    """The recipe that was found, what it must beat, and a distilled set read by validation loss."""
+    by_loss = next(r for r in result["distilled_against_stream"] if r["signals"] == ["val_loss"])
+    rows = {row["ranking"]: row for row in result["rows"]}
+    shown = [("**the calibrated recipe**", rows[f"the recipe {result['recipe']}"])]
+    shown += [(words, rows[name]) for name, words in _FIDELITY.items()]
+    cells = [
+        (words, _estimate(row["spearman"]), row["n"], f"{row['seconds_per_architecture']:.1f}")
+        for words, row in shown
+    ]
+    distilled = by_loss["distilled set"]
+    cells.append(("a distilled set, by validation loss", _estimate(distilled), by_loss["n"], ""))
+    lines = ["| ranking by | Spearman with full training | n | core-s each |", "|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in cells)])
+
+
+def _estimate(figure: dict[str, Any]) -> str:
+    """A correlation with its interval, as `.93 [.90, .95]`."""
+    value, low, high = (
+        f"{figure[key]:.2f}".replace("0.", ".", 1) for key in ("value", "low", "high")
+    )
+    return f"{value} [{low}, {high}]"
 
 
 def sequential(result: dict[str, Any]) -> str:

@@ -7,20 +7,33 @@ from types import ModuleType
 import numpy as np
 import optuna
 import pytest
+import torch
+import yaml
+from optuna.trial import FixedTrial
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+import nas_proxy
 from nas_proxy.registry import SEARCH_SPACES
+from nas_proxy.study.config import check_config
 from nas_proxy.testing import check_search_space, find_faults
+from nas_proxy.types import DatasetSpec
 
-PYTHON_PAGE = Path(__file__).parents[1] / "docs" / "python_api.md"
-GUIDE = Path(__file__).parents[1] / "docs" / "search_spaces.md"
+README = Path(__file__).parents[1] / "README.md"
+DOCS = README.parent / "docs"
+GUIDE = DOCS / "search_spaces.md"
+PYTHON_PAGE = DOCS / "python_api.md"
 
 
-def printed_code(first_line):
+def blocks_of(page, language):
+    """The page's blocks of a language, as printed."""
+    block = rf"^```{language}\n(.*?)^```$"
+    return re.findall(block, page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def printed_code(first_line, page=GUIDE):
     """The guide's block of Python that begins with `first_line`."""
-    blocks = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
-    return next(block for block in blocks if block.startswith(first_line))
+    return next(block for block in blocks_of(page, "python") if block.startswith(first_line))
 
 
 @pytest.fixture
@@ -102,11 +115,85 @@ def test_the_page_on_python_runs_as_printed(tmp_path, monkeypatch, capsys):
         folder.mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    page = PYTHON_PAGE.read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     module = ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)
-    for block in blocks:
+    for block in blocks_of(PYTHON_PAGE, "python"):
         code = block.replace("data=nas.image", "tracking={'enabled': False}, data=nas.image")
         exec(compile(code, PYTHON_PAGE, "exec"), vars(module))
     assert "no interval" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("page", "file", "check"),
+    [
+        ("own_distiller.md", "my_distiller.py", "from nas_proxy.registry import DISTILLERS"),
+        ("own_score.md", "my_score.py", "from nas_proxy.registry import SCORES"),
+    ],
+)
+def test_the_plugins_of_the_other_guides_pass_their_checks(
+    page, file, check, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / file).write_text(printed_code(f"# {file}\n", DOCS / page))
+    exec(compile(printed_code(check, DOCS / page), page, "exec"), {})
+
+
+SMALL = {
+    "study_name": "guide",
+    "distill": {"name": "random_subset"},
+    "space": {"name": "convnet"},
+    "train": {"num_steps": 5},
+}
+
+
+@pytest.mark.parametrize("page", ["own_distiller.md", "own_score.md", "own_images.md"])
+def test_what_the_guides_write_into_a_configuration_is_accepted(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks_of(DOCS / page, "python"):
+        if block.startswith("# my_"):
+            Path(block.split()[1]).write_text(block)
+    for block in blocks_of(DOCS / page, "yaml"):
+        check_config({**SMALL, **yaml.safe_load(block)})
+
+
+def photos(folder):
+    """A few pictures of two classes."""
+    for label in ("owl", "wren"):
+        (folder / label).mkdir(parents=True)
+        for number in range(10):
+            colour = (number * 20, 255 - number * 20, 128 if label == "owl" else 0)
+            Image.new("RGB", (16, 16), colour).save(folder / label / f"{number}.png")
+
+
+def test_readmes_function_builds_a_network():
+    definition = blocks_of(README, "python")[0].partition("\nphotos = ")[0]
+    names = {}
+    exec(definition, names)
+    classes, colours = ("owl", "wren", "kite"), (0.5, 0.5, 0.5)
+    spec = DatasetSpec("birds", classes, (3, 16, 16), colours, colours, "", "")
+    network = names["network"](FixedTrial({"width": 16, "depth": 2}), spec)
+    assert network(torch.rand(2, 3, 16, 16)).shape == (2, 3)
+
+
+@pytest.mark.skipif("Study" not in nas_proxy.__all__, reason="nas_proxy has no Study yet")
+def test_readmes_lines_make_a_study(tmp_path, monkeypatch):
+    """All but the lines that take minutes; what these call is there."""
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos")
+    lines, called = blocks_of(README, "python")[0].split("study.run()")
+    names = {}
+    exec(lines, names)
+    for name in re.findall(r"study\.(\w+)", called):
+        assert hasattr(nas_proxy.Study, name)
+    assert names["study"].config.study_name == "birds"
+
+
+def test_readmes_file_is_a_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos")
+    (written,) = blocks_of(README, "yaml")
+    assert check_config(yaml.safe_load(written)).study_name == "birds"
+
+
+def test_readme_is_short():
+    assert len(README.read_bytes()) <= 9000

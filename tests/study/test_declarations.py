@@ -1,4 +1,4 @@
-"""What stages declare, and what README says of it."""
+"""What stages declare, and what the page about them says of it."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from nas_proxy.study.stage import Section, Source, StageName, refuse_other_confi
 from nas_proxy.study.stage_folder import StageFolder
 from tests.helpers.display import Quiet
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "stages.md").read_text()
 MINIMAL = {
     "study_name": "tiny",
     "distill": {"name": "random_subset"},
@@ -68,10 +68,10 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def test_readme_says_what_is_repeated_when() -> None:
-    found = re.search(r"<!-- stages -->\n(.*?)\n<!-- /stages -->", README, re.DOTALL)
-    assert found is not None, f"README lacks the table:\n{table()}"
-    assert found[1] == table(), f"README's table of the stages should read:\n{table()}"
+def test_the_page_says_what_is_repeated_when() -> None:
+    found = re.search(r"<!-- stages -->\n(.*?)\n<!-- /stages -->", PAGE, re.DOTALL)
+    assert found is not None, f"the page lacks the table:\n{table()}"
+    assert found[1] == table(), f"the table of the stages should read:\n{table()}"
 
 
 def test_every_stage_is_declared_once_and_in_order() -> None:

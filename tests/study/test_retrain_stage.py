@@ -93,8 +93,8 @@ def test_the_line_ends_with_models_and_meets_the_test_split_once(
     assert (study.layout.folder / "retrain" / "runner_up_1" / "model.safetensors").is_file()
     assert not (study.layout.folder / "retrain" / "weights" / "unfinished").exists()
 
-    # README's lines work on it as they are printed.
-    guide = (Path(__file__).parents[2] / "README.md").read_text()
+    # The guide's lines work on it as they are printed.
+    guide = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
     lines = guide[guide.index("import nas_proxy\n") :].partition("```")[0]
     names: dict[str, Any] = {"images": torch.rand(3, 1, 8, 8)}
     exec(lines.replace("results/quickstart/retrain/champion", str(folder)), names)
