@@ -96,7 +96,10 @@ class SearchSpace(GuardedCalls, Options, ABC):
 
     @abstractmethod
     def sample(self, generator: torch.Generator) -> Architecture:
-        """One architecture, uniform over the genotypes."""
+        """One architecture, uniform over the genotypes.
+
+        A space that is a function draws each of its choices uniformly, one after the other.
+        """
 
     def mutate(self, architecture: Architecture, generator: torch.Generator) -> Architecture:
         """A neighbour that differs from `architecture` in one choice; never the same one.

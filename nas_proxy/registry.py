@@ -124,7 +124,7 @@ class Registry(Generic[T]):
         if reference not in self._classes:
             raise PluginError(
                 f"unknown {self.kind} {reference!r}; {did_you_mean(reference, self.names())} "
-                "(a plug-in of your own is named path/to/file.py:ClassName or module:ClassName)"
+                "(a plug-in of your own is named path/to/file.py:NAME or module:NAME)"
             )
         return self._classes[reference]
 

@@ -65,14 +65,14 @@ def pytest_runtest_teardown() -> None:
 
 # Tests that share what needs seconds to be imported or started, and that one worker of pytest-xdist
 # runs for it: the exporter of ONNX files and MLflow with its store and server; the process that
-# studies in processes of their own are forked from.
+# studies in processes of their own are forked from; the one that workers are forked from.
 TOGETHER = {
     "models": ("tests/export/", "tests/compress/", "tests/tracking/"),
     "processes": ("tests/study/test_pipeline.py", "tests/study/test_retrain_killed.py"),
+    "workers": ("tests/evaluate/test_executors.py", "tests/define_by_run/test_studies.py"),
 }
 # Files that one worker runs each: their fixtures start processes, run a study or draw a report.
 WHOLE_FILES = (
-    "tests/define_by_run/test_studies.py",
     "tests/distill/test_memory.py",
     "tests/evaluate/test_executors.py",
     "tests/report/test_figures_html.py",

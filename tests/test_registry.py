@@ -86,7 +86,7 @@ def test_an_unknown_name_names_the_nearest_and_the_way_to_an_own_file(registry):
     registry.register("log_synflow")(new_score())
     with pytest.raises(PluginError, match="did you mean 'log_synflow'") as caught:
         registry.get("logsynflow")
-    assert "path/to/file.py:ClassName" in str(caught.value)
+    assert "path/to/file.py:NAME" in str(caught.value)
 
 
 def test_an_unknown_name_like_no_other_lists_all(registry):

@@ -119,8 +119,13 @@ def test_one_fault_that_many_checks_meet_is_one_line(nas_proxy):
     assert "more]" in done.output
 
 
+@pytest.mark.exhaustive
+def test_scores_and_distillers_are_checked_too(nas_proxy):
+    for name in ("num_params", "random_subset"):
+        assert nas_proxy("check", name).output == f"{name} keeps its promises\n"
+
+
 def test_a_score_is_checked_with_its_options(nas_proxy):
-    assert nas_proxy("check", "num_params").output == "num_params keeps its promises\n"
     done = nas_proxy("check", "wrong.py:Score", "value=2")
     assert done.status == 2
     assert "ZeroDivisionError: float division by zero" in done.output

@@ -41,15 +41,27 @@ def drawn(space, num, seed=0):
     return [space.sample(generator) for _ in range(num)]
 
 
-TYPICAL = (spaces.layers, spaces.pruned, spaces.lazy)  # the contract of others is exhaustive
-
-
 def contracts():
+    """All of one; of the others what is typical of them, and the rest exhaustively."""
     for function in GOOD:
-        marks = [] if function in TYPICAL else [pytest.mark.exhaustive]
         for check in SPACE_CHECKS:
+            typical = function is spaces.layers or (name_of(function), name_of(check)) in (
+                ("pruned", "suggesting"),
+                ("pruned", "mutating"),
+                ("lazy", "weights"),
+                ("lazy", "encoding"),
+                ("measured", "training_small"),
+            )
+            marks = [] if typical else [pytest.mark.exhaustive]
             made = f"{name_of(function)}-{name_of(check)}"
             yield pytest.param(function, check, id=made, marks=marks)
+
+
+def mostly(*typical):
+    """All functions, of which those that are not typical are run exhaustively."""
+    for function in GOOD:
+        marks = [] if function in typical else [pytest.mark.exhaustive]
+        yield pytest.param(function, id=name_of(function), marks=marks)
 
 
 @pytest.mark.parametrize(("function", "check"), list(contracts()))
@@ -57,7 +69,7 @@ def test_it_keeps_the_contract(function, check):
     check(search_space(function), 3)
 
 
-@pytest.mark.parametrize("function", GOOD, ids=name_of)
+@pytest.mark.parametrize("function", list(mostly(spaces.floats, spaces.conditional)))
 def test_its_text_leads_back_whatever_the_values(function):
     space = search_space(function)
     for architecture in drawn(space, 12):
@@ -154,7 +166,7 @@ def test_whole_numbers_with_log_are_drawn_as_optuna_draws_them():
 def test_a_neighbour_differs_in_one_choice_and_what_depends_on_it():
     space = search_space(spaces.layers)
     generator = make_generator(3)
-    for architecture in drawn(space, 40):
+    for architecture in drawn(space, 15):
         genotype = architecture.genotype
         other = space.mutate(architecture, generator).genotype
         common = genotype.keys() & other.keys()
@@ -188,7 +200,7 @@ def single(trial, spec):
     return nn.Sequential(*head(spec.image_shape[0] * trial.suggest_categorical("one", [1]), spec))
 
 
-@pytest.mark.parametrize("function", GOOD, ids=name_of)
+@pytest.mark.parametrize("function", list(mostly(spaces.layers, spaces.measured, spaces.lazy)))
 def test_nothing_that_is_asked_disturbs_the_global_generators(function):
     space = search_space(function)
     torch.manual_seed(5)

@@ -12,9 +12,10 @@ from torch import nn
 
 from nas_proxy import load_model, search_space
 from nas_proxy.core.plugin_source import file_hash, function_hash, source_hash
+from nas_proxy.define_by_run import definition
 from nas_proxy.errors import ModelFileError, StudyError
 from nas_proxy.export.model_file import DeployedModel, ModelOrigin, save_model
-from nas_proxy.processes import map_in_processes
+from nas_proxy.processes import map_in_processes, pack, unpack
 from nas_proxy.registry import SEARCH_SPACES
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.search.result import SearchResult
@@ -155,6 +156,17 @@ def of_a_session(width):
     return network
 
 
+def test_a_process_that_has_never_seen_a_function_makes_it_of_what_it_is_sent(monkeypatch):
+    space = search_space(of_a_session(3), name="sent by value")
+    sent = pack(space)
+    monkeypatch.setattr(definition, "_BY_TOKEN", {})
+    first, second = unpack(sent), unpack(sent)
+    assert type(first) is type(second) is not type(space)
+    assert first == second
+    assert described(first) == described(space)
+
+
+@pytest.mark.exhaustive
 def test_workers_know_a_function_without_a_module_by_value():
     found = [search_space(of_a_session(width), name=f"lent {width}") for width in (3, 4)]
     theirs = list(map_in_processes(described, found, 2))

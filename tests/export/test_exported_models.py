@@ -310,7 +310,7 @@ def test_a_space_of_one_file_may_lie_elsewhere(digits: Splits, tmp_path: Path) -
     old.rename(new)
     model_file = tmp_path / "model.safetensors"
     try:
-        with pytest.raises(ModelFileError, match=r"space='FILE.py:CLASS'"):
+        with pytest.raises(ModelFileError, match=r"space='FILE.py:NAME'"):
             nas_proxy.load_model(model_file)
     finally:
         old.write_text(SPACE)  # workers of later tests import all plug-ins of their parent
