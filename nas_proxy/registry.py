@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isfunction
@@ -328,7 +329,8 @@ class LoadedPlugins:
         for file in self.files:
             import_file(file)
         for (module, class_name), name in self.names:
-            import_module(module).__dict__[class_name].name = name
+            with suppress(PluginError):  # of a file that was edited since; what needs it says so
+                vars(import_module(module))[class_name].name = name
         registries = {kind.group: kind for kind in (DISTILLERS, SEARCH_SPACES, SCORES)}
         for group, name, packed in self.sent:
             registries[group].receive(name, packed)
