@@ -327,13 +327,20 @@ class LoadedPlugins:
         """Load them into this process.
 
         Raises:
-            PluginError: If a file is not there any more or its import fails.
+            PluginError: If a file is not there any more, was edited, or its import fails.
         """
         know_sources(dict(self.sources))
         for file in self.files:
             import_file(file)
         for (module, class_name), name in self.names:
-            import_module(module).__dict__[class_name].name = name
+            location = name.rpartition(":")[0]
+            if location.endswith(".py") and module not in sys.modules:
+                raise PluginError(
+                    f"{location} was edited after it had been loaded; start the program again, "
+                    "which goes on with what it has"
+                )
+            loaded = import_module(module)
+            vars(loaded)[class_name].name = name
         registries = {kind.group: kind for kind in (DISTILLERS, SEARCH_SPACES, SCORES)}
         for group, name, packed in self.sent:
             registries[group].receive(name, packed)

@@ -279,6 +279,10 @@ def test_a_class_that_was_found_by_reference_has_its_name_in_workers(tmp_path):
     assert space.name == f"{file}:Mine"
     with WorkerPool(obey, 1) as workers:
         assert result(workers.submit(("name", space))) == space.name
+    file.write_text(file.read_text() + "# edited in the same session\n")
+    edited = SEARCH_SPACES.get(f"{file}:Mine")
+    with WorkerPool(obey, 1) as workers:
+        assert result(workers.submit(("name", edited))) == space.name
 
 
 def test_cancelling_ends_the_work_at_once_and_the_pool_goes_on(pool, tmp_path):
