@@ -20,6 +20,7 @@ from nas_proxy import __version__
 from nas_proxy.cli._configs import load_checked
 from nas_proxy.cli.backbones import backbones_command, pretrain_command
 from nas_proxy.cli.display import ConsoleDisplay
+from nas_proxy.cli.init import init_command
 from nas_proxy.cli.interchange import export_proxy, import_proxy
 from nas_proxy.cli.lists import list_command
 from nas_proxy.cli.plan import plan_command
@@ -187,6 +188,7 @@ def ui(results: Path, uri: str | None, port: int) -> None:
     launch_ui(results, uri, port)
 
 
+cli.add_command(init_command)
 cli.add_command(plan_command)
 cli.add_command(list_command)
 cli.add_command(import_proxy)
