@@ -15,10 +15,12 @@ class DatasetWords:
     Attributes:
         summary: One line for `nas-proxy list datasets`.
         licence: The terms under which the images may be used.
+        needs_size: Whether its images have no size in common, so that `data.image_size` is needed.
     """
 
     summary: str
     licence: str
+    needs_size: bool = False
 
 
 _CIFAR_LICENCE = (
@@ -37,17 +39,21 @@ DATASET_WORDS: Mapping[str, DatasetWords] = {
         "13,394 photographs of 10 easy ImageNet classes, shorter side 160; needs image_size",
         "ImageNet's terms of access: non-commercial research and education only. Cite Russakovsky "
         "et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015; Howard, Imagenette.",
+        needs_size=True,
     ),
     "image_folder": DatasetWords(
         "your own: root/train/<class>/* with root/val or root/test, or root/<class>/*",
         "That of the folder's images, which nas_proxy does not know.",
+        needs_size=True,
     ),
     "arrays": DatasetWords(
         "your own, in memory: root is an .npz file with images and labels (nas_proxy.arrays)",
         "That of the images, which nas_proxy does not know.",
     ),
     **{
-        name: DatasetWords(described.summary, described.licence)
+        name: DatasetWords(
+            described.summary, described.licence, needs_size=described.image_size is None
+        )
         for name, described in DESCRIBED_SETS.items()
     },
 }

@@ -49,6 +49,7 @@ __all__ = [
     "images_below",
     "left_out_words",
     "list_folder",
+    "printable",
     "read_images",
     "square",
     "to_rgb",

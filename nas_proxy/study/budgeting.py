@@ -26,7 +26,8 @@ from nas_proxy.study.config import StudyConfig, check_config
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
 from nas_proxy.study.estimate import Price, StageEstimate, TaskEstimate, Timed, estimate_stages
-from nas_proxy.study.looking import look_at
+from nas_proxy.study.logs import StudyLogs
+from nas_proxy.study.looking import idle_study
 from nas_proxy.study.plan import DistillUnit, SingleUnit
 from nas_proxy.study.stage import plan_stages
 from nas_proxy.study.timekeeping import Timekeeper
@@ -144,7 +145,7 @@ def largest_that_fits(
 
 def _choose(config: StudyConfig, display: Display) -> ChosenSizes:
     started, budget = time.monotonic(), duration_seconds(str(config.budget))
-    base = look_at(config, _Silent(display))
+    base = idle_study(config, _Silent(display), StudyLogs(look_only=True))
     generator = make_generator(derive_seed("size of the space", 0))
     sizes = Sizes(
         config=config,

@@ -32,13 +32,27 @@ def look_at(config: StudyConfig, display: Display) -> StudyContext:
         StudyError: If the study's folder was written by another configuration.
         UserError: If something is wrong that the user can mend.
     """
-    torch.set_num_threads(config.num_threads)
-    check_device(config.device)
     for notice in config.notices:
         display.say(notice)
     logs = StudyLogs(look_only=True)
     check_samples(config, logs, display.say)
     refuse_other_configuration(STAGES, config, config.layout)
+    return idle_study(config, display, logs)
+
+
+def idle_study(config: StudyConfig, display: Display, logs: StudyLogs) -> StudyContext:
+    """A study with its images that evaluates nothing; what lies in its folder is not compared.
+
+    Args:
+        config: The study.
+        display: Told what of the images is left out.
+        logs: Of its evaluations.
+
+    Raises:
+        UserError: If something is wrong that the user can mend.
+    """
+    torch.set_num_threads(config.num_threads)
+    check_device(config.device)
     with display.progress("loading images") as progress:
         splits = load_splits(config.data, progress=progress, say=display.say)
     config.space.check_images(splits)

@@ -1,6 +1,7 @@
 """A budget scales what the configuration leaves open, once, and the study keeps it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nas_proxy.study.budget import LEVELS, Amount, Sizes, is_given, with_values
 from nas_proxy.study.budgeting import ChosenSizes, Fit, largest_that_fits, within_budget
 from nas_proxy.study.config import check_config
 from nas_proxy.study.estimate import Timed
+from nas_proxy.study.looking import look_at
 from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.types import DatasetSpec
 from tests.helpers.display import Quiet
@@ -186,7 +188,7 @@ def test_the_estimated_parts_fit_in_the_budget(machine, tmp_path: Path, step: fl
     machine.step = step
     config = check_config({**STUDY, "results": str(tmp_path)})
     found = within_budget(config, Quiet())
-    num_images = len(budgeting.look_at(found, Quiet()).splits.search_train)
+    num_images = len(look_at(found, Quiet()).splits.search_train)
 
     def steps(train) -> int:
         return train.steps_for(num_images)
@@ -221,6 +223,11 @@ def test_a_study_keeps_its_sizes_though_the_machine_changes(machine, tmp_path: P
     other = check_config({**STUDY, "results": str(tmp_path), "budget": "2h"})
     with pytest.raises(ConfigError, match="this study was begun with 10min"):
         within_budget(other, Quiet())
+    shutil.copytree(config.layout.folder, tmp_path / "kept")
+    machine.step = 1e-4
+    assert within_budget(config, Quiet(), anew=True).search.n_trials > first.search.n_trials
+    shutil.rmtree(config.layout.folder)
+    shutil.move(tmp_path / "kept", config.layout.folder)
     spelt = check_config({**STUDY, "results": str(tmp_path), "budget": "600s"})
     assert within_budget(spelt, Quiet()).search == first.search
 
