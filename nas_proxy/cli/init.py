@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.errors import ConfigError
+from nas_proxy.study.console import ConsoleDisplay
 
 
 @click.command(name="init")

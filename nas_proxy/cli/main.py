@@ -20,7 +20,6 @@ from nas_proxy import __version__
 from nas_proxy.cli._configs import load_checked
 from nas_proxy.cli.backbones import backbones_command, pretrain_command
 from nas_proxy.cli.check import check_command
-from nas_proxy.cli.display import ConsoleDisplay
 from nas_proxy.cli.examples import example_command
 from nas_proxy.cli.init import init_command
 from nas_proxy.cli.inspecting import inspect_command
@@ -175,38 +174,6 @@ def _percent(figure: SeedMean | None) -> str:
         return "failed"
     error = figure.standard_error
     return f"{100 * figure.mean:.1f}" + ("" if error is None else f" ±{100 * error:.1f}")
-
-
-@cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--picture", type=click.Path(path_type=Path), help="Where to; beside FILE otherwise.")
-def inspect(file: Path, picture: Path | None) -> None:
-    """Print what a proxy data set FILE says of itself, and write a picture of its images."""
-    from nas_proxy.data.pictures import write_image_grid
-    from nas_proxy.data.proxy_card import ProxyCard
-
-    card = ProxyCard.read(file)
-    table = Table(show_header=False, box=None)
-    for name, value in card.entries.items():
-        table.add_row(name, value if isinstance(value, str) else json.dumps(value))
-    Console().print(table)
-    target = picture or file.with_suffix(".png")
-    write_image_grid(target, card.pixels, card.images_per_class)
-    click.echo(f"picture: {target}")
-
-
-@cli.command()
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"))
-@click.option("--uri", help="Another MLflow store than the one in the results folder.")
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
-def ui(results: Path, uri: str | None, port: int) -> None:
-    """Open MLflow's pages on 127.0.0.1 until Ctrl-C."""
-    from nas_proxy.tracking import launch_ui
-
-    # Without the last part MLflow 3 opens in its view for language models.
-    page = f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
-    _console.print(f"MLflow: {page} (Ctrl-C ends it)")
-    launch_ui(results, uri, port)
 
 
 cli.add_command(init_command)
