@@ -23,6 +23,7 @@ SECTIONS = {
     "distill": {"name": "random_subset", "images_per_class": 2},
     "space": {"name": "convnet", "widths": [8], "depths": [1, 2]},
     "train": TRAIN,
+    "score": {"signals": ["val_loss"]},
     "search": {"n_trials": 2, "sampler": "random"},
     "tracking": {"enabled": False},
 }
