@@ -245,6 +245,7 @@ def test_a_budget_that_is_too_short_says_what_the_least_is(machine, tmp_path: Pa
     assert within_budget(allowed, Quiet()).search.n_trials >= 12
 
 
+@pytest.mark.exhaustive
 def test_full_trainings_are_bought_where_there_is_time_for_them(machine, tmp_path: Path) -> None:
     machine.step = 1e-5
     config = check_config({**STUDY, "results": str(tmp_path), "budget": "1d"})
