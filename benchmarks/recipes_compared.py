@@ -117,6 +117,7 @@ class Comparison:
                         **self._figures(of, found[recipe.name], recipe),
                         "minus_single": self._minus(of, scores[single]),
                         "single": single,
+                        "minus_meco": self._minus(of, scores["meco_alone"]),
                     }
                 )
         return {"num_fresh": len(self._fresh), "rows": rows}

@@ -23,6 +23,7 @@ TINY = {
     "distill": {"name": "random_subset", "images_per_class": 2},
     "space": {"name": "convnet", "widths": [8, 16, 32], "depths": [1, 2]},
     "train": {"num_steps": 2, "learning_rate": 0.02},
+    "score": {"signals": ["val_loss"]},
     "search": {"n_trials": 4, "executor": "elsewhere", "num_workers": 2},
     "tracking": {"enabled": False},
 }

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+from dataclasses import dataclass
 from itertools import product
 from types import SimpleNamespace
 
@@ -99,13 +100,26 @@ def genotypes(architectures):
     return [json.dumps(each["genotype"], sort_keys=True) for each in architectures]
 
 
+@dataclass(frozen=True)
+class Sealed:
+    """Images of which nothing but their number is known."""
+
+    number: int
+
+    def __len__(self):
+        return self.number
+
+
 def poison_test_split(monkeypatch):
     """No calibration may look at the test split; whoever does finds nothing there."""
 
     def load(*arguments, **options):
         splits = load_splits(*arguments, **options)
         return SimpleNamespace(
-            search_train=splits.search_train, search_val=splits.search_val, spec=splits.spec
+            search_train=splits.search_train,
+            search_val=splits.search_val,
+            spec=splits.spec,
+            test=Sealed(len(splits.test)),
         )
 
     for module in (factory_module, pipeline):

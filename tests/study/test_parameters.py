@@ -12,6 +12,7 @@ PLAIN = {
     "distill": {"name": "random_subset", "images_per_class": 2},
     "space": {"name": "convnet", "widths": [8], "depths": [1]},
     "train": {"num_steps": 2},
+    "score": {"signals": ["val_loss"]},
     "search": {"n_trials": 2},
 }
 

@@ -28,11 +28,17 @@ SHORT = {**PLAIN, "channels_last": False}  # nothing is timed for it
 TRAIN = {**SHORT, "num_steps": 8, "checkpoints": [25, 50]}
 PRUNER = {"name": "successive_halving", "reduction_factor": 2}
 SEARCH = {"n_trials": 9, "sampler": "random", "pruner": PRUNER}
-TIMES = ("seconds", "core_seconds", "build_seconds", "signal_seconds", "latency")
+TIMES = (
+    *("seconds", "core_seconds", "build_seconds", "signal_seconds", "latency"),
+    "started_unix_seconds",
+)
 
 
 def asked(folder, **changes):
-    return {**WITHOUT_LABELS, "train": TRAIN, "search": SEARCH, "results": str(folder), **changes}
+    own = {"recipe", "calibrate"} & changes.keys()
+    score = {} if own else {"score": {"signals": ["val_loss"]}}
+    sections = {"train": TRAIN, "search": SEARCH, "results": str(folder)}
+    return {**WITHOUT_LABELS, **score, **sections, **changes}
 
 
 def study(folder, *, last="search", **changes):
