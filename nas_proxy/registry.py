@@ -339,8 +339,9 @@ class LoadedPlugins:
                     f"{location} was edited after it had been loaded; start the program again, "
                     "which goes on with what it has"
                 )
-            loaded = import_module(module)
-            vars(loaded)[class_name].name = name
+            plugin = vars(import_module(module)).get(class_name)
+            if plugin is not None:  # else whatever needs it will say so
+                plugin.name = name
         registries = {kind.group: kind for kind in (DISTILLERS, SEARCH_SPACES, SCORES)}
         for group, name, packed in self.sent:
             registries[group].receive(name, packed)

@@ -13,7 +13,9 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from nas_proxy import registry as registry_module
 from nas_proxy import testing
+from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
 from nas_proxy.types import ImageDataset
 
 torch.set_num_threads(1)  # several threads in each of several processes are slower than one
@@ -61,6 +63,21 @@ def pytest_runtest_teardown() -> None:
     if next(_num_run) % _FREEZE_EVERY == 0:
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _registries():
+    """What a test registers is known to it alone: names are part of a study's identity."""
+    registries = (DISTILLERS, SEARCH_SPACES, SCORES)
+    known = [(registry._classes, dict(registry._classes)) for registry in registries]
+    known += [(registry._sent, dict(registry._sent)) for registry in registries]
+    known.append((registry_module._BY_REFERENCE, dict(registry_module._BY_REFERENCE)))
+    yield
+    for held, before in known:
+        for name in held.keys() - before.keys():
+            found = held[name]
+            if not getattr(found, "__module__", "nas_proxy").startswith("nas_proxy."):
+                del held[name]
 
 
 # Tests that share what needs seconds to be imported or started, and that one worker of pytest-xdist
