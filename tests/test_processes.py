@@ -69,6 +69,7 @@ def test_nothing_to_do_starts_nothing():
     assert list(map_in_processes(Work(OFFSET), [], 4)) == []
 
 
+@pytest.mark.exhaustive
 def test_several_workers_give_the_same_in_the_same_order_and_end_with_an_error():
     requests, told = Requests(), []
     work = Work(OFFSET, fails_at=6, sleeps_at=7)

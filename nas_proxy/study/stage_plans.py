@@ -282,7 +282,7 @@ def retraining_plan(study: StudyContext, settings: RetrainSettings) -> StagePlan
     return StagePlan(
         stage="retrain",
         tasks=tuple(tasks),
-        buys=(f"{num_best} model{'s' if num_best > 1 else ''}, {seeds} seeds each",),
+        buys=(f"{_count(num_best, 'model')}, {_count(seeds, 'seed')} each",),
         savings=tuple(savings),
         notes=tuple(notes),
     )
@@ -304,3 +304,7 @@ def _compressing(study: StudyContext, settings: RetrainSettings) -> list[Task]:
     unit = training_unit(study, compress.fine_tuning)
     what = "fine-tunings of smaller versions"
     return [Task(what=what, units=(unit,), total=len(changes), in_driver=True)]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}"

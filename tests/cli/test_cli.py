@@ -60,6 +60,7 @@ def test_a_study_runs_and_runs_again(nas_proxy, tmp_path: Path) -> None:
     assert "distill: finished already" in again.errors
 
 
+@pytest.mark.exhaustive
 def test_stages_can_be_asked_for_one_by_one(nas_proxy, tmp_path: Path) -> None:
     study = tmp_path / "results" / "tiny"
     assert nas_proxy("distill", "tiny.yaml").status == 0
@@ -71,6 +72,7 @@ def test_stages_can_be_asked_for_one_by_one(nas_proxy, tmp_path: Path) -> None:
     assert (study / "report.html").is_file()
 
 
+@pytest.mark.exhaustive
 def test_force_repeats_what_another_config_wrote(nas_proxy, tmp_path: Path) -> None:
     assert nas_proxy("search", "tiny.yaml").status == 0
     before = tree(tmp_path / "results")
@@ -127,6 +129,7 @@ def test_ctrl_c_exits_as_shells_expect_and_says_what_goes_on(
     assert outcome.errors.strip() == ("nas-proxy: stopped; the same command continues where it was")
 
 
+@pytest.mark.exhaustive
 def test_a_quiet_run_says_the_verdict_alone(nas_proxy, tmp_path: Path) -> None:
     done = nas_proxy("run", "tiny.yaml", "--quiet")
     assert done.status == 0, done.errors
@@ -142,6 +145,7 @@ def test_a_quiet_run_says_the_verdict_alone(nas_proxy, tmp_path: Path) -> None:
     assert_one_sentence(nas_proxy("run", "tiny.yaml", "-q", "-v"), "exclude each other")
 
 
+@pytest.mark.exhaustive
 def test_inspect_reads_whatever_a_study_writes(nas_proxy, tmp_path: Path) -> None:
     assert nas_proxy("run", "tiny.yaml", "tracking.enabled=true", "-q").status == 0
     results = tmp_path / "results"
@@ -294,6 +298,7 @@ def test_a_folder_where_a_file_goes_is_said(nas_proxy, tmp_path: Path) -> None:
     assert_one_sentence(outcome, "a folder is in the way at results/tiny/config.yaml;")
 
 
+@pytest.mark.exhaustive
 def test_a_full_disk_loses_nothing(
     nas_proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

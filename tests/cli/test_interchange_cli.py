@@ -79,6 +79,7 @@ def test_a_published_set_enters_a_study_on_its_user_s_word(nas_proxy) -> None:
     assert copy.spec.source_hash == spec.source_hash
 
 
+@pytest.mark.exhaustive
 def test_a_whitened_set_goes_through_a_study(nas_proxy) -> None:
     torch.save(images(), "images_best.pt")
     torch.save(torch.tensor([0, 0, 1, 1, 2, 2]), "labels_best.pt")

@@ -104,6 +104,7 @@ def test_wrong_inputs_get_one_sentence(nas_proxy, tmp_path, words, expected) -> 
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.exhaustive
 def test_another_configuration_than_the_folders_is_refused(nas_proxy) -> None:
     assert nas_proxy("search", "tiny.yaml").status == 0
     refused = nas_proxy("plan", "tiny.yaml", "train.num_steps=4")
@@ -136,6 +137,7 @@ def test_networks_that_cannot_be_built_are_said(nas_proxy) -> None:
     assert "there is no such layer" in planned.output.replace("\n", " ")
 
 
+@pytest.mark.exhaustive
 def test_an_own_distiller_is_timed_by_its_progress(nas_proxy) -> None:
     planned = nas_proxy(
         "plan",

@@ -81,6 +81,7 @@ def found(result):
     return [(row.description, row.score) for row in result.trials]
 
 
+@pytest.mark.exhaustive
 def test_workers_find_what_one_process_finds_of_the_same_questions(folder):
     result, said = run(folder, "search", sampler="random", executor="processes", num_workers=2)
     assert result.num_failed == 0

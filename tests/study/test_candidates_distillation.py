@@ -46,6 +46,7 @@ def losses(study: StudyConfig, name: str) -> list[float]:
     return [e.signals["val_loss"] for e in log]
 
 
+@pytest.mark.exhaustive
 def test_teachers_teach_candidates_and_controls_and_are_paid_for(tmp_path: Path) -> None:
     plain = config(tmp_path / "plain", validate=VALIDATE)
     taught = config(tmp_path / "taught", validate=VALIDATE, knowledge_distillation=RESPONSE)

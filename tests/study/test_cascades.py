@@ -112,6 +112,7 @@ def test_the_sample_goes_through_all_stages_and_the_race_counts_those_passed(cal
     assert {math.ceil(p["scores"]["cascade"]) for p in points} == {1, 2, 3}
 
 
+@pytest.mark.exhaustive
 def test_a_stage_and_a_recipe_that_train_alike_pay_once(tmp_path):
     run(tmp_path, calibrate={"recipes": [CASCADE, STREAM]})
     logs = {p.stem: evaluations(p) for p in (tmp_path / "tiny").glob("calibrate/*.jsonl")}
@@ -220,6 +221,7 @@ def test_a_killed_search_goes_on_and_finds_the_same(labelled, tmp_path, monkeypa
     assert paid <= len(done) <= paid + 2  # what was in flight at the kill, at most two stages
 
 
+@pytest.mark.exhaustive
 def test_evaluations_by_other_cuts_are_not_mixed(labelled, tmp_path):
     labelled_study(tmp_path, last="search", search={"n_trials": 2, "sampler": "random"})
     log = tmp_path / "tiny" / "search" / "evaluations.jsonl"

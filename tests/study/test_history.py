@@ -68,6 +68,7 @@ def test_another_recipe_on_the_same_architectures_is_a_second_look(study, tmp_pa
 
 
 @pytest.mark.usefixtures("blank_figures")
+@pytest.mark.exhaustive
 def test_the_same_again_is_no_other_look_but_a_return_is(study):
     study("num_params")
     _, again = study("num_params", force=True)

@@ -37,6 +37,7 @@ def run(folder, distill, **changes):
     return checked.layout.folder, {entry["what"]: entry for entry in entries}
 
 
+@pytest.mark.exhaustive
 def test_a_plugin_that_states_nothing_is_on_the_ledger(tmp_path):
     name = f"{silent.__file__}:Silent"
     folder, paid = run(tmp_path, {"name": name})

@@ -114,6 +114,7 @@ def test_nothing_is_left_of_a_finished_study(ran) -> None:
     assert tree(config.layout.folder) == before
 
 
+@pytest.mark.exhaustive
 def test_what_a_killed_run_finished_is_not_counted_again(ran, tmp_path: Path) -> None:
     config, _, _ = ran
     shutil.copytree(config.layout.folder, tmp_path / "tiny")
@@ -132,6 +133,7 @@ def test_what_a_killed_run_finished_is_not_counted_again(ran, tmp_path: Path) ->
     assert tree(study) == before
 
 
+@pytest.mark.exhaustive
 def test_a_longer_search_has_the_rest_left(ran, tmp_path: Path) -> None:
     config, _, _ = ran
     shutil.copytree(config.layout.folder, tmp_path / "tiny")

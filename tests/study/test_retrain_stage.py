@@ -122,6 +122,7 @@ def with_other_test_images(settings: Any, **options: Any) -> Splits:
     return replace(splits, test=flipped)
 
 
+@pytest.mark.exhaustive
 def test_no_choice_depends_on_the_test_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_looks_are_kept_and_no_second_look_is_spoken_of(tmp_path):
     assert "6th look at these architectures: 20 of 20" in fixed["verdict"]
 
 
+@pytest.mark.exhaustive
 def test_a_raised_maximum_trains_nothing_again(tmp_path):
     _, _, layout = judged(tmp_path, TRAINED, maximum=12)
     before = layout.stage_log("validate", "reference").read_text()
@@ -149,6 +150,7 @@ def test_a_killed_validation_ends_as_one_that_was_not(tmp_path, monkeypatch, kil
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.exhaustive
 def test_the_order_in_which_results_came_changes_nothing(tmp_path):
     whole, _, layout = judged(tmp_path, TRAINED, maximum=14)
     for log in layout.stage("validate").glob("*.jsonl"):

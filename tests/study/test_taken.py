@@ -91,6 +91,7 @@ def test_a_third_that_takes_from_the_second_is_judged_by_none_of_both(second):
     assert any("4 of the 12 references were taken from the study second" in line for line in said)
 
 
+@pytest.mark.exhaustive
 def test_the_price_stands_with_whoever_paid(second):
     costs = json.loads((second / "second" / "report.json").read_text())
     paid = {entry["paid_by"]: entry for entry in costs["costs"] if entry["paid_by"]}

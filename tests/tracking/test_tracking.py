@@ -267,6 +267,7 @@ def test_a_changed_param_becomes_a_tag(store: Store, study: str) -> None:
 # Cost
 
 
+@pytest.mark.exhaustive
 def test_trials_are_logged_from_many_threads_and_wait_for_no_store(
     store: Store, study: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

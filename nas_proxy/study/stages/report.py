@@ -184,12 +184,21 @@ def _page(study: StudyContext, report: StudyReport, summary: Summary) -> str:
         "\n".join(f"- {phrase}" for phrase in summary.beats),
         f"**{report.verdict}**",
         f"{study.config.space.name} on {report.data.name}: {len(report.search.trials)} "
-        f"architectures, {failed} of them failed, trained on {report.proxy_dataset.images} "
-        f"({report.proxy_dataset.method}).",
+        f"architectures, {failed} of them failed, {_trained_on(report)}.",
         f"By the clock: {summary.wall}." if summary.wall else "",
         report.retrain.verdict if report.retrain else "",
     )
     return "\n\n".join(filter(None, parts))
+
+
+def _trained_on(report: StudyReport) -> str:
+    """What candidates were trained on, in words."""
+    recipe = report.search.recipe_settings
+    images = {part["train_on"] for part in recipe["stages"] or [recipe]}
+    made = report.proxy_dataset
+    words = {"proxy": f"{made.images} ({made.method})", "full_data": "the full data"}
+    found = [word for name, word in words.items() if name in images]
+    return f"trained on {' and '.join(found)}" if found else "none of them trained"
 
 
 def _rank_metrics(validation: RankReport) -> dict[str, float]:
