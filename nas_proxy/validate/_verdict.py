@@ -12,7 +12,7 @@ from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
 from nas_proxy.validate.settings import TRUSTED_FROM
 from nas_proxy.validate.stopping import stopping_words
-from nas_proxy.validate.values import Outcome, RankRow, Stopping
+from nas_proxy.validate.values import Outcome, RankRow, Sample, Stopping
 
 # Lower bounds of the interval, best first, and what each allows to say of a ranking.
 _READINGS = (
@@ -27,7 +27,7 @@ def headline(
     proxy: RankRow,
     rows: Sequence[RankRow],
     sizes: Sequence[str],
-    num_drawn: int,
+    sample: Sample,
     stopping: Stopping | None = None,
 ) -> str:
     """What a person reads first: what the ranking is worth, and what it beats.
@@ -36,10 +36,16 @@ def headline(
         proxy: Its row.
         rows: What it is compared with.
         sizes: See `size_words`.
-        num_drawn: Architectures that were evaluated, failed ones included.
+        sample: What was evaluated, with what full training made of it.
         stopping: Where a sequential validation stopped.
     """
-    failures = _failure_words(proxy, num_drawn)
+    failures = _failure_words(proxy, len(sample.architectures))
+    if len(set(sample.reference.values())) == 1 and len(sample.reference) > 1:
+        value = next(iter(sample.reference.values()))
+        return (
+            f"No ranking can be judged here: the reference gives all {len(sample.reference)} "
+            f"architectures the same, {value:.4g}, so there is no order to be found{failures}."
+        )
     if proxy.spearman is None:
         nothing = (
             f"The proxy ranks nothing: fewer than {ranks.MIN_ARCHITECTURES} of its evaluations "

@@ -71,7 +71,7 @@ def judge(
         num_architectures=len(sample.architectures),
         best_fraction=settings.best_fraction,
         k=settings.k,
-        verdict=verdict.headline(own_row, rows, sizes, len(sample.architectures), stopping),
+        verdict=verdict.headline(own_row, rows, sizes, sample, stopping),
         comparisons=tuple(
             verdict.compare(row, own_row, confidence) for row in rows if row.kind == "control"
         ),

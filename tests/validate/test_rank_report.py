@@ -360,3 +360,9 @@ def test_json_holds_every_figure():
 def test_the_same_generator_gives_the_same_report():
     rankings = ranking(noisy(0.5)), control(noisy(1, 1))
     assert report(*rankings).to_json() == report(*rankings).to_json()
+
+
+def test_a_reference_that_tells_nothing_apart_is_named_as_the_reason():
+    made = report(ranking(noisy(0.5)), reference=dict.fromkeys(ARCHITECTURES, 1.0))
+    assert made.verdict.startswith("No ranking can be judged here: the reference gives all ")
+    assert "the same, 1, so there is no order" in made.verdict
