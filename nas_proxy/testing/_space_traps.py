@@ -11,7 +11,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from nas_proxy.define_by_run.space import FunctionSpace
 from nas_proxy.errors import did_you_mean
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.plugin_calls import is_pruned
@@ -92,6 +91,8 @@ def check_sampled_choices(space: SearchSpace, num_samples: int) -> None:
     these. A choice of which twenty are to be expected among 300, and none is drawn, is missing.
     Where a space is a function, both run it, and there is nothing to compare.
     """
+    from nas_proxy.define_by_run.space import FunctionSpace  # imports optuna
+
     if isinstance(space, FunctionSpace):
         return
     generator = make_generator(5)

@@ -20,6 +20,7 @@ TINY: dict[str, Any] = {
         "precision": "float32",
         "channels_last": False,
     },
+    "score": {"signals": ["val_loss"]},
     "search": {"n_trials": 2},
     "tracking": {"enabled": False},
 }

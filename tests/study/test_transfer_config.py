@@ -92,7 +92,8 @@ def test_from_images_without_labels_to_a_search(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = "weights/squeezenet1_1.safetensors"
     space = {**TINY["space"], "weights": {"squeezenet1_1": file}}
-    text = yaml.safe_dump(with_changes(space=space, pretrain=PRETRAIN))
+    score = {"signals": ["val_loss"]}
+    text = yaml.safe_dump(with_changes(space=space, pretrain=PRETRAIN, score=score))
     (tmp_path / "tiny.yaml").write_text(text)
     runner = CliRunner()
     missing = runner.invoke(cli, ["search", "tiny.yaml"])
