@@ -186,7 +186,7 @@ def test_a_search_in_worker_processes_finds_the_same(labelled, tmp_path):
     "after",
     [
         pytest.param(30, marks=pytest.mark.exhaustive),
-        50,
+        pytest.param(50, marks=pytest.mark.exhaustive),
         pytest.param(55, marks=pytest.mark.exhaustive),
     ],
 )

@@ -13,6 +13,8 @@ from nas_proxy.study.recipe import load_recipe
 from nas_proxy.tracking.registry.recipes import RecipeRegistry, RegisteredRecipe
 from tests.study.helpers_calibrate import CONFIG, SHORT, ZERO_COST, result_of, run, table
 
+pytestmark = pytest.mark.exhaustive
+
 REFERENCE = CONFIG["calibrate"]["reference"]
 # A threshold that so few do not show, so that the whole sample is used.
 CALIBRATE = {"recipes": [ZERO_COST], "threshold": 0.65, "when_none": "best"}

@@ -15,6 +15,8 @@ from filelock import FileLock
 from nas_proxy.tracking import TrackingSettings, open_tracker
 from tests.tracking.helpers import Store, log_study, log_trial, outbox, run_script, state_file
 
+pytestmark = pytest.mark.exhaustive
+
 # Continuing
 
 
