@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import pickle
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import cloudpickle
 
+from nas_proxy.core.packing import unpack
 from nas_proxy.core.plugin_source import function_hash
 from nas_proxy.define_by_run.space import FunctionSpace
 from nas_proxy.errors import PluginError, first_line
@@ -171,8 +171,7 @@ def _of_value(
     token: str, function: bytes, name: str, code_hash: str | None, options: Mapping[str, Any]
 ) -> FunctionSpace:
     if token not in _BY_TOKEN:  # the text of the code, which its hash is of, is not here
-        # From our own process, as in processes.unpack.
-        _BY_TOKEN[token] = _made(pickle.loads(function), code_hash)
+        _BY_TOKEN[token] = _made(unpack(function), code_hash)
     kind = _BY_TOKEN[token]
     kind.name = name
     return kind(**options)

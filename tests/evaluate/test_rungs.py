@@ -1,11 +1,11 @@
 """Evaluations in several jobs: together they are the evaluation in one."""
 
-import pickle
 from dataclasses import dataclass, replace
 
 import pytest
 
 from nas_proxy.core.checkpoint import Checkpointer
+from nas_proxy.core.packing import pack, unpack
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.executors import PartFactory, open_executor
 from nas_proxy.evaluate.network import NetworkEvaluator
@@ -164,4 +164,4 @@ def test_an_executor_loads_the_images_once_for_all_jobs(tmp_path):
         executor.submit(factory, ARCHITECTURE, SEED)
     assert len(factory.built) == 1
     assert [bool(e.build_seconds) for e in done] == [True, *[False] * 5]
-    assert pickle.loads(pickle.dumps(done[0])) == done[0]
+    assert unpack(pack(done[0])) == done[0]

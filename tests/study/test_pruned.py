@@ -1,13 +1,13 @@
 """Studies whose search has one of Optuna's pruners."""
 
 import json
-import pickle
 from concurrent.futures import Future
 from contextlib import nullcontext
 
 import pytest
 from scipy import stats
 
+from nas_proxy.core.packing import pack, unpack
 from nas_proxy.errors import ConfigError
 from nas_proxy.evaluate import executors
 from nas_proxy.evaluate.executors import ExecutorKind, register_executor
@@ -131,7 +131,7 @@ class Elsewhere:
     num_workers = 3
 
     def submit(self, factory, architecture, seed):
-        job = pickle.loads(pickle.dumps((factory, architecture, seed)))
+        job = unpack(pack((factory, architecture, seed)))
         future = Future()
         future.set_result(job[0].build().evaluate(*job[1:]))
         return future
