@@ -1,14 +1,17 @@
 """A space of numbers, its evaluators, and executors that answer at once or in any order."""
 
+import itertools
 import random
 import time
 from collections import Counter
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import optuna
 from optuna.storages import InMemoryStorage
 
+from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.scores.combine import SingleSignal
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.study import run_search
@@ -122,3 +125,38 @@ def optuna_trials(storage):
 def grid_sizes(architecture):
     x, y = architecture.genotype
     return {"num_params": 100.0 * (x + 1), "flops": 1000.0 * (y + 1)}
+
+
+class Killed(BaseException):
+    """The program ends here."""
+
+
+@contextmanager
+def killed_at(event_number, monkeypatch, executor, *, study=(), trial=()):
+    """Die just before or just after the given one of the moments that change what is stored.
+
+    `study` and `trial` name the methods of Optuna's that count, beside those of log and executor.
+    """
+    events = itertools.count(1)
+
+    def instrument(owner, name):
+        original = getattr(owner, name)
+
+        def wrapped(*args, **kwargs):
+            if next(events) == event_number:
+                raise Killed(f"before {name}")
+            answer = original(*args, **kwargs)
+            if next(events) == event_number:
+                raise Killed(f"after {name}")
+            return answer
+
+        patch.setattr(owner, name, wrapped)
+
+    with monkeypatch.context() as patch:
+        for name in study:
+            instrument(optuna.Study, name)
+        for name in trial:
+            instrument(optuna.Trial, name)
+        instrument(EvaluationLog, "append")
+        instrument(executor, "submit")
+        yield

@@ -2,7 +2,6 @@
 
 import itertools
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import optuna
@@ -30,14 +29,17 @@ from tests.search.helpers import (
     SEED,
     Grid,
     Instant,
+    Killed,
     Threads,
     grid_sizes,
     hill,
+    killed_at,
     make_task,
     optuna_trials,
     search,
 )
-from tests.search.test_study_continued import Killed
+
+MOMENTS = dict(study=("ask", "tell"), trial=("set_user_attr", "report", "should_prune"))
 
 FIDELITY = Fidelity("d", 100, 1, 8)
 STEPS = (25, 50, 75)
@@ -232,34 +234,6 @@ def test_when_nothing_is_left_it_is_said(log):
 # --- after a kill -----------------------------------------------------------------------------
 
 
-@contextmanager
-def killed_at(event_number, monkeypatch, executor):
-    """Die just before or just after the given one of the moments that change what is stored."""
-    events = itertools.count(1)
-
-    def instrument(owner, name):
-        original = getattr(owner, name)
-
-        def wrapped(*args, **kwargs):
-            if next(events) == event_number:
-                raise Killed(f"before {name}")
-            answer = original(*args, **kwargs)
-            if next(events) == event_number:
-                raise Killed(f"after {name}")
-            return answer
-
-        patch.setattr(owner, name, wrapped)
-
-    with monkeypatch.context() as patch:
-        for name in ("ask", "tell"):
-            instrument(optuna.Study, name)
-        for name in ("set_user_attr", "report", "should_prune"):
-            instrument(optuna.Trial, name)
-        instrument(EvaluationLog, "append")
-        instrument(executor, "submit")
-        yield
-
-
 def events(numbers):
     """Some of them; the others with the exhaustive tests."""
     return [
@@ -280,11 +254,11 @@ def test_killed_anywhere_it_ends_as_it_would_have(event, name, sampler, monkeypa
     expected = search(task(Divided()), EvaluationLog(tmp_path / "whole.jsonl"), whole)
     path, storage, divided = tmp_path / "killed.jsonl", InMemoryStorage(), Divided()
     first = Instant(2)
-    with killed_at(event, monkeypatch, first), pytest.raises(Killed):
+    with killed_at(event, monkeypatch, first, **MOMENTS), pytest.raises(Killed):
         search(task(divided), EvaluationLog(path), storage, first)
     # Killed anew at once: what was asked again counts as little.
     second = Instant(2)
-    with killed_at(2, monkeypatch, second), pytest.raises(Killed):
+    with killed_at(2, monkeypatch, second, **MOMENTS), pytest.raises(Killed):
         search(task(divided), EvaluationLog(path), storage, second)
     resumed = search(task(divided), EvaluationLog(path), storage)
     assert found(resumed) == found(expected)

@@ -3,7 +3,6 @@
 import itertools
 import time
 from concurrent.futures import Future
-from contextlib import contextmanager
 
 import optuna
 import pytest
@@ -19,44 +18,17 @@ from tests.search.helpers import (
     Evaluators,
     Grid,
     Instant,
+    Killed,
     Threads,
     architectures,
     grid_sizes,
+    killed_at,
     make_task,
     optuna_trials,
     search,
 )
 
-
-class Killed(BaseException):
-    """The program ends here."""
-
-
-@contextmanager
-def killed_at(event_number, monkeypatch, executor):
-    """Die just before or just after the given one of the moments that change what is stored."""
-    events = itertools.count(1)
-
-    def instrument(owner, name):
-        original = getattr(owner, name)
-
-        def wrapped(*args, **kwargs):
-            if next(events) == event_number:
-                raise Killed(f"before {name}")
-            answer = original(*args, **kwargs)
-            if next(events) == event_number:
-                raise Killed(f"after {name}")
-            return answer
-
-        patch.setattr(owner, name, wrapped)
-
-    with monkeypatch.context() as patch:
-        for name in ("ask", "tell", "enqueue_trial"):
-            instrument(optuna.Study, name)
-        instrument(optuna.Trial, "set_user_attr")
-        instrument(EvaluationLog, "append")
-        instrument(executor, "submit")
-        yield
+MOMENTS = dict(study=("ask", "tell", "enqueue_trial"), trial=("set_user_attr",))
 
 
 # The score alone, and a cost before it.
@@ -71,7 +43,7 @@ def test_killed_anywhere_and_continued(event, goal, monkeypatch, tmp_path):
     path = tmp_path / "log.jsonl"
     task = make_task(evaluators, n_trials=5, **goal)
     first = Instant()
-    with killed_at(event, monkeypatch, first), pytest.raises(Killed):
+    with killed_at(event, monkeypatch, first, **MOMENTS), pytest.raises(Killed):
         search(task, EvaluationLog(path), storage, first)
     finished = {e.architecture for e in EvaluationLog(path)}
     assert set(first.submitted) - finished == set(first.submitted[len(finished) :])
@@ -85,7 +57,7 @@ def test_killed_anywhere_with_several_in_flight(event, goal, monkeypatch, tmp_pa
     path = tmp_path / "log.jsonl"
     task = make_task(evaluators, n_trials=7, **goal)
     first = Threads(pool, 2, event)
-    with killed_at(event, monkeypatch, first), pytest.raises(Killed):
+    with killed_at(event, monkeypatch, first, **MOMENTS), pytest.raises(Killed):
         search(task, EvaluationLog(path), storage, first)
     pool.submit(int).result()
     check_continued(task, storage, path, Evaluators(), {*first.submitted})
@@ -97,10 +69,10 @@ def test_killed_again_while_it_takes_up_its_work(event, monkeypatch, tmp_path, p
     storage, path = InMemoryStorage(), tmp_path / "log.jsonl"
     task = make_task(Evaluators(), n_trials=7)
     first, second = Instant(2), Instant(2)
-    with killed_at(33, monkeypatch, first), pytest.raises(Killed, match="append"):
+    with killed_at(33, monkeypatch, first, **MOMENTS), pytest.raises(Killed, match="append"):
         search(task, EvaluationLog(path), storage, first)
     assert len(first.submitted) == 4
-    with killed_at(event, monkeypatch, second), pytest.raises(Killed):
+    with killed_at(event, monkeypatch, second, **MOMENTS), pytest.raises(Killed):
         search(task, EvaluationLog(path), storage, second)
     check_continued(task, storage, path, Evaluators(), {*first.submitted, *second.submitted})
 
