@@ -22,11 +22,12 @@ from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.sample import draw_architectures
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.scores.signals import trained_among, zero_cost_among
-from nas_proxy.study.config import StudyConfig, dump_options
+from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
 from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.pipeline import open_study, run_pipeline
+from nas_proxy.study.plain_values import dump_options
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import Architecture
 

@@ -11,7 +11,7 @@ from nas_proxy.api.calls import one_sentence
 from nas_proxy.data.arrays import Channels, ImageArrays
 from nas_proxy.data.sources import DATASETS, DataSettings
 from nas_proxy.errors import DataError, did_you_mean
-from nas_proxy.study.config import read_options
+from nas_proxy.study.plain_values import read_options
 
 Classes = Sequence[str | int]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nas_proxy.api.calls import one_sentence
 from nas_proxy.errors import UserError, did_you_mean
 from nas_proxy.statistics.ranks import MIN_ARCHITECTURES
-from nas_proxy.study.config import read_options
+from nas_proxy.study.plain_values import read_options
 from nas_proxy.types import Architecture
 from nas_proxy.validate.rank_report import judge
 from nas_proxy.validate.settings import BestPart

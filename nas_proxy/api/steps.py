@@ -28,11 +28,12 @@ from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import ScoreSettings
-from nas_proxy.study.config import Distillation, check_distill, read_options
+from nas_proxy.study.config import Distillation, check_distill
 from nas_proxy.study.console import console_display
 from nas_proxy.study.display import Display
 from nas_proxy.study.distilling import distill_images
 from nas_proxy.study.layout import StudyLayout
+from nas_proxy.study.plain_values import read_options
 from nas_proxy.teachers.settings import LabelSettings
 from nas_proxy.tracking import TrackingSettings
 from nas_proxy.train.settings import TrainSettings

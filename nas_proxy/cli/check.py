@@ -33,8 +33,8 @@ def check_command(
     """
     given = read_values(options)
     from nas_proxy.lookup import plugin_class
-    from nas_proxy.study.config import read_options
     from nas_proxy.study.console import ConsoleDisplay
+    from nas_proxy.study.plain_values import read_options
     from nas_proxy.testing import find_faults
 
     checked = read_options(plugin_class(plugin), given)

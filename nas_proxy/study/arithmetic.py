@@ -17,8 +17,8 @@ from nas_proxy.evaluate.arithmetic import Arithmetic, is_settled, measure_arithm
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.processes import WorkerLostError, WorkerPool
 from nas_proxy.reproducibility import content_hash
-from nas_proxy.study.config import dump_options
 from nas_proxy.study.display import Display
+from nas_proxy.study.plain_values import dump_options
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import DatasetSpec
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from nas_proxy.calibrate.recipes import Recipe
 from nas_proxy.interfaces import TransferSpace
-from nas_proxy.study.config import StudyConfig, check_config, dump_options
+from nas_proxy.study.config import StudyConfig, check_config
 from nas_proxy.study.defaults import default_train
+from nas_proxy.study.plain_values import dump_options
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.types import DatasetSpec
 from nas_proxy.validate.settings import FIRST_LOOK

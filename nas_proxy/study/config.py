@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from nas_proxy.backbones.pretrain_settings import PretrainSettings
 from nas_proxy.calibrate.recipes import Recipe, spelt_out
 from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
 from nas_proxy.data.sources import DataSettings
-from nas_proxy.errors import ConfigError, PluginError, UserError, did_you_mean, masked
+from nas_proxy.errors import ConfigError, PluginError, did_you_mean, masked
 from nas_proxy.evaluate_proxy.settings import EvaluateProxySettings
 from nas_proxy.interfaces import Distiller, SearchSpace
 from nas_proxy.knowledge_distillation.settings import (
@@ -32,7 +32,6 @@ from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search.settings import SearchSettings
 from nas_proxy.statistics.words import duration_seconds
-from nas_proxy.study.config_faults import in_words
 from nas_proxy.study.config_file import read_mapping
 from nas_proxy.study.consistency import (
     RecipeOrigin,
@@ -48,6 +47,7 @@ from nas_proxy.study.defaults import (
     with_length,
 )
 from nas_proxy.study.layout import StudyLayout
+from nas_proxy.study.plain_values import check_value, dump_options
 from nas_proxy.teachers.settings import LabelOption, LabelSettings
 from nas_proxy.tracking import TrackingSettings
 from nas_proxy.train.settings import TrainSettings
@@ -217,7 +217,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
     """
     faults: list[str] = []
     given, mapping = Given(mapping), with_length(mapping)
-    sections: _Sections | None = _check(_Sections, mapping, (), faults)
+    sections: _Sections | None = check_value(_Sections, mapping, (), faults)
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
     _check_reduced_fidelity(space, faults)
     if sections is not None:
@@ -292,7 +292,7 @@ def _distillation(
     """The distiller, and the values of the keys that are the same for each."""
     distill = dict(_mapping_at(mapping, "distill"))
     common = {
-        key: _check(kind, distill.pop(key, default), ("distill", key), faults)
+        key: check_value(kind, distill.pop(key, default), ("distill", key), faults)
         for key, (kind, default) in _DISTILL_KEYS.items()
     }
     distiller = _plugin(DISTILLERS, distill, "distill", mapping, faults)
@@ -346,7 +346,7 @@ def _check_reduced_fidelity(space: SearchSpace | None, faults: list[str]) -> Non
         for option in unknown
     ]
     if reduced and not unknown:
-        _check(type(space), {**vars(space), **reduced}, path, faults)
+        check_value(type(space), {**vars(space), **reduced}, path, faults)
 
 
 def _plugin(
@@ -370,49 +370,8 @@ def _plugin(
         faults.append(f"{path}.name: {error}")
         return None
     beside = ("name", *(_DISTILL_KEYS if path == "distill" else ()))
-    checked: T | None = _check(plugin, options, (path,), faults, beside)
+    checked: T | None = check_value(plugin, options, (path,), faults, beside)
     return checked
-
-
-def _check(
-    kind: Any, value: Any, path: tuple[str, ...], faults: list[str], beside: Sequence[str] = ()
-) -> Any:
-    """`value` as `kind`; None after adding to `faults` what is wrong with it.
-
-    Args:
-        kind: A section, a plug-in, or a simple type.
-        value: As the file has it.
-        path: Where it stands there.
-        faults: Grows.
-        beside: Keys that may stand there too and are read elsewhere.
-    """
-    try:
-        return adapter(kind).validate_python(value)
-    except ValidationError as error:
-        faults.extend(in_words(error, kind, path, beside))
-    except UserError as error:  # from a section's own __post_init__
-        faults.append(f"{'.'.join(path)}: {error}")
-    return None
-
-
-def dump_options(plugin: Any) -> dict[str, Any]:
-    """The fields of a plug-in or a section as plain JSON values."""
-    kind: Any = type(plugin)
-    dumped: dict[str, Any] = adapter(kind).dump_python(plugin, mode="json")
-    return dumped
-
-
-def read_options(kind: type[T], value: Mapping[str, Any]) -> T:
-    """The inverse of `dump_options`.
-
-    Raises:
-        ConfigError: With every fault that was found, one per line.
-    """
-    faults: list[str] = []
-    read: T | None = _check(kind, value, (), faults)
-    if read is None:
-        raise ConfigError("\n".join(faults))
-    return read
 
 
 def _mapping_at(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -16,9 +16,9 @@ from nas_proxy.core.results import StoredResult
 from nas_proxy.data.folder import cache_folder
 from nas_proxy.errors import StudyError
 from nas_proxy.reproducibility import content_hash
-from nas_proxy.study.config import dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.estimate import Price, Timed
+from nas_proxy.study.plain_values import dump_options
 from nas_proxy.study.plan import DistillUnit, SingleUnit, StagePlan
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from nas_proxy.calibrate.result import CalibrationResult
 from nas_proxy.errors import required
 from nas_proxy.reproducibility import canonical_json, content_hash
-from nas_proxy.study.config import dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.history import now
+from nas_proxy.study.plain_values import dump_options
 from nas_proxy.study.sources import table_identity
 from nas_proxy.validate.looks import Look
 from nas_proxy.validate.settings import Reference

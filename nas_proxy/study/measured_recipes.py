@@ -18,9 +18,9 @@ from nas_proxy.scores.signals import (
     trained_among,
     zero_cost_among,
 )
-from nas_proxy.study.config import dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.knowledge_distillation import recipe_factory
+from nas_proxy.study.plain_values import dump_options
 from nas_proxy.study.plan import EvaluationUnit
 from nas_proxy.study.recipe_units import part_unit
 from nas_proxy.types import Architecture

@@ -16,7 +16,8 @@ from nas_proxy.reproducibility import canonical_json, content_hash
 from nas_proxy.scores.cascade import CascadeScore, own_labels
 from nas_proxy.scores.combine import Score, make_score
 from nas_proxy.scores.signals import trained_among
-from nas_proxy.study.config import StudyConfig, dump_options, read_options
+from nas_proxy.study.config import StudyConfig
+from nas_proxy.study.plain_values import dump_options, read_options
 from nas_proxy.teachers.labelling import copy_teachers
 from nas_proxy.types import Architecture, Evaluation
 

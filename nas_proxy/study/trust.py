@@ -15,10 +15,10 @@ from nas_proxy.core.files import write_atomically
 from nas_proxy.errors import StudyError, required
 from nas_proxy.plugin_sources import sources_named
 from nas_proxy.statistics.ranks import Estimate
-from nas_proxy.study.config import dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.ledger import one_off_seconds
+from nas_proxy.study.plain_values import dump_options
 from nas_proxy.study.recipe import PROXY
 from nas_proxy.study.taken import write_set_aside
 from nas_proxy.teachers.labelling import copy_teachers

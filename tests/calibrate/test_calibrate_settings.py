@@ -24,7 +24,8 @@ from nas_proxy.calibrate.settings import (
 from nas_proxy.errors import ConfigError
 from nas_proxy.registry import SCORES, SEARCH_SPACES
 from nas_proxy.scores.combine import ScoreSettings
-from nas_proxy.study.config import check_config, dump_options, read_options
+from nas_proxy.study.config import check_config
+from nas_proxy.study.plain_values import dump_options, read_options
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.validate.settings import Reference
 

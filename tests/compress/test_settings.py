@@ -2,7 +2,7 @@ import pytest
 
 from nas_proxy.compress.settings import METHODS, CompressSettings, variant_name
 from nas_proxy.errors import ConfigError
-from nas_proxy.study.config import dump_options, read_options
+from nas_proxy.study.plain_values import dump_options, read_options
 from nas_proxy.train.settings import TrainSettings
 
 

@@ -11,7 +11,7 @@ from nas_proxy.knowledge_distillation.settings import (
     KnowledgeDistillationOption,
     KnowledgeDistillationSettings,
 )
-from nas_proxy.study.config import _check, dump_options
+from nas_proxy.study.plain_values import check_value, dump_options
 from tests.knowledge_distillation.helpers import READ
 
 ONE, TWO = ["resnet18"], ["resnet18", "vgg11"]
@@ -19,7 +19,7 @@ ONE, TWO = ["resnet18"], ["resnet18", "vgg11"]
 
 def faults(section):
     found = []
-    _check(KnowledgeDistillationOption, section, ("knowledge_distillation",), found)
+    check_value(KnowledgeDistillationOption, section, ("knowledge_distillation",), found)
     return found
 
 

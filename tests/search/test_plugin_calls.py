@@ -16,7 +16,7 @@ from nas_proxy.errors import ConfigError, PluginError, StudyError, UserError
 from nas_proxy.interfaces import SearchSpace
 from nas_proxy.reproducibility import make_generator
 from nas_proxy.search_spaces.convnet import ConvNetSpace
-from nas_proxy.study.config import read_options
+from nas_proxy.study.plain_values import read_options
 from nas_proxy.types import Architecture
 from tests.search.helpers import Grid, make_task, optuna_trials, search
 

@@ -16,7 +16,7 @@ from nas_proxy.errors import ConfigError, DataError
 from nas_proxy.export.model_file import ModelOrigin
 from nas_proxy.reproducibility import isolated_rng, make_generator
 from nas_proxy.search_spaces.torchvision_backbones import TorchvisionBackbonesSpace as Space
-from nas_proxy.study.config import read_options
+from nas_proxy.study.plain_values import read_options
 from nas_proxy.testing import tiny_dataset
 from nas_proxy.train.phases import train_phases
 from nas_proxy.train.settings import TrainSettings

@@ -8,7 +8,7 @@ from scipy import stats
 
 from nas_proxy.errors import ConfigError
 from nas_proxy.statistics import ranks
-from nas_proxy.study.config import read_options
+from nas_proxy.study.plain_values import read_options
 from nas_proxy.types import Architecture
 from nas_proxy.validate.rank_report import judge, points_of
 from nas_proxy.validate.settings import MIN_FOR_INTERVAL, RepeatedReference, ValidateSettings

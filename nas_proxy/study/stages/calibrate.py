@@ -17,12 +17,13 @@ from nas_proxy.report.frontier_figure import write_frontier
 from nas_proxy.statistics.needed import to_reach
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
-from nas_proxy.study.config import StudyConfig, dump_options
+from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.history import add_look
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.looks import look_of_calibration
 from nas_proxy.study.measured_recipes import RecipeMeasurements
+from nas_proxy.study.plain_values import dump_options
 from nas_proxy.study.plan import StagePlan
 from nas_proxy.study.recipe import ActiveRecipe
 from nas_proxy.study.samples import SampleReferences

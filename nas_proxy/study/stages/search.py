@@ -31,7 +31,6 @@ from nas_proxy.search.storage import open_storage
 from nas_proxy.search.study import run_search
 from nas_proxy.search.task import Pruning, SearchOutcome, SearchTask, TrialLog
 from nas_proxy.study.cascades import Factory, candidates_factory, refuse_other_cuts, sample_factory
-from nas_proxy.study.config import dump_options
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
 from nas_proxy.study.evaluators import zero_cost_scores
@@ -40,6 +39,7 @@ from nas_proxy.study.knowledge_distillation import distillation_record
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logged_datasets import logged_datasets
 from nas_proxy.study.logged_trials import SIZES, log_trial, trial_facts
+from nas_proxy.study.plain_values import dump_options
 from nas_proxy.study.plan import (
     StagePlan,
     Task,
