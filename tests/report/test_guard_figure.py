@@ -5,8 +5,8 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from nas_proxy.report import figures
 from nas_proxy.report._drawing import BLUE, GREY, RED
+from nas_proxy.report._guard_figure import guard_figure
 from nas_proxy.report.figures import write_figures
 from nas_proxy.report.html import render_html
 from nas_proxy.search.guard import GuardCheck, GuardResult
@@ -50,7 +50,7 @@ def lines_of(figure):
 
 
 def test_it_shows_every_estimate_and_the_threshold(report):
-    figure = figures._guard(report)
+    figure = guard_figure(report)
     lines = lines_of(figure)
     assert lines[BLUE.upper()].tolist() == [[30, 0.7], [40, 0.6]]
     assert lines[GREY.upper()].tolist() == [[20, 0.9], [30, 0.8], [40, 0.75]]
@@ -80,14 +80,14 @@ def test_it_is_in_the_folder_and_on_the_page(report, tmp_path):
 def test_without_any_correlation_there_is_none(checks, tmp_path):
     report = guarded(*checks)
     assert "guard.png" not in [path.name for path in write_figures(report, tmp_path)]
-    assert figures._guard(with_search(report, guard=None)) is None
+    assert guard_figure(with_search(report, guard=None)) is None
 
 
 def test_a_first_interval_is_seen_though_it_spans_no_band():
     report = guarded(check(30, estimate(0.7), None))
-    (bar,) = figures._guard(report).axes[0].collections
+    (bar,) = guard_figure(report).axes[0].collections
     assert np.allclose(bar.get_segments()[0], [[30, 0.5], [30, 0.9]])
 
 
 def test_one_correlation_without_an_interval_is_drawn():
-    assert lines_of(figures._guard(guarded(CHECKS[1])))[GREY.upper()].tolist() == [[20, 0.9]]
+    assert lines_of(guard_figure(guarded(CHECKS[1])))[GREY.upper()].tolist() == [[20, 0.9]]
