@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from nas_proxy.evaluate.log import period_of
 from nas_proxy.interfaces import SearchSpace
-from nas_proxy.reproducibility import isolated_rng
 from nas_proxy.search.guard import TrialRecord
 from nas_proxy.search.pruner_settings import PrunerSettings
-from nas_proxy.study.evaluators import zero_cost_scores
 from nas_proxy.study.pruning import pruned_words
+from nas_proxy.study.sizes import SIZES, network_sizes
 from nas_proxy.tracking import LoggedDataset, Period, Tracker
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation
 
-SIZES = ("num_params", "flops")
+logger = logging.getLogger("nas_proxy")
+
 _CURVE_POINTS = 50  # of a trial's training loss in MLflow; the log keeps every step
 
 
@@ -35,18 +36,13 @@ def trial_facts(space: SearchSpace, spec: DatasetSpec, evaluation: Evaluation) -
 
 
 def _counted(
-    space: SearchSpace, spec: DatasetSpec, architecture: Architecture, names: Iterable[str]
+    space: SearchSpace, spec: DatasetSpec, architecture: Architecture, names: Sequence[str]
 ) -> dict[str, float]:
-    sizes: dict[str, float] = {}
+    images = torch.zeros((2, *spec.image_shape))
     try:
-        with isolated_rng(0):
-            network = space.build(architecture, spec)
-            images = torch.zeros((2, *spec.image_shape))
-            for name, score in zero_cost_scores(tuple(names)).items():
-                sizes[name] = score.measure(network, images)
+        return network_sizes(space, architecture, spec, images, names=names, say=logger.debug)
     except (Exception, SystemExit):  # noqa: BLE001 - a space's network; its evaluation says why
-        return sizes
-    return sizes
+        return {}
 
 
 def log_trial(

@@ -21,7 +21,7 @@ from nas_proxy.compress.result import CompressionResult
 from nas_proxy.core.environment import hardware, versions
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data.transforms import resize
-from nas_proxy.errors import EvaluationError, StudyError, required
+from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.final_test import FinalTestFactory, kept_network
 from nas_proxy.evaluate.latency import Latency, measure_latency
@@ -32,7 +32,7 @@ from nas_proxy.interfaces import Builder, TransferSpace
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
 from nas_proxy.networks.catalogue import FixedNetworks
 from nas_proxy.report.retrain_figure import write_curves
-from nas_proxy.reproducibility import content_hash, derive_seed, isolated_rng
+from nas_proxy.reproducibility import content_hash, derive_seed
 from nas_proxy.retrain.card import ModelCard
 from nas_proxy.retrain.contenders import Contender, Drawn, best_of, median_of, resnet_of_size
 from nas_proxy.retrain.result import (
@@ -50,12 +50,12 @@ from nas_proxy.statistics.accuracy import over_images, over_seeds
 from nas_proxy.study.compressed import compress_recommended
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
-from nas_proxy.study.evaluators import zero_cost_scores
 from nas_proxy.study.knowledge_distillation import PreparedDistillation, retraining_distillation
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logged_datasets import real_images
 from nas_proxy.study.logged_models import log_compressed, log_contender, log_model
 from nas_proxy.study.plan import StagePlan
+from nas_proxy.study.sizes import network_sizes
 from nas_proxy.study.sources import IMAGES, table_identity
 from nas_proxy.study.stage import Condition, Section, Source, Stage
 from nas_proxy.study.stage_folder import recorded_key
@@ -388,16 +388,12 @@ class _Retraining:
 
     def _sizes(self, architecture: Architecture) -> dict[str, float]:
         space = at_fidelity(self._space(architecture), self._train_settings(architecture))
-        with isolated_rng(0):
-            network = space.build(architecture, self.spec)
         images = resize(self.study.splits.search_train.images[:2], self.spec.image_shape[1])
-        sizes = {}
-        for name, measure in zero_cost_scores(("num_params", "flops")).items():
-            try:
-                sizes[name] = measure.measure(network, images.float())
-            except EvaluationError as error:
-                self.study.display.say(f"retrain: no {name} is given for a network: {error}")
-        return sizes
+
+        def say(words: str) -> None:
+            self.study.display.say(f"retrain: {words}")
+
+        return network_sizes(space, architecture, self.spec, images.float(), say=say)
 
 
 def _is_fixed(architecture: Architecture) -> bool:

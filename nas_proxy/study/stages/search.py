@@ -38,7 +38,7 @@ from nas_proxy.study.in_flight import in_flight
 from nas_proxy.study.knowledge_distillation import distillation_record
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.logged_datasets import logged_datasets
-from nas_proxy.study.logged_trials import SIZES, log_trial, trial_facts
+from nas_proxy.study.logged_trials import log_trial, trial_facts
 from nas_proxy.study.plain_values import dump_options
 from nas_proxy.study.plan import (
     StagePlan,
@@ -55,6 +55,7 @@ from nas_proxy.study.recipe_units import (
     sample_unit,
 )
 from nas_proxy.study.samples import draw_score_reference
+from nas_proxy.study.sizes import SIZES
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE
 from nas_proxy.study.stage import Section, Stage
 from nas_proxy.types import Evaluation
