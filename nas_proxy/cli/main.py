@@ -47,7 +47,9 @@ _USERS_ERRNOS = {
 }
 
 
-_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells count it
+# As shells count it.
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+_PIPE_CLOSED = 128 + signal.SIGPIPE
 
 _console = Console(stderr=True)
 
@@ -220,10 +222,13 @@ def _run(words: list[str]) -> None:
         terminated = isinstance(error.__cause__ or error, _Terminated)
         status = _TERMINATED if terminated else _INTERRUPTED
         _fail("stopped; the same command continues where it was", status)
-    except SystemExit as error:  # nothing of nas_proxy or click raises it here
+    except SystemExit as error:  # nothing of nas_proxy raises it here
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        if last.filename == click.core.__file__:  # as `| head` does, when it has read enough
+            sys.exit(_PIPE_CLOSED)
         _fail(
-            f"code of a plug-in called sys.exit({error.code!r}){_last_line(error)}; raise an error "
-            "that says what is wrong instead",
+            f"code of a plug-in called sys.exit({error.code!r}) at {last.filename}, line "
+            f"{last.lineno}; raise an error that says what is wrong instead",
             2,
         )
     except Exception as error:  # noqa: BLE001 - the last place that can turn it into a sentence
@@ -251,12 +256,6 @@ def _explain(error: BaseException) -> tuple[str, int]:
         cause = cause.__cause__ or cause.__context__
     kind = type(error).__name__
     return f"unexpected {kind}: {error} (nas-proxy --debug ... shows where)", 1
-
-
-def _last_line(error: BaseException) -> str:
-    """Where an error was raised, in words."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f" at {last.filename}, line {last.lineno}"
 
 
 def _fail(message: str, status: int) -> None:

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,15 @@ def test_ctrl_c_exits_as_shells_expect_and_says_what_goes_on(
     outcome = nas_proxy("run", "tiny.yaml", "-q")
     assert outcome.status == 130
     assert outcome.errors.strip() == ("nas-proxy: stopped; the same command continues where it was")
+
+
+def test_a_reader_that_has_read_enough_ends_a_command_without_a_word() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-m", "nas_proxy.cli.main", "list"]
+    done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 @pytest.mark.exhaustive
