@@ -110,6 +110,9 @@ def parse_arguments() -> argparse.Namespace:
     made.add_argument("overrides", nargs="*", metavar="key=value")
     made.add_argument("--work", type=Path, required=True, help="folder of all that is kept")
     made.add_argument("--num-bank", type=int, default=200, help="architectures of the bank")
+    made.add_argument("--architectures", type=Path, help="of the bank, one on each line, not drawn")
+    made.add_argument("--num-again", type=int, default=0, help="of it, trained with a second seed")
+    made.add_argument("--table", type=Path, help="CSV file to write the bank's test accuracies to")
     made.add_argument("--num-rungs", type=int, default=6, help="reports of a full training there")
     made.add_argument("--build-only", action="store_true", help="fill the bank, simulate nothing")
     made.add_argument("--truth", type=Path, help="folder of NAS-Bench-201's tables")
@@ -157,10 +160,12 @@ def read_populations(arguments: argparse.Namespace, display: ConsoleDisplay) -> 
         overrides = [*arguments.overrides, *own, "tracking.enabled=false"]
         try:
             config = load_config(arguments.config, overrides)
-            bank = Bank(folder, config, arguments.num_rungs)
-            bank.build(arguments.num_bank, display)
+            bank = Bank(folder, config, arguments.num_rungs, arguments.architectures)
+            bank.build(arguments.num_bank, arguments.num_again, display)
         except UserError as error:
             raise SystemExit(str(error)) from error
+        if arguments.table is not None:
+            bank.write_table(arguments.num_bank, arguments.table)
         found.append(of_bank(bank, arguments.num_bank))
     return found
 

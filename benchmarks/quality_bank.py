@@ -8,6 +8,7 @@ architectures extends what is there.
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -48,11 +49,14 @@ class Bank:
         folder: With a log for each way of measuring.
         config: The study whose images, space, recipes and reference they are.
         num_rungs: Equal parts of a full training, at the end of each of which it is validated.
+        listed: File of its architectures, one on each line in the space's string form; without
+            it they are drawn.
     """
 
     folder: Path
     config: StudyConfig
     num_rungs: int
+    listed: Path | None = None
 
     @property
     def reference(self) -> TrainSettings:
@@ -87,7 +91,16 @@ class Bank:
         return (own, *(recipe for recipe in raced if not recipe.stages))
 
     def architectures(self, num: int) -> list[Architecture]:
-        """The first of those that are drawn for the bank."""
+        """The first of those that are listed, or drawn, for the bank.
+
+        Raises:
+            StudyError: If the list is shorter than that.
+        """
+        if self.listed is not None:
+            lines = self.listed.read_text().splitlines()
+            if len(lines) < num:
+                raise StudyError(f"{self.listed} lists {len(lines)} architectures, not {num}")
+            return [self.config.space.from_string(line) for line in lines[:num]]
         generator = make_generator(derive_seed("bank", self.config.seed))
         return draw_architectures(self.config.space, num, generator)
 
@@ -95,8 +108,10 @@ class Bank:
         """What was measured in one of the ways."""
         return EvaluationLog(self.folder / f"{name}.jsonl")
 
-    def build(self, num_architectures: int, display: Display) -> None:
+    def build(self, num_architectures: int, num_again: int, display: Display) -> None:
         """Measure what is missing, the way that every strategy needs first.
+
+        The first `num_again` are trained in full with a second seed, too.
 
         Raises:
             StudyError: If the bank was built by other settings.
@@ -114,6 +129,35 @@ class Bank:
                     for name, factory in part:
                         log = self.folder / f"{name}.jsonl"
                         study.runner.run(f"{name} up to {end}", factory, architectures[:end], log)
+            again = architectures[:num_again]
+            for name, factory in ways[:2]:
+                log, seed = self.folder / f"{name}.jsonl", self.second_seed
+                study.runner.run(f"{name} with a second seed", factory, again, log, seed=seed)
+
+    @property
+    def second_seed(self) -> int:
+        """Of the full trainings that are repeated."""
+        return derive_seed("bank again", self.config.seed)
+
+    def write_table(self, num_architectures: int, file: Path) -> None:
+        """Accuracies of the full trainings, as a table that `validate.reference.table` reads.
+
+        Columns: `architecture`, `val_accuracy`, `test_accuracy` and, of the second seed,
+        `second_test_accuracy`; what was not measured is empty.
+        """
+        seed, again = self.config.seed, self.second_seed
+        columns = {
+            "val_accuracy": (self.log(FULL), seed, "val_accuracy"),
+            "test_accuracy": (self.log(TEST), seed, "test_accuracy"),
+            "second_test_accuracy": (self.log(TEST), again, "test_accuracy"),
+        }
+        with file.open("w", newline="") as opened:
+            rows = csv.writer(opened)
+            rows.writerow(("architecture", *columns))
+            for each in self.architectures(num_architectures):
+                found = [(log.get(each, of), signal) for log, of, signal in columns.values()]
+                values = [e.signals[name] if e and e.complete else "" for e, name in found]
+                rows.writerow((self.config.space.to_string(each), *values))
 
     @property
     def names(self) -> tuple[str, ...]:

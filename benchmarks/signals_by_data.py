@@ -30,7 +30,7 @@ from scipy.stats import rankdata
 from nas_proxy.calibrate.recipes import SINGLE_SCORES
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.sample import draw_architectures
-from nas_proxy.evaluate.table import TruthTable, read_table
+from nas_proxy.evaluate.table import TruthTable, read_references
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.signals import higher_is_better
 from nas_proxy.statistics import ranks
@@ -74,7 +74,7 @@ def main() -> None:
     display = ConsoleDisplay(Console(stderr=True))
     run_pipeline(config, display, last="distill")
     with open_study(config, display) as study:
-        table = truth_table(study)
+        table, again_table = truth_tables(study)
         drawn = fresh(study, arguments, table)
         found = {name: evaluated(study, name, make, drawn) for name, make in sets(study).items()}
         untrained = {name: zero_cost_score(study, name, drawn) for name in SINGLE_SCORES}
@@ -84,7 +84,8 @@ def main() -> None:
                 trained_reference(study, some, seed) for seed, some in enumerate((drawn, again))
             )
         else:
-            first, second = [table.values[a] for a in drawn], []
+            first = [table.values[a] for a in drawn]
+            second = [] if again_table is None else [again_table.values.get(a) for a in drawn]
     complete = [
         i
         for i, value in enumerate(first)
@@ -154,13 +155,13 @@ def fresh(
     )
 
 
-def truth_table(study: StudyContext) -> TruthTable | None:
-    """The study's table of references; None where they are trained."""
-    reference = study.config.validation.reference
-    if reference.table is None:
-        return None
-    columns = (reference.architecture, reference.value)
-    return read_table(Path(reference.table), study.config.space, *columns)
+def truth_tables(study: StudyContext) -> tuple[TruthTable | None, TruthTable | None]:
+    """The table of references, and that of a second seed; None where they are trained."""
+    of = study.config.validation.reference
+    if of.table is None:
+        return None, None
+    columns = (of.architecture, of.value, of.second_value)
+    return read_references(Path(of.table), study.config.space, *columns)
 
 
 def sets(study: StudyContext) -> dict[str, NetworkEvaluatorFactory]:
