@@ -66,18 +66,27 @@ class Measuring(Options):
         score: What is measured, and how it becomes one number. Where it is left out, what reads the
             kind of set that is trained on: `val_loss` the full data's stream, `train_loss_mean`
             a distilled one.
+        warm_up: Steps on the distilled set that come before those on the full data, with a
+            schedule of their own; 0: none.
     """
 
     train_on: TrainOn = "proxy"
     train: TrainSettings | None = None
     knowledge_distillation: KnowledgeDistillationOption | None = None
     score: ScoreSettings = _UNSAID
+    warm_up: Annotated[int, Bound(ge=0)] = 0
 
     def __post_init__(self) -> None:
         """Spell out a score that was left out: options are frozen for whoever reads them."""
         if self.score is _UNSAID and self.train_on == "full_data":
             read = ScoreSettings(signals=(_READS[self.train_on],))
             object.__setattr__(self, "score", read)
+
+    @property
+    def uses_distilled_set(self) -> bool:
+        """Whether it trains on it, or looks at its images."""
+        looks = bool(zero_cost_among(self.score.signals)) and self.score.score_images == "distilled"
+        return self.train_on == "proxy" or self.warm_up > 0 or looks
 
     @property
     def trained_signals(self) -> tuple[str, ...]:
@@ -100,6 +109,11 @@ class Measuring(Options):
             for signal in self.score.signals:
                 higher_is_better(signal)  # a misspelt one is named as such
             raise ValueError(f"{called} has no signal of a training; set train_on: nothing")
+        if self.warm_up and (self.train_on != "full_data" or self.knowledge_distillation):
+            raise ValueError(
+                f"{called}: warm_up is for train_on: full_data without knowledge_distillation; "
+                "leave it out"
+            )
         if self.knowledge_distillation is not None:
             self.knowledge_distillation.check_for_candidates(self.train_on)
 
@@ -150,11 +164,11 @@ class Recipe(Measuring):
         if not self.stages:
             self._check_single(called)
             return
-        own = (self.train_on, self.train, self.knowledge_distillation, self.score)
-        if own != ("proxy", None, None, ScoreSettings()):
+        own = (self.train_on, self.train, self.knowledge_distillation, self.score, self.warm_up)
+        if own != ("proxy", None, None, ScoreSettings(), 0):
             raise ValueError(
-                f"{called} has stages, so train_on, train, knowledge_distillation and score stand "
-                "in each of them; move them there"
+                f"{called} has stages, so train_on, train, knowledge_distillation, score and "
+                "warm_up stand in each of them; move them there"
             )
         if len(self.stages) == 1:
             raise ValueError(

@@ -17,7 +17,7 @@ from nas_proxy.data.transforms import chunk_length, normalise, resize, resize_da
 from nas_proxy.data.whitening import Whitening
 from nas_proxy.devices import share_memory
 from nas_proxy.errors import ConfigError
-from nas_proxy.evaluate.network import NetworkEvaluator
+from nas_proxy.evaluate.network import LoadedWarmUp, NetworkEvaluator
 from nas_proxy.evaluate.trained_signals import EvaluationData, some_of
 from nas_proxy.interfaces import Builder, ZeroCostScore
 from nas_proxy.knowledge_distillation.prepared import KnowledgeDistillation
@@ -32,6 +32,19 @@ from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import DatasetSpec, Fidelity, ImageDataset, Splits
 
 NUM_SCORE_IMAGES = 64  # real images that zero-cost scores look at
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Steps on a proxy data set before a training on the real images.
+
+    Attributes:
+        file: The proxy data set's.
+        num_steps: How many.
+    """
+
+    file: Path
+    num_steps: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +70,7 @@ class NetworkEvaluatorFactory:
         knowledge_distillation: What networks learn beside the labels; None: nothing.
         cuda_graph: Do training steps as one CUDA graph each where that can be done.
         num_slots: Processes that evaluate on the same device at the same time.
+        warm_up: What comes before a training on `search_train`; None: nothing.
     """
 
     data: DataSettings
@@ -75,6 +89,7 @@ class NetworkEvaluatorFactory:
     knowledge_distillation: KnowledgeDistillation | None = None
     cuda_graph: bool = False
     num_slots: int = 1
+    warm_up: WarmUp | None = None
 
     def build(self) -> NetworkEvaluator:
         """Load the images and put them on the device, every one at the size of the training."""
@@ -98,13 +113,21 @@ class NetworkEvaluatorFactory:
             if self.knowledge_distillation is None
             else self.knowledge_distillation.load(splits.spec, device),
             cuda_graph=self.cuda_graph,
+            warm_up=None if self.warm_up is None else self._loaded(self.warm_up, search_train),
         )
+
+    def _loaded(self, warm_up: WarmUp, search_train: ImageDataset) -> LoadedWarmUp:
+        proxy_dataset = _proxy_dataset(warm_up.file, search_train)
+        proxy_dataset.check_source(search_train.spec)
+        size = self.settings.image_size or search_train.spec.image_shape[1]
+        training_set = _distilled(proxy_dataset, warm_up.file, search_train, size)
+        return LoadedWarmUp(training_set, warm_up.num_steps)
 
     def _score_images(self, search_train: ImageDataset) -> tuple[Tensor, Tensor]:
         """Images for zero-cost scores with their classes, the same ones every time."""
         source = TrainingSet.of(search_train)
         if self.score_on is not None:
-            proxy_dataset = ProxyDataset.load(self.score_on).to(search_train.images.device)
+            proxy_dataset = _proxy_dataset(self.score_on, search_train)
             proxy_dataset.check_source(search_train.spec)
             source = TrainingSet.of(proxy_dataset)
         generator = make_generator(derive_seed("score images"))
@@ -153,7 +176,7 @@ class NetworkEvaluatorFactory:
         """The proxy data set to train on, if it is one."""
         if not isinstance(self.train_on, Path):
             return None
-        proxy_dataset = ProxyDataset.load(self.train_on).to(search_train.images.device)
+        proxy_dataset = _proxy_dataset(self.train_on, search_train)
         if self.judged_by == "test":  # no search_train holds test images
             proxy_dataset.check_fits(search_train.spec)
         else:
@@ -164,10 +187,22 @@ class NetworkEvaluatorFactory:
         self, search_train: ImageDataset, proxy_dataset: ProxyDataset | None, size: int
     ) -> TrainingSet:
         if isinstance(self.train_on, Path) and proxy_dataset is not None:
-            labeller = labeller_of(proxy_dataset, self.train_on, search_train)
-            training_set = TrainingSet.of(proxy_dataset, labeller)
-            return replace(training_set, images=resize(training_set.images, size))
+            return _distilled(proxy_dataset, self.train_on, search_train, size)
         return replace(TrainingSet.of(search_train), images=resized_images(search_train, size))
+
+
+def _proxy_dataset(file: Path, search_train: ImageDataset) -> ProxyDataset:
+    """On the device of the real images."""
+    return ProxyDataset.load(file).to(search_train.images.device)
+
+
+def _distilled(
+    proxy_dataset: ProxyDataset, file: Path, search_train: ImageDataset, size: int
+) -> TrainingSet:
+    """A proxy data set to train on, at a size, with the labels that its teachers give."""
+    labeller = labeller_of(proxy_dataset, file, search_train)
+    training_set = TrainingSet.of(proxy_dataset, labeller)
+    return replace(training_set, images=resize(training_set.images, size))
 
 
 def training_fidelity(

@@ -22,6 +22,7 @@ from nas_proxy.scores.suite import measure_scores
 from nas_proxy.train.loop import TrainResult
 from nas_proxy.train.phases import Phase, num_steps_of
 from nas_proxy.train.settings import TrainSettings
+from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, Status
 
 _NUM_VERIFIED = 8  # images on which kept weights have to give the network's own answers
@@ -38,6 +39,27 @@ class Pause:
 
     folder: Path
     percentage: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedWarmUp:
+    """Steps on other images, which come before a training and have a schedule of their own.
+
+    Attributes:
+        training_set: The other images.
+        num_steps: How many.
+    """
+
+    training_set: TrainingSet
+    num_steps: int
+
+    def before(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        """Those of a training with these steps first, which train what its first phase trains."""
+        settings = replace(phases[0].settings, num_steps=self.num_steps, num_epochs=None)
+        first = replace(
+            phases[0], name="warm-up", settings=settings, training_set=self.training_set
+        )
+        return (first, *phases)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +82,7 @@ class NetworkEvaluator:
         cuda_graph: Do training steps as one CUDA graph each where that can be done.
         pause: Where trainings continue and stop; None: each is done in one go.
         only_seed: Position of the only one of the seeds that is trained; None: all are.
+        warm_up: Steps on other images, which come first; None: none.
     """
 
     space: Builder
@@ -75,6 +98,7 @@ class NetworkEvaluator:
     cuda_graph: bool = False
     pause: Pause | None = None
     only_seed: int | None = None
+    warm_up: LoadedWarmUp | None = None
 
     def evaluate(self, architecture: Architecture, seed: int) -> Evaluation:
         """Measure all signals; whatever goes wrong makes a failed evaluation with its reason.
@@ -173,6 +197,8 @@ class NetworkEvaluator:
             spec, training_set = data.measured_on.spec, data.training_set
             network = space.build(architecture, spec).to(self.device)
             phases = phases_of(space, architecture, self.settings)
+            if self.warm_up is not None:
+                phases = self.warm_up.before(phases)
             num_steps = num_steps_of(phases, len(training_set))
             measurements = None if kept is None else kept.measurements_file
             observer = SignalObserver(network, data, self.settings, num_steps, seed, measurements)

@@ -20,6 +20,7 @@ from nas_proxy.scores.signals import is_trained, stage_of, trained_among
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.knowledge_distillation import candidates_distillation
 from nas_proxy.study.recipe import ActiveRecipe
+from nas_proxy.study.recipe_units import whole_training
 from nas_proxy.teachers.labelling import copy_teachers, labels_like
 from nas_proxy.types import Architecture, Evaluation, Fidelity, Status
 from nas_proxy.validate.values import Ranking
@@ -30,6 +31,7 @@ DISTILLED_READINGS = {
 }
 """How `distilled_control` is read: as is usual, and as ranks better; see docs/trust.md."""
 
+SAME_STEPS = "the same steps on the full data"
 _IMAGES = {"proxy": "proxy", "full_data": "full data"}  # what was trained on, in words
 
 
@@ -38,8 +40,9 @@ def trained_controls(
 ) -> list[tuple[str, str, NetworkEvaluatorFactory]]:
     """The same steps at the same fidelity on the full data, and on random images.
 
-    A recipe that trains on the full data has no such controls: it is one of them. Nor has a
-    cascade, whose cuts are learned for its own images. Teachers of the recipe's candidates teach
+    A recipe that trains on the full data alone has no such controls: it is one of them. One that
+    begins on the distilled set (`warm_up`) has as many steps on the full data alone. A cascade,
+    whose cuts are learned for its own images, has none. Teachers of the recipe's candidates teach
     these too.
 
     Args:
@@ -50,8 +53,12 @@ def trained_controls(
         For each its name in words, a name for its log, and what measures it.
     """
     recipe, subset_file = study.recipe.recipe, study.layout.random_subset
-    if recipe.stages or recipe.train_on != "proxy":
+    if recipe.stages or not (recipe.train_on == "proxy" or recipe.warm_up):
         return []
+    if recipe.warm_up:
+        settings = whole_training(study, recipe)
+        full_data = study.factories.measuring(signals, train_on="full_data", settings=settings)
+        return [(SAME_STEPS, "same_steps_full_data", full_data)]
     proxy_dataset, train = study.proxy_dataset, recipe.train or study.config.train
     num_images = len(proxy_dataset.labels)
     settings = replace(
@@ -75,7 +82,7 @@ def trained_controls(
     name = f"a random subset of the same size, {subset.labelling.kind} labels"
     return [
         (name, "random_subset", random),
-        ("the same steps on the full data", "same_steps_full_data", full_data),
+        (SAME_STEPS, "same_steps_full_data", full_data),
     ]
 
 

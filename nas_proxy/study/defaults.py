@@ -145,19 +145,14 @@ def reads_distilled_set(
 ) -> bool:
     """Whether anything ranks by images that the study distils; see `default_distiller`."""
     if isinstance(recipe, Recipe):
-        return any(map(_reads, recipe.parts))
+        return any(part.uses_distilled_set for part in recipe.parts)
     if recipe == "calibrated":
         recipes = () if calibration is None else calibration.recipes
-        return not recipes or any(_reads(part) for each in recipes for part in each.parts)
+        return not recipes or any(p.uses_distilled_set for each in recipes for p in each.parts)
     if recipe == "configured":
         looks = bool(zero_cost_among(score.signals)) and score.score_images == "distilled"
         return bool(trained_among(score.signals)) or looks
     return False  # the set comes with a recipe that was found elsewhere
-
-
-def _reads(part: Measuring) -> bool:
-    looks = bool(zero_cost_among(part.score.signals)) and part.score.score_images == "distilled"
-    return part.train_on == "proxy" or looks
 
 
 # What is said of all that

@@ -11,7 +11,7 @@ from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import StudyError
 from nas_proxy.evaluate.executors import EvaluatorFactory, Executor, evaluate_jobs
-from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, training_fidelity
+from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, WarmUp, training_fidelity
 from nas_proxy.evaluate.log import EvaluationLog, Failures
 from nas_proxy.interfaces import SearchSpace, ZeroCostScore
 from nas_proxy.registry import SCORES
@@ -63,13 +63,22 @@ class EvaluatorFactories:
         train_on: TrainOn,
         settings: TrainSettings,
         score_images: Literal["real", "distilled"] = "real",
+        warm_up: int = 0,
     ) -> NetworkEvaluatorFactory:
-        """Measures `signals`; trains only if one of them needs it."""
+        """Measures `signals`; trains only if one of them needs it.
+
+        Args:
+            signals: Trained and zero-cost ones.
+            train_on: What is trained on.
+            settings: How.
+            score_images: What zero-cost scores look at.
+            warm_up: Steps on the distilled set before those on the full data.
+        """
         trained = trained_among(signals)
         if trained and train_on == "proxy":
             factory = self.on_proxy_dataset(self.proxy_file, settings)
         elif trained and train_on == "full_data":
-            factory = self.on_full_data(settings, "search_val")
+            factory = self._warmed_up(self.on_full_data(settings, "search_val"), warm_up)
         else:
             fidelity = Fidelity("", 0, 0, self.spec.image_shape[1])
             factory = self._factory(settings, None, fidelity)
@@ -94,6 +103,25 @@ class EvaluatorFactories:
         spec = self.spec
         fidelity = training_fidelity(settings, spec, spec.source_hash, self.num_train_images)
         return replace(self._factory(settings, "search_train", fidelity), judged_by=judged_by)
+
+    def _warmed_up(
+        self, factory: NetworkEvaluatorFactory, num_steps: int
+    ) -> NetworkEvaluatorFactory:
+        """With steps on the distilled set first."""
+        if not num_steps:
+            return factory
+        proxy_dataset, fidelity = ProxyDataset.load(self.proxy_file), factory.fidelity
+        if proxy_dataset.zca is not None:
+            raise StudyError(
+                "the distilled images are ZCA-whitened, and those of the stream are not; leave "
+                "warm_up out, or distil with zca: null"
+            )
+        fidelity = replace(
+            fidelity,
+            dataset_id=f"{proxy_dataset.id}, {fidelity.dataset_id}",
+            num_steps=fidelity.num_steps and num_steps + fidelity.num_steps,
+        )
+        return replace(factory, fidelity=fidelity, warm_up=WarmUp(self.proxy_file, num_steps))
 
     def _factory(
         self,

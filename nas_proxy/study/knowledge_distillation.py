@@ -59,6 +59,7 @@ def recipe_factory(
         train_on=recipe.train_on,
         settings=recipe.train or study.config.train,
         score_images=recipe.score.score_images,
+        warm_up=recipe.warm_up,
     )
     is_trained = factory.train_on is not None
     return replace(

@@ -124,7 +124,8 @@ class RecipeMeasurements:
         taught = (
             [] if plain["knowledge_distillation"] is None else [plain["knowledge_distillation"]]
         )
-        key = content_hash(plain["train"], *taught, length=12)
+        warmed_up = [f"warm-up of {part.warm_up} steps"] if part.warm_up else []
+        key = content_hash(plain["train"], *taught, *warmed_up, length=12)
         prefix = f"{part.train_on}_{key}"
         found: list[tuple[int, str, tuple[str, ...]]] = []
         for path in sorted(self.study.layout.stage(self.stage).glob(f"{prefix}*.jsonl")):
@@ -147,4 +148,5 @@ class RecipeMeasurements:
 
     def _training(self, part: Measuring) -> tuple[Any, ...]:
         """What recipes and stages have in common that train in the same way."""
-        return part.train_on, part.train or self.study.config.train, part.knowledge_distillation
+        train = part.train or self.study.config.train
+        return part.train_on, train, part.knowledge_distillation, part.warm_up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nas_proxy.calibrate.recipes import Measuring, Recipe
 from nas_proxy.errors import UserError
@@ -10,6 +11,7 @@ from nas_proxy.scores.cascade import CascadeScore
 from nas_proxy.scores.signals import trained_among, zero_cost_among
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.plan import EvaluationUnit, StagedUnit, Unit, training_unit
+from nas_proxy.train.settings import TrainSettings
 
 Shares = tuple[float, ...]  # of all candidates, what reaches each stage
 
@@ -22,16 +24,24 @@ def part_unit(study: StudyContext, part: Measuring, signals: Sequence[str]) -> E
         part: The recipe, or the stage.
         signals: What is measured of it.
     """
-    train = part.train or study.config.train
     if part.train_on == "nothing" or not trained_among(tuple(signals)):
         return EvaluationUnit(scores=zero_cost_among(tuple(signals)))
     return training_unit(
         study,
-        train,
+        whole_training(study, part),
         train_on=part.train_on,
         signals=signals,
         is_taught=part.knowledge_distillation is not None,
     )
+
+
+def whole_training(study: StudyContext, part: Measuring) -> TrainSettings:
+    """How a recipe, or a stage, trains, the steps of its warm-up counted."""
+    train = part.train or study.config.train
+    if not part.warm_up:
+        return train
+    num_steps = train.steps_for(len(study.splits.search_train))
+    return replace(train, num_steps=part.warm_up + num_steps, num_epochs=None)
 
 
 def sample_unit(study: StudyContext, recipe: Recipe) -> Unit:

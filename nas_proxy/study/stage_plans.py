@@ -20,7 +20,7 @@ from nas_proxy.statistics.expected import ExpectedStop, chance_above, expected_s
 from nas_proxy.statistics.intervals import CONFIDENCE
 from nas_proxy.statistics.words import decimal
 from nas_proxy.study.context import StudyContext
-from nas_proxy.study.controls import DISTILLED_READINGS, has_distilled_control
+from nas_proxy.study.controls import DISTILLED_READINGS, SAME_STEPS, has_distilled_control
 from nas_proxy.study.measured_recipes import MeasuredLog
 from nas_proxy.study.plan import (
     GOOD_RHO,
@@ -194,7 +194,7 @@ def _zero_cost(
 
 
 def _trained_controls(study: StudyContext, recipes: Sequence[Recipe], n: int) -> list[Task]:
-    """The same training on random images and on the full data; see `controls.trained_controls`."""
+    """The same steps on random images and on the full data; see `controls.trained_controls`."""
     judged = [
         recipe
         for recipe in recipes
@@ -203,14 +203,21 @@ def _trained_controls(study: StudyContext, recipes: Sequence[Recipe], n: int) ->
     on_random = tuple(
         dict.fromkeys(part_unit(study, recipe, recipe.trained_signals) for recipe in judged)
     )
-    on_full = tuple(dict.fromkeys(_on_full_data(study, r) for r in judged))
-    least = None if len(judged) == len(recipes) else 0
+    begun = [r for r in recipes if not r.stages and r.warm_up]
+    on_full = tuple(
+        dict.fromkeys(
+            [_on_full_data(study, r) for r in judged]
+            + [part_unit(study, r, r.trained_signals) for r in begun]
+        )
+    )
+    least = None if len(judged) + len(begun) == len(recipes) else 0
     return [
         Task(what=what, units=units, total=n, done=_num_done(study, log, n), least=least)
         for what, log, units in (
             ("control: a random subset", "random_subset", on_random),
-            ("control: the same steps on the full data", "same_steps_full_data", on_full),
+            (f"control: {SAME_STEPS}", "same_steps_full_data", on_full),
         )
+        if units
     ]
 
 

@@ -24,16 +24,23 @@ class Phase:
         settings: How long and how.
         groups: What of a network is trained, and at which rates; None: all that requires a
             gradient, at the settings' rate.
+        training_set: What this phase learns; None: what the training learns.
     """
 
     name: str
     settings: TrainSettings
     groups: Callable[[nn.Module], Sequence[ParameterGroup]] | None = None
+    training_set: TrainingSet | None = None
+
+    def num_steps(self, num_images: int) -> int:
+        """Its optimiser steps in a training on `num_images` images."""
+        own = self.training_set
+        return self.settings.steps_for(num_images if own is None else len(own))
 
 
 def num_steps_of(phases: Sequence[Phase], num_images: int) -> int:
     """Optimiser steps of all phases together when training on `num_images` images."""
-    return sum(phase.settings.steps_for(num_images) for phase in phases)
+    return sum(phase.num_steps(num_images) for phase in phases)
 
 
 def train_phases(
@@ -52,7 +59,7 @@ def train_phases(
 
     Args:
         network: Maps `(n, c, h, w)` to logits; on the device of the images.
-        training_set: What it learns.
+        training_set: What it learns, but in phases that have a set of their own.
         phases: At least one.
         generator: On the device of the images.
         observer: Told after each step; steps count on from phase to phase.
@@ -74,7 +81,7 @@ def train_phases(
         results.append(
             train(
                 network,
-                training_set,
+                training_set if phase.training_set is None else phase.training_set,
                 phase.settings,
                 generator,
                 None if observer is None else _Later(observer, done),

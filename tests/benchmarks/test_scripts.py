@@ -31,8 +31,8 @@ TINY: dict[str, str] = {
     "--num-architectures 4 --methods dm --images-per-class 2 --budgets 2 --batch-size 20 "
     "--image-size 8 --num-workers 1 --work WORK",
     "cost_to_quality": "STUDY --truth TRUTH --num-table 120 --num-timed 2 --work WORK/quality "
-    "--num-bank 24 --num-rungs 3 --num-labels 12 --threshold -0.99 --num-seeds 2 "
-    "--num-candidates 8",
+    "--num-bank 24 --num-again 2 --table WORK/bank.csv --num-rungs 3 --num-labels 12 "
+    "--threshold -0.99 --num-seeds 2 --num-candidates 8",
     "distillation": "--data-root DATA --size tiny --methods random dm rded --budget 1 "
     "--num-networks 2 --work WORK",
     "encoding_quality": "--truth TRUTH --num-splits 1 --num-labels 24 --num-architectures 60",

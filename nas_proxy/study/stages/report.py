@@ -194,7 +194,9 @@ def _page(study: StudyContext, report: StudyReport, summary: Summary) -> str:
 def _trained_on(report: StudyReport) -> str:
     """What candidates were trained on, in words."""
     recipe = report.search.recipe_settings
-    images = {part["train_on"] for part in recipe["stages"] or [recipe]}
+    parts = recipe["stages"] or [recipe]
+    images = {part["train_on"] for part in parts}
+    images |= {"proxy" for part in parts if part.get("warm_up")}
     made = report.proxy_dataset
     words = {"proxy": f"{made.images} ({made.method})", "full_data": "the full data"}
     found = [word for name, word in words.items() if name in images]
