@@ -186,19 +186,23 @@ def strategies_of(population: Population, arguments: argparse.Namespace) -> dict
         found["ours, no calibration"] = Ours(recipes=is_configured, calibrates=False)
     names = {recipe.name for recipe in population.recipes}
     if NO_LABELS in names:
-        found |= _without_labels()
+        found |= _without_labels(next(name for name in TRAINING_FREE if name in names))
     return found | plain_strategies(arguments.num_candidates)
 
 
-def _without_labels() -> dict[str, Strategy]:
-    """Ours for users who buy no full training before the finalists', and what it is read beside."""
+def _without_labels(training_free: str) -> dict[str, Strategy]:
+    """Ours for users who buy no full training before the finalists', and what it is read beside.
+
+    Args:
+        training_free: Name of the recipe that averages ranks of scores.
+    """
     short, labelled, free, alone = (
         Ours(
             recipes=lambda recipe, name=name: recipe.name == name,
             calibrates=False,
             num_trials=_NUM_TRIALS,
         )
-        for name in (NO_LABELS, SELF_LABELLED, TRAINING_FREE, SHORT_ALONE)
+        for name in (NO_LABELS, SELF_LABELLED, training_free, SHORT_ALONE)
     )
     return {
         NO_LABELS_ROW: short,

@@ -18,9 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 from common import RESULTS
-from quality_bank import CONFIGURED, FULL, TEST, Bank, names_by_stage, part_names
+from quality_bank import CONFIGURED, FULL, TEST, Bank, names_by_stage, part_names, training_name
 
-from nas_proxy.calibrate.recipes import SINGLE_SCORES, Recipe, RecipeStage, default_recipes
+from nas_proxy.calibrate.recipes import (
+    SINGLE_SCORES,
+    ZERO_COST,
+    Recipe,
+    RecipeStage,
+    default_recipes,
+)
 from nas_proxy.core.environment import hardware
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data.proxy_dataset import ProxyDataset
@@ -51,12 +57,12 @@ _PUBLISHED = {
     "fisher": "naslib_fisher",
     "grasp": "naslib_grasp",
 }
-SHORT = f"epochs_{_EPOCHS[0]}"  # the separate training of so many, as a way of measuring
+SHORT = "short"  # the one short training that is used without labels, as a way of measuring
 NO_LABELS, SELF_LABELLED, SHORT_ALONE = (
     f"{SHORT}_{kind}" for kind in ("rank_mean", "self_labelled", "alone")
 )
 _SCORES = ("naswot", "log_synflow")
-TRAINING_FREE = f"{'_'.join(_SCORES)}_rank_mean"
+TRAINING_FREE = ("zero_cost", f"{'_'.join(_SCORES)}_rank_mean")  # whichever a population has
 _TIMED_IMAGES = 64  # of a batch: seconds of a step are in proportion to its images
 _CIFAR10 = DatasetSpec("cifar10", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, "", "")
 
@@ -168,9 +174,14 @@ def of_bank(bank: Bank, num_architectures: int) -> Population:
         name: {a: found for a in candidates if (found := log.get(a, seed)) is not None}
         for name, log in logs.items()
     }
+    asked = list(bank.recipes)
+    streams = [r for r in asked if r.train_on == "full_data" and r.score.signals == ("val_loss",)]
+    if streams:
+        parts[SHORT] = parts[training_name(streams[0])]
+        asked += _no_labels("val_loss", ZERO_COST)
     complete = {name for name, known in parts.items() if len(known) == len(candidates)}
-    recipes = [r for r in bank.recipes if complete.issuperset(part_names(r))]
-    missing = [r.name for r in bank.recipes if r not in recipes]
+    recipes = [r for r in asked if complete.issuperset(part_names(r))]
+    missing = [r.name for r in asked if r not in recipes]
     notes = [
         f"{len(candidates)} of {len(drawn)} drawn architectures have a full training.",
         "The distilled set's cost is seconds of the clock on a busy machine.",
@@ -236,7 +247,7 @@ def of_tables(
     shipped = default_recipes(space, TrainSettings(num_steps=1))
     recipes = [
         recipe
-        for recipe in (*shipped, *_without_meco(), *_no_labels())
+        for recipe in (*shipped, *_without_meco(), *_no_labels("val_accuracy", _SCORES))
         if parts.keys() >= set(part_names(recipe))
     ]
     missing = [name for name in SINGLE_SCORES if f"score_{name}" not in parts]
@@ -276,11 +287,11 @@ def _without_meco() -> tuple[Recipe, ...]:
     )
 
 
-def _no_labels() -> tuple[Recipe, ...]:
-    """A short training: with half of the vote beside two scores; as their labels; alone."""
-    both = ScoreSettings(signals=("val_accuracy", *_SCORES), combine="rank_mean")
-    fitted = ScoreSettings(signals=_SCORES, combine="calibrated")
-    alone = ScoreSettings(signals=("val_accuracy",))
+def _no_labels(signal: str, scores: tuple[str, ...]) -> tuple[Recipe, ...]:
+    """A short training: with half of the vote beside scores; as their labels; alone."""
+    both = ScoreSettings(signals=(signal, *scores), combine="rank_mean")
+    fitted = ScoreSettings(signals=scores, combine="calibrated")
+    alone = ScoreSettings(signals=(signal,))
     stages = (
         RecipeStage(train_on="nothing", score=fitted),
         RecipeStage(train_on="full_data", score=alone),

@@ -58,6 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     made.add_argument("--num-labels", type=int, nargs="+", default=[48, 24])
     made.add_argument("--distilled", action="store_true", help="those on the distilled set too")
     made.add_argument("--most-steps", type=int, help="recipes with a longer training are left out")
+    made.add_argument("--without", nargs="+", default=[], help="names of others that are left out")
     made.add_argument(
         "--most-steps-labelled",
         type=int,
@@ -78,6 +79,7 @@ class Comparison:
             for recipe in recipes
             if arguments.distilled or all(part.train_on != "proxy" for part in recipe.parts)
             if arguments.most_steps is None or _num_steps(recipe) <= arguments.most_steps
+            if recipe.name not in arguments.without
         ]
         self._study = study
         self._num_labels = arguments.num_labels
