@@ -1,5 +1,6 @@
 from .api.images import arrays, dataset, image_folder
-from .api.rank import rank_report
+from .api.own_figures import rank_report
+from .api.ranking import rank
 from .api.steps import distill, validate
 from .api.study import Study
 from .data.proxy_dataset import ProxyDataset
@@ -54,6 +55,7 @@ __all__ = [
     "load_config",
     "load_model",
     "load_splits",
+    "rank",
     "rank_report",
     "run_pipeline",
     "search_space",

@@ -14,8 +14,10 @@ from nas_proxy.api.images import ArrayImages
 from nas_proxy.api.sections import (
     DataLike,
     DistillerLike,
+    GivenProxyDataset,
     SpaceLike,
     data_section,
+    executor_section,
     plugin_section,
 )
 from nas_proxy.api.study import Study
@@ -155,39 +157,25 @@ def validate(
     Traceback (most recent call last):
     nas_proxy.errors.ProxyFileError: the proxy data set file no.safetensors does not exist
     """
-    if isinstance(proxy_dataset, ProxyDataset):
-        made, file = proxy_dataset, None
-    else:
-        made, file = ProxyDataset.load(proxy_dataset), proxy_dataset
-    study_name = name or f"validate_{made.id}"
-    kept = StudyLayout(Path(results), study_name).given(f"{made.id}.safetensors")
+    given = GivenProxyDataset.of(proxy_dataset)
+    study_name = name or f"validate_{given.content.id}"
+    folder = StudyLayout(Path(results), study_name).given("")
     study = Study(
         study_name,
         data=data,
         space=space,
-        distill={
-            "name": "file",
-            "path": str(file or kept),
-            "images_per_class": made.images_per_class,
-        },
+        distill=given.section(folder),
         train=train,
         score=score,
-        search={"n_trials": 1, **_executor(num_workers)},
+        search={"n_trials": 1, **executor_section(num_workers)},
         validate=validate,
         tracking=tracking,
         results=results,
         seed=seed,
         device=device,
     )
-    if file is None:
-        made.save(kept)
+    given.save(folder)
     return study.run(last="validate", display=display).verdict.report
-
-
-def _executor(num_workers: int) -> dict[str, Any]:
-    if num_workers == 1:
-        return {"executor": "serial"}
-    return {"executor": "processes", "num_workers": num_workers}
 
 
 def load(data: DataLike, display: Display) -> Splits:

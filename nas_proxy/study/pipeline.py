@@ -82,16 +82,7 @@ def run_pipeline(
     kept = [stage for stage in asked if stage.name not in repeated]
     refuse_other_configuration(kept, config, config.layout)
     with open_study(config, display, logs) as study:
-        config.space.check_images(study.splits)
-        if isinstance(config.space, TransferSpace):
-            for notice in config.space.notices():
-                display.say(f"{config.space.name}: {notice}")
-        if reductions := _reductions(config):
-            reduced = ", ".join(f"{k}: {v}" for k, v in reductions.items())
-            display.say(
-                f"train: candidates are smaller than the space's own networks ({reduced}; "
-                "train.space_fidelity: {} trains them at full size)"
-            )
+        say_notices(study)
         for notice in config.notices:
             display.say(notice)
         write_atomically(config.layout.config, config.to_yaml())
@@ -107,6 +98,25 @@ def run_pipeline(
             except RecalibrationNeeded as request:
                 display.say(f"search: {request}")
                 _calibrate_again(study, request)
+
+
+def say_notices(study: StudyContext) -> None:
+    """Say what of a study's networks and their training a user might not expect.
+
+    Raises:
+        UserError: If no network of the space could do with the images.
+    """
+    config, display = study.config, study.display
+    config.space.check_images(study.splits)
+    if isinstance(config.space, TransferSpace):
+        for notice in config.space.notices():
+            display.say(f"{config.space.name}: {notice}")
+    if reductions := _reductions(config):
+        reduced = ", ".join(f"{k}: {v}" for k, v in reductions.items())
+        display.say(
+            f"train: candidates are smaller than the space's own networks ({reduced}; "
+            "train.space_fidelity: {} trains them at full size)"
+        )
 
 
 def _reductions(config: StudyConfig) -> Mapping[str, int]:
