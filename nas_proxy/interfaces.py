@@ -74,9 +74,10 @@ class SearchSpace(GuardedCalls, Options, ABC):
             cell per stage; candidates are trained so unless `train.space_fidelity` says otherwise.
 
     >>> import nas_proxy as nas
+    >>> from nas_proxy.data import load_splits
     >>> space = nas.search_space("convnet", options={"depths": [1, 2]})
     >>> architecture = space.sample(torch.Generator().manual_seed(0))
-    >>> network = space.build(architecture, nas.load_splits(nas.dataset("digits")).spec)
+    >>> network = space.build(architecture, load_splits(nas.dataset("digits")).spec)
     >>> network.eval()(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 10])
     """
@@ -255,8 +256,7 @@ class DistillContext:
         fetch_model: From `models:/...` to the model's file; None where there is no registry.
         costs: Counts what the set costs; a method may name a part with `costs.measure`.
 
-    >>> import nas_proxy as nas
-    >>> nas.DistillContext(num_workers=2).device
+    >>> DistillContext(num_workers=2).device
     device(type='cpu')
     """
 
@@ -283,10 +283,11 @@ class DistillTask:
             on the same machine, also across a kill and a continuation.
         context: Device, progress and checkpoint.
 
-    >>> import nas_proxy as nas
-    >>> images = nas.load_splits(nas.dataset("digits")).search_train
-    >>> task = nas.DistillTask(dataset=images, images_per_class=1, generator=torch.Generator())
-    >>> len(nas.DISTILLERS.get("random_subset")().distill(task))
+    >>> from nas_proxy.data import DataSettings, load_splits
+    >>> from nas_proxy.registry import DISTILLERS
+    >>> images = load_splits(DataSettings(name="digits")).search_train
+    >>> task = DistillTask(dataset=images, images_per_class=1, generator=torch.Generator())
+    >>> len(DISTILLERS.get("random_subset")().distill(task))
     10
     """
 
@@ -311,8 +312,8 @@ class Distiller(Options, ABC):
         typical_cost: How long it takes, in words.
         needs_calibration: Whether it learns from the sample in `DistillContext.calibration`.
 
-    >>> import nas_proxy as nas
-    >>> nas.DISTILLERS.get("distribution_matching")(num_steps=50).num_steps
+    >>> from nas_proxy.registry import DISTILLERS
+    >>> DISTILLERS.get("distribution_matching")(num_steps=50).num_steps
     50
     """
 
@@ -378,8 +379,8 @@ class ZeroCostScore(Options, ABC):
         paper: What it implements; empty when it is folklore.
         implement_one_of: Methods of which a score implements at least one.
 
-    >>> import nas_proxy as nas
-    >>> score = nas.SCORES.get("num_params")()
+    >>> from nas_proxy.registry import SCORES
+    >>> score = SCORES.get("num_params")()
     >>> score.measure(nn.Linear(3, 4), torch.zeros(1, 3))
     16.0
     """

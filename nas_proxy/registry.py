@@ -50,10 +50,9 @@ class Registry(Generic[T]):
         kind: As given.
         group: As given.
 
-    >>> import nas_proxy as nas
-    >>> "naswot" in nas.SCORES.names() and "convnet" in nas.SEARCH_SPACES.names()
+    >>> "naswot" in SCORES.names() and "convnet" in SEARCH_SPACES.names()
     True
-    >>> nas.DISTILLERS.get("herding").name
+    >>> DISTILLERS.get("herding").name
     'herding'
     """
 

@@ -67,7 +67,7 @@ def run_pipeline(
     >>> from nas_proxy.study.console import console_display
     >>> train = {"num_steps": 5, "batch_size": 8, "learning_rate": 0.02}
     >>> study = nas.Study("s", space="convnet", distill="herding", train=train)
-    >>> nas.run_pipeline(study.config, console_display(), last="calibrate")
+    >>> run_pipeline(study.config, console_display(), last="calibrate")
     Traceback (most recent call last):
     nas_proxy.errors.ConfigError: there is nothing to calibrate, for the config has no section...
     """
