@@ -20,7 +20,7 @@ from nas_proxy.api.sections import (
     executor_section,
     plugin_section,
 )
-from nas_proxy.api.study import Study
+from nas_proxy.api.study import Study, run_stages
 from nas_proxy.core.environment import check_device
 from nas_proxy.data.folder import cache_folder
 from nas_proxy.data.proxy_dataset import ProxyDataset
@@ -30,6 +30,7 @@ from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.study.all_stages import JUDGING
 from nas_proxy.study.config import Distillation, check_distill
 from nas_proxy.study.console import console_display
 from nas_proxy.study.display import Display
@@ -130,8 +131,8 @@ def validate(
 ) -> RankReport:
     """Judge how a proxy data set ranks architectures, as the step `validate` of a study does.
 
-    It is a study that reads the set from a file and searches a single architecture, so that a
-    killed call continues where it was.
+    It is a study that reads the set from a file and searches nothing; a killed call continues
+    where it was.
 
     Args:
         proxy_dataset: The set, or its file.
@@ -167,7 +168,7 @@ def validate(
         distill=given.section(folder),
         train=train,
         score=score,
-        search={"n_trials": 1, **executor_section(num_workers)},
+        search=executor_section(num_workers),
         validate=validate,
         tracking=tracking,
         results=results,
@@ -175,7 +176,8 @@ def validate(
         device=device,
     )
     given.save(folder)
-    return study.run(last="validate", display=display).verdict.report
+    run_stages(study, JUDGING, last="validate", display=display)
+    return study.verdict.report
 
 
 def load(data: DataLike, display: Display) -> Splits:

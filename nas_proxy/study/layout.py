@@ -200,6 +200,11 @@ class StudyLayout:
     # The validation
 
     @property
+    def judged_score_reference(self) -> Path:
+        """The same of a ranking that is judged without a search."""
+        return self.stage("validate") / "score_reference.jsonl"
+
+    @property
     def rank_report(self) -> Path:
         """How far the ranking can be trusted."""
         return self.stage("validate") / "rank_report.json"

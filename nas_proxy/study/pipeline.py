@@ -6,7 +6,7 @@ config -> distill -> ProxyDataset -> calibrate -> Recipe -> search -> evaluation
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.parameters import used_parameters
 from nas_proxy.study.samples import check_samples
 from nas_proxy.study.stage import (
+    Stage,
     StageName,
     plan_stages,
     refuse_other_configuration,
@@ -49,7 +50,12 @@ from nas_proxy.tracking import open_tracker
 
 
 def run_pipeline(
-    config: StudyConfig, display: Display, *, last: StageName = "report", force: bool = False
+    config: StudyConfig,
+    display: Display,
+    *,
+    last: StageName = "report",
+    force: bool = False,
+    stages: Sequence[Stage] = STAGES,
 ) -> None:
     """Run the stages up to `last`; those whose inputs have not changed are skipped.
 
@@ -58,6 +64,7 @@ def run_pipeline(
         display: Shows progress.
         last: Where to stop.
         force: Discard what `last` has written and repeat it; with `report`, repeat everything.
+        stages: Those that there are, in their order.
 
     Raises:
         StudyError: If the study's folder was written by another configuration; nothing is changed.
@@ -76,8 +83,8 @@ def run_pipeline(
         _refuse_nothing_to_calibrate(config)
     logs = StudyLogs()
     check_samples(config, logs, display.say)
-    names = [stage.name for stage in STAGES]
-    asked = STAGES[: names.index(last) + 1]
+    names = [stage.name for stage in stages]
+    asked = stages[: names.index(last) + 1]
     repeated = {stage.name for stage in asked if force and last in (stage.name, "report")}
     kept = [stage for stage in asked if stage.name not in repeated]
     refuse_other_configuration(kept, config, config.layout)

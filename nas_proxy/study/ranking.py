@@ -13,14 +13,14 @@ from nas_proxy.plugin_sources import sources_named
 from nas_proxy.reproducibility import content_hash, derive_seed, make_generator
 from nas_proxy.scores.cascade import CascadeScore
 from nas_proxy.study.all_stages import STAGES
-from nas_proxy.study.cascades import Factory, candidates_factory, sample_factory
+from nas_proxy.study.cascades import Factory, candidates_factory, sample_factory, score_sample
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.defaults import reads_distilled_set
 from nas_proxy.study.display import Display
 from nas_proxy.study.pipeline import open_study, say_notices
 from nas_proxy.study.recipe import ActiveRecipe
-from nas_proxy.study.samples import draw_score_reference, named_options
+from nas_proxy.study.samples import named_options
 from nas_proxy.study.stage import run_stage
 from nas_proxy.types import Architecture, Evaluation
 
@@ -100,14 +100,14 @@ def _rank(study: StudyContext, recipe: Recipe, chosen: Sequence[Architecture]) -
     study.display.say(f"rank: {words}")
     active, space = ActiveRecipe(recipe), study.config.space
     if recipe.stages:
-        score = active.score(space, _sample(study, recipe))
+        log = study.layout.ranking("sample", study.splits.spec.source_hash)
+        score = active.score(space, score_sample(study, active, log))
         if isinstance(score, CascadeScore):
             study.display.say(f"rank: {score.words}")
         factory = candidates_factory(study, recipe, score)
-        done = _evaluated(study, f"ranking {words}", factory, chosen, "ranked")
+        done = _evaluated(study, factory, chosen)
     else:
-        factory = sample_factory(study, recipe)
-        done = _evaluated(study, f"ranking {words}", factory, chosen, "ranked")
+        done = _evaluated(study, sample_factory(study, recipe), chosen)
         score = active.score(space, done)
     failures = Failures.among(done)
     if failures.num:
@@ -116,19 +116,8 @@ def _rank(study: StudyContext, recipe: Recipe, chosen: Sequence[Architecture]) -
     return sorted(ranked, key=lambda each: (each.score is None, -(each.score or 0.0)))
 
 
-def _sample(study: StudyContext, recipe: Recipe) -> list[Evaluation]:
-    """What a cascade learns from."""
-    title = f"evaluating what {recipe.name} learns from"
-    drawn = draw_score_reference(study.config, recipe.num_reference)
-    return _evaluated(study, title, sample_factory(study, recipe), drawn, "sample")
-
-
 def _evaluated(
-    study: StudyContext,
-    title: str,
-    factory: Factory,
-    architectures: Sequence[Architecture],
-    what: str,
+    study: StudyContext, factory: Factory, architectures: Sequence[Architecture]
 ) -> list[Evaluation]:
-    log = study.layout.ranking(what, study.splits.spec.source_hash)
-    return study.runner.run(title, factory, architectures, log)
+    log = study.layout.ranking("ranked", study.splits.spec.source_hash)
+    return study.runner.run("ranking architectures", factory, architectures, log)
