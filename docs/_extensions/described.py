@@ -58,7 +58,7 @@ def sections() -> str:
             Option(key, kind, _OPEN if found.is_required() else found.default, texts.get(key, ""))
         )
     every = [
-        Option(key, kind, default, texts.get(key, ""))
+        Option(key, kind, default, texts.get(key) or _description(kind))
         for key, (kind, default) in _DISTILL_KEYS.items()
     ]
     return "\n\n".join(
@@ -189,6 +189,12 @@ def _documented(kind: type) -> dict[str, str]:
         for told in parsed.params:
             found[told.arg_name] = " ".join((told.description or "").split())
     return found
+
+
+def _description(kind: Any) -> str:
+    """What stands at the annotation of a key that is no field of a dataclass."""
+    found = (getattr(told, "description", None) for told in get_args(kind)[1:])
+    return next(filter(None, found), "")
 
 
 def _text(kind: type) -> str:

@@ -308,8 +308,16 @@ _DISTILL_KEYS: dict[str, tuple[Any, Any]] = {
     "images_per_class": (PositiveInt, 10),
     "labels": (LabelOption, "hard"),
     "num_workers": (PositiveInt, 1),
-    # As the authors of the method had it, which the options' defaults are: no budget scales it.
-    "preset": (Literal["published"] | None, None),
+    "preset": (
+        Annotated[
+            Literal["published"] | None,
+            Field(
+                description="`published`: the method as its authors had it, which the defaults of "
+                "its options are; no `budget` scales it. None: a `budget` scales what is not given."
+            ),
+        ],
+        None,
+    ),
 }
 _COPIED = tuple(name for name in _Sections.model_fields if name not in ("distill", "space"))
 
