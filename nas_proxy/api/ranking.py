@@ -117,10 +117,7 @@ def rank(
     )
     config = check_config({**mapping, "study_name": "rank"})
     _check_proxy_dataset(config, is_given=trained_on is not None)
-    chosen = architectures
-    if not isinstance(architectures, int):
-        chosen = [_architecture(config.space, each) for each in architectures]
-        _refuse_twice(chosen)
+    chosen = _chosen(config.space, architectures)
     own_id = ranking_id(config, trained_on and trained_on.content.id)
     config = check_config({**mapping, "study_name": f"rank_{own_id}"})
     if isinstance(data, ArrayImages):
@@ -201,12 +198,18 @@ def _architecture(space: SearchSpace, given: Any) -> Architecture:
     return given
 
 
-def _refuse_twice(architectures: Sequence[Architecture]) -> None:
-    if not architectures:
+def _chosen(
+    space: SearchSpace, given: int | Sequence[Architecture | str]
+) -> int | list[Architecture]:
+    if isinstance(given, int):
+        return given
+    chosen = [_architecture(space, each) for each in given]
+    if not chosen:
         raise UserError("architectures: there are none; give some, or how many are drawn")
-    twice = [a for a, times in Counter(architectures).items() if times > 1]
+    twice = [a for a, times in Counter(chosen).items() if times > 1]
     if twice:
         raise UserError(f"architectures: {twice[0].genotype_json} is there twice")
+    return chosen
 
 
 def _table(space: SearchSpace, ranked: Sequence[Ranked]) -> pandas.DataFrame:
