@@ -75,7 +75,7 @@ class PluginError(UserError):
     """A plug-in that does not exist, cannot be imported, or clashes with another.
 
     >>> import nas_proxy as nas
-    >>> nas.SEARCH_SPACES.get("no_module:Space")
+    >>> nas.search_space("no_module:Space")
     Traceback (most recent call last):
     nas_proxy.errors.PluginError: plug-in module 'no_module' cannot be imported: Module...
     """

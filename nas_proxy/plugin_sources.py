@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,27 @@ from nas_proxy.core.plugin_source import file_hash, source_hash
 from nas_proxy.plugin_files import announced_module, file_of
 from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
 
+# Where settings name plug-ins: with options beside the name, alone, or in a list.
+_SECTIONS = ("space", "distill")
+_LISTS = ("signals", "controls")
+
 
 def sources_named(settings: Any) -> dict[str, str]:
-    """Hashes of the user's own code that is named anywhere in settings, by its name there.
+    """Hashes of the user's own code that settings name, by its name there.
+
+    A file or module with a class, such as `my_scores.py:Mine`, is named wherever it stands. A
+    registered name counts where a plug-in is meant: the name of a space or a distiller, a signal.
 
     Args:
-        settings: JSON values, such as sections of a configuration.
+        settings: JSON values: sections of a configuration by their names, or such within others.
     """
-    found = {word: _source_named(word) for word in dict.fromkeys(_words(settings))}
-    return {word: source for word, source in found.items() if source is not None}
+    return sources_of(_names(settings))
+
+
+def sources_of(names: Iterable[str]) -> dict[str, str]:
+    """Hashes of the user's own code by what it is called; of anything else nothing."""
+    found = {name: _source_named(name) for name in dict.fromkeys(names)}
+    return {name: source for name, source in found.items() if source is not None}
 
 
 def _source_named(word: str) -> str | None:
@@ -45,12 +57,16 @@ def _source_named(word: str) -> str | None:
     return file_hash(file)
 
 
-def _words(settings: Any) -> Iterator[str]:
+def _names(settings: Any, place: str = "") -> Iterator[str]:
+    """Texts that may name plug-ins; `place` is the key that `settings` stand under."""
     if isinstance(settings, str):
-        yield settings
+        if ":" in settings or place in (*_LISTS, "space"):
+            yield settings
     elif isinstance(settings, Mapping):
-        for value in settings.values():
-            yield from _words(value)
+        if place in _SECTIONS and isinstance(settings.get("name"), str):
+            yield settings["name"]
+        for key, value in settings.items():
+            yield from _names(value, key)
     elif isinstance(settings, list | tuple):
         for value in settings:
-            yield from _words(value)
+            yield from _names(value, place)

@@ -50,10 +50,9 @@ class Registry(Generic[T]):
         kind: As given.
         group: As given.
 
-    >>> import nas_proxy as nas
-    >>> "naswot" in nas.SCORES.names() and "convnet" in nas.SEARCH_SPACES.names()
+    >>> "naswot" in SCORES.names() and "convnet" in SEARCH_SPACES.names()
     True
-    >>> nas.DISTILLERS.get("herding").name
+    >>> DISTILLERS.get("herding").name
     'herding'
     """
 
@@ -125,7 +124,8 @@ class Registry(Generic[T]):
         if reference not in self._classes:
             raise PluginError(
                 f"unknown {self.kind} {reference!r}; {did_you_mean(reference, self.names())} "
-                "(a plug-in of your own is named path/to/file.py:NAME or module:NAME)"
+                "(a plug-in of your own is named path/to/file.py:NAME or module:NAME; what a "
+                "notebook or a script defines has a name there alone, so save it in a file)"
             )
         return self._classes[reference]
 

@@ -33,7 +33,8 @@ class DatasetSpec:
             another split has another hash: it may have seen what judges it.
 
     >>> import nas_proxy as nas
-    >>> spec = nas.load_splits(nas.dataset("digits")).spec
+    >>> from nas_proxy.data import load_splits
+    >>> spec = load_splits(nas.dataset("digits")).spec
     >>> spec.image_shape, spec.num_classes
     ((1, 8, 8), 10)
     """
@@ -74,7 +75,8 @@ class ImageDataset:
         spec: The data set they belong to.
 
     >>> import nas_proxy as nas
-    >>> images = nas.load_splits(nas.dataset("digits", images_per_class=20)).search_train
+    >>> from nas_proxy.data import load_splits
+    >>> images = load_splits(nas.dataset("digits", images_per_class=20)).search_train
     >>> len(images), images.images.dtype
     (160, torch.uint8)
     """
@@ -103,7 +105,8 @@ class Splits:
         left_out: What of the data was not read, a sentence; empty if nothing was left out.
 
     >>> import nas_proxy as nas
-    >>> splits = nas.load_splits(nas.dataset("digits", images_per_class=20))
+    >>> from nas_proxy.data import load_splits
+    >>> splits = load_splits(nas.dataset("digits", images_per_class=20))
     >>> {name: len(part) for name, part in splits.parts.items()}
     {'search_train': 160, 'search_val': 40, 'test': 359}
     """
@@ -208,8 +211,7 @@ class Fidelity:
         cascade: What decides who goes on to a cascade's next stage, and what that was learned from
             (`nas_proxy.scores.cascade`); empty without one. The rest is then of its last stage.
 
-    >>> import nas_proxy as nas
-    >>> nas.Fidelity("", num_steps=100, batch_size=64, image_size=32).length
+    >>> Fidelity("", num_steps=100, batch_size=64, image_size=32).length
     '100 steps'
     """
 
@@ -290,10 +292,8 @@ class Evaluation:
         rung: Of a `PARTIAL` evaluation, how far it got: percentage of the steps, or trainings of
             the fidelity's seeds; 0 of all others.
 
-    >>> import nas_proxy as nas
-    >>> from nas_proxy.types import Status
-    >>> fidelity = nas.Fidelity("", num_steps=100, batch_size=64, image_size=32)
-    >>> nas.Evaluation(nas.Architecture("mine", 32), fidelity, 0, Status.FAILED).complete
+    >>> fidelity = Fidelity("", num_steps=100, batch_size=64, image_size=32)
+    >>> Evaluation(Architecture("mine", 32), fidelity, 0, Status.FAILED).complete
     False
     """
 

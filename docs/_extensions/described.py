@@ -58,7 +58,7 @@ def sections() -> str:
             Option(key, kind, _OPEN if found.is_required() else found.default, texts.get(key, ""))
         )
     every = [
-        Option(key, kind, default, texts.get(key, ""))
+        Option(key, kind, default, texts.get(key) or _description(kind))
         for key, (kind, default) in _DISTILL_KEYS.items()
     ]
     return "\n\n".join(
@@ -147,7 +147,7 @@ def _plugins(registry: Registry[Any]) -> str:
 
 def public_names() -> str:
     """What `nas_proxy` offers, as directives of autodoc."""
-    kinds: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": [], "Registries": []}
+    kinds: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": []}
     for name in sorted(nas_proxy.__all__, key=str.lower):
         offered = getattr(nas_proxy, name)
         if inspect.isclass(offered) and issubclass(offered, BaseException):
@@ -158,9 +158,6 @@ def public_names() -> str:
             # A package of the same name stands in for its function, and has another docstring.
             home = "nas_proxy.api.steps" if inspect.ismodule(offered) else "nas_proxy"
             kinds["Functions"].append(f".. autofunction:: {home}.{name}")
-        elif isinstance(offered, Registry):
-            text = inspect.cleandoc(Registry.__doc__ or "").splitlines()[0]
-            kinds["Registries"].append(f".. py:data:: nas_proxy.{name}\n\n   {text}")
     return "\n\n".join(
         f"## {kind}\n\n```{{eval-rst}}\n" + "\n\n".join(directives) + "\n```"
         for kind, directives in kinds.items()
@@ -192,6 +189,12 @@ def _documented(kind: type) -> dict[str, str]:
         for told in parsed.params:
             found[told.arg_name] = " ".join((told.description or "").split())
     return found
+
+
+def _description(kind: Any) -> str:
+    """What stands at the annotation of a key that is no field of a dataclass."""
+    found = (getattr(told, "description", None) for told in get_args(kind)[1:])
+    return next(filter(None, found), "")
 
 
 def _text(kind: type) -> str:

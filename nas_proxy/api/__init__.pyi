@@ -1,5 +1,6 @@
 from .images import ArrayImages, arrays, dataset, image_folder
-from .rank import rank_report
+from .own_figures import rank_report
+from .ranking import rank
 from .results import Best, ReportPage, Verdict
 from .steps import distill, validate
 from .study import Study
@@ -14,6 +15,7 @@ __all__ = [
     "dataset",
     "distill",
     "image_folder",
+    "rank",
     "rank_report",
     "validate",
 ]

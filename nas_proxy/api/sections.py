@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from inspect import isfunction
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from nas_proxy.api.images import ArrayImages
+from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.errors import ConfigError
 from nas_proxy.interfaces import Distiller, SearchSpace
 from nas_proxy.options import Options, adapter
@@ -60,6 +62,50 @@ def data_section(given: DataLike, folder: Path) -> Any:
     if isinstance(given, ArrayImages):
         return _plain(given.file(folder))
     return {"name": given} if isinstance(given, str) else _section("data", given)
+
+
+@dataclass(frozen=True)
+class GivenProxyDataset:
+    """A proxy data set, in memory or in a file.
+
+    Attributes:
+        content: The set.
+        file: Where it lies; None: in memory alone.
+    """
+
+    content: ProxyDataset
+    file: Path | None
+
+    @classmethod
+    def of(cls, given: ProxyDataset | Path | str) -> GivenProxyDataset:
+        """The set, or what its file holds.
+
+        Raises:
+            ProxyFileError: If there is no such file, or it is damaged.
+        """
+        if isinstance(given, ProxyDataset):
+            return cls(given, None)
+        return cls(ProxyDataset.load(given), Path(given))
+
+    def section(self, folder: Path) -> dict[str, Any]:
+        """The section `distill` that takes it from its file, which `save` writes to `folder`."""
+        size = self.content.images_per_class
+        return {"name": "file", "path": str(self._path(folder)), "images_per_class": size}
+
+    def save(self, folder: Path) -> None:
+        """Write what is in memory alone."""
+        if self.file is None:
+            self.content.save(self._path(folder))
+
+    def _path(self, folder: Path) -> Path:
+        return self.file or folder / f"{self.content.id}.safetensors"
+
+
+def executor_section(num_workers: int) -> dict[str, Any]:
+    """The keys of the section `search` that say where evaluations run."""
+    if num_workers == 1:
+        return {"executor": "serial"}
+    return {"executor": "processes", "num_workers": num_workers}
 
 
 def plugin_section(registry: Registry[Any], given: Any) -> dict[str, Any]:

@@ -14,11 +14,13 @@ from nas_proxy.api.images import ArrayImages
 from nas_proxy.api.sections import (
     DataLike,
     DistillerLike,
+    GivenProxyDataset,
     SpaceLike,
     data_section,
+    executor_section,
     plugin_section,
 )
-from nas_proxy.api.study import Study
+from nas_proxy.api.study import Study, run_stages
 from nas_proxy.core.environment import check_device
 from nas_proxy.data.folder import cache_folder
 from nas_proxy.data.proxy_dataset import ProxyDataset
@@ -28,6 +30,7 @@ from nas_proxy.interfaces import DistillContext, DistillTask
 from nas_proxy.registry import DISTILLERS
 from nas_proxy.reproducibility import derive_seed, make_generator
 from nas_proxy.scores.combine import ScoreSettings
+from nas_proxy.study.all_stages import JUDGING
 from nas_proxy.study.config import Distillation, check_distill
 from nas_proxy.study.console import console_display
 from nas_proxy.study.display import Display
@@ -128,8 +131,8 @@ def validate(
 ) -> RankReport:
     """Judge how a proxy data set ranks architectures, as the step `validate` of a study does.
 
-    It is a study that reads the set from a file and searches a single architecture, so that a
-    killed call continues where it was.
+    It is a study that reads the set from a file and searches nothing; a killed call continues
+    where it was.
 
     Args:
         proxy_dataset: The set, or its file.
@@ -155,39 +158,26 @@ def validate(
     Traceback (most recent call last):
     nas_proxy.errors.ProxyFileError: the proxy data set file no.safetensors does not exist
     """
-    if isinstance(proxy_dataset, ProxyDataset):
-        made, file = proxy_dataset, None
-    else:
-        made, file = ProxyDataset.load(proxy_dataset), proxy_dataset
-    study_name = name or f"validate_{made.id}"
-    kept = StudyLayout(Path(results), study_name).given(f"{made.id}.safetensors")
+    given = GivenProxyDataset.of(proxy_dataset)
+    study_name = name or f"validate_{given.content.id}"
+    folder = StudyLayout(Path(results), study_name).given("")
     study = Study(
         study_name,
         data=data,
         space=space,
-        distill={
-            "name": "file",
-            "path": str(file or kept),
-            "images_per_class": made.images_per_class,
-        },
+        distill=given.section(folder),
         train=train,
         score=score,
-        search={"n_trials": 1, **_executor(num_workers)},
+        search=executor_section(num_workers),
         validate=validate,
         tracking=tracking,
         results=results,
         seed=seed,
         device=device,
     )
-    if file is None:
-        made.save(kept)
-    return study.run(last="validate", display=display).verdict.report
-
-
-def _executor(num_workers: int) -> dict[str, Any]:
-    if num_workers == 1:
-        return {"executor": "serial"}
-    return {"executor": "processes", "num_workers": num_workers}
+    given.save(folder)
+    run_stages(study, JUDGING, last="validate", display=display)
+    return study.verdict.report
 
 
 def load(data: DataLike, display: Display) -> Splits:

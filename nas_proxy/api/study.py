@@ -21,6 +21,7 @@ from nas_proxy.knowledge_distillation.settings import KnowledgeDistillationSetti
 from nas_proxy.retrain.settings import RetrainSettings
 from nas_proxy.scores.combine import ScoreSettings
 from nas_proxy.search.settings import SearchSettings
+from nas_proxy.study.all_stages import STAGES
 from nas_proxy.study.config import StudyConfig, check_config, load_config
 from nas_proxy.study.console import console_display
 from nas_proxy.study.display import Display
@@ -28,7 +29,7 @@ from nas_proxy.study.estimate import StudyEstimate
 from nas_proxy.study.layout import StudyLayout
 from nas_proxy.study.pipeline import run_pipeline
 from nas_proxy.study.planning import DEFAULT_SECONDS, plan_study
-from nas_proxy.study.stage import StageName
+from nas_proxy.study.stage import Stage, StageName
 from nas_proxy.tracking import TrackingSettings
 from nas_proxy.train.settings import TrainSettings
 from nas_proxy.validate.settings import ValidateSettings
@@ -198,13 +199,7 @@ class Study:
             UserError: If something is wrong that the user can mend.
             KeyboardInterrupt: If it was interrupted.
         """
-        shown = display or console_display()
-        self._write_arrays()
-        try:
-            run_pipeline(self._config, shown, last=last, force=force)
-        except KeyboardInterrupt:
-            shown.say("stopped; the same call continues where it was")
-            raise
+        run_stages(self, STAGES, last=last, force=force, display=display)
         return self
 
     @one_sentence
@@ -294,3 +289,21 @@ class Study:
             except UserError:  # not there yet: `done` says how far it is
                 continue
         return table(f"Study {config.study_name}", rows)
+
+
+def run_stages(
+    study: Study,
+    stages: Sequence[Stage],
+    *,
+    last: StageName,
+    force: bool = False,
+    display: Display | None,
+) -> None:
+    """Run stages of a study up to `last`; see `Study.run`."""
+    shown = display or console_display()
+    study._write_arrays()
+    try:
+        run_pipeline(study.config, shown, last=last, force=force, stages=stages)
+    except KeyboardInterrupt:
+        shown.say("stopped; the same call continues where it was")
+        raise

@@ -40,7 +40,7 @@ class DataSettings(Options):
         download: Whether a missing data set may be fetched from its authors' site.
 
     >>> import nas_proxy as nas
-    >>> nas.DataSettings(name="digits", image_size=16) == nas.dataset("digits", image_size=16)
+    >>> DataSettings(name="digits", image_size=16) == nas.dataset("digits", image_size=16)
     True
     """
 

@@ -77,7 +77,7 @@ def load_splits(
             few images; the message says how to mend it.
 
     >>> import nas_proxy as nas
-    >>> nas.load_splits(nas.dataset("digits")).spec.image_shape
+    >>> load_splits(nas.dataset("digits")).spec.image_shape
     (1, 8, 8)
     """
     if settings.name not in DATASETS:

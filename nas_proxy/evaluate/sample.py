@@ -48,11 +48,16 @@ def draw_architectures(
         drawn[architecture] = None
         if len(drawn) == num:
             return list(drawn)
+    source_words = "the truth table" if among is not None else f"the space {space.name!r}"
+    aside = (
+        f" ({len(set(excluded))} are set aside, with every other genotype of their networks: the "
+        "score or its calibration was made from them)"
+        if excluded
+        else ""
+    )
     raise StudyError(
         f"{num} different architectures are asked for, but only {len(drawn)} could be drawn from "
-        f"{'the truth table' if among is not None else f'the space {space.name!r}'} "
-        f"({len(set(excluded))} are set aside, with every other genotype of their networks: the "
-        "score or its calibration was made from them); ask for fewer"
+        f"{source_words}{aside}; ask for fewer"
     )
 
 

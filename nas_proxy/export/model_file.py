@@ -169,8 +169,9 @@ def load_model(
             space is not installed.
 
     >>> import tempfile, nas_proxy as nas
+    >>> from nas_proxy.data import load_splits
     >>> space = nas.search_space("convnet")
-    >>> spec = nas.load_splits(nas.dataset("digits")).spec
+    >>> spec = load_splits(nas.dataset("digits")).spec
     >>> architecture = space.sample(torch.Generator().manual_seed(0))
     >>> origin = ModelOrigin.of(space, architecture, spec)
     >>> file = Path(tempfile.mkdtemp()) / "model.safetensors"

@@ -18,3 +18,6 @@ STAGES: tuple[Stage, ...] = (
     Retrain(),
     Report(),
 )
+
+# A ranking that is judged for itself: nothing is searched by it.
+JUDGING: tuple[Stage, ...] = (Distill(), Calibrate(), Validate(after_search=False))

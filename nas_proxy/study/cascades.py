@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from nas_proxy.scores.combine import Score
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.knowledge_distillation import recipe_factory
 from nas_proxy.study.recipe import ActiveRecipe
+from nas_proxy.study.samples import draw_score_reference
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.settings import ValidateSettings
 
@@ -35,6 +37,27 @@ def sample_factory(study: StudyContext, recipe: Recipe) -> Factory:
         return recipe_factory(study, recipe)
     parts = zip(recipe.parts, recipe.measured, strict=True)
     return CascadeFactory(tuple(recipe_factory(study, part, signals) for part, signals in parts))
+
+
+def score_sample(study: StudyContext, active: ActiveRecipe, log: Path) -> list[Evaluation]:
+    """What `rank_mean` ranks among, and what a cascade learns from; none for a single signal.
+
+    A calibrated recipe has its own, the calibration sample.
+
+    Args:
+        study: The study.
+        active: Its recipe.
+        log: Where the sample's evaluations are kept.
+
+    Raises:
+        UserError: As `recipe_factory`, and if the space holds too few architectures.
+    """
+    num = active.recipe.num_reference
+    if not num or active.calibrated_on:
+        return []
+    architectures = draw_score_reference(study.config, num)
+    factory = sample_factory(study, active.recipe)
+    return study.runner.run("evaluating the score's reference sample", factory, architectures, log)
 
 
 def candidates_factory(study: StudyContext, recipe: Recipe, score: Score) -> Factory:

@@ -198,12 +198,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     Raises:
         ConfigError: With every fault that was found, one per line.
 
-    >>> import tempfile, nas_proxy as nas
+    >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "study.yaml"
     >>> sections = {"space": {"name": "convnet"}, "distill": {"name": "herding"}}
     >>> train = {"num_steps": 5, "batch_size": 8, "learning_rate": 0.02}
     >>> _ = file.write_text(yaml.safe_dump({"study_name": "s", **sections, "train": train}))
-    >>> nas.load_config(file, ["search.n_trials=3"]).search.n_trials
+    >>> load_config(file, ["search.n_trials=3"]).search.n_trials
     3
     """
     return check_config(read_mapping(path, overrides))
@@ -308,8 +308,16 @@ _DISTILL_KEYS: dict[str, tuple[Any, Any]] = {
     "images_per_class": (PositiveInt, 10),
     "labels": (LabelOption, "hard"),
     "num_workers": (PositiveInt, 1),
-    # As the authors of the method had it, which the options' defaults are: no budget scales it.
-    "preset": (Literal["published"] | None, None),
+    "preset": (
+        Annotated[
+            Literal["published"] | None,
+            Field(
+                description="`published`: the method as its authors had it, which the defaults of "
+                "its options are; no `budget` scales it. None: a `budget` scales what is not given."
+            ),
+        ],
+        None,
+    ),
 }
 _COPIED = tuple(name for name in _Sections.model_fields if name not in ("distill", "space"))
 

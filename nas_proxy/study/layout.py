@@ -39,6 +39,15 @@ class StudyLayout:
         """A file of what the study was given in memory: images, a proxy data set."""
         return self.folder / "given" / name
 
+    def ranking(self, what: str, images: str) -> Path:
+        """Log of architectures that are ranked without a search, or of what they are ranked by.
+
+        Args:
+            what: It is of, such as `ranked`.
+            images: Their source hash.
+        """
+        return self.folder / "ranking" / f"{what}_{images[:12]}.jsonl"
+
     @property
     def budget(self) -> Path:
         """What a study with a budget does of everything, as timed at its beginning."""
@@ -189,6 +198,11 @@ class StudyLayout:
         return self.stage("search") / "score_reference.jsonl"
 
     # The validation
+
+    @property
+    def judged_score_reference(self) -> Path:
+        """The same of a ranking that is judged without a search."""
+        return self.stage("validate") / "score_reference.jsonl"
 
     @property
     def rank_report(self) -> Path:

@@ -201,7 +201,8 @@ def one_off_seconds(study: StudyContext) -> float:
     References that other studies paid for count: without them there would be no recipe.
     """
     layout = study.layout
-    paths = [*layout.sample_logs(), *layout.stage_logs("calibrate"), layout.score_reference]
+    samples = [layout.score_reference, layout.judged_score_reference]
+    paths = [*layout.sample_logs(), *layout.stage_logs("calibrate"), *samples]
     paid = sum(e.seconds for path in paths for e in study.logs.evaluations(path))
     paid += sum(entry.seconds for entry in _candidates_teaching(study))
     paid += sum(entry.seconds for entry in _paid_elsewhere(study))

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from nas_proxy.compress.result import CompressedVersion
+from nas_proxy.errors import required
 from nas_proxy.export.folder import ARCHITECTURE_FILE, MODEL_FILE
 from nas_proxy.export.programs import PROGRAMS
 from nas_proxy.retrain.card import ModelCard
@@ -99,9 +100,15 @@ def log_model(
 ) -> None:
     """Log and register the model in `folder`, if there is an ONNX file that MLflow can hold."""
     onnx_file = folder / PROGRAMS["onnx"][0]
-    if not study.config.tracking.enabled or not onnx_file.is_file():
-        if study.config.tracking.enabled:
-            study.display.say(f"model: not logged in MLflow, because {onnx_file.name} is missing")
+    if not study.config.tracking.enabled:
+        return
+    if not onnx_file.is_file():
+        settings = required(study.config.retrain, "the section retrain")
+        reason = "could not be written" if "onnx" in settings.formats else "is not asked for"
+        study.display.say(
+            f"model: no entry in MLflow's registry, which takes ONNX: {onnx_file.name} {reason} "
+            f"(retrain.formats: {list(settings.formats)}); {MODEL_FILE} lies in {folder}"
+        )
         return
     spec = card.origin.spec
     # Aside: no part of what a user copies.

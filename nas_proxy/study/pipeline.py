@@ -6,7 +6,7 @@ config -> distill -> ProxyDataset -> calibrate -> Recipe -> search -> evaluation
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from nas_proxy.study.logs import StudyLogs
 from nas_proxy.study.parameters import used_parameters
 from nas_proxy.study.samples import check_samples
 from nas_proxy.study.stage import (
+    Stage,
     StageName,
     plan_stages,
     refuse_other_configuration,
@@ -49,7 +50,12 @@ from nas_proxy.tracking import open_tracker
 
 
 def run_pipeline(
-    config: StudyConfig, display: Display, *, last: StageName = "report", force: bool = False
+    config: StudyConfig,
+    display: Display,
+    *,
+    last: StageName = "report",
+    force: bool = False,
+    stages: Sequence[Stage] = STAGES,
 ) -> None:
     """Run the stages up to `last`; those whose inputs have not changed are skipped.
 
@@ -58,6 +64,7 @@ def run_pipeline(
         display: Shows progress.
         last: Where to stop.
         force: Discard what `last` has written and repeat it; with `report`, repeat everything.
+        stages: Those that there are, in their order.
 
     Raises:
         StudyError: If the study's folder was written by another configuration; nothing is changed.
@@ -67,7 +74,7 @@ def run_pipeline(
     >>> from nas_proxy.study.console import console_display
     >>> train = {"num_steps": 5, "batch_size": 8, "learning_rate": 0.02}
     >>> study = nas.Study("s", space="convnet", distill="herding", train=train)
-    >>> nas.run_pipeline(study.config, console_display(), last="calibrate")
+    >>> run_pipeline(study.config, console_display(), last="calibrate")
     Traceback (most recent call last):
     nas_proxy.errors.ConfigError: there is nothing to calibrate, for the config has no section...
     """
@@ -76,22 +83,13 @@ def run_pipeline(
         _refuse_nothing_to_calibrate(config)
     logs = StudyLogs()
     check_samples(config, logs, display.say)
-    names = [stage.name for stage in STAGES]
-    asked = STAGES[: names.index(last) + 1]
+    names = [stage.name for stage in stages]
+    asked = stages[: names.index(last) + 1]
     repeated = {stage.name for stage in asked if force and last in (stage.name, "report")}
     kept = [stage for stage in asked if stage.name not in repeated]
     refuse_other_configuration(kept, config, config.layout)
     with open_study(config, display, logs) as study:
-        config.space.check_images(study.splits)
-        if isinstance(config.space, TransferSpace):
-            for notice in config.space.notices():
-                display.say(f"{config.space.name}: {notice}")
-        if reductions := _reductions(config):
-            reduced = ", ".join(f"{k}: {v}" for k, v in reductions.items())
-            display.say(
-                f"train: candidates are smaller than the space's own networks ({reduced}; "
-                "train.space_fidelity: {} trains them at full size)"
-            )
+        say_notices(study)
         for notice in config.notices:
             display.say(notice)
         write_atomically(config.layout.config, config.to_yaml())
@@ -107,6 +105,25 @@ def run_pipeline(
             except RecalibrationNeeded as request:
                 display.say(f"search: {request}")
                 _calibrate_again(study, request)
+
+
+def say_notices(study: StudyContext) -> None:
+    """Say what of a study's networks and their training a user might not expect.
+
+    Raises:
+        UserError: If no network of the space could do with the images.
+    """
+    config, display = study.config, study.display
+    config.space.check_images(study.splits)
+    if isinstance(config.space, TransferSpace):
+        for notice in config.space.notices():
+            display.say(f"{config.space.name}: {notice}")
+    if reductions := _reductions(config):
+        reduced = ", ".join(f"{k}: {v}" for k, v in reductions.items())
+        display.say(
+            f"train: candidates are smaller than the space's own networks ({reduced}; "
+            "train.space_fidelity: {} trains them at full size)"
+        )
 
 
 def _reductions(config: StudyConfig) -> Mapping[str, int]:

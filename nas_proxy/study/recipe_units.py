@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from nas_proxy.calibrate.recipes import Measuring, Recipe
 from nas_proxy.errors import UserError
 from nas_proxy.scores.cascade import CascadeScore
 from nas_proxy.scores.signals import trained_among, zero_cost_among
 from nas_proxy.study.context import StudyContext
-from nas_proxy.study.plan import EvaluationUnit, StagedUnit, Unit, training_unit
+from nas_proxy.study.plan import EvaluationUnit, StagedUnit, Task, Unit, training_unit
 from nas_proxy.train.settings import TrainSettings
 
 Shares = tuple[float, ...]  # of all candidates, what reaches each stage
@@ -47,6 +48,15 @@ def whole_training(study: StudyContext, part: Measuring) -> TrainSettings:
 def sample_unit(study: StudyContext, recipe: Recipe) -> Unit:
     """One evaluation of a sample that a recipe ranks among: it goes through all stages."""
     return _staged(study, recipe, (1.0,) * len(recipe.parts))
+
+
+def sample_task(study: StudyContext, recipe: Recipe, log: Path) -> Task:
+    """Evaluating the sample that a recipe ranks among, as far as `log` does not hold it."""
+    done = len(study.logs.evaluations(log))
+    units = (sample_unit(study, recipe),)
+    return Task(
+        what="evaluations to rank among", units=units, total=recipe.num_reference, done=done
+    )
 
 
 def candidate_units(study: StudyContext, recipes: Sequence[Recipe]) -> tuple[Unit, ...]:

@@ -1,4 +1,4 @@
-"""What several stages read, each declared once."""
+"""What stages read beside the configuration, each declared once."""
 
 from __future__ import annotations
 
@@ -25,6 +25,23 @@ RECIPE = Source(
     stage="calibrate",
     identity=lambda study: study.recipe.id,
     when=_RANKS_AS_FOUND,
+)
+SCORE_REFERENCE = Source(
+    name="score's reference sample",
+    stage="search",
+    identity=lambda study: content_hash(
+        [e.to_json() for e in study.logs.evaluations(study.layout.score_reference)]
+    ),
+)
+# All of it is set aside, whatever was learned from it.
+CALIBRATION_SAMPLE = Source(
+    name="calibration sample",
+    identity=lambda study: content_hash(
+        []
+        if study.calibration_sample is None
+        else [a.id for a in study.calibration_sample.never_judging]
+    ),
+    when=Condition("if there is one", lambda config: config.calibration is not None),
 )
 
 # What ranks candidates: with `RECIPE`, whichever of the two it is.

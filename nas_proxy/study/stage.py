@@ -176,7 +176,9 @@ class Stage(ABC):
         What may change and be continued counts too: its results are in the same logs.
         """
         named = [
-            section.when.holds(config) and _read(section, config.resolved) for section in self.reads
+            {section.name: _read(section, config.resolved)}
+            for section in self.reads
+            if section.when.holds(config)
         ]
         found = sources_named(named)
         return {CODE: found} if found else {}
@@ -214,7 +216,7 @@ def _read(section: Section, resolved: Mapping[str, Any]) -> Any:
     value = resolved.get(section.name)
     if section.keys is None or not isinstance(value, Mapping):
         return value
-    return [value.get(key) for key in section.keys]
+    return {key: value.get(key) for key in section.keys}
 
 
 def _at(section: Any, path: Sequence[str]) -> Any:

@@ -221,3 +221,37 @@ def test_a_set_is_judged_alone(searched, tmp_path):
     assert report.num_architectures == 5
     (folder,) = tmp_path.iterdir()
     assert recorded_inputs(folder / "validate") is not None
+
+
+def test_judging_alone_searches_nothing_and_finds_what_a_study_finds(searched, tmp_path):
+    judged = {
+        "space": SECTIONS["space"],
+        "data": SECTIONS["data"],
+        "train": TRAIN,
+        "score": {
+            "signals": ["num_layers", "num_params"],
+            "combine": "rank_mean",
+            "num_reference": 4,
+        },
+        "validate": {
+            "num_architectures": 5,
+            "k": 2,
+            "controls": ["num_params"],
+            "reference": {"train": TRAIN},
+        },
+        "tracking": {"enabled": False},
+    }
+    quiet = Quiet()
+    for _ in range(2):  # the second time all of it is there
+        alone = nas.validate(
+            searched.proxy_dataset, results=tmp_path / "alone", display=quiet, **judged
+        )
+    (folder,) = (tmp_path / "alone").iterdir()
+    assert not (folder / "search").exists()
+    assert "validate: finished already" in quiet.said
+    assert not [line for line in quiet.said if "search" in line]
+    study = nas.Study(
+        "whole", distill=SECTIONS["distill"], search={"n_trials": 1}, results=tmp_path, **judged
+    )
+    within = study.run(last="validate", display=QUIET).verdict.report
+    assert alone.judged.figures == within.judged.figures

@@ -144,3 +144,26 @@ def test_settings_name_files_modules_and_registered_classes(tmp_path, monkeypatc
     expected = {f"{file}:Mine": file_hash(file), "my_scores:Mine": file_hash(file)}
     assert sources_named(settings) == expected
     sys.modules.pop("my_scores", None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_named"),
+    [
+        ({"space": {"name": "own_word"}}, True),
+        ({"distill": {"name": "own_word", "images_per_class": 3}}, True),
+        ({"teachers": [{"space": "own_word"}]}, True),
+        ({"calibrate": {"recipes": [{"score": {"signals": ["val_loss", "own_word"]}}]}}, True),
+        ({"validate": {"controls": ["own_word"]}}, True),
+        ({"recipe": {"name": "own_word"}}, False),
+        ({"data": {"name": "own_word", "classes": ["own_word"]}}, False),
+        ({"study_name": "own_word"}, False),
+        ({"own_word": "own_word"}, False),
+    ],
+)
+def test_a_registered_name_counts_where_a_plug_in_is_meant(settings, is_named, monkeypatch):
+    class Own:
+        code_hash = "abc"
+
+    kind = type(SCORES)
+    monkeypatch.setattr(kind, "loaded", lambda self, name: Own if name == "own_word" else None)
+    assert sources_named(settings) == ({"own_word": "abc"} if is_named else {})

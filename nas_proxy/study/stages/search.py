@@ -30,7 +30,7 @@ from nas_proxy.search.settings import SearchSettings
 from nas_proxy.search.storage import open_storage
 from nas_proxy.search.study import run_search
 from nas_proxy.search.task import Pruning, SearchOutcome, SearchTask, TrialLog
-from nas_proxy.study.cascades import Factory, candidates_factory, refuse_other_cuts, sample_factory
+from nas_proxy.study.cascades import Factory, candidates_factory, refuse_other_cuts, score_sample
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.display import Display
 from nas_proxy.study.evaluators import zero_cost_scores
@@ -47,14 +47,13 @@ from nas_proxy.study.plan import (
     training_unit,
 )
 from nas_proxy.study.pruning import divided, pruned_words
-from nas_proxy.study.recipe import ActiveRecipe, optuna_name
+from nas_proxy.study.recipe import optuna_name
 from nas_proxy.study.recipe_units import (
     candidate_units,
     possible_recipes,
     recipe_notes,
-    sample_unit,
+    sample_task,
 )
-from nas_proxy.study.samples import draw_score_reference
 from nas_proxy.study.sizes import SIZES
 from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE
 from nas_proxy.study.stage import Section, Stage
@@ -87,9 +86,7 @@ class Search(Stage):
         # A recipe that was found has the calibration sample.
         if study.config.recipe not in ("calibrated", "trusted"):
             (own,) = recipes
-            done = len(study.logs.evaluations(layout.score_reference))
-            what, sample = "evaluations to rank among", (sample_unit(study, own),)
-            tasks.append(Task(what=what, units=sample, total=own.num_reference, done=done))
+            tasks.append(sample_task(study, own, layout.score_reference))
         done = min(n, len(study.logs.evaluations(layout.trials)))
         if units:
             tasks.append(Task(what="candidates", units=units, total=n, done=done))
@@ -116,7 +113,7 @@ class Search(Stage):
     def run(self, study: StudyContext, folder: Path) -> None:
         """Search, or go on with a search that ended before."""
         config, active = study.config, study.recipe
-        sample = _reference_sample(study, active)
+        sample = score_sample(study, active, study.layout.score_reference)
         ranking = active.score(config.space, sample)
         if isinstance(ranking, CascadeScore):
             study.display.say(f"search: {ranking.words}")
@@ -179,20 +176,6 @@ def _divided(
     if pruner is None or isinstance(whole, CascadeFactory):
         return whole, None
     return divided(whole, pruner, study.recipe.recipe, sample, folder)
-
-
-def _reference_sample(study: StudyContext, active: ActiveRecipe) -> list[Evaluation]:
-    """What `rank_mean` ranks among, and what a cascade learns from; none for a single signal.
-
-    A calibrated recipe has its own, the calibration sample.
-    """
-    config, num = study.config, active.recipe.num_reference
-    if not num or active.calibrated_on:
-        return []
-    architectures = draw_score_reference(config, num)
-    factory = sample_factory(study, active.recipe)
-    title = "evaluating the score's reference sample"
-    return study.runner.run(title, factory, architectures, study.layout.score_reference)
 
 
 def _guard(study: StudyContext, folder: Path) -> Guard | None:

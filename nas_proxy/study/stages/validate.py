@@ -17,12 +17,18 @@ from nas_proxy.evaluate.cascade import cost_until
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory
 from nas_proxy.evaluate.log import alone, merged_each
 from nas_proxy.evaluate.table import TruthTable, read_references, values_of
-from nas_proxy.reproducibility import content_hash, derive_seed
+from nas_proxy.reproducibility import derive_seed
 from nas_proxy.scores.calibrated import CalibratedScore
 from nas_proxy.scores.cascade import CascadeScore, FirstStage
 from nas_proxy.scores.combine import Score, SingleSignal
 from nas_proxy.scores.signals import trained_among, zero_cost_among
-from nas_proxy.study.cascades import Factory, candidates_factory, cascade_words, refuse_other_cuts
+from nas_proxy.study.cascades import (
+    Factory,
+    candidates_factory,
+    cascade_words,
+    refuse_other_cuts,
+    score_sample,
+)
 from nas_proxy.study.config import StudyConfig
 from nas_proxy.study.context import StudyContext
 from nas_proxy.study.controls import (
@@ -41,10 +47,20 @@ from nas_proxy.study.looks import look_of_report
 from nas_proxy.study.plan import StagePlan
 from nas_proxy.study.rankings import Evaluations, failures, mean_cost, ranking_by
 from nas_proxy.study.recipe import ActiveRecipe
+from nas_proxy.study.recipe_units import sample_task
 from nas_proxy.study.samples import draw_validation
 from nas_proxy.study.sequential import Measured, settle, trust_threshold
-from nas_proxy.study.sources import IMAGES, PROXY_DATASET, RANKED_BY, RECIPE, SPACE, table_identity
-from nas_proxy.study.stage import Condition, Section, Source, Stage
+from nas_proxy.study.sources import (
+    CALIBRATION_SAMPLE,
+    IMAGES,
+    PROXY_DATASET,
+    RANKED_BY,
+    RECIPE,
+    SCORE_REFERENCE,
+    SPACE,
+    table_identity,
+)
+from nas_proxy.study.stage import Section, Source, Stage
 from nas_proxy.study.stage_plans import validation_plan
 from nas_proxy.types import Architecture, Evaluation
 from nas_proxy.validate.combination import best_combination
@@ -60,7 +76,11 @@ _COLUMNS = tuple(f"reference.{key}" for key in ("table", "architecture", "value"
 
 
 class Validate(Stage):
-    """Writes `rank_report.json` and `points.json`: every architecture's scores and reference."""
+    """Writes `rank_report.json` and `points.json`: every architecture's scores and reference.
+
+    Args:
+        after_search: Whether a search has evaluated the score's reference sample before.
+    """
 
     name = "validate"
     version = 4
@@ -77,23 +97,8 @@ class Validate(Stage):
         SPACE,
         PROXY_DATASET,
         RECIPE,
-        Source(
-            name="score's reference sample",
-            stage="search",
-            identity=lambda study: content_hash(
-                [e.to_json() for e in study.logs.evaluations(study.layout.score_reference)]
-            ),
-        ),
-        # All of it is set aside, whatever was learned from it.
-        Source(
-            name="calibration sample",
-            identity=lambda study: content_hash(
-                []
-                if study.calibration_sample is None
-                else [a.id for a in study.calibration_sample.never_judging]
-            ),
-            when=Condition("if there is one", lambda config: config.calibration is not None),
-        ),
+        SCORE_REFERENCE,
+        CALIBRATION_SAMPLE,
         Source(
             name="truth table",
             identity=lambda study: table_identity(_settings(study.config).reference.table),
@@ -101,6 +106,9 @@ class Validate(Stage):
         ),
     )
     not_wanted = "the config has no section validate; the ranking is not judged"
+
+    def __init__(self, *, after_search: bool = True) -> None:
+        self._after_search = after_search
 
     def writes(self, layout: StudyLayout) -> Iterable[Path]:
         """The judgement, and what it rests on."""
@@ -117,11 +125,18 @@ class Validate(Stage):
 
     def plan(self, study: StudyContext) -> StagePlan:
         """The judged ranking, its controls, and the references."""
-        return validation_plan(study, _settings(study.config), tuple(_SIZES.values()))
+        plan = validation_plan(study, _settings(study.config), tuple(_SIZES.values()))
+        if self._after_search or not study.recipe.recipe.num_reference:
+            return plan
+        sample = sample_task(study, study.recipe.recipe, study.layout.judged_score_reference)
+        return replace(plan, tasks=(sample, *plan.tasks))
 
     def run(self, study: StudyContext, folder: Path) -> None:
         """Judge the ranking."""
-        report, points = _Validation(study, _settings(study.config)).run()
+        sample = list(study.logs.evaluations(study.layout.score_reference))
+        if not self._after_search:
+            sample = score_sample(study, study.recipe, study.layout.judged_score_reference)
+        report, points = _Validation(study, _settings(study.config), sample).run()
         look = look_of_report(study, report, points)
         words = look_words(look, add_look(study.layout, look))
         report = replace(report, verdict=" ".join(filter(None, (report.verdict, words))))
@@ -141,10 +156,7 @@ class _Validation:
 
     study: StudyContext
     settings: ValidateSettings
-
-    @cached_property
-    def score_reference(self) -> list[Evaluation]:
-        return list(self.study.logs.evaluations(self.study.layout.score_reference))
+    score_reference: Sequence[Evaluation]
 
     @cached_property
     def active(self) -> ActiveRecipe:

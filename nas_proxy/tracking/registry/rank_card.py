@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from nas_proxy.errors import StudyError
-from nas_proxy.plugin_sources import sources_named
+from nas_proxy.plugin_sources import sources_of
 from nas_proxy.reproducibility import canonical_json
 from nas_proxy.statistics.ranks import Estimate
 from nas_proxy.statistics.words import decimal
@@ -129,7 +129,7 @@ class RankCard:
             StudyError: If they are not; one sentence says what differs and what to do.
         """
         found = [*self._space_differences(space), *self._data_differences(spec)]
-        here = sources_named(list(self.code))
+        here = sources_of(self.code)
         found += [f"other code of {n}" for n, source in self.code.items() if here.get(n) != source]
         if found:
             raise StudyError(
