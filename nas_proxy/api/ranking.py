@@ -105,7 +105,7 @@ def rank(
             "space": space,
             "data": data,
             "recipe": _recipe(by, on="full_data" if trained_on is None else "proxy"),
-            "distill": None if trained_on is None else trained_on.section(sets),
+            "distill": trained_on and trained_on.section(sets),
             "train": train,
             "search": executor_section(num_workers),
             "tracking": {"enabled": False},
@@ -118,7 +118,8 @@ def rank(
     config = check_config({**mapping, "study_name": "rank"})
     _check_proxy_dataset(config, is_given=trained_on is not None)
     chosen = _chosen(config.space, architectures)
-    own_id = ranking_id(config, None if trained_on is None else trained_on.content.id)
+    proxy_id = None if trained_on is None else trained_on.content.id
+    own_id = ranking_id(config, proxy_id)
     config = check_config({**mapping, "study_name": f"rank_{own_id}"})
     if isinstance(data, ArrayImages):
         data.save(cache_folder("arrays"))

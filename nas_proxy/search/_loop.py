@@ -1,27 +1,29 @@
 """The search loop: ask Optuna for an architecture, evaluate it, tell what its score was.
 
-Results are told in the order in which they were asked for, whichever worker finishes first, and
-the number of open questions is fixed. So the same config and seed make the same search on the same
-machine, with any number of workers that is kept the same.
+Results are told in the order in which they were asked for, whichever worker finishes first, the
+number of open questions is fixed, and each proposal is drawn with a seed of its trial's number. So
+the same config and seed make the same search on the same machine, with any number of workers that
+is kept the same; and a killed search, whose trials go on in Optuna as they are, ends as it would
+have ended.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter, deque
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
 import optuna
-from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas_proxy.errors import EvaluationError, PluginError, StudyError, first_line
 from nas_proxy.evaluate.executors import Executor
 from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.search._proposals import Proposer
 from nas_proxy.search.importance import choice_importances
 from nas_proxy.search.pareto import SCORE
-from nas_proxy.search.storage import sampler_seed
 from nas_proxy.search.task import SearchOutcome, SearchTask
 from nas_proxy.types import Architecture, Evaluation, Status
 
@@ -78,7 +80,8 @@ class Search:
         self._open: deque[Question] = deque()  # in the order in which they will be told
         self._idle_draws = 0
         self._seen_sizes: dict[str, float] = {}
-        self._chance = RandomSampler(sampler_seed("chance", task.seed, study))
+        self._proposer = Proposer(study, task.settings, task.seed, num_workers)
+        self._to_resume: list[FrozenTrial] = []
 
     def run(self) -> SearchOutcome:
         """Search until there are as many trials as are wanted; errors as of `run_search`."""
@@ -130,14 +133,8 @@ class Search:
             if architecture is None:
                 self._idle_draws += 1
                 continue
-            trial.set_user_attr(ARCHITECTURE, architecture.id)
-            trial.set_user_attr(_DESCRIPTION, self._task.space.describe(architecture))
-            if self._is_known(trial, architecture) or self._is_infeasible(trial, architecture):
-                self._idle_draws += 1
-                continue
-            self._idle_draws = 0
-            self._enter(trial, architecture)
-            return True
+            if self._consider(trial, architecture):
+                return True
         if not self._told and not self._open:
             if not self._seen_sizes:
                 raise StudyError(
@@ -150,6 +147,17 @@ class Search:
             )
         return False
 
+    def _consider(self, trial: Trial, architecture: Architecture) -> bool:
+        """Open a question unless its answer is known or it is ruled out; False if it is."""
+        trial.set_user_attr(ARCHITECTURE, architecture.id)
+        trial.set_user_attr(_DESCRIPTION, self._task.space.describe(architecture))
+        if self._is_known(trial, architecture) or self._is_infeasible(trial, architecture):
+            self._idle_draws += 1
+            return False
+        self._idle_draws = 0
+        self._enter(trial, architecture)
+        return True
+
     def _propose(self) -> tuple[Trial, Architecture | None]:
         """The sampler's next proposal; one that is stuck on what is known is helped by chance.
 
@@ -160,28 +168,20 @@ class Search:
             Optuna's trial, and its architecture; None where the space rules it out, which has been
             told.
         """
-        study = self._study
-        own = study.sampler
-        if self._idle_draws >= _STUCK and self._idle_draws % 2:
-            study.sampler = self._chance
-        trial = self._next_trial()
+        is_stuck = self._idle_draws >= _STUCK and self._idle_draws % 2 == 1
+        trial = self._proposer.propose(by_chance=is_stuck)
         try:
             architecture = self._task.space.suggest(trial)
         except optuna.TrialPruned as error:
             reason = f"ruled out by the search space: {first_line(error)}"
             self._turn_down(trial, reason)
             return trial, None
-        finally:
-            study.sampler = own
         if architecture.space != self._task.space.name:  # else no model of it could be read back
             raise PluginError(
                 f"the search space {self._task.space.name!r} suggests an architecture of "
                 f"{architecture.space!r}; make it with Architecture(self.name, ...)"
             )
         return trial, architecture
-
-    def _next_trial(self) -> Trial:
-        return self._study.ask()
 
     def _enter(self, trial: Trial, architecture: Architecture) -> None:
         """Ask what an architecture is worth, and queue the question."""
@@ -323,35 +323,53 @@ class Search:
             )
 
     def _recall(self) -> None:
-        """Take up what an earlier process left: finished trials count, others are asked again.
+        """Take up what an earlier process left: finished trials count, open ones go on.
 
         A result is logged before its trial is told, so a kill in between leaves a running trial
-        whose result is known: its parameters are asked again and answered from the log.
+        whose result is known: it is answered from the log.
         """
         logged = {evaluation.architecture.id: evaluation for evaluation in self._log}
         for trial in self._study.get_trials(deepcopy=False):
             evaluation = logged.get(trial.user_attrs.get(ARCHITECTURE, ""))
-            if trial.state == TrialState.RUNNING:
-                self._requeue(trial)
-            elif trial.state == TrialState.PRUNED:
+            if trial.state is TrialState.RUNNING:
+                self._recall_running(trial)
+            elif trial.state is TrialState.PRUNED:
                 self._outcome.num_infeasible += 1
-            elif evaluation is None:
-                continue  # asked again before, and still waiting
-            elif evaluation.architecture.id in self._told:
-                self._outcome.num_duplicates += 1
-            elif trial.state == TrialState.COMPLETE or REASON in trial.user_attrs:
-                index = self._task.settings.objectives.index(SCORE)
-                score = trial.values[index] if trial.values else None
-                self._remember(trial, evaluation, score)
+            else:
+                self._recall_finished(trial, evaluation)
+
+    def _recall_finished(self, trial: FrozenTrial, evaluation: Evaluation | None) -> None:
+        """A result whose evaluation is there, or a proposal that was known."""
+        is_result = trial.state is TrialState.COMPLETE or REASON in trial.user_attrs
+        is_first = evaluation is not None and evaluation.architecture.id not in self._told
+        if is_result and is_first and evaluation is not None:
+            index = self._task.settings.objectives.index(SCORE)
+            self._remember(trial, evaluation, trial.values[index] if trial.values else None)
+        elif not is_result or evaluation is not None:
+            self._outcome.num_duplicates += 1
+
+    def _recall_running(self, trial: FrozenTrial) -> None:
+        if ARCHITECTURE in trial.user_attrs:
+            self._to_resume.append(trial)
+        else:
+            self._proposer.finish_asking(trial)
 
     def _resume(self) -> None:
-        """Ask again what was open; here that waits in Optuna's queue."""
+        """Open again what was open."""
+        for trial in self._to_resume:
+            resumed = self._proposer.taken_up(trial)
+            architecture = self._task.space.suggest(resumed)
+            if self._log.get(architecture, self._task.seed) is None:
+                resumed.set_user_attr(ATTEMPTS, trial.user_attrs.get(ATTEMPTS, 0) + 1)
+            self._consider(resumed, architecture)
+        opened = [question.trial.number for question in self._open]
+        self._count_idle([*(number for number, _, _ in self._outcome.trials), *opened])
 
-    def _requeue(self, trial: FrozenTrial) -> None:
-        attempts = trial.user_attrs.get(ATTEMPTS, 0) + 1
-        if trial.params:  # first: asked for twice is a duplicate, forgotten is forgotten
-            self._study.enqueue_trial(trial.params, user_attrs={ATTEMPTS: attempts})
-        self._study.tell(trial.number, state=TrialState.FAIL)
+    def _count_idle(self, entered: Iterable[int]) -> None:
+        """Find out how many proposals since the last one that was entered came to nothing."""
+        last = max(entered, default=-1)
+        trials = self._study.get_trials(deepcopy=False)
+        self._idle_draws = sum(t.number > last and t.state.is_finished() for t in trials)
 
     def _note(self) -> str:
         scores = [score for _, _, score in self._outcome.trials if score is not None]

@@ -2,9 +2,8 @@
 
 Each way from one rung to the next is a job. Jobs are answered for in the order in which they were
 asked for, whichever worker finishes first, and whoever goes on stands at the end of the queue with
-the next job. The number of open questions is fixed; each proposal is drawn with a seed of its
-trial's number. So what is compared with what depends on the config and the seed alone, and a killed
-search, whose trials go on in Optuna as they are, ends as it would have ended.
+the next job. So what is compared with what depends on the config and the seed alone, also after a
+kill; see `_loop`.
 """
 
 from __future__ import annotations
@@ -14,16 +13,13 @@ from concurrent.futures import Future
 from itertools import count
 
 import optuna
-from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas_proxy.errors import StudyError, required
 from nas_proxy.evaluate.executors import EvaluatorFactory, Executor
 from nas_proxy.evaluate.log import EvaluationLog
-from nas_proxy.reproducibility import derive_seed
 from nas_proxy.search._loop import ARCHITECTURE, ATTEMPTS, Question, Search
 from nas_proxy.search._pruners import Judge, attach_pruner
-from nas_proxy.search._samplers import make_sampler
 from nas_proxy.search.task import Rung, SearchOutcome, SearchTask
 from nas_proxy.types import Architecture, Evaluation, Status
 
@@ -51,7 +47,6 @@ class PrunedSearch(Search):
         num_workers: int,
     ) -> None:
         super().__init__(task, executor, log, study, num_workers)
-        self._num_workers = num_workers
         self._pruning = required(task.pruning, "pruning")
         settings = required(task.settings.pruner, "search.pruner")
         first_step = self._pruning.rungs[0].step
@@ -59,8 +54,6 @@ class PrunedSearch(Search):
         self._judge = Judge(settings, first_step, study)
         self._turns = count()
         self._reported: set[tuple[int, int]] = set()  # trial and step
-        self._to_resume: list[FrozenTrial] = []
-        self._half_asked: FrozenTrial | None = None
 
     def run(self) -> SearchOutcome:
         """As of `Search`; also refuses an end at which nothing is complete."""
@@ -76,22 +69,6 @@ class PrunedSearch(Search):
         return outcome
 
     # Asking
-
-    def _next_trial(self) -> Trial:
-        half_asked, self._half_asked = self._half_asked, None
-        if half_asked is None:
-            return self._study.ask()
-        # If the kill came between two of its parameters, the others are drawn otherwise now.
-        return Trial(self._study, half_asked._trial_id)
-
-    def _propose(self) -> tuple[Trial, Architecture | None]:
-        """See `Search`; a proposal follows from what is stored, not from draws before it."""
-        asked, seed = self._half_asked, self._task.seed
-        number = len(self._study.get_trials(deepcopy=False)) if asked is None else asked.number
-        drawn = derive_seed("sampler", seed, number) % 2**32
-        self._study.sampler = make_sampler(self._task.settings, drawn, self._num_workers)
-        self._chance = RandomSampler(derive_seed("chance", seed, number) % 2**32)
-        return super()._propose()
 
     def _enter(self, trial: Trial, architecture: Architecture) -> None:
         """Ask for the next job of an architecture, and queue it."""
@@ -186,10 +163,7 @@ class PrunedSearch(Search):
         for trial in trials:
             if _TURNS not in trial.user_attrs:
                 self._recall_idle(trial, is_last=trial.number == len(trials) - 1)
-        last_entered = max((trial.number for trial in entered), default=-1)
-        self._idle_draws = sum(
-            trial.number > last_entered and trial.state.is_finished() for trial in trials
-        )
+        self._count_idle(trial.number for trial in entered)
         running = [trial for trial in entered if trial.state is TrialState.RUNNING]
         self._to_resume = sorted(running, key=lambda trial: trial.user_attrs[_TURNS][-1])
         self._replay(entered)
@@ -197,7 +171,7 @@ class PrunedSearch(Search):
     def _recall_idle(self, trial: FrozenTrial, *, is_last: bool) -> None:
         """A proposal that was not evaluated, or had not been entered when the kill came."""
         if trial.state is TrialState.RUNNING and is_last:
-            self._half_asked = trial
+            self._proposer.finish_asking(trial)
         elif trial.state is TrialState.RUNNING:  # of a search without a pruner
             self._study.tell(trial.number, state=TrialState.FAIL)
         elif trial.state is TrialState.PRUNED:
@@ -228,7 +202,7 @@ class PrunedSearch(Search):
 
     def _resume(self) -> None:
         for trial in self._to_resume:
-            resumed = Trial(self._study, trial._trial_id)
+            resumed = self._proposer.taken_up(trial)
             architecture = self._task.space.suggest(resumed)
             job = len(trial.user_attrs[_TURNS])
             if self._known_at(self._rung_of(job), architecture) is None:

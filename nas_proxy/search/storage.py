@@ -11,8 +11,6 @@ from optuna.storages.journal import JournalFileBackend
 
 from nas_proxy.core.files import drop_partial_line
 from nas_proxy.errors import StudyError, masked
-from nas_proxy.reproducibility import derive_seed
-from nas_proxy.search._samplers import make_sampler
 from nas_proxy.search.pareto import SCORE
 from nas_proxy.search.settings import SearchSettings
 
@@ -39,20 +37,14 @@ def open_storage(storage: str, folder: Path) -> optuna.storages.BaseStorage | st
 
 
 def open_optuna_study(
-    settings: SearchSettings,
-    study_name: str,
-    seed: int,
-    storage: optuna.storages.BaseStorage | str,
-    num_workers: int,
+    settings: SearchSettings, study_name: str, storage: optuna.storages.BaseStorage | str
 ) -> optuna.Study:
-    """A new study or the one that is there, with a sampler that goes on from it.
+    """A new study or the one that is there; whoever asks it for trials gives it a sampler.
 
     Args:
-        settings: The sampler and the objectives.
+        settings: The objectives.
         study_name: Optuna's.
-        seed: Of the sampler.
         storage: Where the study is kept.
-        num_workers: Of the executor.
 
     Raises:
         StudyError: If the storage cannot be opened, or holds a study with other objectives.
@@ -81,7 +73,6 @@ def open_optuna_study(
             f"search.storage {shown} holds a study {study_name!r} with other objectives "
             f"({known} -> {objectives}); choose another study_name"
         )
-    study.sampler = make_sampler(settings, sampler_seed("sampler", seed, study), num_workers)
     return study
 
 
@@ -91,8 +82,3 @@ def _name_metrics(study: optuna.Study, names: list[str]) -> None:
         with warnings.catch_warnings():  # it may change, and says so at each call
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(names)
-
-
-def sampler_seed(purpose: str, seed: int, study: optuna.Study) -> int:
-    """Of what is drawn from here on: a continued study must not draw the same again."""
-    return derive_seed(purpose, seed, len(study.get_trials(deepcopy=False))) % 2**32

@@ -31,6 +31,6 @@ def run_search(
     """
     settings = task.settings
     num_workers = executor.num_workers if task.pruning is None else settings.num_workers
-    study = open_optuna_study(settings, task.study_name, task.seed, storage, num_workers)
+    study = open_optuna_study(settings, task.study_name, storage)
     kind = Search if task.pruning is None else PrunedSearch
     return kind(task, executor, log, study, num_workers).run()

@@ -127,6 +127,7 @@ def test_a_short_training_is_on_all_images_or_on_a_distilled_set(pets):
     assert (on_all["score"] == -on_all["train_loss_mean"]).all()
 
 
+@pytest.mark.exhaustive
 def test_it_is_the_score_that_a_study_by_that_recipe_has(pets, tmp_path):
     recipe = {"name": "mine", "train_on": "full_data", "score": {"signals": ["val_loss"]}}
     study = nas.Study(

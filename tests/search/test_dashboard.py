@@ -47,7 +47,7 @@ def test_a_note_for_a_study_that_is_not_there_is_an_error(study):
 
 def search_in(folder, objectives=("score",)):
     storage = open_storage("journal", folder)
-    return open_optuna_study(SearchSettings(objectives=objectives), "s", 0, storage, 1)
+    return open_optuna_study(SearchSettings(objectives=objectives), "s", storage)
 
 
 def test_objectives_have_names(tmp_path, recwarn):

@@ -30,6 +30,8 @@ from tests.search.helpers import (
 
 # --- what a search does -----------------------------------------------------------------------
 
+PROPOSALS = "nas_proxy.search._proposals"
+
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_evaluates_n_different_architectures_once(sampler, log):
@@ -105,7 +107,7 @@ def test_sampler_that_is_stuck_is_helped_by_chance(num_workers, monkeypatch, tmp
                 3 if name == "y" else super().sample_independent(study, trial, name, distribution)
             )
 
-    monkeypatch.setattr("nas_proxy.search.storage.make_sampler", lambda *_: Stubborn(seed=0))
+    monkeypatch.setattr(f"{PROPOSALS}.make_sampler", lambda _, seed, __: Stubborn(seed))
     found = []
     for name in ("first", "second"):
         task = make_task(n_trials=40)

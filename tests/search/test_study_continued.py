@@ -28,7 +28,7 @@ from tests.search.helpers import (
     search,
 )
 
-MOMENTS = dict(study=("ask", "tell", "enqueue_trial"), trial=("set_user_attr",))
+MOMENTS = dict(study=("ask", "tell"), trial=("set_user_attr",))
 
 
 # The score alone, and a cost before it.

@@ -64,7 +64,7 @@ class Search(Stage):
     """Writes `search.json`, every trial and the best first, beside the log of the evaluations."""
 
     name = "search"
-    version = 3
+    version = 4
     reads = (
         Section(name="seed"),
         Section(name="space"),
