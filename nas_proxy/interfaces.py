@@ -58,7 +58,7 @@ class Trial(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchSpace(GuardedCalls, Options, ABC):
+class SearchSpace(GuardedCalls, Options, ABC, role="search space"):
     """A set of architectures. Total: every genotype it can produce builds and trains.
 
     That holds for images from 8x8 pixels on, with one or three channels. Where genotypes hold
@@ -297,7 +297,7 @@ class DistillTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distiller(Options, ABC):
+class Distiller(GuardedCalls, Options, ABC, role="distiller"):
     """Condenses real images into a few.
 
     A distiller need not say what it costs: whoever calls it through
@@ -368,7 +368,7 @@ class Distiller(Options, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroCostScore(Options, ABC):
+class ZeroCostScore(GuardedCalls, Options, ABC, role="score"):
     """A number that ranks an untrained network in seconds: one signal.
 
     Attributes:
