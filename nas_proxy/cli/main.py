@@ -1,7 +1,7 @@
 """The command line.
 
-Exit status: 0 done, 2 the input is wrong, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP (no terminal any more),
-1 anything else.
+Exit status: 0 done, 2 the input is wrong, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP (its terminal is
+gone), 1 anything else.
 """
 
 from __future__ import annotations

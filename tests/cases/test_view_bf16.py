@@ -10,13 +10,15 @@ from tests.cases.helpers import NETWORK, SPACE, assert_one_sentence, python, wri
 
 # What breaks where: each is the end of `forward`, before which `x` is `(n, width, 8, 8)`.
 TRAPS = {
-    "view": ("channels_last", "x = x.view(len(x), -1, 64).mean(2)[:, :, None, None]"),
+    "view": ("channels_last", "x = x.view(len(x), -1).view(x.shape)"),
     "dtype": ("bfloat16", "held = torch.zeros_like(x, dtype=torch.float32); held[:] = x; "
               "held.index_put_((torch.zeros(1, dtype=torch.long),), x[:1]); x = held"),
-    "fft": ("bfloat16", "x = torch.fft.fft2(x).real"),
-    "svd": ("bfloat16", "x = torch.linalg.svd(x.flatten(1))[0][:, :1, None, None] * x"),
+    # What autocast computes in float32 anyway.
+    "fft": ("nothing", "x = torch.fft.fft2(x).real"),
+    "svd": ("nothing", "x = torch.linalg.svd(x.flatten(1))[0][:, :1, None, None] * x"),
     "numpy": ("bfloat16", "x.detach().numpy()"),
 }  # fmt: skip
+FAILING = [trap for trap, (wrong, _) in TRAPS.items() if wrong != "nothing"]
 
 
 def write_space(folder, trap):
@@ -47,7 +49,7 @@ def test_a_search_trains_it_where_it_can(nas_proxy, tmp_path, trap):
     assert chosen.startswith(", channels first") or trap != "view"
 
 
-@pytest.mark.parametrize("trap", [pytest.param(t, marks=pytest.mark.exhaustive) for t in TRAPS])
+@pytest.mark.parametrize("trap", [pytest.param(t, marks=pytest.mark.exhaustive) for t in FAILING])
 def test_what_is_asked_for_and_cannot_be_is_said_with_the_option(nas_proxy, tmp_path, trap):
     write_space(tmp_path, trap)
     wrong = {"channels_last": True} if TRAPS[trap][0] == "channels_last" else {}
