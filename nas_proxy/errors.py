@@ -8,7 +8,7 @@ status 2. Everything else is a defect of ours and exits with status 1.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -129,9 +129,47 @@ def shorten(value: object, width: int = 80) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
+# What stands before the host of an address: up to the last @ before a slash, or behind a colon that
+# no port follows, for databases allow a slash in a password.
+_LOGIN = re.compile(r"://(?:[^/\s]*|[^/:@\s]*:(?!\d+/)[^@\s]*)@")
+# What has such a name in the query of an address, or among the words of a database's connection.
+_SECRET_VALUE = re.compile(
+    r"(?i)([\w.-]*(?:passw(?:or)?d|passwd|pwd|token|secret|credential|signature|api_?key|access_?key)"
+    r"[\w.-]*|\bsig)=[^&;\s'\"]+"
+)
+
+
 def masked(text: str) -> str:
-    """The text without the user names and passwords of its addresses."""
-    return re.sub(r"://[^/@\s]*@", "://***@", text)
+    """The text without user names, passwords, keys and tokens of its addresses.
+
+    >>> masked("http://me:p@ss@host:5000/a, postgresql://host/trials?user=me&password=secret")
+    'http://***@host:5000/a, postgresql://host/trials?user=me&password=***'
+    """
+    return _SECRET_VALUE.sub(r"\1=***", _LOGIN.sub("://***@", text))
+
+
+def all_masked(value: T) -> T:
+    """The same JSON value with every text in it `masked`."""
+    found: object = value
+    if isinstance(value, str):
+        found = masked(value)
+    elif isinstance(value, Mapping):
+        found = {key: all_masked(each) for key, each in value.items()}
+    elif isinstance(value, list | tuple):
+        found = type(value)(map(all_masked, value))
+    return found  # type: ignore[return-value]
+
+
+def refuse_masked(option: str, address: str | None) -> None:
+    """Refuse an address that was copied from where its secrets are left out.
+
+    Raises:
+        ConfigError: If there is one.
+    """
+    if address and ("://***@" in address or "=***" in address):
+        raise ConfigError(
+            f"{option}: the login of {address!r} was left out where this was written; put it back"
+        )
 
 
 def required(value: T | None, what: str) -> T:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from functools import wraps
 from inspect import isfunction, unwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from nas_proxy.devices import is_out_of_memory
 from nas_proxy.errors import NasProxyError, PluginError, UserError, first_line
 from nas_proxy.types import Architecture
 
@@ -22,6 +23,7 @@ _GUARDED = (
     *_GIVES_ARCHITECTURE,
     *("build", "encode", "features", "describe", "to_string", "canonical_form", "fingerprint"),
     *("training_phases", "weights_record", "without_weights", "notices", "check_images"),
+    *("distill", "initialise", "own_images_per_class"),
     "__post_init__",
 )
 _MAY_REFUSE = ("__post_init__", "from_string")  # by a ValueError, which their callers put in words
@@ -30,11 +32,19 @@ _MAX_DRAWS = 1000  # in a row that a space rules out
 
 
 class GuardedCalls:
-    """Base of plug-ins whose methods are guarded."""
+    """Base of plug-ins whose methods are guarded.
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    Args:
+        role: What messages call plug-ins of a class and of those that derive from it.
+    """
+
+    _role: ClassVar[str]
+
+    def __init_subclass__(cls, *, role: str = "", **options: Any) -> None:
         """Wrap what the class itself defines; what it inherits is wrapped already."""
         super().__init_subclass__(**options)
+        if role:
+            cls._role = role
         for name in _GUARDED:
             if isfunction(vars(cls).get(name)):
                 setattr(cls, name, _guarded(name, vars(cls)[name]))
@@ -84,6 +94,8 @@ def _passes(name: str, error: BaseException) -> bool:
         return not isinstance(error, SystemExit)
     if name == "suggest" and is_pruned(error):
         return True
+    if name == "distill" and is_out_of_memory(error):
+        return True
     if name in _MAY_REFUSE and isinstance(error, ValueError):
         return True
     return is_of_storage(error)
@@ -110,7 +122,7 @@ def fault_of(plugin: Any, where: str, error: BaseException) -> str:
 
 def who(plugin: Any) -> str:
     """What a message calls a plug-in."""
-    return f"the search space {getattr(plugin, 'name', type(plugin).__qualname__)!r}"
+    return f"the {plugin._role} {getattr(plugin, 'name', type(plugin).__qualname__)!r}"
 
 
 def _what(error: BaseException, parameter: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -56,7 +57,7 @@ def import_file(location: str) -> ModuleType:
     # The content is part of the name, so that an edited file is a new module, and the path, so
     # that two files of one name live side by side.
     source = path.read_bytes()
-    identity = hashlib.sha256(str(path).encode() + source).hexdigest()[:12]
+    identity = hashlib.sha256(os.fsencode(path) + source).hexdigest()[:12]
     name = f"{path.stem}_{identity}"
     if name in sys.modules:
         _note(path, name)

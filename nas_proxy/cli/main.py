@@ -1,4 +1,8 @@
-"""The command line. Exit status: 0 done, 2 the input is wrong, 130 Ctrl-C, 143 SIGTERM, 1 other."""
+"""The command line.
+
+Exit status: 0 done, 2 the input is wrong, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP (its terminal is
+gone), 1 anything else.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +51,9 @@ _USERS_ERRNOS = {
 }
 
 
-# As shells count it.
-_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-_PIPE_CLOSED = 128 + signal.SIGPIPE
+_OFFSET = 128  # of a signal's number in an exit status, as shells count it
+# What ends a command in order: SIGTERM, as job schedulers send it, and that the terminal is gone.
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 _console = Console(stderr=True)
 
@@ -149,7 +153,7 @@ def _accuracy_table(result: ProxyAccuracy) -> Table:
     table = Table(
         title=f"test accuracy in %, mean and standard error of {result.num_seeds} seeds",
         caption="HLR, hard-label recovery: full data minus hard labels. IOR, improvement over "
-        "random: as it is minus random images with the same labels.",
+        f"random: as it is minus random images with the same labels. {result.base_rate}".rstrip(),
     )
     table.add_column("network", ratio=1)
     for column in (*conditions, "HLR", "IOR"):
@@ -195,19 +199,23 @@ cli.add_command(pretrain_command)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; errors become one paragraph on standard error."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    before = signal.signal(signal.SIGTERM, _terminate)
+    # What is ignored stays so: nohup lets a command outlive its terminal.
+    before = {n: h for n in _ENDING if (h := signal.getsignal(n)) is not signal.SIG_IGN}
     try:
+        for number in before:
+            signal.signal(number, _terminate)
         _run(words)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as job schedulers send it: what Ctrl-C puts in order is put in order too."""
+    """Another signal than Ctrl-C's: what that puts in order is put in order too."""
 
 
 def _terminate(number: int, frame: object) -> None:
-    raise _Terminated
+    raise _Terminated(number)
 
 
 def _run(words: list[str]) -> None:
@@ -219,13 +227,13 @@ def _run(words: list[str]) -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt) as error:
         # click makes its own error of what is raised within a command.
-        terminated = isinstance(error.__cause__ or error, _Terminated)
-        status = _TERMINATED if terminated else _INTERRUPTED
-        _fail("stopped; the same command continues where it was", status)
+        cause = error.__cause__ or error
+        number = cause.args[0] if isinstance(cause, _Terminated) else signal.SIGINT
+        _fail("stopped; the same command continues where it was", _OFFSET + number)
     except SystemExit as error:  # nothing of nas_proxy raises it here
         last = traceback.extract_tb(error.__traceback__)[-1]
         if last.filename == click.core.__file__:  # as `| head` does, when it has read enough
-            sys.exit(_PIPE_CLOSED)
+            sys.exit(_OFFSET + signal.SIGPIPE)
         _fail(
             f"code of a plug-in called sys.exit({error.code!r}) at {last.filename}, line "
             f"{last.lineno}; raise an error that says what is wrong instead",

@@ -19,6 +19,8 @@ logger = logging.getLogger("nas_proxy")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """What counts as an image, in upper or lower case: the same as torchvision's ImageFolder."""
 
+_TEST_PARTS = ("test", "val")  # of which the first that has class folders is read
+
 
 @dataclass(frozen=True, eq=False)
 class FolderListing:
@@ -31,7 +33,8 @@ class FolderListing:
         is_test: bool, `(len(files),)`; None where the folder has no test part of its own.
         class_names: The names of the class folders, sorted as torchvision's ImageFolder does.
         left_out: Other files of the class folders, relative to `root`; hidden ones do not count.
-        unread: Files in folders within class folders, likewise, and images beside class folders.
+        unread: Files in folders within class folders, likewise; images beside class folders, and
+            in folders beside the parts other than `test` and `val`.
     """
 
     root: Path
@@ -83,9 +86,11 @@ def list_folder(root: Path) -> FolderListing:
         left_out=tuple(os.path.relpath(path, root) for path in (*others, *more)),
         unread=tuple(
             os.path.relpath(path, root)
-            for part, names in ((train, train_files), (test, test_files))
-            if part is not None
-            for path in _unread(part, names)
+            for path in (
+                *(() if train == root else _beside_parts(root)),
+                *_unread(train, train_files),
+                *(() if test is None else _unread(test, test_files)),
+            )
         ),
     )
 
@@ -145,7 +150,7 @@ def _parts(root: Path) -> tuple[Path, Path | None]:
     """The folders that hold the class folders for training and, where there is one, testing."""
     if "train" not in _subfolders(root) or not _subfolders(root / "train"):
         return root, None
-    present = [root / name for name in ("test", "val") if (root / name).is_dir()]
+    present = [root / name for name in _TEST_PARTS if (root / name).is_dir()]
     usable = [part for part in present if _subfolders(part)]
     for part in present:
         if part not in usable[:1]:
@@ -207,14 +212,34 @@ def _class_files(part: Path) -> tuple[dict[str, list[str]], list[Path]]:
 
 def _unread(part: Path, names: Iterable[str]) -> Iterator[Path]:
     """Files below class folders, and images beside them, in order."""
-    for entry in _entries(part):
-        if not _is_folder(entry) and entry.name.lower().endswith(IMAGE_ENDINGS):
-            yield part / entry.name
+    yield from _images_in(part)
     for name in names:
         for nested in _subfolders(part / name):
-            for folder, folders, files in os.walk(part / name / nested):
-                folders[:] = sorted(each for each in folders if not each.startswith("."))
-                yield from (Path(folder, f) for f in sorted(files) if not f.startswith("."))
+            yield from _files_below(part / name / nested)
+
+
+def _beside_parts(root: Path) -> Iterator[Path]:
+    """Images beside the folder `train` and in others than the parts, such as `validation`."""
+    yield from _images_in(root)
+    for name in _subfolders(root):
+        if name not in ("train", *_TEST_PARTS):
+            yield from filter(_is_image, _files_below(root / name))
+
+
+def _images_in(folder: Path) -> Iterator[Path]:
+    files = (folder / entry.name for entry in _entries(folder) if not _is_folder(entry))
+    yield from filter(_is_image, files)
+
+
+def _files_below(top: Path) -> Iterator[Path]:
+    """Files at any depth, in order; nothing hidden."""
+    for folder, folders, files in os.walk(top):
+        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        yield from (Path(folder, f) for f in sorted(files) if not f.startswith("."))
+
+
+def _is_image(path: Path) -> bool:
+    return path.name.lower().endswith(IMAGE_ENDINGS)
 
 
 def _only_in(part: Path, names: Iterable[str], others: Container[str]) -> str:

@@ -8,7 +8,9 @@ from dataclasses import replace
 from nas_proxy.core.environment import PeakMemory, hardware, versions
 from nas_proxy.core.plugin_source import source_hash
 from nas_proxy.data.proxy_dataset import ProxyDataset
+from nas_proxy.errors import PluginError
 from nas_proxy.interfaces import Distiller, DistillTask
+from nas_proxy.plugin_calls import who
 from nas_proxy.teachers.labelling import label
 from nas_proxy.teachers.settings import LabelSettings
 
@@ -29,13 +31,18 @@ def distill_and_label(
         labels: What labels the images get; None: those that the method gives.
 
     Raises:
-        UserError: As `Distiller.distill` and `label`.
+        UserError: As `Distiller.distill` and `label`; if the method gives no set.
         DivergedError: Likewise.
     """
     context = task.context
     memory = PeakMemory(context.device)
     with context.costs.measure("distilling"):
         made = distiller.distill(task)
+    if not isinstance(made, ProxyDataset):
+        raise PluginError(
+            f"{who(distiller)}: distill gives {type(made).__name__}, not a ProxyDataset; end it "
+            "with return ProxyDataset(...)"
+        )
     own = made.method == distiller.name
     if own:
         source = source_hash(type(distiller))

@@ -25,6 +25,13 @@ from nas_proxy.train.settings import TrainSettings
 from nas_proxy.train.training_set import TrainingSet
 from nas_proxy.types import Architecture, DatasetSpec, Evaluation, Fidelity, Status
 
+# Torch's own advice names no option of ours; by what its errors say, in lower case.
+_ADVICE = {
+    "view size is not compatible": (
+        " Call reshape or flatten in the network, or set train.channels_last: false"
+    ),
+    "bfloat16": "; bfloat16 does not suit this network: set train.precision: float32",
+}
 _NUM_VERIFIED = 8  # images on which kept weights have to give the network's own answers
 
 
@@ -276,9 +283,8 @@ def failure_reason(error: BaseException) -> str:
         return text
     if is_out_of_memory(error):
         return f"does not fit in memory: {text}"
-    if "view size is not compatible" in text:  # torch's own advice names no option of ours
-        text = f"{text} Call reshape or flatten in the network, or set train.channels_last: false"
-    return f"{type(error).__name__}: {text}"
+    advice = next((words for sign, words in _ADVICE.items() if sign in text.lower()), "")
+    return f"{type(error).__name__}: {text}{advice}"
 
 
 def _finite(name: str, value: float) -> float:

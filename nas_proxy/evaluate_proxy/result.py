@@ -10,6 +10,7 @@ from nas_proxy.core.results import StoredResult
 from nas_proxy.data.proxy_summary import ProxySummary
 from nas_proxy.evaluate_proxy.accuracy import NetworkAccuracies, Stability
 from nas_proxy.statistics.accuracy import SeedMean
+from nas_proxy.statistics.base_rate import majority_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,12 @@ class ProxyAccuracy(ProxyEvaluation):
     networks: tuple[NetworkAccuracies, ...]
     stability: Stability | None
     seconds: Mapping[str, float]
+
+    @property
+    def base_rate(self) -> str:
+        """What the accuracies must be read against, a sentence; empty where classes are alike."""
+        counted = (network.confusion for network in self.networks if network.confusion)
+        return majority_words([sum(row) for row in next(counted, ())], self.classes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from nas_proxy.core.costs import CostMeter
 from nas_proxy.interfaces.search_space import SearchSpace
 from nas_proxy.options import Options
+from nas_proxy.plugin_calls import GuardedCalls
 from nas_proxy.types import Architecture, ImageDataset, Progress, no_progress
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class DistillTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distiller(Options, ABC):
+class Distiller(GuardedCalls, Options, ABC, role="distiller"):
     """Condenses real images into a few.
 
     A distiller need not say what it costs: whoever calls it through

@@ -42,7 +42,7 @@ class Trial(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchSpace(GuardedCalls, Options, ABC):
+class SearchSpace(GuardedCalls, Options, ABC, role="search space"):
     """A set of architectures. Total: every genotype it can produce builds and trains.
 
     That holds for images from 8x8 pixels on, with one or three channels. Where genotypes hold

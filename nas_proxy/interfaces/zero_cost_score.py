@@ -9,10 +9,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from nas_proxy.options import Options
+from nas_proxy.plugin_calls import GuardedCalls
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroCostScore(Options, ABC):
+class ZeroCostScore(GuardedCalls, Options, ABC, role="score"):
     """A number that ranks an untrained network in seconds: one signal.
 
     Attributes:

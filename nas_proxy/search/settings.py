@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from nas_proxy.errors import did_you_mean
+from nas_proxy.errors import did_you_mean, refuse_masked
 from nas_proxy.evaluate.executors import executor_kind
 from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveFloat, PositiveInt
 from nas_proxy.search.pareto import SCORE
@@ -117,6 +117,7 @@ class SearchSettings(Options):
 
     def __post_init__(self) -> None:
         """Refuse objectives and executors that do not exist, and what the sampler cannot do."""
+        refuse_masked("storage", self.storage)
         executor_kind(self.executor)
         for index, name in enumerate(self.objectives):
             if name not in (SCORE, *COSTS):

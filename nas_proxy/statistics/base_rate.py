@@ -47,6 +47,20 @@ def is_uneven(class_sizes: Sequence[int]) -> bool:
     return max(class_sizes) >= UNEVEN * min(class_sizes) and max(class_sizes) > min(class_sizes)
 
 
+def majority_words(class_sizes: Sequence[int], class_names: Sequence[str]) -> str:
+    """What always answering the largest class reaches, a sentence; empty for alike classes.
+
+    Args:
+        class_sizes: Images that accuracies are measured on.
+        class_names: In the same order.
+    """
+    if not class_sizes or not is_uneven(class_sizes):
+        return ""
+    largest = max(range(len(class_sizes)), key=class_sizes.__getitem__)
+    share = class_sizes[largest] / sum(class_sizes)
+    return f"Always answering {class_names[largest]} reaches {100 * share:.1f} %."
+
+
 def base_rate(
     confusions: Sequence[Sequence[Sequence[int]]], class_names: Sequence[str]
 ) -> BaseRate | None:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from nas_proxy.backbones.pretrain_settings import PretrainSettings
 from nas_proxy.calibrate.recipes import Recipe, spelt_out
 from nas_proxy.calibrate.settings import CalibrateSettings, with_default_recipes
+from nas_proxy.data.folder import printable
 from nas_proxy.data.sources import DataSettings
-from nas_proxy.errors import ConfigError, PluginError, did_you_mean, masked
+from nas_proxy.errors import ConfigError, PluginError, all_masked, did_you_mean
 from nas_proxy.evaluate_proxy.settings import EvaluateProxySettings
 from nas_proxy.interfaces import Distiller, SearchSpace
 from nas_proxy.knowledge_distillation.settings import (
@@ -147,6 +148,17 @@ def _duration(value: Any) -> Any:
     return value
 
 
+def _of_text(folder: Path) -> Path:
+    """A folder whose whole path is text, as all that is written of it has to be."""
+    whole = str(folder.expanduser().absolute())
+    if whole != printable(whole):
+        raise ValueError(
+            f"the name {printable(whole)} is not UTF-8 text, which results are written in; choose "
+            "another folder"
+        )
+    return folder
+
+
 class _Sections(BaseModel):
     """The file's top level. Plug-in sections stay mappings: their plug-ins check them."""
 
@@ -158,7 +170,9 @@ class _Sections(BaseModel):
     cuda_graph: bool = False
     num_threads: PositiveInt = 1
     budget: Annotated[str, BeforeValidator(_duration)] | None = None
-    results: Path = Path("results")
+    results: Annotated[Path, AfterValidator(_of_text)] = Field(
+        Path("results"), validate_default=True
+    )
     data: DataSettings = DataSettings()
     distill: dict[str, Any] | None = None
     space: dict[str, Any]
@@ -244,8 +258,6 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         **dump_options(distiller),
     }
     plain["space"] = {"name": mapping["space"]["name"], **dump_options(space)}
-    for section, key in (("tracking", "uri"), ("search", "storage")):  # what is written is public
-        plain[section][key] = plain[section][key] and masked(plain[section][key])
     if sections.recipe != "configured":
         del plain["score"]  # nobody reads it
     read = sections.calibration, sections.score, sections.train
@@ -256,7 +268,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         labels=common["labels"],
         distill_workers=common["num_workers"],
         space=space,
-        resolved=plain,
+        resolved=all_masked(plain),  # it is written where others read it
         given=given.mapping,
         notices=notices(given, sections.recipe, *read),
     )

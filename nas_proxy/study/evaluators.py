@@ -9,7 +9,7 @@ from typing import Literal
 
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import DataSettings
-from nas_proxy.errors import StudyError
+from nas_proxy.errors import PluginError, StudyError, UserError
 from nas_proxy.evaluate.executors import EvaluatorFactory, Executor, evaluate_jobs
 from nas_proxy.evaluate.factory import NetworkEvaluatorFactory, WarmUp, training_fidelity
 from nas_proxy.evaluate.log import EvaluationLog, Failures
@@ -244,4 +244,14 @@ class _Alarm:
 
 def zero_cost_scores(signals: Sequence[str]) -> dict[str, ZeroCostScore]:
     """The plug-ins behind those `signals` that need no training, by signal."""
-    return {name: SCORES.get(name)() for name in zero_cost_among(tuple(signals))}
+    return {name: _zero_cost_score(name) for name in zero_cost_among(tuple(signals))}
+
+
+def _zero_cost_score(name: str) -> ZeroCostScore:
+    kind = SCORES.get(name)
+    try:
+        return kind()
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:  # such as options without defaults, which none gets
+        raise PluginError(f"the score {name!r} cannot be made: {error}") from error

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from nas_proxy.errors import ConfigError
+from nas_proxy.errors import ConfigError, refuse_masked
 from nas_proxy.options import Options
 from nas_proxy.tracking._mlflow_border import (
     MAX_NAME,
@@ -74,7 +74,8 @@ class TrackingSettings(Options):
     enabled: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse an address that MLflow would take for something else."""
+        """Refuse an address that MLflow would take for something else, or whose login is gone."""
+        refuse_masked("uri", self.uri)
         if self.uri and "://" not in self.uri and re.search(r":\d+(/|$)", self.uri):
             address = self.uri.rpartition("@")[2]  # without a password
             raise ConfigError(
