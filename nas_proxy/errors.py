@@ -131,7 +131,8 @@ def shorten(value: object, width: int = 80) -> str:
 
 def masked(text: str) -> str:
     """The text without the user names and passwords of its addresses."""
-    return re.sub(r"://[^/@\s]*@", "://***@", text)
+    text = re.sub(r"://[^/@\s]*@", "://***@", text)
+    return re.sub(r"(?i)([?&](?:\w*password|passwd|pwd|token)=)[^&\s'\"]*", r"\1***", text)
 
 
 def required(value: T | None, what: str) -> T:
