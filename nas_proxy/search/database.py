@@ -97,7 +97,7 @@ class WaitingStorage:
         def create() -> int:
             return self._storage.create_new_trial(study_id, template_trial)
 
-        made = self._patiently(create, again=again)
+        made: int = self._patiently(create, again=again)
         self._newest[study_id] = max(made, self._newest[study_id])
         return made
 

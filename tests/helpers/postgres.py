@@ -21,8 +21,11 @@ class Server:
         self._control = pgserver.pg_ctl
         try:
             self._server = pgserver.get_server(folder, cleanup_mode=None)
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        except subprocess.TimeoutExpired:  # a busy machine: it is starting
+            self._server = pgserver.get_server(folder, cleanup_mode=None)
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
             pytest.skip(f"PostgreSQL does not start here: {error}")
+        self._socket = self._server.get_postmaster_info().socket_dir
 
     @property
     def url(self):
@@ -33,8 +36,8 @@ class Server:
         self._run("-m", "immediate", "stop")
 
     def start(self):
-        socket = f'-k {self._server.pgdata} -h ""'
-        self._run("-l", str(self._server.pgdata / "log"), "-o", socket, "start")
+        options = f'-k {self._socket} -h ""'  # no address of a network
+        self._run("-l", str(self._server.log), "-o", options, "start")
 
     def _run(self, *words):
         server = self._server
