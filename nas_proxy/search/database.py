@@ -125,7 +125,8 @@ class WaitingStorage:
         **named: Any,
     ) -> Any:
         """What a call answers, asked `again` after the server was away."""
-        began, pause, asked = time.monotonic(), _FIRST_PAUSE, partial(call, *values, **named)
+        asked: Callable[[], Any] = partial(call, *values, **named)
+        began, pause = time.monotonic(), _FIRST_PAUSE
         away = False
         while True:
             try:

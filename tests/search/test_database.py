@@ -62,11 +62,20 @@ def a_search(tmp_path, name, storage):
     return [(n, e.architecture, score) for n, e, score in outcome.trials]
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
-@pytest.mark.parametrize(
-    "name",
-    ["create_new_trial", "set_trial_param", "set_trial_user_attr", "set_trial_state_values"],
-)
+# What would be done twice if it was asked for twice; all else with the exhaustive tests.
+CUT_OFF = [
+    pytest.param(name, done, marks=() if done and is_default else pytest.mark.exhaustive)
+    for name, is_default in (
+        ("create_new_trial", True),
+        ("set_trial_param", False),
+        ("set_trial_user_attr", False),
+        ("set_trial_state_values", True),
+    )
+    for done in (False, True)
+]
+
+
+@pytest.mark.parametrize(("name", "done"), CUT_OFF)
 def test_what_was_asked_for_is_done_once(name, done, tmp_path, caplog):
     whole = get_storage(f"sqlite:///{tmp_path}/whole.db")
     expected = a_search(tmp_path, "whole", whole)

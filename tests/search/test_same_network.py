@@ -101,7 +101,7 @@ def test_a_space_without_forms_trains_all(log):
     assert not any(e.same_as for _, e, _ in outcome.trials)
 
 
-@pytest.mark.parametrize("event", range(20, 220, 60))
+@pytest.mark.parametrize("event", range(20, 220, 90))
 def test_killed_anywhere_nothing_is_evaluated_twice(event, monkeypatch, tmp_path, pool):
     storage, path, evaluators = InMemoryStorage(), tmp_path / "log.jsonl", Evaluators()
     task = make_task(evaluators, space=Paired(), n_trials=20)
@@ -145,7 +145,9 @@ def test_with_a_pruner_it_ends_as_the_other_did(tmp_path, pool):
     )
 
 
-@pytest.mark.parametrize("event", range(30, 400, 180))
+@pytest.mark.parametrize(
+    "event", [210, *(pytest.param(e, marks=pytest.mark.exhaustive) for e in range(30, 400, 90))]
+)
 def test_with_a_pruner_killed_anywhere_it_ends_as_it_would_have(event, monkeypatch, tmp_path):
     expected = pruned_search(Divided(), EvaluationLog(tmp_path / "whole"), InMemoryStorage())
     path, storage, first = tmp_path / "killed", InMemoryStorage(), Instant(2)
