@@ -6,7 +6,7 @@ What a stage leaves behind is in the file `result.py` of its package.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from nas_proxy.core.packed_floats import PackedFloats
 from nas_proxy.errors import shorten
 from nas_proxy.reproducibility import canonical_json, content_hash
 
@@ -273,6 +274,7 @@ class Evaluation:
         signals: Name to value; averaged over the fidelity's seeds; every value is finite.
         seed_signals: The same for each seed, in order; empty for signals that need no training.
         train_losses: Mean loss over seeds at each step, `(num_steps,)`; empty without training.
+            Kept packed, for a search holds very many of them; equal to the tuple of the same.
         phases: Name and steps of each phase of a training, in order; empty without training, and
             in evaluations from before there were phases.
         confusion: Images of each class (rows) that were taken for each class (columns), over all
@@ -291,6 +293,8 @@ class Evaluation:
         stage_core_seconds: `core_seconds` likewise.
         rung: Of a `PARTIAL` evaluation, how far it got: percentage of the steps, or trainings of
             the fidelity's seeds; 0 of all others.
+        same_as: Id of the architecture that is known to be the same network and was evaluated in
+            its place; nothing was paid. Empty where it was evaluated itself.
 
     >>> fidelity = Fidelity("", num_steps=100, batch_size=64, image_size=32)
     >>> Evaluation(Architecture("mine", 32), fidelity, 0, Status.FAILED).complete
@@ -303,7 +307,7 @@ class Evaluation:
     status: Status
     signals: Mapping[str, float] = field(default_factory=dict)
     seed_signals: tuple[Mapping[str, float], ...] = ()
-    train_losses: tuple[float, ...] = ()
+    train_losses: Sequence[float] = ()
     phases: tuple[tuple[str, int], ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     signal_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -315,6 +319,11 @@ class Evaluation:
     stage_seconds: tuple[float, ...] = ()
     stage_core_seconds: tuple[float, ...] = ()
     rung: int = 0
+    same_as: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.train_losses, PackedFloats):
+            object.__setattr__(self, "train_losses", PackedFloats(self.train_losses))
 
     @property
     def complete(self) -> bool:
@@ -326,12 +335,27 @@ class Evaluation:
         """The stage of a cascade that was reached, from 1; 0 without a cascade."""
         return len(self.stage_seconds)
 
+    def taken_by(self, architecture: Architecture) -> Evaluation:
+        """What it says of another architecture that is the same network: all of it, for nothing."""
+        return replace(
+            self,
+            architecture=architecture,
+            signal_seconds=dict.fromkeys(self.signal_seconds, 0.0),
+            seconds=0.0,
+            core_seconds=0.0,
+            build_seconds=0.0,
+            started_unix_seconds=0.0,
+            stage_seconds=(0.0,) * len(self.stage_seconds),
+            stage_core_seconds=(0.0,) * len(self.stage_core_seconds),
+            same_as=self.same_as or self.architecture.id,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """A JSON mapping; `from_json` reads it back to an equal evaluation."""
         own = vars(self)
         staged = {name: list(own[name]) for name in _OF_CASCADES if own[name]}
         return {
-            **_without(own, *_OF_CASCADES, *(() if self.rung else ("rung",))),
+            **_without(own, *_OF_CASCADES, *(name for name in _SELDOM if not own[name])),
             **staged,
             "architecture": self.architecture.to_json(),
             "fidelity": self.fidelity.to_json(),
@@ -344,9 +368,15 @@ class Evaluation:
             "signal_seconds": dict(self.signal_seconds),
         }
 
+    def to_line(self) -> str:
+        """JSON text of one line, in which the losses are packed (`PackedFloats.to_text`)."""
+        packed = PackedFloats(self.train_losses).to_text() if self.train_losses else []
+        return canonical_json({**self.to_json(), "train_losses": packed})
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Evaluation:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json` and of `to_line`."""
+        losses = value["train_losses"]
         return cls(
             **{
                 **value,
@@ -354,7 +384,9 @@ class Evaluation:
                 "fidelity": Fidelity(**value["fidelity"]),
                 "status": Status(value["status"]),
                 "seed_signals": tuple(value["seed_signals"]),
-                "train_losses": tuple(value["train_losses"]),
+                "train_losses": PackedFloats.from_text(losses)
+                if isinstance(losses, str)
+                else PackedFloats(losses),
                 "phases": tuple((name, steps) for name, steps in value.get("phases", ())),
                 "confusion": tuple(map(tuple, value.get("confusion", ()))),
                 **{name: tuple(value.get(name, ())) for name in _OF_CASCADES},
@@ -363,6 +395,7 @@ class Evaluation:
 
 
 _OF_CASCADES = ("stage_seconds", "stage_core_seconds")
+_SELDOM = ("rung", "same_as")
 
 
 def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ sys.path += libraries
 class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {"onnx", "onnxscript", "onnxruntime", "onnx_ir", "torchao",
-                                      "torch_pruning", "optuna_dashboard"}:
+                                      "torch_pruning", "optuna_dashboard", "psycopg"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 find = importlib.util.find_spec

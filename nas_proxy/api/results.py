@@ -263,6 +263,7 @@ def _columns(trial: TrialRow) -> dict[str, Any]:
         "architecture_id": trial.architecture_id,
         "seconds": trial.seconds,
         "reason": trial.reason,
+        "same_as": trial.same_as,
     }
     measured = {**trial.objectives, **trial.signals}
     return {**own, **{name: value for name, value in measured.items() if name not in own}}

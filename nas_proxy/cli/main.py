@@ -31,6 +31,7 @@ from nas_proxy.cli.interchange import export_proxy, import_proxy
 from nas_proxy.cli.lists import list_command
 from nas_proxy.cli.new import new_command
 from nas_proxy.cli.plan import plan_command
+from nas_proxy.cli.tracking import track_command
 from nas_proxy.cli.ui import ui_command
 from nas_proxy.errors import UserError
 from nas_proxy.study.console import ConsoleDisplay
@@ -184,6 +185,7 @@ def _percent(figure: SeedMean | None) -> str:
 
 cli.add_command(init_command)
 cli.add_command(plan_command)
+cli.add_command(track_command)
 cli.add_command(ui_command)
 cli.add_command(inspect_command)
 cli.add_command(list_command)

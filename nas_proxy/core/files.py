@@ -10,6 +10,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
+_BLOCK = 65_536  # bytes that are read at a time, where the end of a long file is looked for
+
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
@@ -61,10 +63,17 @@ def drop_partial_line(path: Path) -> None:
     if not path.is_file():
         return
     with path.open("rb+") as file:
-        content = file.read()
-        complete = content.rfind(b"\n") + 1
-        if complete < len(content):
-            file.truncate(complete)
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - _BLOCK)
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            if found >= 0:
+                end = begin + found + 1
+                break
+            end = begin
+        if end < size:
+            file.truncate(end)
 
 
 def whole_lines(lines: Iterable[bytes]) -> Iterator[bytes]:

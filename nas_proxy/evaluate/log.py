@@ -8,9 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nas_proxy.core.files import append_line, drop_partial_line
+from nas_proxy.core.files import append_line, drop_partial_line, whole_lines
 from nas_proxy.errors import StudyError
-from nas_proxy.reproducibility import canonical_json
 from nas_proxy.types import Architecture, Evaluation
 
 
@@ -30,10 +29,8 @@ class EvaluationLog:
         self._evaluations: dict[tuple[str, int], Evaluation] = {}
         if not look_only:
             drop_partial_line(path)
-        if path.is_file():
-            whole, _, _ = path.read_bytes().rpartition(b"\n")
-            for number, line in enumerate(whole.splitlines(), start=1):
-                self._remember(_parse(line, path, number))
+        for evaluation in _read(path):
+            self._remember(evaluation)
 
     def __len__(self) -> int:
         return len(self._evaluations)
@@ -51,7 +48,7 @@ class EvaluationLog:
         Raises:
             OSError: If the disk is full or the folder cannot be written.
         """
-        append_line(self._path, canonical_json(evaluation.to_json()))
+        append_line(self._path, evaluation.to_line())
         self._remember(evaluation)
 
     def _remember(self, evaluation: Evaluation) -> None:
@@ -66,10 +63,15 @@ def read_evaluations(path: Path) -> list[Evaluation]:
     Raises:
         StudyError: If another line cannot be read.
     """
-    text = path.read_bytes() if path.is_file() else b""
-    lines = enumerate(text.splitlines(keepends=True), start=1)
-    parsed = [_parse(line, path, number) for number, line in lines if line.endswith(b"\n")]
-    return list({(each.architecture.id, each.seed): each for each in parsed}.values())
+    return list({(each.architecture.id, each.seed): each for each in _read(path)}.values())
+
+
+def _read(path: Path) -> Iterator[Evaluation]:
+    """Each line but a last one that is not finished; line by line, for there may be very many."""
+    if path.is_file():
+        with path.open("rb") as file:
+            for number, line in enumerate(whole_lines(file), start=1):
+                yield _parse(line, path, number)
 
 
 def _parse(line: bytes, path: Path, number: int) -> Evaluation:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas_proxy.errors import EvaluationError, PluginError, StudyError, first_line
+from nas_proxy.errors import EvaluationError, PluginError, StudyError, first_line, required
 from nas_proxy.evaluate.executors import Executor
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search._proposals import Proposer
@@ -38,16 +38,24 @@ ARCHITECTURE = "architecture_id"  # user attributes of Optuna's trials
 REASON = "reason"
 _DESCRIPTION = "description"
 _STAGE = "stage_reached"  # of a cascade
+_SAME_AS = "same_network_as"  # id of the architecture that was evaluated in its place
 ATTEMPTS = "attempts"
+_DRIVER = "driver"
 
 
 @dataclass
 class Question:
-    """A trial that waits for its turn to be told."""
+    """A trial that waits for its turn to be told.
+
+    Attributes:
+        trial: Optuna's.
+        architecture: What it asks about.
+        answer: Known, on its way, or that of another architecture, which was asked for before.
+    """
 
     trial: Trial
     architecture: Architecture
-    answer: Future[Evaluation] | Evaluation
+    answer: Future[Evaluation] | Evaluation | Architecture
 
 
 class Search:
@@ -77,10 +85,13 @@ class Search:
         self._study = study
         self._outcome = SearchOutcome()
         self._told: dict[str, float | None] = {}  # score by architecture id
+        # By canonical form the architecture that was asked for first: it is evaluated for all.
+        self._first_of: dict[str, Architecture] = {}
         self._open: deque[Question] = deque()  # in the order in which they will be told
+        self._best: float | None = None  # score so far
         self._idle_draws = 0
         self._seen_sizes: dict[str, float] = {}
-        self._proposer = Proposer(study, task.settings, task.seed, num_workers)
+        self._proposer = Proposer(study, task.settings, task.seed, num_workers, task.driver)
         self._to_resume: list[FrozenTrial] = []
 
     def run(self) -> SearchOutcome:
@@ -89,6 +100,9 @@ class Search:
         self._recall()
         self._task.progress(len(self._told), num_wanted)
         self._resume()
+        for evaluation in self._log:  # last: the order of the log is that in which workers finished
+            if evaluation.status is not Status.PARTIAL:
+                self._first_like(evaluation.architecture)
         while self._holds() and len(self._told) < num_wanted:
             while len(self._open) < min(self._window, num_wanted - len(self._told)):
                 if not self._ask():
@@ -113,7 +127,8 @@ class Search:
         guard = self._task.guard
         while guard is not None and guard.is_due(len(self._told)):
             for question in self._open:  # a check takes long: what runs must not be lost meanwhile
-                self._keep(self._await(question))
+                if isinstance(question.answer, Future):
+                    self._keep(self._await(question))
             check = guard.check(self._outcome.trials, self._show_check)
             if check.stops:
                 self._outcome.stopped = check.sentence
@@ -170,6 +185,8 @@ class Search:
         """
         is_stuck = self._idle_draws >= _STUCK and self._idle_draws % 2 == 1
         trial = self._proposer.propose(by_chance=is_stuck)
+        if self._task.driver:
+            trial.set_user_attr(_DRIVER, self._task.driver)
         try:
             architecture = self._task.space.suggest(trial)
         except optuna.TrialPruned as error:
@@ -183,10 +200,16 @@ class Search:
             )
         return trial, architecture
 
+    def _is_ours(self, trial: FrozenTrial) -> bool:
+        """Whether this driver asked for a trial; one that says nothing was just made by another."""
+        own = self._task.driver
+        return not own or trial.user_attrs.get(_DRIVER, "") == own
+
     def _enter(self, trial: Trial, architecture: Architecture) -> None:
         """Ask what an architecture is worth, and queue the question."""
         answer = (
             self._unmeasurable(architecture)
+            or self._same_network(architecture)
             or self._log.get(architecture, self._task.seed)
             or self._given_up(trial, architecture)
             or self._submit(architecture)
@@ -195,6 +218,20 @@ class Search:
 
     def _submit(self, architecture: Architecture) -> Future[Evaluation]:
         return self._executor.submit(self._task.factory, architecture, self._task.seed)
+
+    def _first_like(self, architecture: Architecture) -> Architecture:
+        """Of those that are the same network, the one that was asked for first."""
+        form = self._task.space.canonical_form(architecture)
+        return self._first_of.setdefault(form, architecture)
+
+    def _same_network(self, architecture: Architecture) -> Architecture | None:
+        """Another that is the same network and has its turn before; None if there is none.
+
+        That follows from what was asked for, in which order, not from what is finished already.
+        """
+        first, known = self._first_like(architecture), self._log.get(architecture, self._task.seed)
+        has_own = known is not None and not known.same_as  # as in a log from before forms counted
+        return None if has_own or first == architecture else first
 
     def _is_known(self, trial: Trial, architecture: Architecture) -> bool:
         """Answer a question that was asked before from memory."""
@@ -282,6 +319,8 @@ class Search:
 
     def _describe(self, trial: Trial, evaluation: Evaluation) -> None:
         """What Optuna keeps of an evaluation beside its score, before the trial is told."""
+        if evaluation.same_as:
+            trial.set_user_attr(_SAME_AS, evaluation.same_as)
         if evaluation.num_stages:
             trial.set_user_attr(_STAGE, evaluation.num_stages)
         for name, value in self._task.facts(evaluation).items():
@@ -295,6 +334,9 @@ class Search:
         """Wait for an answer, and keep what else arrives in the meantime: a kill may come."""
         if isinstance(question.answer, Evaluation):
             return question.answer
+        if isinstance(question.answer, Architecture):
+            known = self._log.get(question.answer, self._task.seed)
+            return required(known, "evaluation").taken_by(question.architecture)
         answers = [question.answer, *(other.answer for other in self._open)]
         running = {answer for answer in answers if isinstance(answer, Future)}
         while not question.answer.done():
@@ -311,15 +353,20 @@ class Search:
         self, trial: Trial | FrozenTrial, evaluation: Evaluation, score: float | None
     ) -> None:
         self._told[evaluation.architecture.id] = score
+        if score is not None:
+            self._best = score if self._best is None else max(self._best, score)
+        self._first_like(evaluation.architecture)
         self._outcome.attributes[trial.number] = trial.user_attrs
         self._outcome.trials.append((trial.number, evaluation, score))
 
     def _refuse_hopeless(self, num_enough: int) -> None:
-        trials = self._outcome.trials
-        if len(trials) >= num_enough and all(e.status is Status.FAILED for _, e, _ in trials):
-            reason, count = Counter(e.reason for _, e, _ in trials).most_common(1)[0]
+        if self._best is not None:
+            return
+        tried = [evaluation for _, evaluation, _ in self._outcome.trials if not evaluation.same_as]
+        if len(tried) >= num_enough and all(e.status is Status.FAILED for e in tried):
+            reason, count = Counter(e.reason for e in tried).most_common(1)[0]
             raise StudyError(
-                f"all {len(trials)} architectures so far failed, {count} of them because: {reason}"
+                f"all {len(tried)} architectures so far failed, {count} of them because: {reason}"
             )
 
     def _recall(self) -> None:
@@ -329,7 +376,7 @@ class Search:
         whose result is known: it is answered from the log.
         """
         logged = {evaluation.architecture.id: evaluation for evaluation in self._log}
-        for trial in self._study.get_trials(deepcopy=False):
+        for trial in filter(self._is_ours, self._study.get_trials(deepcopy=False)):
             evaluation = logged.get(trial.user_attrs.get(ARCHITECTURE, ""))
             if trial.state is TrialState.RUNNING:
                 self._recall_running(trial)
@@ -368,12 +415,11 @@ class Search:
     def _count_idle(self, entered: Iterable[int]) -> None:
         """Find out how many proposals since the last one that was entered came to nothing."""
         last = max(entered, default=-1)
-        trials = self._study.get_trials(deepcopy=False)
+        trials = filter(self._is_ours, self._study.get_trials(deepcopy=False))
         self._idle_draws = sum(t.number > last and t.state.is_finished() for t in trials)
 
     def _note(self) -> str:
-        scores = [score for _, _, score in self._outcome.trials if score is not None]
-        return f"best score {max(scores):.4g}" if scores else "no success yet"
+        return "no success yet" if self._best is None else f"best score {self._best:.4g}"
 
 
 def _in_words(sizes: dict[str, float]) -> str:

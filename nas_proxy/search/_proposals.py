@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, Trial
 from nas_proxy.reproducibility import derive_seed
 from nas_proxy.search._samplers import make_sampler
 from nas_proxy.search.settings import SearchSettings
+from nas_proxy.search.thinned import Thinner
 
 
 class Proposer:
@@ -25,15 +26,23 @@ class Proposer:
         settings: The sampler.
         seed: Of the search.
         num_workers: How many candidates are evaluated at the same time.
+        driver: Who asks, where several ask one study and must not propose alike.
     """
 
     def __init__(
-        self, study: optuna.Study, settings: SearchSettings, seed: int, num_workers: int
+        self,
+        study: optuna.Study,
+        settings: SearchSettings,
+        seed: int,
+        num_workers: int,
+        driver: str = "",
     ) -> None:
         self._study = study
         self._settings = settings
         self._seed = seed
         self._num_workers = num_workers
+        self._driver = [driver] if driver else []
+        self._thinner = Thinner()
         self._next_number = len(study.get_trials(deepcopy=False))
         self._half_asked: FrozenTrial | None = None
 
@@ -45,11 +54,13 @@ class Proposer:
         """
         half_asked, self._half_asked = self._half_asked, None
         number = self._next_number if half_asked is None else half_asked.number
-        self._study.sampler = (
-            RandomSampler(self._seed_of("chance", number))
-            if by_chance
-            else make_sampler(self._settings, self._seed_of("sampler", number), self._num_workers)
-        )
+        if by_chance:
+            self._study.sampler = RandomSampler(self._seed_of("chance", number))
+        else:
+            seed = self._seed_of("sampler", number)
+            self._study.sampler = make_sampler(
+                self._settings, seed, self._num_workers, self._thinner
+            )
         if half_asked is not None:
             return _HalfAsked(self._study, half_asked._trial_id)
         trial = self._study.ask()
@@ -67,7 +78,7 @@ class Proposer:
         return Trial(self._study, trial._trial_id)
 
     def _seed_of(self, purpose: str, number: int) -> int:
-        return derive_seed(purpose, self._seed, number) % 2**32
+        return derive_seed(purpose, self._seed, number, *self._driver) % 2**32
 
 
 class _HalfAsked(Trial):

@@ -80,6 +80,7 @@ class PrunedSearch(Search):
         rung = self._rung_of(job)
         answer = (
             self._unmeasurable(architecture)
+            or self._same_network(architecture)
             or self._known_at(rung, architecture)
             or self._given_up(trial, architecture)
             or self._submit_job(self._task.factory if rung is None else rung.factory, architecture)
@@ -118,16 +119,33 @@ class PrunedSearch(Search):
             self._log.append(self._pruning.joined(known, evaluation))
 
     def _take(self, question: Question) -> None:
+        if any(other.architecture == question.answer for other in self._open):
+            self._wait_again(question)
+            return
         self._keep(self._await(question))  # first the result, then the trial: see _recall
         trial, architecture = question.trial, question.architecture
         evaluation = required(self._log.get(architecture, self._task.seed), "evaluation")
         rung = self._rung_of(len(trial.user_attrs[_TURNS]))
-        if rung is None or evaluation.status is Status.FAILED:
+        if evaluation.same_as:  # it costs nothing, so it is not judged, but ends as the other did
+            self._end_alike(question, evaluation)
+        elif rung is None or evaluation.status is Status.FAILED:
             self._tell(question, evaluation)
         elif self._ends(trial, rung, rung.score.of(evaluation)):
-            self._prune(question, evaluation, rung)
+            self._prune(question, evaluation, rung.step)
         else:
             self._enter(trial, architecture)
+
+    def _wait_again(self, question: Question) -> None:
+        """Whoever takes the evaluation of another has its turn after the other's last job."""
+        trial = question.trial
+        trial.set_user_attr(_TURNS, [*trial.user_attrs[_TURNS][:-1], next(self._turns)])
+        self._open.append(question)
+
+    def _end_alike(self, question: Question, evaluation: Evaluation) -> None:
+        if evaluation.status is Status.PARTIAL:
+            self._prune(question, evaluation, evaluation.rung)
+        else:
+            self._tell(question, evaluation)
 
     def _ends(self, trial: Trial, rung: Rung, value: float) -> bool:
         if (trial.number, rung.step) not in self._reported:
@@ -140,9 +158,9 @@ class PrunedSearch(Search):
         state = TrialState.FAIL if score is None else TrialState.COMPLETE
         self._finish(question, state, score)
 
-    def _prune(self, question: Question, evaluation: Evaluation, rung: Rung) -> None:
+    def _prune(self, question: Question, evaluation: Evaluation, step: int) -> None:
         """A pruned trial has a rung that it reached; one that was ruled out has a reason."""
-        question.trial.set_user_attr(_REACHED, rung.step)
+        question.trial.set_user_attr(_REACHED, step)
         self._describe(question.trial, evaluation)
         self._study.tell(question.trial, state=TrialState.PRUNED)
         self._finished(question.trial, evaluation, None)
@@ -157,6 +175,11 @@ class PrunedSearch(Search):
     def _recall(self) -> None:
         """Take up what an earlier process left: trials that are open stay what they are."""
         trials = self._study.get_trials(deepcopy=False)
+        if not all(map(self._is_ours, trials)):
+            raise StudyError(
+                "search.pruner compares the trials of one driver, but those of another one are in "
+                "search.storage too; choose another study_name, or leave pruner out"
+            )
         entered = [trial for trial in trials if _TURNS in trial.user_attrs]
         self._reported = {(t.number, step) for t in trials for step in t.intermediate_values}
         self._turns = count(1 + max((t.user_attrs[_TURNS][-1] for t in entered), default=-1))
@@ -201,9 +224,14 @@ class PrunedSearch(Search):
                 self._remember(trial, evaluation, score)
 
     def _resume(self) -> None:
-        for trial in self._to_resume:
+        asked = {}
+        for trial in sorted(self._to_resume, key=lambda trial: trial.number):
             resumed = self._proposer.taken_up(trial)
             architecture = self._task.space.suggest(resumed)
+            self._first_like(architecture)  # in the order in which they were asked for
+            asked[trial.number] = resumed, architecture
+        for trial in self._to_resume:
+            resumed, architecture = asked[trial.number]
             job = len(trial.user_attrs[_TURNS])
             if self._known_at(self._rung_of(job), architecture) is None:
                 resumed.set_user_attr(ATTEMPTS, trial.user_attrs.get(ATTEMPTS, 0) + 1)

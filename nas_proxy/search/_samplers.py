@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from nas_proxy.search.settings import SearchSettings
+from nas_proxy.search.thinned import ThinnedTPESampler, Thinner
 
 
-def make_sampler(settings: SearchSettings, seed: int, num_workers: int) -> BaseSampler:
+def make_sampler(
+    settings: SearchSettings, seed: int, num_workers: int, thinner: Thinner | None = None
+) -> BaseSampler:
     """The sampler that the settings name.
 
     Args:
         settings: Its name and options.
         seed: Where it starts from.
         num_workers: Of the executor: with several, it proposes while others are not known yet.
+        thinner: Of TPE; see `ThinnedTPESampler`.
     """
     if settings.sampler == "random":
         return RandomSampler(seed=seed)
@@ -35,7 +39,7 @@ def make_sampler(settings: SearchSettings, seed: int, num_workers: int) -> BaseS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         # The constant liar keeps parallel workers from all trying the same promising corner.
-        return TPESampler(seed=seed, constant_liar=num_workers > 1)
+        return ThinnedTPESampler(seed=seed, constant_liar=num_workers > 1, thinner=thinner)
 
 
 class RegularizedEvolutionSampler(BaseSampler):
@@ -55,12 +59,13 @@ class RegularizedEvolutionSampler(BaseSampler):
         self._tournament_size = tournament_size
         self._random = RandomSampler(seed=seed)
         self._rng = np.random.default_rng(seed)
+        self._alive: tuple[int, list[FrozenTrial]] | None = None  # for whom, and who
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Every parameter of the living; a trial need not have them all."""
-        population = self._population(study)
+        population = self._population(study, trial)
         return {name: d for member in population for name, d in member.distributions.items()}
 
     def sample_relative(
@@ -70,7 +75,7 @@ class RegularizedEvolutionSampler(BaseSampler):
 
         What exists only because of the change, such as a further layer, is drawn independently.
         """
-        population = self._population(study)
+        population = self._population(study, trial)
         if not population:
             return {}
         parent = self._tournament(study, population)
@@ -93,10 +98,13 @@ class RegularizedEvolutionSampler(BaseSampler):
         """A uniform draw."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
-    def _population(self, study: Study) -> list[FrozenTrial]:
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        full = len(complete) >= self._population_size
-        return complete[-self._population_size :] if full else []
+    def _population(self, study: Study, trial: FrozenTrial) -> list[FrozenTrial]:
+        # Once for each proposal: to find the youngest, all trials are looked through.
+        if self._alive is None or self._alive[0] != trial.number:
+            complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            full = len(complete) >= self._population_size
+            self._alive = trial.number, complete[-self._population_size :] if full else []
+        return self._alive[1]
 
     def _tournament(self, study: Study, population: Sequence[FrozenTrial]) -> FrozenTrial:
         size = min(self._tournament_size, len(population))

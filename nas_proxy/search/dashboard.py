@@ -13,7 +13,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from nas_proxy.core.extras import is_installed, missing_words
-from nas_proxy.errors import UserError, masked
+from nas_proxy.errors import UserError
+from nas_proxy.search.database import open_database
 
 # Where optuna-dashboard keeps a study's note, which it need not be installed for.
 _VERSION, _PART = "dashboard:note_ver", "dashboard:note_str:"
@@ -81,7 +82,7 @@ def launch_dashboard(
         backend = JournalFileBackend(str(_journal(results, study_name)))
         opened: optuna.storages.BaseStorage = JournalStorage(backend)
     else:
-        opened = _database(storage)
+        opened = open_database(storage)
     studies = opened.get_all_studies()
     place = f"studies/{studies[0]._study_id}" if len(studies) == 1 else ""
     page = f"http://127.0.0.1:{port}/dashboard/{place}"
@@ -119,10 +120,3 @@ def _journal(results: Path, study_name: str | None) -> Path:
         )
     newest = max(found.values(), key=lambda path: path.stat().st_mtime)
     return found.get(study_name or "", newest)
-
-
-def _database(url: str) -> optuna.storages.BaseStorage:
-    try:
-        return optuna.storages.get_storage(url)
-    except Exception as error:  # a driver's own exceptions, whichever database it is
-        raise UserError(masked(f"the storage {url!r} cannot be opened: {error}")) from error

@@ -240,10 +240,9 @@ class Guard:
         return found
 
     def _pick(self, trials: Sequence[TrialRecord]) -> list[_Pick]:
-        """The best of `trials`, and random ones of those since the last check."""
+        """The best of `trials`, and random ones since the last check; each network once."""
         since = len(trials) - (self._settings.every or 0)
-        scored = [(n, e.architecture, score) for n, e, score in trials if score is not None]
-        recent = [(n, e.architecture, score) for n, e, score in trials[since:] if score is not None]
+        scored, recent = _scored(trials), _scored(trials[since:])
         best = sorted(scored, key=lambda trial: -trial[2])[: self._settings.num_best]
         generator = make_generator(derive_seed("guard", self._seed, len(trials)))
         order = torch.randperm(len(recent), generator=generator).tolist()
@@ -306,6 +305,10 @@ class Guard:
             ),
             seconds=sum(evaluation.seconds for evaluation in known.values()),
         )
+
+
+def _scored(trials: Sequence[TrialRecord]) -> list[tuple[int, Architecture, float]]:
+    return [(n, e.architecture, s) for n, e, s in trials if s is not None and not e.same_as]
 
 
 def _verdict(found: Estimate | None, threshold: float) -> Verdict:

@@ -38,6 +38,8 @@ class TrialRow:
         choices: What was chosen, by Optuna's names of the parameters.
         pruned_after: How far it got that a pruner ended, in words; empty if none did. Its signals
             are those of the checkpoints until there, its seconds those that were paid.
+        same_as: Id of the architecture that is the same network, whose evaluation it took; empty
+            where it was evaluated itself.
     """
 
     trial: int
@@ -56,6 +58,7 @@ class TrialRow:
     started_unix_seconds: float | None = None
     choices: Mapping[str, Choice] = field(default_factory=dict)
     pruned_after: str = ""
+    same_as: str = ""
 
     @property
     def failed(self) -> bool:
@@ -88,7 +91,7 @@ class SearchResult(StoredResult):
         knowledge_distillation: What candidates learned beside the labels; None: nothing.
         signals: Those that the score is made of.
         trials: In the order of their numbers.
-        best: The ten of the highest score, the best first; fewer if fewer have one.
+        best: The ten networks of the highest score, the best first; fewer if fewer have one.
         best_training: Of the best one; None where nothing was trained.
         pareto_front: What no other trial beats in all objectives at once, the best score first.
         knee: Number of the front's knee; None without a front.
@@ -100,6 +103,7 @@ class SearchResult(StoredResult):
         importances: Of each choice for a score among the best, by PED-ANOVA, the largest first;
             empty where there are too few trials to tell.
         num_pruned: Trials that a pruner ended.
+        num_same: Trials that took the evaluation of another, which is the same network.
     """
 
     FORMAT: ClassVar[int] = 1
@@ -120,3 +124,4 @@ class SearchResult(StoredResult):
     guard: GuardResult | None = None
     importances: Mapping[str, float] = field(default_factory=dict)
     num_pruned: int = 0
+    num_same: int = 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from nas_proxy.errors import did_you_mean, refuse_masked
+from nas_proxy.core.extras import is_installed, missing_words
+from nas_proxy.errors import did_you_mean, masked, refuse_masked
 from nas_proxy.evaluate.executors import executor_kind
 from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveFloat, PositiveInt
 from nas_proxy.search.pareto import SCORE
@@ -15,6 +17,14 @@ from nas_proxy.train.settings import TrainSettings
 
 COSTS = ("num_params", "flops", "latency")  # objectives to be minimised
 SamplerName = Literal["tpe", "random", "nsga2", "regularized_evolution"]
+
+
+def missing_driver(storage: str) -> str:
+    """What a database needs that is not installed, a clause; empty if nothing."""
+    is_postgresql = re.match(r"postgres(ql)?(\+psycopg)?:", storage) is not None
+    if is_postgresql and not is_installed("postgres"):
+        return f"is PostgreSQL, and {missing_words('postgres')}"
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +109,9 @@ class SearchSettings(Options):
         num_workers: Candidates that are trained at the same time, unless the executor is `serial`;
             on a CPU one process per core is best. With a pruner twice as many are open at a time
             with every executor, which so finds the same.
-        storage: `journal`: a file in the study's folder. Otherwise a database URL for Optuna.
+        storage: `journal`: a file in the study's folder. Otherwise the URL of a database, such as
+            `postgresql://user:password@host/name`, which a dashboard or the driver of another
+            machine can join. User and password are not kept: write the URL again to go on.
         guard: Watches the ranking by training a few candidates on full data; off by default.
     """
 
@@ -119,6 +131,8 @@ class SearchSettings(Options):
         """Refuse objectives and executors that do not exist, and what the sampler cannot do."""
         refuse_masked("storage", self.storage)
         executor_kind(self.executor)
+        if missing := missing_driver(self.storage):
+            raise ValueError(f"storage {masked(self.storage)} {missing}")
         for index, name in enumerate(self.objectives):
             if name not in (SCORE, *COSTS):
                 raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import warnings
 from pathlib import Path
 
@@ -9,22 +10,23 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from nas_proxy.core.files import drop_partial_line
+from nas_proxy.core.files import drop_partial_line, write_atomically
 from nas_proxy.errors import StudyError, masked
+from nas_proxy.search.database import open_database
 from nas_proxy.search.pareto import SCORE
 from nas_proxy.search.settings import SearchSettings
 
 _OBJECTIVES = "objectives"  # user attribute of Optuna's study
 
 
-def open_storage(storage: str, folder: Path) -> optuna.storages.BaseStorage | str:
+def open_storage(storage: str, folder: Path) -> optuna.storages.BaseStorage:
     """Optuna's storage: a journal in `folder`, repaired if a kill cut its last line, or a URL.
 
     Raises:
-        StudyError: If the journal is damaged before its last line.
+        StudyError: If the journal is damaged before its last line, or a database does not open.
     """
     if storage != "journal":
-        return storage
+        return open_database(storage)
     path = folder / "optuna_journal.log"
     drop_partial_line(path)
     try:
@@ -34,6 +36,20 @@ def open_storage(storage: str, folder: Path) -> optuna.storages.BaseStorage | st
             f"{path} is damaged ({error}); move it away to search again with the evaluations that "
             "are finished, of which none is repeated"
         ) from error
+
+
+def driver_id(storage: str, folder: Path) -> str:
+    """Whose trials of a database are those of the search in `folder`; empty for a journal.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    if storage == "journal":
+        return ""
+    path = folder / "driver"
+    if not path.is_file():
+        write_atomically(path, secrets.token_hex(8))
+    return path.read_text()
 
 
 def open_optuna_study(

@@ -66,6 +66,8 @@ class SearchTask:
         progress: Told after every trial.
         guard: Watches the ranking; it may end the search.
         pruning: Where the pruner of the settings may end a candidate; None without one.
+        driver: Who asks, where a database may hold the trials of several: trials of others teach
+            the sampler and are otherwise left alone. Empty where there is one.
     """
 
     space: SearchSpace
@@ -80,6 +82,7 @@ class SearchTask:
     progress: Progress = no_progress
     guard: Guard | None = None
     pruning: Pruning | None = None
+    driver: str = ""
 
 
 @dataclass

@@ -7,12 +7,13 @@ import math
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from nas_proxy.core.files import whole_lines
 from nas_proxy.errors import UserError
 
 _MOST_TEXT = 200  # characters of a text that are shown
@@ -154,42 +155,54 @@ def _decoded(text: str) -> Any:
 
 def _holds_evaluations(path: Path) -> bool:
     try:
-        lines = _lines(path)
+        first = next(_lines(path), None)
     except ValueError:  # damaged: said by whoever reads it whole
         return False
-    return bool(lines) and isinstance(lines[0], dict) and "fidelity" in lines[0]
+    return isinstance(first, dict) and "fidelity" in first
 
 
 def _evaluations(path: Path) -> dict[str, Any]:
-    rows = _lines(path)
-    failed = Counter(row["reason"] for row in rows if row["status"] != "complete")
-    signals = dict.fromkeys(name for row in rows for name in row["signals"])
+    failed: Counter[str] = Counter()
+    signals: dict[str, None] = {}
+    num, seconds, core_seconds = 0, 0.0, 0.0
+    for row in _lines(path):
+        num += 1
+        if row["status"] != "complete":
+            failed[row["reason"]] += 1
+        signals.update(dict.fromkeys(row["signals"]))
+        seconds += row["seconds"]
+        core_seconds += row["core_seconds"]
     return {
-        "evaluations": len(rows),
+        "evaluations": num,
         "failed": failed.total(),
         **({"reasons": dict(failed.most_common(3))} if failed else {}),
         "signals": ", ".join(signals),
-        "seconds of one process": round(sum(row["seconds"] for row in rows), 1),
-        "core-seconds": round(sum(row["core_seconds"] for row in rows), 1),
+        "seconds of one process": round(seconds, 1),
+        "core-seconds": round(core_seconds, 1),
     }
 
 
 def _log(path: Path) -> dict[str, Any]:
-    rows = _lines(path)
-    return {"lines": len(rows), "last": _brief(rows[-1]) if rows else ""}
+    num, last = 0, None
+    for num, last in enumerate(_lines(path), start=1):  # noqa: B007 - the last ones count
+        pass
+    return {"lines": num, "last": _brief(last) if num else ""}
 
 
 def _optuna(path: Path) -> dict[str, Any]:
     """Operations of Optuna's journal: 0 makes a study, 4 makes a trial."""
-    rows = _lines(path)
-    studies = [row["study_name"] for row in rows if row["op_code"] == 0]
-    return {"studies": ", ".join(studies), "trials": sum(row["op_code"] == 4 for row in rows)}
+    studies, num_trials = [], 0
+    for row in _lines(path):
+        if row["op_code"] == 0:
+            studies.append(row["study_name"])
+        num_trials += row["op_code"] == 4
+    return {"studies": ", ".join(studies), "trials": num_trials}
 
 
-def _lines(path: Path) -> list[Any]:
-    """Whole lines; the last one may be in the making."""
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines()]
+def _lines(path: Path) -> Iterator[Any]:
+    """What whole lines hold; the last one may be in the making."""
+    with path.open("rb") as file:
+        yield from map(json.loads, whole_lines(file))
 
 
 def _result(path: Path) -> dict[str, Any]:

@@ -212,4 +212,5 @@ def one_off_seconds(study: StudyContext) -> float:
 def _entry(what: str, evaluations: Sequence[Evaluation]) -> Cost:
     seconds = sum(each.seconds for each in evaluations)
     cores = sum(each.core_seconds for each in evaluations)
-    return Cost(what, len(evaluations), seconds, core_seconds=cores)
+    num_paid = sum(not each.same_as for each in evaluations)
+    return Cost(what, num_paid, seconds, core_seconds=cores)

@@ -29,7 +29,9 @@ def trial_facts(space: SearchSpace, spec: DatasetSpec, evaluation: Evaluation) -
         spec: Of the real images.
         evaluation: Of an architecture of the space; where it failed, the sizes may say why.
     """
-    known = {name: value for name, value in evaluation.signals.items() if name in SIZES}
+    # The same network may be written down with parts that do nothing, which count all the same.
+    measured = {} if evaluation.same_as else evaluation.signals
+    known = {name: value for name, value in measured.items() if name in SIZES}
     missing = [name for name in SIZES if name not in known]
     sizes = known | (_counted(space, spec, evaluation.architecture, missing) if missing else {})
     return {**sizes, "seconds": evaluation.seconds}
@@ -84,9 +86,11 @@ def log_trial(
     )
     run.description(space.describe(architecture))
     trained_on = (datasets or {}).get(evaluation.fidelity.dataset_id)
-    if trained_on is not None and evaluation.train_losses:
+    if trained_on is not None and evaluation.train_losses and not evaluation.same_as:
         run.dataset(trained_on, "training")
-    run.metrics({**(facts or {}), **evaluation.signals, "seconds": evaluation.seconds})
+    run.metrics({**evaluation.signals, **(facts or {}), "seconds": evaluation.seconds})
+    if evaluation.same_as:
+        run.params({"same_network_as": evaluation.same_as})
     if num_stages and evaluation.num_stages:
         run.params({"stage": f"stage {evaluation.num_stages} of {num_stages}"})
         stages = enumerate(evaluation.stage_seconds, start=1)

@@ -1,3 +1,4 @@
+from ._later import track_study
 from ._runs import LoggedDataset, Period, RunLog, Tracker, TrackingSettings, open_tracker
 from ._ui import launch_ui
 
@@ -9,4 +10,5 @@ __all__ = [
     "TrackingSettings",
     "launch_ui",
     "open_tracker",
+    "track_study",
 ]

@@ -22,9 +22,14 @@ logger = logging.getLogger("nas_proxy")
 
 
 class Journal:
-    """Writes the outbox, and knows all that is in it: the same fact is not written twice."""
+    """Writes the outbox, and knows all that is in it: the same fact is not written twice.
 
-    def __init__(self, folder: Path, uploader: Uploader) -> None:
+    Args:
+        folder: Where.
+        uploader: Carries it to a store; None: nobody does.
+    """
+
+    def __init__(self, folder: Path, uploader: Uploader | None) -> None:
         self._uploader = uploader
         self._study_folder = folder.parent
         self._lock = threading.Lock()
@@ -41,7 +46,8 @@ class Journal:
             for key, value in self._known.items()
             if key[1:] == ("status",) and value != "RUNNING"
         }
-        uploader.begin(content.count(b"\n"))
+        if uploader is not None:
+            uploader.begin(content.count(b"\n"))
 
     def start(
         self, run: str, name: str, parent: str, tags: Mapping[str, str], at: float | None
@@ -91,11 +97,13 @@ class Journal:
                 return
             self._ended.discard(run)
             self._known.update({(run, *key): value for key, value in new})
-            self._uploader.wake()
+            if self._uploader is not None:
+                self._uploader.wake()
 
     def close(self, timeout: float) -> None:
         """Let the uploader finish, and close the outbox."""
-        self._uploader.close(timeout)
+        if self._uploader is not None:
+            self._uploader.close(timeout)
         with self._lock:
             self._file.close()
 

@@ -66,7 +66,8 @@ class TrackingSettings(Options):
     Attributes:
         uri: MLflow tracking URI; None keeps `mlflow.db` and `mlartifacts` in the results folder.
         experiment: MLflow experiment that the studies' runs belong to.
-        enabled: Whether anything is tracked.
+        enabled: Whether anything is sent to a store. If not, what would be sent is kept in the
+            study's folder all the same, for `nas-proxy track`.
     """
 
     uri: str | None = None
@@ -257,20 +258,22 @@ def open_tracker(
     Raises:
         UserError: If `results` cannot hold an SQLite store and the settings name no other.
     """
-    if not settings.enabled:
-        return Tracker(None, study_name)
-    uri = settings.uri or default_uri(results)
-    prepare_environment()  # here: no thread may, while others could be reading
     folder = study_folder.resolve() / "tracking"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if settings.uri is None and not (results / "mlflow.db").exists():
-            # The store was deleted, or moved away: everything is uploaded again.
-            (folder / "state.json").unlink(missing_ok=True)
-        results.mkdir(parents=True, exist_ok=True)
-        uploader = Uploader(folder, uri, settings.experiment, results_beside(uri, results))
+        uploader = _uploader(settings, results, folder) if settings.enabled else None
         journal = Journal(folder, uploader)
     except OSError as error:
         logger.warning("tracking: this run is not tracked: %s", error)
         return Tracker(None, study_name)
     return Tracker(journal, study_name, origin_tags(code))
+
+
+def _uploader(settings: TrackingSettings, results: Path, folder: Path) -> Uploader:
+    uri = settings.uri or default_uri(results)
+    prepare_environment()  # here: no thread may, while others could be reading
+    if settings.uri is None and not (results / "mlflow.db").exists():
+        # The store was deleted, or moved away: everything is uploaded again.
+        (folder / "state.json").unlink(missing_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
+    return Uploader(folder, uri, settings.experiment, results_beside(uri, results))

@@ -21,6 +21,7 @@ Fact = tuple[tuple[Any, ...], Any]
 TimedFact = tuple[tuple[Any, ...], Any, int]
 
 RUN_KEY_TAG = "nas_proxy.run_key"
+_PAGE = 1000  # runs that are asked for at a time
 # By which MLflow's pages choose between the table of runs and the view for language models.
 KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
 
@@ -39,6 +40,8 @@ class Store:
 
         # Not the registry that MLFLOW_REGISTRY_URI may name: recipes and models lie side by side.
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        # By run, which of our keys its children have; a search for each child would cost the most.
+        self._children: dict[str, dict[str, str]] = {}
         found = self._client.get_experiment_by_name(experiment)
         if found is not None and found.lifecycle_stage != "active":
             raise UserError(f"experiment {experiment!r} was deleted there: restore it")
@@ -91,14 +94,47 @@ class Store:
 
     def _create_run(self, value: Mapping[str, Any], when: int, runs: dict[str, str]) -> str:
         # It may exist: a kill, or a lost answer, can come between its creation and our note of it.
-        found = self._find(f"tags.`{RUN_KEY_TAG}` = '{value['key']}'")
+        key = value["key"]
+        parent = known_run(value["parent"], runs) if value["parent"] else ""
+        found = self._found(parent, key)
         if found:
             return found
-        tags = {**value.get("tags", {}), RUN_KEY_TAG: value["key"]}
-        if value["parent"]:
-            tags["mlflow.parentRunId"] = known_run(value["parent"], runs)
-        run = self._client.create_run(self.experiment_id, when, tags, value["name"])
-        return str(run.info.run_id)
+        tags = {**value.get("tags", {}), RUN_KEY_TAG: key}
+        if parent:
+            tags["mlflow.parentRunId"] = parent
+        try:
+            run = self._client.create_run(self.experiment_id, when, tags, value["name"])
+        except Exception:
+            self._children.pop(parent, None)  # it may have been made all the same
+            raise
+        made = str(run.info.run_id)
+        if parent:
+            self._children[parent][key] = made
+        else:
+            self._children[made] = {}  # a new run has none
+        return made
+
+    def _found(self, parent: str, key: str) -> str:
+        """The run with our key; empty if there is none."""
+        if not parent:
+            return self._find(f"tags.`{RUN_KEY_TAG}` = '{key}'")
+        if parent not in self._children:
+            self._children[parent] = dict(self._find_children(parent))
+        return self._children[parent].get(key, "")
+
+    def _find_children(self, parent: str) -> Iterator[tuple[str, str]]:
+        from mlflow.entities import ViewType
+
+        condition, token = f"tags.`mlflow.parentRunId` = '{parent}'", None
+        while True:
+            page = self._client.search_runs(
+                [self.experiment_id], condition, ViewType.ALL, _PAGE, page_token=token
+            )
+            for run in page:
+                yield run.data.tags.get(RUN_KEY_TAG, ""), run.info.run_id
+            token = page.token
+            if not token:
+                return
 
     def _log_batches(self, run_id: str, kinds: Mapping[str, list[TimedFact]]) -> None:
         from mlflow.entities import Metric, Param, RunTag

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from nas_proxy.core.files import whole_lines, write_atomically
-from nas_proxy.errors import masked
+from nas_proxy.errors import UserError, masked
 from nas_proxy.tracking._mlflow_border import (
     default_uri,
     exclusive,
@@ -25,7 +25,7 @@ logger = logging.getLogger("nas_proxy")
 
 STUDY = "study"
 _BESIDE = "the results folder's"
-LINES_PER_UPLOAD = 100
+LINES_PER_UPLOAD = 500  # some fifty trials
 GATHER_SECONDS = 0.2  # a trial's calls come together: waiting for them saves round trips
 MAX_RETRY_SECONDS = 60.0
 _FILES = ("artifact", "model")  # facts that must not hold up the numbers behind them
@@ -56,11 +56,18 @@ class State:
 class Uploader:
     """Carries the outbox to the store, in a thread that starts with the first line."""
 
-    def __init__(self, folder: Path, uri: str, experiment: str, results: Path | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        uri: str,
+        experiment: str,
+        results: Path | None,
+        state: str = "state.json",
+    ) -> None:
         self._address = (uri, experiment, results)
         self._study_folder = folder.parent
         self._outbox = folder / "outbox.jsonl"
-        self._state_file = folder / "state.json"
+        self._state_file = folder / state
         self._state = self._read_state()
         self._store: Store | None = None
         self._position = 0  # in the outbox; all before it has been uploaded
@@ -94,6 +101,32 @@ class Uploader:
             self._thread.join(0.1)
         if self._thread.is_alive():
             self._warn_kept(f"no answer for {timeout:.0f} s")
+
+    def upload_all(self) -> int:
+        """Upload here and now what the store lacks; how many lines these were.
+
+        Raises:
+            UserError: If the store does not take all of it; what it has taken it keeps.
+        """
+        with self._outbox.open("rb") as file:
+            num_lines = sum(1 for _ in whole_lines(file))
+        self._state.uploaded = min(self._state.uploaded, num_lines)
+        try:
+            self._store = self._connect()
+            before = self._state.uploaded
+            self._upload(last=False)
+            self._retry_artifacts(self._store)
+        except Exception as error:  # whatever MLflow raises
+            raise UserError(self._not_whole(reason_of(error))) from error
+        if self._state.late:
+            raise UserError(self._not_whole(f"{len(self._state.late)} files do not go through"))
+        return self._state.uploaded - before
+
+    def _not_whole(self, reason: str) -> str:
+        return (
+            f"{masked(self._address[0])} does not take all of {self._outbox} ({reason}); run the "
+            "same command again: what is there is not sent twice"
+        )
 
     def _run(self) -> None:
         delay = 0.0

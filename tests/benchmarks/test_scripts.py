@@ -47,6 +47,7 @@ TINY: dict[str, str] = {
     "--kinds response",
     "interval_coverage": "--truth TRUTH/nb201_cifar10_dev.csv --num-redraws 4 --num-resamples 20",
     "known_failure": "STUDY --num-architectures 6 --images-per-class 2 --num-steps 2",
+    "large_studies": "--sizes 40 --num-quality-trials 20 --num-seeds 1",
     "memory": "--data-root DATA --num-images 60 --image-size 32",
     "overhead": "--n-trials 3",
     "precision": "--data-root DATA --num-architectures 3 --num-steps 2 --image-size 8",

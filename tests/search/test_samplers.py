@@ -7,13 +7,14 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution
-from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import NSGAIISampler, RandomSampler
 from optuna.trial import TrialState, create_trial
 from scipy import stats
 
 from nas_proxy.search import _samplers as samplers
 from nas_proxy.search._samplers import RegularizedEvolutionSampler, make_sampler
 from nas_proxy.search.settings import SearchSettings
+from nas_proxy.search.thinned import ThinnedTPESampler
 
 CHOICES = CategoricalDistribution(tuple(range(10)))
 FLAT = {name: CHOICES for name in "abcde"}
@@ -194,7 +195,7 @@ def test_it_leaves_the_global_generators_alone():
     ("name", "kind"),
     [
         ("random", RandomSampler),
-        ("tpe", TPESampler),
+        ("tpe", ThinnedTPESampler),
         ("nsga2", NSGAIISampler),
         ("regularized_evolution", RegularizedEvolutionSampler),
     ],
@@ -213,7 +214,7 @@ def test_tpe_counts_what_runs_with_several_workers_whatever_the_executor(
     executor, num_workers, lies, monkeypatch
 ):
     made = []
-    monkeypatch.setattr(samplers, "TPESampler", lambda **options: made.append(options))
+    monkeypatch.setattr(samplers, "ThinnedTPESampler", lambda **options: made.append(options))
     make_sampler(SearchSettings(executor=executor), 7, num_workers)
     assert made == [{"seed": 7, "constant_liar": lies}]
 

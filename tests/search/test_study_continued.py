@@ -252,10 +252,13 @@ def test_unusable_storage(url, log, tmp_path):
 
 def test_database_keeps_a_search_too(tmp_path):
     url, path = f"sqlite:///{tmp_path}/study.db", tmp_path / "log.jsonl"
-    assert open_storage(url, tmp_path) == url
     evaluators = Evaluators()
     for n_trials in (2, 4):
-        outcome = search(make_task(evaluators, n_trials=n_trials), EvaluationLog(path), url)
+        outcome = search(
+            make_task(evaluators, n_trials=n_trials),
+            EvaluationLog(path),
+            open_storage(url, tmp_path),
+        )
     assert len(outcome.trials) == 4
     assert set(evaluators.counts.values()) == {1}
 

@@ -174,6 +174,7 @@ class Server:
 
     folder: Path
     port: int
+    backend: str = ""  # where it keeps what it is told; a file of its own by default
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -182,7 +183,8 @@ class Server:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        backend = self.backend or f"sqlite:///{self.folder}/server.db"
+        command += ["--workers", "1", "--backend-store-uri", backend]
         command += ["--artifacts-destination", str(self.folder / "files")]
         environment = python_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self.process = subprocess.Popen(

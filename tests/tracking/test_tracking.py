@@ -161,14 +161,15 @@ def test_an_error_ends_the_run(
     assert store.find_one(study)[study].status == status
 
 
-def test_a_disabled_tracker_does_nothing(tmp_path: Path) -> None:
+def test_a_disabled_tracker_sends_nothing_and_keeps_it(tmp_path: Path) -> None:
     settings = TrackingSettings(enabled=False)
     with open_tracker(settings, tmp_path / "results", tmp_path / "study", "study") as tracker:
         tracker.study.artifact(tmp_path / "nothing")
         tracker.study.description("text")
         log_trial(tracker.trial(0, "trial 0"), 0)
         tracker.study.finish("FAILED", reason="none")
-    assert list(tmp_path.iterdir()) == []
+    kept = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert kept == [Path("study/tracking/outbox.jsonl")]
 
 
 # What MLflow would refuse

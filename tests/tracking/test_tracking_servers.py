@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from nas_proxy.errors import UserError
 from nas_proxy.tracking import _ui as ui
 from nas_proxy.tracking import _uploader as uploader
 from nas_proxy.tracking import launch_ui
+from tests.helpers import postgres
 from tests.tracking.helpers import (
     Found,
     Server,
@@ -68,6 +70,36 @@ def test_a_server_that_comes_late_and_hangs_has_everything_in_the_end(
     assert list((tmp_path / "files").rglob("report é.html"))
     assert not (tmp_path / "results" / "mlflow.db").exists()
     assert len(warnings_of(caplog)) == 1
+
+
+@pytest.mark.exhaustive
+def test_a_server_on_postgresql_that_stops_and_starts_with_its_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploader, "MAX_RETRY_SECONDS", 2.0)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # sockets: a short path
+        database = postgres.Server(folder)
+        backend = database.url.replace("postgresql://", "postgresql+psycopg://")
+        server = Server(tmp_path, closed_port(), backend)
+        store = Store(tmp_path / "results", server.uri)
+        try:
+            server.start()
+            with store.open("study") as tracker:
+                log_trial(tracker.trial(0, "trial 0"), 0)
+                wait_until(lambda: state_file(store, "study").exists())
+                database.stop()
+                log_trial(tracker.trial(1, "trial 1"), 1)
+                time.sleep(3)
+                database.start()
+                server.signal(signal.SIGKILL)
+                log_study(tracker, tmp_path / "results" / "study")
+                server.start()
+            found = store.find_one("study")
+            assert len(found) == 5
+            assert all(len(found[f"trial {n}"].history["train_loss"]) == 50 for n in range(3))
+        finally:
+            server.signal(signal.SIGKILL)
+            database.stop()
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def collect(study: StudyContext) -> StudyReport:
         evaluate_proxy=_evaluated(layout, proxy_dataset.id),
         retrain=_read(RetrainResult, layout.retrain_result) if is_retrained else None,
         costs=costs,
-        totals=tuple(totals(costs, validation, len(search.trials))),
+        totals=tuple(totals(costs, validation, len(search.trials) - search.num_same)),
         looks=tuple(read_looks(layout)),
         wall_seconds=wall_seconds(layout.clock),
     )
@@ -178,13 +178,14 @@ def _write_note(study: StudyContext, report: StudyReport) -> None:
 
 def _page(study: StudyContext, report: StudyReport, summary: Summary) -> str:
     """The description of the study's run; MLflow folds what follows the first lines."""
-    failed = report.search.num_failed
+    failed, same = report.search.num_failed, report.search.num_same
+    known = f", {same} the same network as another" if same else ""
     parts = (
         f"**{summary.winner}**: {summary.result}" if summary.winner else "",
         "\n".join(f"- {phrase}" for phrase in summary.beats),
         f"**{report.verdict}**",
         f"{study.config.space.name} on {report.data.name}: {len(report.search.trials)} "
-        f"architectures, {failed} of them failed, {_trained_on(report)}.",
+        f"architectures, {failed} of them failed{known}, {_trained_on(report)}.",
         f"By the clock: {summary.wall}." if summary.wall else "",
         report.retrain.verdict if report.retrain else "",
     )

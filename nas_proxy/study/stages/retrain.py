@@ -213,7 +213,10 @@ class _Retraining:
         return made
 
     def _contenders(self) -> tuple[list[Contender], list[Contender]]:
-        trials = SearchResult.read(self.study.layout.search_result).trials
+        found = SearchResult.read(self.study.layout.search_result).trials
+        # With costs as objectives, another way to write a network down may be the cheaper one.
+        by_costs = self.settings.pick is not None
+        trials = [trial for trial in found if by_costs or not trial.same_as]
         drawn = self._uniform_sample()
         best = best_of(trials, drawn, self.settings)
         others = []

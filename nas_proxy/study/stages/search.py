@@ -27,7 +27,7 @@ from nas_proxy.search.pareto import SCORE, knee, pareto_front
 from nas_proxy.search.resources import Resources
 from nas_proxy.search.result import BestTraining, SearchResult, TrialRow
 from nas_proxy.search.settings import SearchSettings
-from nas_proxy.search.storage import open_storage
+from nas_proxy.search.storage import driver_id, open_storage
 from nas_proxy.search.study import run_search
 from nas_proxy.search.task import Pruning, SearchOutcome, SearchTask, TrialLog
 from nas_proxy.study.cascades import Factory, candidates_factory, refuse_other_cuts, score_sample
@@ -137,6 +137,7 @@ class Search(Stage):
                 progress=progress,
                 guard=_guard(study, folder),
                 pruning=pruning,
+                driver=driver_id(config.search.storage, folder),
             )
             storage = open_storage(config.search.storage, folder)
             log = study.logs.evaluations(study.layout.trials)
@@ -256,6 +257,7 @@ def _row(
         started_unix_seconds=evaluation.started_unix_seconds or None,
         choices=outcome.choices[number],
         pruned_after=pruned_words(evaluation, settings.pruner),
+        same_as=evaluation.same_as,
     )
 
 
@@ -313,12 +315,13 @@ def _result(
         knowledge_distillation=knowledge_distillation,
         signals=tuple(signals),
         trials=tuple(rows),
-        best=tuple(best[:10]),
+        best=tuple([row for row in best if not row.same_as][:10]),
         best_training=_best_training(outcome, best[0]) if best else None,
         pareto_front=tuple(front),
         knee=knee(front).trial if front else None,
         num_failed=len(rows) - len(best) - num_pruned,
         num_pruned=num_pruned,
+        num_same=sum(bool(row.same_as) for row in rows),
         num_duplicates=outcome.num_duplicates,
         num_infeasible=outcome.num_infeasible,
         stopped=outcome.stopped,
@@ -332,7 +335,7 @@ def _best_training(outcome: SearchOutcome, best: TrialRow) -> BestTraining | Non
     found = next(e for number, e, _ in outcome.trials if number == best.trial)
     if not found.train_losses:
         return None
-    return BestTraining(best.description, found.train_losses, found.phases)
+    return BestTraining(best.description, tuple(found.train_losses), found.phases)
 
 
 def _say(display: Display, settings: SearchSettings, result: SearchResult) -> None:
@@ -347,6 +350,7 @@ def _say(display: Display, settings: SearchSettings, result: SearchResult) -> No
     ruled_out = result.num_infeasible
     before = f", {result.num_pruned} pruned" if settings.pruner is not None else ""
     before += f", {ruled_out} ruled out before training" if ruled_out else ""
+    before += f", {result.num_same} the same network as another" if result.num_same else ""
     if result.best:
         display.say(
             f"search: {num_trials} architectures, {result.num_failed} failed{why}{before}; "
