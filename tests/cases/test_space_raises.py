@@ -72,10 +72,12 @@ def test_a_space_that_raises_where_a_study_reads_it(nas_proxy, tmp_path, method)
     text = f"{many}\n    def {method}(self, *given):\n        return 1 / 0\n{NETWORK}"
     (tmp_path / "space.py").write_text(text)
     line = text[: text.index("1 / 0")].count("\n") + 1
-    recipes = {"learned": {"score": {"combine": "calibrated", "signals": ["num_params"]}}}
+    score = {"combine": "calibrated", "signals": ["num_params", "flops"]}
     calibrated = {
-        "num_architectures": 10, "reference": {"train": {"num_steps": 3}}, "recipes": recipes,
-    }  # fmt: skip
+        "num_architectures": 24,
+        "reference": {"train": {"num_steps": 3}},
+        "recipes": [{"name": "learned", "train_on": "nothing", "score": score}],
+    }
     asked = {"recipe": "calibrated", "calibrate": calibrated, "score": None}
     asked = asked if method in ("canonical_form", "encode") else {}
     write_config(tmp_path, space={"name": "space.py:Own"}, **asked)
