@@ -3,7 +3,8 @@
     python benchmarks/tables.py                                     # writes the pages' tables anew
     python benchmarks/tables.py results/benchmarks/evaluate_proxy_cpu.json   # the one of a file
 
-On a page a table stands between `<!-- table: results/benchmarks/NAME.json -->` and a closing mark.
+On a page a table stands between `<!-- table: results/benchmarks/NAME.json -->` and a closing mark;
+with `NAME.json#short` it is the one that is for README.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ PAGES = (
     "docs/trust.md",
     "results/README.md",
 )
+_PARTS = ("all", "best_20")
 _WITHIN = ("1.0", "0.3")  # points of accuracy of benchmarks/cost_to_quality.py
 _LEVEL = 0.05
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->\n)", re.DOTALL)
@@ -44,14 +46,17 @@ def with_tables(page: str) -> str:
     """The page with each of its tables as its results say."""
 
     def written(found: re.Match[str]) -> str:
-        return f"{found[1]}{table_of(_ROOT / found[2])}\n{found[3]}"
+        name, _, kind = found[2].partition("#")
+        return f"{found[1]}{table_of(_ROOT / name, is_short=kind == 'short')}\n{found[3]}"
 
     return _TABLE.sub(written, page)
 
 
-def table_of(file: Path) -> str:
+def table_of(file: Path, *, is_short: bool = False) -> str:
     """The Markdown of one file of results."""
     result = json.loads(file.read_text())
+    if "num_fresh" in result:
+        return recipes_compared(result, is_short=is_short)
     if "sequential" in result:
         return sequential(result)
     if "distilled_against_stream" in result:
@@ -67,6 +72,55 @@ def table_of(file: Path) -> str:
     if "directions" in result:
         return transfer(result)
     return distillation(result) if "rows" in result else evaluate_proxy(result)
+
+
+_COMPARED = {
+    "stream_90_calibrated": "90 steps of the stream and three scores, fitted",
+    "zero_cost_calibrated": "three scores, fitted",
+    "labels_encoding": "labels and encoding alone",
+    "stream_90_rank_mean": "90 steps and three scores, rank mean",
+    "stream_90_alone": "90 steps, validation loss",
+    "zero_cost": "three scores, rank mean",
+    "meco_alone": "`meco`",
+    "num_params_alone": "parameters",
+}
+_SHORT = {
+    ("zero_cost_calibrated", 48): "**three scores and the network's graph, fitted to 48 labels**",
+    ("labels_encoding", 48): "48 labels and the graph alone",
+    ("meco_alone", 0): "the best score without training, found afterwards (`meco`)",
+    ("stream_90_alone", 0): "a short training (90 steps)",
+    ("flops_alone", 0): "FLOPs",
+    ("num_params_alone", 0): "parameters",
+}
+
+
+def recipes_compared(result: dict[str, Any], *, is_short: bool) -> str:
+    """How recipes rank architectures that nobody had looked at, from so many labels of others."""
+    found = {(row["recipe"], row["num_labels"]): row for row in result["rows"]}
+    num_best, num_first = (round(share * result["num_fresh"]) for share in (0.2, 0.1))
+    if is_short:
+        all_of_them = f"Spearman with full training (n = {result['num_fresh']})"
+        head = ("ranking by", all_of_them, f"among the best (n = {num_best})", "core-s each")
+        rows = [
+            (words, row["spearman"], row["best_20"], f"{row['core_seconds']:.1f}")
+            for key, words in _SHORT.items()
+            for row in [found[key]]
+        ]
+    else:
+        head = ("labels", "ranking by", "all", f"best 20 % (n = {num_best})")
+        head += (f"best 10 % (n = {num_first})", "core-s", "minus `meco`: all", "best 20 %")
+        rows = [
+            (
+                *(num or "none", _COMPARED[name], row["spearman"], row["best_20"]),
+                *(row["best_10"], f"{row['core_seconds']:.1f}"),
+                *(row["minus_meco"][part] if name != "meco_alone" else "" for part in _PARTS),
+            )
+            for num in dict.fromkeys(row["num_labels"] for row in result["rows"])
+            for name in _COMPARED
+            if (row := found.get((name, num))) is not None
+        ]
+    lines = (head, ("---",) * len(head), *rows)
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 _FIDELITY = {

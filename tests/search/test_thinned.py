@@ -103,6 +103,9 @@ def test_proposals_are_those_of_optuna_until_there_are_more():
 
 
 def test_proposals_from_a_sample_go_where_the_best_are():
-    found = proposals(400, ThinnedTPESampler(seed=3, constant_liar=False, thinner=Thinner(60)))
-    assert found == proposals(400, ThinnedTPESampler(seed=3, constant_liar=False, thinner=Thinner(60)))
+    def thinned():
+        return ThinnedTPESampler(seed=3, constant_liar=False, thinner=Thinner(60))
+
+    found = proposals(400, thinned())
+    assert found == proposals(400, thinned())
     assert np.allclose(found, 0.3, atol=0.12)
