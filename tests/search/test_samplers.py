@@ -216,7 +216,7 @@ def test_tpe_counts_what_runs_with_several_workers_whatever_the_executor(
     made = []
     monkeypatch.setattr(samplers, "ThinnedTPESampler", lambda **options: made.append(options))
     make_sampler(SearchSettings(executor=executor), 7, num_workers)
-    assert made == [{"seed": 7, "constant_liar": lies}]
+    assert made == [{"seed": 7, "constant_liar": lies, "thinner": None}]
 
 
 def test_settings_reach_regularized_evolution():

@@ -107,7 +107,7 @@ def test_sampler_that_is_stuck_is_helped_by_chance(num_workers, monkeypatch, tmp
                 3 if name == "y" else super().sample_independent(study, trial, name, distribution)
             )
 
-    monkeypatch.setattr(f"{PROPOSALS}.make_sampler", lambda _, seed, __: Stubborn(seed))
+    monkeypatch.setattr(f"{PROPOSALS}.make_sampler", lambda _, seed, *__: Stubborn(seed))
     found = []
     for name in ("first", "second"):
         task = make_task(n_trials=40)
