@@ -33,7 +33,7 @@ from nas_proxy.cli.new import new_command
 from nas_proxy.cli.plan import plan_command
 from nas_proxy.cli.tracking import track_command
 from nas_proxy.cli.ui import ui_command
-from nas_proxy.errors import UserError
+from nas_proxy.errors import UserError, first_line
 from nas_proxy.study.console import ConsoleDisplay
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `--help` should not
@@ -264,6 +264,15 @@ def _explain(error: BaseException) -> tuple[str, int]:
                 2,
             )
         cause = cause.__cause__ or cause.__context__
+    from nas_proxy.devices import is_out_of_memory
+
+    if is_out_of_memory(error):
+        return (
+            f"the memory is full ({first_line(error)}); smaller images (data.image_size), batches "
+            "(train.batch_size) or fewer search.num_workers need less, and the same command "
+            "continues",
+            2,
+        )
     kind = type(error).__name__
     return f"unexpected {kind}: {error} (nas-proxy --debug ... shows where)", 1
 

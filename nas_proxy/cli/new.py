@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -23,10 +25,15 @@ def new_space(file: Path) -> None:
 
     It is one function, which runs as it is. No file is overwritten.
     """
-    if file.suffix != ".py" or not file.stem.isidentifier():
+    if file.suffix != ".py" or not file.stem.isidentifier() or keyword.iskeyword(file.stem):
         raise ConfigError(
             f"{file} cannot be imported: take a name of letters, digits and _ that ends in .py, "
             "such as my_space.py"
+        )
+    if find_spec(file.stem) is not None and not file.exists():
+        raise ConfigError(
+            f"{file.name} would hide the installed module {file.stem!r} from whatever is run in "
+            "its folder; take another name, such as my_space.py"
         )
     texts = {
         file: _filled("space.py.txt", file),

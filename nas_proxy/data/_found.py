@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from nas_proxy.errors import DataError
+from nas_proxy.errors import ConfigError, DataError
 from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveInt
 from nas_proxy.types import Progress
 
@@ -27,7 +27,8 @@ class DataSettings(Options):
 
     Attributes:
         name: One of `DATASETS`.
-        root: Folder with the data; None is $NAS_PROXY_DATA or else the user's cache folder.
+        root: Folder with the data; None is $NAS_PROXY_DATA or else the user's cache folder. Of
+            `digits`, which come with scikit-learn, it is refused.
         classes: Classes to keep, by name or label, renumbered in this order; None keeps all. A
             number means the class of that name where classes are named by numbers.
         images_per_class: Limit of training images of each class, drawn at random before they
@@ -52,6 +53,17 @@ class DataSettings(Options):
     val_fraction: Annotated[float, Bound(gt=0, lt=1)] = 0.2
     seed: NonNegativeInt = 0
     download: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name != "digits":
+            return
+        if self.root is not None:  # the default name too, of somebody who meant a folder
+            raise ConfigError(
+                f"digits come with scikit-learn and are not read from root={self.root!r}; take "
+                "root out, or name the data set, such as name: image_folder for a folder of images"
+            )
+        if self.download:
+            raise ConfigError("digits come with scikit-learn: take download out")
 
 
 @dataclass(frozen=True, eq=False)

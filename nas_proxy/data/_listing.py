@@ -19,7 +19,8 @@ logger = logging.getLogger("nas_proxy")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """What counts as an image, in upper or lower case: the same as torchvision's ImageFolder."""
 
-_TEST_PARTS = ("test", "val")  # of which the first that has class folders is read
+_PARTS_ELSEWHERE = ("train", "training", "test", "testing", "val", "valid", "validation")
+_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")  # what archives and network drives put beside files
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +34,8 @@ class FolderListing:
         is_test: bool, `(len(files),)`; None where the folder has no test part of its own.
         class_names: The names of the class folders, sorted as torchvision's ImageFolder does.
         left_out: Other files of the class folders, relative to `root`; hidden ones do not count.
-        unread: Files in folders within class folders, likewise; images beside class folders, and
-            in folders beside the parts other than `test` and `val`.
+        unread: Files in folders within class folders or beside `train`, likewise, and images beside
+            class folders.
     """
 
     root: Path
@@ -84,14 +85,7 @@ def list_folder(root: Path) -> FolderListing:
         is_test=None if test is None else torch.tensor(is_test),
         class_names=names,
         left_out=tuple(os.path.relpath(path, root) for path in (*others, *more)),
-        unread=tuple(
-            os.path.relpath(path, root)
-            for path in (
-                *(() if train == root else _beside_parts(root)),
-                *_unread(train, train_files),
-                *(() if test is None else _unread(test, test_files)),
-            )
-        ),
+        unread=tuple(os.path.relpath(path, root) for path in _unread(root, train, test)),
     )
 
 
@@ -101,7 +95,7 @@ def images_below(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     Hidden files and folders are in neither.
     """
     paths = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    seen = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    seen = [path for path in paths if not any(map(_is_hidden, path.parts))]
     images = [path for path in seen if path.suffix.lower() in IMAGE_ENDINGS]
     others = [path for path in seen if path.suffix.lower() not in IMAGE_ENDINGS]
     return tuple(path.as_posix() for path in images), tuple(path.as_posix() for path in others)
@@ -120,13 +114,13 @@ def left_out_words(root: Path, left_out: Sequence[str], unread: Sequence[str] = 
         folders = Counter(os.path.dirname(file) or "." for file in unread)
         reasons.append(
             f"{len(unread)} lie outside the class folders or in folders within them "
-            f"({_counts(folders)}), and images count directly in a class folder alone"
+            f"({_counts(folders)}), and images count directly in a class folder alone: <class>/, "
+            "or train/<class>/ with test/<class>/ or else val/<class>/"
         )
     if left_out:
-        endings = Counter(os.path.splitext(file)[1].lower() or "no ending" for file in left_out)
         reasons.append(
             f"{len(left_out)} have names that do not end as those of images do "
-            f"({_counts(endings)}; images: {', '.join(IMAGE_ENDINGS)}), such as "
+            f"({_ending_counts(left_out)}; images: {', '.join(IMAGE_ENDINGS)}), such as "
             f"{printable(left_out[0])}"
         )
     if not reasons:
@@ -140,6 +134,10 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def _ending_counts(files: Sequence[str]) -> str:
+    return _counts(Counter(os.path.splitext(file)[1].lower() or "no ending" for file in files))
+
+
 def _counts(found: Counter[str]) -> str:
     """The five most frequent with their numbers, and how many more there are."""
     shown = [f"{num} {printable(what)}" for what, num in found.most_common(5)]
@@ -150,7 +148,7 @@ def _parts(root: Path) -> tuple[Path, Path | None]:
     """The folders that hold the class folders for training and, where there is one, testing."""
     if "train" not in _subfolders(root) or not _subfolders(root / "train"):
         return root, None
-    present = [root / name for name in _TEST_PARTS if (root / name).is_dir()]
+    present = [root / name for name in ("test", "val") if (root / name).is_dir()]
     usable = [part for part in present if _subfolders(part)]
     for part in present:
         if part not in usable[:1]:
@@ -162,10 +160,14 @@ def _parts(root: Path) -> tuple[Path, Path | None]:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
+            visible = [entry for entry in entries if not _is_hidden(entry.name)]
     except OSError as error:
         raise DataError(f"{folder} cannot be read as an image folder: {error.strerror}") from error
     return sorted(visible, key=lambda entry: entry.name)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -201,45 +203,49 @@ def _class_files(part: Path) -> tuple[dict[str, list[str]], list[Path]]:
         files[name] = [file for file in listed if file.lower().endswith(IMAGE_ENDINGS)]
         others += [part / name / f for f in listed if not f.lower().endswith(IMAGE_ENDINGS)]
         if not files[name]:
-            nested = _subfolders(part / name)
-            hint = f" directly in it, only folders such as {nested[0]!r}" if nested else ""
-            raise DataError(
-                f"class folder {part / name} holds no image{hint}; put images "
-                f"({', '.join(IMAGE_ENDINGS)}) there, or remove it"
-            )
+            raise _no_image(part, name, listed)
     return files, others
 
 
-def _unread(part: Path, names: Iterable[str]) -> Iterator[Path]:
-    """Files below class folders, and images beside them, in order."""
-    yield from _images_in(part)
-    for name in names:
-        for nested in _subfolders(part / name):
-            yield from _files_below(part / name / nested)
+def _no_image(part: Path, name: str, listed: Sequence[str]) -> DataError:
+    """What to say of a class folder with these files, none of which counts as an image."""
+    nested = _subfolders(part / name)
+    hint = f" directly in it, only folders such as {nested[0]!r}" if nested else ""
+    if listed:
+        hint += f", but {_ending_counts(listed)}"
+    if nested and name.lower() in _PARTS_ELSEWHERE:
+        way_out = (
+            "a part of the images is called train, test or val, and train is needed: rename it"
+        )
+    else:
+        way_out = (
+            f"put images ({', '.join(IMAGE_ENDINGS)}) there, converted if need be, or remove it"
+        )
+    return DataError(f"class folder {part / name} holds no image{hint}; {way_out}")
 
 
-def _beside_parts(root: Path) -> Iterator[Path]:
-    """Images beside the folder `train` and in others than the parts, such as `validation`."""
-    yield from _images_in(root)
-    for name in _subfolders(root):
-        if name not in ("train", *_TEST_PARTS):
-            yield from filter(_is_image, _files_below(root / name))
+def _unread(root: Path, train: Path, test: Path | None) -> Iterator[Path]:
+    """Files below class folders and beside the parts, and images beside either, in order."""
+    parts = [train] if test is None else [train, test]
+    for folder in (root, *(part for part in parts if part != root)):
+        for entry in _entries(folder):
+            if not _is_folder(entry) and entry.name.lower().endswith(IMAGE_ENDINGS):
+                yield folder / entry.name
+    if train != root:  # of test and val the one that is not read is named by itself
+        known = (train.name, "test", "val")
+        for name in _subfolders(root):
+            if name not in known:
+                yield from _files_below(root / name)
+    for part in parts:
+        for name in _subfolders(part):
+            for nested in _subfolders(part / name):
+                yield from _files_below(part / name / nested)
 
 
-def _images_in(folder: Path) -> Iterator[Path]:
-    files = (folder / entry.name for entry in _entries(folder) if not _is_folder(entry))
-    yield from filter(_is_image, files)
-
-
-def _files_below(top: Path) -> Iterator[Path]:
-    """Files at any depth, in order; nothing hidden."""
-    for folder, folders, files in os.walk(top):
-        folders[:] = sorted(each for each in folders if not each.startswith("."))
-        yield from (Path(folder, f) for f in sorted(files) if not f.startswith("."))
-
-
-def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(IMAGE_ENDINGS)
+def _files_below(root: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(each for each in folders if not _is_hidden(each))
+        yield from (Path(folder, file) for file in sorted(files) if not _is_hidden(file))
 
 
 def _only_in(part: Path, names: Iterable[str], others: Container[str]) -> str:

@@ -156,9 +156,18 @@ def _stored_test(stored: Any, num_images: int, file: Path) -> torch.Tensor | Non
     return torch.from_numpy(stored)
 
 
+def _array(given: Any, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given)
+    except (TypeError, ValueError) as error:  # such as images of several sizes
+        raise DataError(
+            f"{what} are no single array ({first_line(error)}): give all of them one size and kind"
+        ) from error
+
+
 def _pixels(given: Any, channels: Channels | None, what: str) -> tuple[NDArray[np.uint8], str]:
     """uint8 `(n, c, h, w)`, and what was changed."""
-    values = np.asarray(given)
+    values = _array(given, what)
     if values.ndim == 3:
         values = values[:, None]
     elif values.ndim != 4 or not len(values):
@@ -204,7 +213,7 @@ def _channels(shape: tuple[int, ...], channels: Channels | None, what: str) -> C
 
 def _words(given: Any, num_images: int, what: str) -> list[int] | list[str]:
     """Labels as they were given, whole numbers or names."""
-    values = np.asarray(given)
+    values = _array(given, what)
     if values.shape != (num_images,):
         raise DataError(f"{what} must be ({num_images},), one for each image, got {values.shape}")
     words: list[Any] = values.tolist()

@@ -81,6 +81,12 @@ def load_splits(
     (1, 8, 8)
     """
     if settings.name not in DATASETS:
+        folder = Path(settings.name).expanduser()
+        if folder.is_dir():
+            raise DataError(
+                f"data.name: {settings.name!r} is a folder and no data set; say name: image_folder "
+                f"and root: {settings.name}, with an image_size such as 64"
+            )
         raise DataError(
             f"data.name: there is no data set {settings.name!r}; "
             f"{did_you_mean(settings.name, DATASETS)}"

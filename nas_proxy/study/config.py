@@ -7,6 +7,7 @@ at once, each with its path and the nearest right key. A plug-in's section names
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
@@ -159,14 +160,30 @@ def _of_text(folder: Path) -> Path:
     return folder
 
 
+def _study_name(name: str) -> str:
+    """The name of a folder, checked."""
+    if len(name) > 100 or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError(
+            "it names a folder: take at most 100 letters, digits, dots, dashes and underscores, of "
+            "which the first is a letter or a digit"
+        )
+    return name
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError("it is neither cpu nor cuda nor such as cuda:1")
+    return name
+
+
 class _Sections(BaseModel):
     """The file's top level. Plug-in sections stay mappings: their plug-ins check them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    study_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    study_name: Annotated[str, AfterValidator(_study_name)]
     seed: NonNegativeInt = 0
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
+    device: Annotated[str, AfterValidator(_device)] = "cpu"
     cuda_graph: bool = False
     num_threads: PositiveInt = 1
     budget: Annotated[str, BeforeValidator(_duration)] | None = None
@@ -230,6 +247,7 @@ def check_config(mapping: Mapping[str, Any]) -> StudyConfig:
         ConfigError: With every fault that was found, one per line.
     """
     faults: list[str] = []
+    mapping = _spelt_out(mapping)
     given, mapping = Given(mapping), with_length(mapping)
     sections: _Sections | None = check_value(_Sections, mapping, (), faults)
     space = _plugin(SEARCH_SPACES, _mapping_at(mapping, "space"), "space", mapping, faults)
@@ -392,6 +410,12 @@ def _plugin(
     beside = ("name", *(_DISTILL_KEYS if path == "distill" else ()))
     checked: T | None = check_value(plugin, options, (path,), faults, beside)
     return checked
+
+
+def _spelt_out(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same with a section that is a name alone, such as `space: convnet`, as a mapping."""
+    names = {key: mapping.get(key) for key in ("data", "distill", "space")}
+    return {**mapping, **{key: {"name": n} for key, n in names.items() if isinstance(n, str)}}
 
 
 def _mapping_at(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:

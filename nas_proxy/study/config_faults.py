@@ -20,6 +20,17 @@ _DROPPED_KEYS = {
     "validate.num_resamples": "intervals follow from the sample alone and draw nothing",
     "validate.num_stratified": "all are drawn uniformly; add its number to num_architectures",
 }
+# What pydantic says of types, in the words of a file.
+_EXPECTED = {
+    "dataclass_type": "a section with keys of its own",
+    "dict_type": "a section with keys of its own",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number, in digits",
+    "int_type": "a whole number",
+    "list_type": "a list, such as [a, b]",
+    "path_type": "a path",
+    "tuple_type": "a list, such as [a, b]",
+}
 # How pydantic names one of the kinds that a value may be of; sections are named by their classes.
 _KIND = re.compile(r"(?:function-\w+|literal|dict|list|tuple)\[.*\]|str|int|float|bool|[A-Z]\w*")
 
@@ -45,7 +56,7 @@ def _one_for_each_place(faults: Sequence[Any]) -> list[dict[str, Any]]:
     Pydantic puts the kind behind the value's place. Those that got furthest into the value count.
     """
     by_value: dict[tuple[Any, ...], list[Any]] = {}
-    for fault in faults:
+    for fault in map(_in_our_words, faults):
         place = tuple(takewhile(lambda part: not _KIND.fullmatch(str(part)), fault["loc"]))
         by_value.setdefault(place, []).append(fault)
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -58,6 +69,11 @@ def _one_for_each_place(faults: Sequence[Any]) -> list[dict[str, Any]]:
             elif len(fault["loc"]) == furthest:
                 found[inside] = {**fault, "loc": inside}
     return list(found.values())
+
+
+def _in_our_words(fault: Any) -> Any:
+    expected = _EXPECTED.get(fault["type"])
+    return fault if expected is None else {**fault, "msg": f"Input should be {expected}"}
 
 
 def _bare(message: str) -> str:

@@ -80,9 +80,11 @@ def _apply(mapping: dict[str, Any], override: str) -> None:
     if not equals or not key or not all(key.split(".")):
         raise ConfigError(f"override {override!r} must look like section.key=value")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)  # noqa: S506 - a safe one
     except yaml.YAMLError as error:
-        raise ConfigError(f"the value of override {override!r} is not valid YAML") from error
+        problem = getattr(error, "problem", None)
+        said = f": {problem}" if problem else ""
+        raise ConfigError(f"the value of override {override!r} is not valid YAML{said}") from error
     *sections, last = key.split(".")
     inner = mapping
     for section in sections:

@@ -19,7 +19,7 @@ from nas_proxy.core.locks import sole_user
 from nas_proxy.core.plugin_source import source_files
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
-from nas_proxy.errors import ConfigError, StudyError
+from nas_proxy.errors import ConfigError, StudyError, did_you_mean
 from nas_proxy.evaluate.executors import open_executor
 from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
 from nas_proxy.interfaces import TransferSpace
@@ -78,12 +78,14 @@ def run_pipeline(
     Traceback (most recent call last):
     nas_proxy.errors.ConfigError: there is nothing to calibrate, for the config has no section...
     """
+    names = [stage.name for stage in stages]
+    if last not in names:
+        raise ConfigError(f"there is no step {last!r} to stop after; {did_you_mean(last, names)}")
     config = within_budget(config, display, anew=force and last == "report")
     if last == "calibrate":
         _refuse_nothing_to_calibrate(config)
     logs = StudyLogs()
     check_samples(config, logs, display.say)
-    names = [stage.name for stage in stages]
     asked = stages[: names.index(last) + 1]
     repeated = {stage.name for stage in asked if force and last in (stage.name, "report")}
     kept = [stage for stage in asked if stage.name not in repeated]

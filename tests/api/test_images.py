@@ -84,6 +84,8 @@ def test_what_is_rounded_is_said(tmp_path):
         (PIXELS / np.nan, LABELS, {}, "must be from 0 to 1"),
         (PIXELS.astype(int) - 1, LABELS, {}, "must be from 0 to 255"),
         (PIXELS.astype(str), LABELS, {}, "must be numbers"),
+        ([PIXELS[0], PIXELS[1][:4]], LABELS[:2], {}, "images are no single array .*one size"),
+        (PIXELS, [[0], [1, 2]], {}, "labels are no single array"),
         (PIXELS, LABELS[:5], {}, r"labels must be \(30,\)"),
         (PIXELS, LABELS / 2, {}, "labels must be whole numbers or names"),
         (PIXELS, LABELS, {"class_names": ["a", "b"]}, "the label 2 is not from 0 to 1"),

@@ -179,6 +179,21 @@ def test_a_class_of_a_module_is_named_so_that_a_file_finds_it(tmp_path, monkeypa
     assert load_config(tmp_path / "again.yaml").space == made.config.space
 
 
+def test_a_step_that_does_not_exist_is_refused(tmp_path):
+    study = nas.Study(
+        "s",
+        space="convnet",
+        distill="random_subset",
+        train={"num_steps": 2},
+        results=tmp_path / "r",
+    )
+    with pytest.raises(
+        nas.ConfigError, match="no step 'serch' to stop after; did you mean 'search'"
+    ):
+        study.run(last="serch")
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_verdict_is_two_lines():
     noisy = [value + (-1) ** value * 3 for value in range(30)]
     other = [value % 7 for value in range(30)]

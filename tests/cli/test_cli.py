@@ -207,6 +207,8 @@ def test_inspect_prints_the_card_and_draws(nas_proxy, tmp_path: Path) -> None:
     ("overrides", "expected"),
     [
         (["train.num_stepz=3"], ["train.num_stepz", "did you mean 'num_steps'"]),
+        (["train.num_steps=3", "train.num_steps=4"], ["train.num_steps is given 2 times"]),
+        (["train={num_steps: 3, num_steps: 4}"], ["the key num_steps stands twice"]),
         (["train.num_steps=many"], ["train.num_steps", "'many'"]),
         (["distill.name=distribution_machting"], ["did you mean 'distribution_matching'"]),
         (["space={name: 'nowhere.py:Space'}"], ["nowhere.py does not exist"]),
@@ -340,6 +342,17 @@ def test_an_unexpected_error_is_one_line_unless_asked(
     assert re.search(r"unexpected ZeroDivisionError: a defect of ours", outcome.errors)
     assert "Traceback" not in outcome.errors
     assert "Traceback" in nas_proxy("--debug", "run", "tiny.yaml").errors
+
+
+def test_memory_that_ran_out_is_the_users_to_mend(
+    nas_proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1600 GB")
+
+    monkeypatch.setattr("nas_proxy.study.pipeline.load_splits", too_large)
+    expected = ["the memory is full", "you tried 1600 GB", "smaller images (data.image_size)"]
+    assert_one_sentence(nas_proxy("run", "tiny.yaml"), *expected)
 
 
 def test_wrong_words_on_the_command_line(nas_proxy) -> None:

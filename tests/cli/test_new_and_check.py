@@ -95,6 +95,8 @@ def test_no_file_is_overwritten(nas_proxy, tmp_path, taken):
     [
         ("my-space.py", "cannot be imported: take a name"),
         ("my_space", "ends in .py"),
+        ("class.py", "cannot be imported: take a name"),
+        ("torch.py", "would hide the installed module 'torch'"),
         ("absent/my_space.py", "the folder absent does not exist"),
     ],
 )

@@ -128,6 +128,28 @@ def test_what_lies_where_nothing_is_read_is_counted_by_folder(tmp_path):
     assert "(3 train/cat/more/deep, 1 train, 1 test/dog/old)" in words
 
 
+@pytest.mark.parametrize("beside", ["valid/cat", "validation", "cat", "."])
+def test_images_beside_the_parts_are_counted(tmp_path, beside):
+    make_folder(tmp_path, "train", "test", count=1)
+    save(tmp_path / beside / "1.png", noise(0))
+    listing = list_folder(tmp_path)
+    assert len(listing.files) == 4
+    assert listing.unread == ((tmp_path / beside / "1.png").relative_to(tmp_path).as_posix(),)
+    words = left_out_words(tmp_path, listing.left_out, listing.unread)
+    assert f"(1 {beside})" in words
+    assert "test/<class>/ or else val/<class>/" in words
+
+
+def test_what_archives_leave_behind_is_hidden(tmp_path):
+    make_folder(tmp_path, count=1)
+    save(tmp_path / "__MACOSX" / "cat" / "1.png", noise(0))
+    save(tmp_path / "cat" / "@eaDir" / "1.png", noise(0))
+    listing = list_folder(tmp_path)
+    assert listing.class_names == ("cat", "dog")
+    assert (listing.left_out, listing.unread) == ((), ())
+    assert images_below(tmp_path) == (("cat/0.png", "dog/0.png"), ())
+
+
 def test_endings_that_are_left_out_are_counted_each(tmp_path):
     files = ("a/1.GIF", "a/2.gif", "b/x.jfif", "b/notes")
     words = left_out_words(tmp_path, files)
@@ -195,6 +217,24 @@ def test_an_empty_class_folder_is_refused_and_named(tmp_path):
 def test_images_one_folder_too_deep_are_pointed_out(tmp_path):
     make_folder(tmp_path, "cats/images", "dogs/images")
     with pytest.raises(DataError, match="no image directly in it, only folders such as 'images'"):
+        list_folder(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "validation"), ("TRAIN", "VAL")])
+def test_parts_by_another_name_are_told_theirs(tmp_path, names):
+    for name in names:
+        make_folder(tmp_path, name)
+    with pytest.raises(DataError, match="called train, test or val, and train is needed: rename"):
+        list_folder(tmp_path)
+
+
+def test_what_a_class_folder_without_images_holds_is_said(tmp_path):
+    make_folder(tmp_path)
+    for index in range(3):
+        (tmp_path / "cat" / f"{index}.png").rename(tmp_path / "cat" / f"{index}.GIF")
+    with pytest.raises(
+        DataError, match=r"cat holds no image, but 3 \.gif; put images .* converted"
+    ):
         list_folder(tmp_path)
 
 

@@ -53,6 +53,11 @@ def test_imagenette_unpacked_in_part_is_called_incomplete(imagenette, removed):
 # Image folders
 
 
+def test_the_name_of_a_folder_is_no_data_set_and_told_how_to_be_read(tmp_path):
+    with pytest.raises(DataError, match=f"{tmp_path}' is a folder .*name: image_folder and root: "):
+        load_splits(DataSettings(name=str(tmp_path)))
+
+
 @pytest.fixture
 def pets(tmp_path):
     """Settings that name a folder with train/ and val/."""

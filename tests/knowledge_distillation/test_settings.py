@@ -125,7 +125,7 @@ def test_teachers_are_files_registered_models_torchvisions_or_fixed_networks():
         ({"kind": "response", "unlabelled": "", "teachers": ONE}, "unlabelled names no folder"),
         ({"kind": "self", "wieght": 1}, "did you mean 'weight'?"),
         ({"terms": [{"kind": "self"}], "hrd_weight": 1}, "did you mean 'hard_weight'?"),
-        (3, "should be a dictionary"),
+        (3, "should be a section with keys"),
     ],
 )
 def test_wrong_input_is_one_clear_sentence(section, said):

@@ -307,7 +307,7 @@ def stages(*changed):
         ("cascade", "cascade ends with combine: calibrated, which needs architectures whose full"),
         ("self_labeled", "there is no recipe 'self_labeled'; did you mean 'self_labelled'?"),
         ({"name": "x", "score": {"signals": ["stage_1.val_loss"]}}, "no stages, but its signal"),
-        (3, "recipe: the value should be a dictionary"),
+        (3, "recipe: the value should be a section"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_refused_when_the_config_is_read(recipe, words):

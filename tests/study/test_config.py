@@ -159,11 +159,19 @@ def test_a_folder_of_an_earlier_release_is_refused_in_one_sentence(tmp_path: Pat
         ("validate", {"reference": {"table": "t.csv"}, "k": 72}, "must be smaller"),
         ("validate", {"reference": {"table": "t.csv"}, "controls": ["nasw"]}, "'naswot'"),
         ("validate", {}, "validate.reference: missing"),
-        ("device", "gpu", "device: "),
-        ("study_name", "a/b", "study_name: "),
+        ("device", "gpu", "device: it is neither cpu nor cuda nor such as cuda:1 (got 'gpu')"),
+        ("study_name", "a/b", "study_name: it names a folder: take at most 100 letters"),
         ("study_name", "..", "study_name: "),
         ("distill", {"images_per_class": 3}, "distill.name: name a distiller"),
-        ("distill", "random_subset", "distill: "),
+        ("distill", 3, "distill: the value should be a section with keys of its own (got 3)"),
+        ("distill", "randm", "distill.name: unknown distiller 'randm'"),
+        ("train", None, "train: the value should be a section with keys of its own (got None)"),
+        ("results", None, "results: the value should be a path (got None)"),
+        ("seed", 1.5, "seed: the value should be a whole number (got 1.5)"),
+        ("seed", "1e3", "seed: the value should be a whole number, in digits (got '1e3')"),
+        ("score", {"signals": "val_loss"}, "score.signals: the value should be a list, such as"),
+        ("data", {"root": "photos"}, "such as name: image_folder for a folder of images"),
+        ("data", {"download": True}, "digits come with scikit-learn: take download out"),
         ("space", {"name": 3}, "space.name: name a search space"),
         ("search", {"constraints": {"params": 3}}, "did you mean 'num_params'?"),
         ("space", {"name": "convnet", "widths": [30], "norms": ["group"]}, "space"),
@@ -187,7 +195,8 @@ def test_wrong_values_are_named_with_a_way_out(section: str, value: object, expe
         (
             "space",
             {"name": "torchvision_backbones", "weights": 3},
-            "space.weights: the value should be 'none' or 'default', or a valid dictionary (got 3)",
+            "space.weights: the value should be 'none' or 'default', or a section with keys of its "
+            "own (got 3)",
         ),
         (
             "space",
@@ -203,6 +212,14 @@ def test_a_value_that_may_be_of_several_kinds_has_one_fault(
     with pytest.raises(ConfigError) as caught:
         check_config({**MINIMAL, section: value})
     assert str(caught.value) == f"the configuration cannot be used:\n  {fault}"
+
+
+@pytest.mark.parametrize("section", ["data", "distill", "space"])
+def test_the_name_alone_is_the_section_without_options(section: str) -> None:
+    names = {"data": "digits", "distill": "random_subset", "space": "convnet"}
+    short = check_config({**MINIMAL, section: names[section]})
+    assert short == check_config({**MINIMAL, section: {"name": names[section]}})
+    assert short.resolved[section]["name"] == names[section]
 
 
 @pytest.mark.parametrize("section", ["study_name", "space"])
@@ -291,7 +308,7 @@ def test_passwords_are_used_and_never_written(tmp_path: Path) -> None:
         ("data.classes", "[1.5, b]", r"data\.classes\.0: without quotes YAML reads this as 1\.5,"),
         ("study_name", "2024", "study_name: without quotes YAML reads this as 2024, not as text"),
         ("study_name", "2024-05-01", "study_name: .* as 2024-05-01, not as text; put .* in quotes"),
-        ("data.root", "on", r"data\.root: without quotes YAML reads yes, on and true"),
+        ("tracking.experiment", "on", r"experiment: without quotes YAML reads yes, on and true"),
     ],
 )
 def test_words_that_yaml_takes_for_something_else_are_to_be_quoted(
