@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from nas_proxy.core.costs import CostMeter
 from nas_proxy.core.plugin_source import source_hash
+from nas_proxy.core.pools import OpenPool
 from nas_proxy.errors import UserError
 from nas_proxy.options import Options
 from nas_proxy.plugin_calls import GuardedCalls
@@ -254,6 +255,7 @@ class DistillContext:
         space: The one that is searched, for a method that `draws_from_space`.
         fetch_model: From `models:/...` to the model's file; None where there is no registry.
         costs: Counts what the set costs; a method may name a part with `costs.measure`.
+        open_pool: Opens the workers; None: processes of this machine.
 
     >>> import nas_proxy as nas
     >>> nas.DistillContext(num_workers=2).device
@@ -270,6 +272,7 @@ class DistillContext:
     space: SearchSpace | None = None
     fetch_model: Callable[[str], Path] | None = None
     costs: CostMeter = field(default_factory=CostMeter, compare=False)
+    open_pool: OpenPool | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -289,6 +289,7 @@ class Evaluation:
         stage_core_seconds: `core_seconds` likewise.
         rung: Of a `PARTIAL` evaluation, how far it got: percentage of the steps, or trainings of
             the fidelity's seeds; 0 of all others.
+        node: Of a cluster, where it was evaluated; empty on the driver's own machine.
 
     >>> import nas_proxy as nas
     >>> from nas_proxy.types import Status
@@ -315,6 +316,7 @@ class Evaluation:
     stage_seconds: tuple[float, ...] = ()
     stage_core_seconds: tuple[float, ...] = ()
     rung: int = 0
+    node: str = field(default="", compare=False)
 
     @property
     def complete(self) -> bool:
@@ -330,8 +332,9 @@ class Evaluation:
         """A JSON mapping; `from_json` reads it back to an equal evaluation."""
         own = vars(self)
         staged = {name: list(own[name]) for name in _OF_CASCADES if own[name]}
+        unsaid = [name for name in ("rung", "node") if not own[name]]
         return {
-            **_without(own, *_OF_CASCADES, *(() if self.rung else ("rung",))),
+            **_without(own, *_OF_CASCADES, *unsaid),
             **staged,
             "architecture": self.architecture.to_json(),
             "fidelity": self.fidelity.to_json(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Literal
 
-Extra = Literal["export", "compress", "dashboard"]
+Extra = Literal["export", "compress", "dashboard", "ray"]
 
 _EXPORT = ("onnx", "onnxscript", "onnxruntime", "onnx_ir")
 # The top-level modules of what pyproject.toml lists for each.
@@ -13,6 +13,7 @@ _MODULES: dict[Extra, tuple[str, ...]] = {
     "export": _EXPORT,
     "compress": ("torchao", "torch_pruning", *_EXPORT),
     "dashboard": ("optuna_dashboard",),
+    "ray": ("ray",),
 }
 
 

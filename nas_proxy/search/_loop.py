@@ -17,7 +17,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas_proxy.errors import EvaluationError, PluginError, StudyError, first_line
-from nas_proxy.evaluate.executors import Executor
+from nas_proxy.evaluate.executors import Executor, place_words
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search.importance import choice_importances
 from nas_proxy.search.pareto import SCORE
@@ -355,7 +355,8 @@ class Search:
 
     def _note(self) -> str:
         scores = [score for _, _, score in self._outcome.trials if score is not None]
-        return f"best score {max(scores):.4g}" if scores else "no success yet"
+        best = f"best score {max(scores):.4g}" if scores else "no success yet"
+        return ", ".join(filter(None, [best, place_words(self._executor)]))
 
 
 def _in_words(sizes: dict[str, float]) -> str:

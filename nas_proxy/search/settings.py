@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from nas_proxy.cluster.settings import RaySettings
 from nas_proxy.errors import did_you_mean
 from nas_proxy.evaluate.executors import executor_kind
 from nas_proxy.options import Bound, NonNegativeInt, Options, PositiveFloat, PositiveInt
@@ -95,10 +96,11 @@ class SearchSettings(Options):
             end, or as far as a cascade's stages let it go.
         constraints: What candidates must not exceed; those that do are not trained.
         executor: Where candidates are trained. `serial`: in this process. `processes`: worker
-            processes.
+            processes. `ray`: slots on the nodes of a cluster, see `ray`.
         num_workers: Candidates that are trained at the same time, unless the executor is `serial`;
             on a CPU one process per core is best. With a pruner twice as many are open at a time
             with every executor, which so finds the same.
+        ray: The cluster of `executor: ray`.
         storage: `journal`: a file in the study's folder. Otherwise a database URL for Optuna.
         guard: Watches the ranking by training a few candidates on full data; off by default.
     """
@@ -112,6 +114,7 @@ class SearchSettings(Options):
     constraints: Constraints = field(default_factory=Constraints)
     executor: str = "serial"
     num_workers: PositiveInt = 2
+    ray: RaySettings = field(default_factory=RaySettings)
     storage: str = "journal"
     guard: GuardSettings = field(default_factory=GuardSettings)
 
@@ -147,6 +150,11 @@ class SearchSettings(Options):
     def costs(self) -> tuple[str, ...]:
         """The objectives beside the score."""
         return tuple(name for name in self.objectives if name != SCORE)
+
+    @property
+    def slots_per_device(self) -> int:
+        """How many workers of a cluster share one GPU."""
+        return self.ray.slots_per_gpu if self.executor == "ray" else 1
 
     @property
     def needs_latency(self) -> bool:
