@@ -44,6 +44,8 @@ def open_cluster(settings: RaySettings, num_slots: int) -> Iterator[Cluster]:
         raise ConfigError(f"search.executor: {missing_words('ray')}, or use processes")
     # Before the import, which reads them. Nobody is told that Ray is used here.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Its page of text about each process and node that ended; we say what became of them.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died|The node with node id")
     if settings.address == LOCAL:
         # Elsewhere than on Linux that is the default: nothing listens beyond the loopback device.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

@@ -123,10 +123,23 @@ class ElsewhereExecutor(Executor, Protocol):
     def open_pool(self) -> OpenPool:
         """Opens a pool of its workers for something else, such as distilling."""
 
+    def start(self) -> object:
+        """Find the workers now, so that what stands in the way is said before any work.
+
+        Raises:
+            UserError: If there are none, or they do not fit the study.
+        """
+
 
 def place_words(executor: Executor) -> str:
     """Where an executor works, such as `2 nodes, 8 slots`; empty where that is plain."""
     return executor.words if isinstance(executor, ElsewhereExecutor) else ""
+
+
+def start_workers(executor: Executor) -> None:
+    """Let an executor find its workers, if they are elsewhere; errors as of its `start`."""
+    if isinstance(executor, ElsewhereExecutor):
+        executor.start()
 
 
 def pool_of(executor: Executor) -> OpenPool | None:

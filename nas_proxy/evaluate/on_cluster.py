@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -29,7 +29,6 @@ from nas_proxy.cluster.settings import RaySettings
 from nas_proxy.cluster.slot import SlotSetup, Work
 from nas_proxy.core.files import write_atomically
 from nas_proxy.core.packing import pack
-from nas_proxy.core.pools import OpenPool
 from nas_proxy.data.given import GivenSplits
 from nas_proxy.errors import ConfigError
 from nas_proxy.evaluate.executors import (
@@ -97,28 +96,16 @@ def open_on_cluster(
 ) -> Iterator[Executor]:
     """Slots for the length of the block; what was there before stays as it was.
 
+    The cluster is joined when something is to be done for the first time: reading what a study has
+    found needs none.
+
     Args:
         num_workers: Slots that are asked for, whatever nodes there are.
         workplace: The cluster, and the images.
         open_cluster: Opens the cluster.
-
-    Raises:
-        ConfigError: If there is no such cluster, or no node large enough for a slot.
-        StudyError: If a node has other images or versions.
     """
-    with open_cluster(workplace.ray, num_workers) as cluster:
-        given = _given(workplace)
-        pool = SlotPool(
-            cluster,
-            workplace.ray,
-            num_workers,
-            _setup(workplace),
-            given=None if given is None else cluster.put(given),
-            source_hash=_source_hash(workplace),
-            say=workplace.say,
-        )
-        with pool:
-            yield _ClusterExecutor(pool, cluster, num_workers)
+    with ExitStack() as stack:
+        yield _ClusterExecutor(stack, num_workers, workplace, open_cluster)
 
 
 def check_cluster(workplace: Workplace) -> list[NodeCheck]:
@@ -155,25 +142,62 @@ def _given(workplace: Workplace) -> GivenSplits | None:
     return given
 
 
-class _ClusterExecutor:
-    """See `Executor`."""
+@dataclass(frozen=True)
+class _Slots:
+    """The slots of a study, once there are any."""
 
-    def __init__(self, pool: SlotPool, cluster: Cluster, num_workers: int) -> None:
+    pool: SlotPool
+    packer: _Packer
+
+    @classmethod
+    def opened(
+        cls, stack: ExitStack, num_workers: int, workplace: Workplace, open_cluster: OpenCluster
+    ) -> _Slots:
+        """Join the cluster, and wait for the first slot; all end with the stack."""
+        given = _given(workplace)
+        cluster = stack.enter_context(open_cluster(workplace.ray, num_workers))
+        pool = SlotPool(
+            cluster,
+            workplace.ray,
+            num_workers,
+            _setup(workplace),
+            given=None if given is None else cluster.put(given),
+            source_hash=_source_hash(workplace),
+            say=workplace.say,
+        )
+        return cls(stack.enter_context(pool), _Packer(cluster))
+
+
+class _ClusterExecutor:
+    """See `ElsewhereExecutor`."""
+
+    def __init__(
+        self, stack: ExitStack, num_workers: int, workplace: Workplace, open_cluster: OpenCluster
+    ) -> None:
         self.num_workers = num_workers
-        self._pool = pool
-        self._packer = _Packer(cluster)
+        self._open = partial(_Slots.opened, stack, num_workers, workplace, open_cluster)
+        self._opened: _Slots | None = None
+
+    def start(self) -> _Slots:
+        """The slots, which are opened by the first call."""
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened
 
     @property
     def words(self) -> str:
-        return self._pool.words
+        """Nodes and slots; empty before there are any."""
+        return "" if self._opened is None else self._opened.pool.words
 
-    @property
-    def open_pool(self) -> OpenPool:
-        return partial(_LentPool, self._pool, self._packer)
+    def open_pool(self, function: Callable[[Any], Any], num_workers: int) -> _LentPool:
+        """The same slots for another function, as many as there are."""
+        slots = self.start()
+        return _LentPool(slots.pool, slots.packer, function)
 
     def submit(
         self, factory: EvaluatorFactory, architecture: Architecture, seed: int
     ) -> Future[Evaluation]:
+        slots = self.start()
         folder = factory.state_folder if isinstance(factory, StateFactory) else None
         order = Order(factory, architecture, seed)
 
@@ -186,26 +210,20 @@ class _ClusterExecutor:
             return replace(answer.evaluation, node=node)
 
         job = Job(
-            make=self._packer.work_later(evaluate_there, order, folder),
+            make=slots.packer.work_later(evaluate_there, order, folder),
             finish=finish,
             lost=lost,
             kind=content_hash(factory.fidelity.to_json()),
         )
         if folder is not None:
             job.peek = _packed_peek(), partial(_keep, folder)
-        return self._pool.submit(job)
+        return slots.pool.submit(job)
 
 
 class _LentPool:
     """The slots, for another function: see `Pool`."""
 
-    def __init__(
-        self,
-        pool: SlotPool,
-        packer: _Packer,
-        function: Callable[[Any], Any],
-        num_workers: int,
-    ) -> None:
+    def __init__(self, pool: SlotPool, packer: _Packer, function: Callable[[Any], Any]) -> None:
         self._pool, self._packer, self._function = pool, packer, function
         self._waiting: list[Future[Any]] = []
 

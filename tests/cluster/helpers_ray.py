@@ -15,7 +15,8 @@ _AGENTS = (os.path.join("dashboard", "agent.py"), os.path.join("agent", "main.py
 def quiet_environment():
     """Nothing is reported to anybody, and a busy machine may take its time."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # the loopback address alone
+    # The loopback address alone, unless another was asked for.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     os.environ["RAY_worker_register_timeout_seconds"] = "300"  # noqa: SIM112 - it is called so
 
 

@@ -1,6 +1,5 @@
 """Evaluations on a real Ray cluster of this machine: two nodes with one core each."""
 
-import os
 from dataclasses import replace
 
 import pytest
@@ -13,14 +12,6 @@ from tests.evaluate.helpers import ScriptedFactory, UntrainedFactory
 from tests.evaluate.test_executors import SPACE_FILE, network_factory, scripts, without_seconds
 
 pytestmark = pytest.mark.exhaustive
-
-
-@pytest.fixture(scope="module", autouse=True)
-def importable():
-    """Slots find the helpers of these tests where this process does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]))
-        yield
 
 
 def test_serial_processes_and_ray_give_the_same_forty_evaluations(workplace, tmp_path, monkeypatch):

@@ -4,14 +4,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
+
 from nas_proxy.cluster.slot import Slot
 from nas_proxy.core.files import write_atomically
 from nas_proxy.data import given
 from nas_proxy.data.given import GivenSplits, give_splits
 from nas_proxy.data.sources import DataSettings, load_splits
-from nas_proxy.evaluate.executors import Workplace
+from nas_proxy.errors import ConfigError
+from nas_proxy.evaluate.executors import Workplace, place_words, pool_of, start_workers
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.evaluate.on_cluster import changed_state, open_on_cluster
+from nas_proxy.processes import map_in_processes
 from nas_proxy.report.values import NodeShare
 from nas_proxy.study.logs import StudyLogs
 from nas_proxy.types import Architecture, Evaluation, Status
@@ -113,3 +117,22 @@ def test_a_study_knows_what_each_node_did(tmp_path):
             log.append(found)
         logs.evaluations(tmp_path / name)
     assert logs.node_shares() == (NodeShare("x", 2, 4.0), NodeShare("y", 2, 4.0))
+
+
+def test_a_cluster_is_looked_for_when_it_is_needed():
+    def open_cluster(settings, num_slots):
+        raise ConfigError("there is no cluster")
+
+    with open_on_cluster(1, Workplace(), open_cluster) as executor:
+        assert place_words(executor) == ""
+        with pytest.raises(ConfigError, match="there is no cluster"):
+            start_workers(executor)
+        with pytest.raises(ConfigError, match="there is no cluster"):
+            executor.submit(CountingFactory(Path()), Architecture("s", 1), 0)
+
+
+def test_the_slots_are_lent_for_distilling():
+    with one_slot() as executor:
+        found = map_in_processes(abs, [-3, 2, -1], 2, open_pool=pool_of(executor))
+        assert list(found) == [3, 2, 1]
+        assert place_words(executor) == "1 node, 1 slot"
