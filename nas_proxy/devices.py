@@ -6,8 +6,10 @@ Each question has an answer for a CPU too, so that its callers need not tell the
 from __future__ import annotations
 
 import gc
+import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,6 +23,12 @@ def is_gpu(device: torch.device) -> bool:
 def num_gpus() -> int:
     """How many GPUs torch sees."""
     return torch.cuda.device_count()
+
+
+def mps_runs() -> bool:
+    """Whether CUDA's Multi-Process Service runs here, through which processes then share a GPU."""
+    folder = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
+    return (folder / "control").exists()
 
 
 def gpus_in_use() -> list[int]:

@@ -25,6 +25,11 @@ def loaded_files() -> tuple[str, ...]:
     return tuple(_loaded)
 
 
+def loaded_modules() -> dict[str, str]:
+    """The same files, each with the name of the module that it is now."""
+    return dict(_loaded)
+
+
 def is_outdated(module: str) -> bool:
     """Whether a module was made from a file that has been edited and read again since.
 
@@ -60,7 +65,7 @@ def import_file(location: str) -> ModuleType:
     identity = hashlib.sha256(os.fsencode(path) + source).hexdigest()[:12]
     name = f"{path.stem}_{identity}"
     if name in sys.modules:
-        _note(path, name)
+        note_module(path, name)
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -73,12 +78,12 @@ def import_file(location: str) -> ModuleType:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything, or exit
         del sys.modules[name]
         raise PluginError(f"plug-in file {location} cannot be imported: {reason(error)}") from error
-    _note(path, name)
+    note_module(path, name)
     return module
 
 
-def _note(path: Path, module: str) -> None:
-    """A file is this module now."""
+def note_module(path: Path, module: str) -> None:
+    """Remember that a file is this module now."""
     _outdated.add(_loaded.get(str(path), module))
     _outdated.discard(module)
     _loaded[str(path)] = module

@@ -32,6 +32,7 @@ import torch
 
 from nas_proxy.core import main_module
 from nas_proxy.core.packing import pack, unpack
+from nas_proxy.core.pools import OpenPool
 from nas_proxy.errors import NasProxyError, PluginError, StudyError, first_line
 from nas_proxy.registry import LoadedPlugins
 from nas_proxy.types import Progress, no_progress
@@ -75,6 +76,7 @@ def map_in_processes(
     items: Items[Item],
     num_workers: int,
     progress: Progress = no_progress,
+    open_pool: OpenPool | None = None,
 ) -> Iterator[Result]:
     """`function` of each item, in the order of the items, each as soon as it is there.
 
@@ -86,6 +88,7 @@ def map_in_processes(
         items: With several workers at most two for each of them are asked for in advance.
         num_workers: Processes.
         progress: Told after each item.
+        open_pool: Opens several; None: on this machine.
 
     Raises:
         StudyError: If the worker dies that has the item whose turn it is.
@@ -95,18 +98,21 @@ def map_in_processes(
     if num_workers <= 1:
         results: Iterator[Result] = map(function, items)
     else:
-        results = _map_in_pool(function, items, num_workers)
+        results = _map_in_pool(function, items, num_workers, open_pool or WorkerPool)
     for done, result in enumerate(results, start=1):
         progress(done, len(items))
         yield result
 
 
 def _map_in_pool(
-    function: Callable[[Item], Result], items: Items[Item], num_workers: int
+    function: Callable[[Item], Result],
+    items: Items[Item],
+    num_workers: int,
+    open_pool: OpenPool,
 ) -> Iterator[Result]:
     waiting: deque[Future[Result]] = deque()
     try:
-        with WorkerPool(function, num_workers) as pool:
+        with open_pool(function, num_workers) as pool:
             for item in items:
                 waiting.append(pool.submit(item))
                 if len(waiting) == 2 * num_workers:

@@ -158,6 +158,10 @@ class Registry(Generic[T]):
         """The class of a registered name, if its module was imported."""
         return self._classes.get(name)
 
+    def known(self) -> list[type[T]]:
+        """The classes whose modules were imported."""
+        return list(self._classes.values())
+
     def names(self) -> list[str]:
         """All known names, sorted, whether or not their modules can be imported."""
         return sorted({*self._classes, *self._sent, *self._announced()})
@@ -352,6 +356,12 @@ DISTILLERS = Registry[Distiller](
     Distiller,  # type: ignore[type-abstract]
     GROUPS[0],
 )
+
+
+def plugin_modules() -> set[str]:
+    """Names of the modules that define what decorators or references made known here."""
+    classes = (each for kind in (DISTILLERS, SEARCH_SPACES, SCORES) for each in kind.known())
+    return {each.__module__ for each in classes} | {module for module, _ in _BY_REFERENCE}
 
 
 def _class_of_function(function: Any) -> type[SearchSpace]:

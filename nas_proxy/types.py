@@ -295,6 +295,7 @@ class Evaluation:
             the fidelity's seeds; 0 of all others.
         same_as: Id of the architecture that is known to be the same network and was evaluated in
             its place; nothing was paid. Empty where it was evaluated itself.
+        node: Of a cluster, where it was evaluated; empty on the driver's own machine.
 
     >>> fidelity = Fidelity("", num_steps=100, batch_size=64, image_size=32)
     >>> Evaluation(Architecture("mine", 32), fidelity, 0, Status.FAILED).complete
@@ -320,6 +321,7 @@ class Evaluation:
     stage_core_seconds: tuple[float, ...] = ()
     rung: int = 0
     same_as: str = ""
+    node: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.train_losses, PackedFloats):
@@ -395,7 +397,7 @@ class Evaluation:
 
 
 _OF_CASCADES = ("stage_seconds", "stage_core_seconds")
-_SELDOM = ("rung", "same_as")
+_SELDOM = ("rung", "same_as", "node")
 
 
 def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:

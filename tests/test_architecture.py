@@ -134,7 +134,11 @@ def importers_of(library: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("library", "packages"),
-    [("mlflow", {"tracking"}), ("optuna", {"define_by_run", "search", "testing"})],
+    [
+        ("mlflow", {"tracking"}),
+        ("optuna", {"define_by_run", "search", "testing"}),
+        ("ray", {"cluster"}),
+    ],
 )
 def test_one_package_alone_imports(library: str, packages: set[str]) -> None:
     assert importers_of(library) <= packages

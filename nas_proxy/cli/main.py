@@ -24,6 +24,7 @@ from nas_proxy import __version__
 from nas_proxy.cli._configs import load_checked
 from nas_proxy.cli.backbones import backbones_command, pretrain_command
 from nas_proxy.cli.check import check_command
+from nas_proxy.cli.cluster import cluster_command
 from nas_proxy.cli.examples import example_command
 from nas_proxy.cli.init import init_command
 from nas_proxy.cli.inspecting import inspect_command
@@ -192,6 +193,7 @@ cli.add_command(list_command)
 cli.add_command(example_command)
 cli.add_command(new_command)
 cli.add_command(check_command)
+cli.add_command(cluster_command)
 cli.add_command(import_proxy)
 cli.add_command(export_proxy)
 cli.add_command(backbones_command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Literal
 
-Extra = Literal["export", "compress", "dashboard", "postgres"]
+Extra = Literal["export", "compress", "dashboard", "postgres", "ray"]
 
 _EXPORT = ("onnx", "onnxscript", "onnxruntime", "onnx_ir")
 # The top-level modules of what pyproject.toml lists for each.
@@ -14,6 +14,7 @@ _MODULES: dict[Extra, tuple[str, ...]] = {
     "compress": ("torchao", "torch_pruning", *_EXPORT),
     "dashboard": ("optuna_dashboard",),
     "postgres": ("psycopg",),
+    "ray": ("ray",),
 }
 
 

@@ -7,8 +7,10 @@ import io
 import pickle
 import sys
 from collections import ChainMap
+from collections.abc import Callable
 from functools import cache
 from operator import attrgetter
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -16,7 +18,12 @@ from nas_proxy.core.main_module import MAIN
 from nas_proxy.errors import StudyError, UserError, first_line
 
 
-def pack(value: Any, *, for_driver: bool = False) -> bytes:
+def pack(
+    value: Any,
+    *,
+    for_driver: bool = False,
+    stand_in: Callable[[Path], object | None] | None = None,
+) -> bytes:
     """`value` as bytes, which another process of this program unpacks.
 
     What the script, notebook or `-c` that Python was started with defines is packed with its code,
@@ -30,13 +37,18 @@ def pack(value: Any, *, for_driver: bool = False) -> bytes:
         value: Anything that holds no lock, open file or generator.
         for_driver: Whether it goes to the process that has that script or notebook: what is defined
             there is found by its name. By value it would take the place of what is there.
+        stand_in: What is packed in place of a path, for a process on another machine that is to
+            find the file elsewhere; None for a path that stays as it is.
 
     Raises:
         StudyError: If it cannot be packed.
     """
     file = io.BytesIO()
     try:
-        _picklers()[for_driver](file).dump(value)
+        pickler = _picklers()[for_driver](file)
+        if stand_in is not None:
+            pickler.persistent_id = lambda each: stand_in(each) if isinstance(each, Path) else None
+        pickler.dump(value)
     except UserError:  # a sentence already
         raise
     except Exception as error:
@@ -48,17 +60,25 @@ def pack(value: Any, *, for_driver: bool = False) -> bytes:
     return file.getvalue()
 
 
-def unpack(packed: bytes) -> Any:
+def unpack(packed: bytes, path_of: Callable[[Any], Path] | None = None) -> Any:
     """What `pack` was given.
 
     Unpickling runs whatever its input names. It is safe here because the bytes come through a
-    pipe that this program opened between its own processes; never give it what was read from a
-    file or a network.
+    pipe that this program opened between its own processes, or through a cluster whose every user
+    may run what they like on its nodes anyhow; never give it what was read from a file.
+
+    Args:
+        packed: The bytes.
+        path_of: The path here that a stand-in means, where `pack` was given one.
 
     Raises:
         Exception: Whatever unpickling raises, such as for a module that is missing here.
     """
-    return pickle.loads(packed)  # noqa: S301 - from our own process, see above
+    if path_of is None:
+        return pickle.loads(packed)  # noqa: S301 - from our own process, see above
+    unpickler = pickle.Unpickler(io.BytesIO(packed))  # noqa: S301 - see above
+    unpickler.persistent_load = path_of  # type: ignore[method-assign]
+    return unpickler.load()
 
 
 @cache

@@ -101,11 +101,12 @@ def source_files(*plugins: object) -> tuple[Path, ...]:
 
 def file_hash(file: Path) -> str:
     """Hash of a Python file and of what it imports, directly or not, from below its own folder."""
-    texts = sorted(hashlib.sha256(each.read_bytes()).hexdigest() for each in _own_files(file))
+    texts = sorted(hashlib.sha256(each.read_bytes()).hexdigest() for each in own_files(file))
     return content_hash(texts)
 
 
-def _own_files(file: Path) -> set[Path]:
+def own_files(file: Path) -> set[Path]:
+    """A Python file, and what it imports, directly or not, from below its own folder."""
     file = file.resolve()
     found, waiting = {file}, [file]
     if file.parent.name in _INSTALLED:  # below that folder is everything that is installed

@@ -39,6 +39,8 @@ class DataSettings(Options):
             data set has no validation part of its own.
         seed: Decides the limit's draw and the division; independent of the study's seed.
         download: Whether a missing data set may be fetched from its authors' site.
+        ship: With `executor: ray`, send the decoded images to each node once, through Ray's object
+            store, instead of looking for `root` there; at most 2 GB.
 
     >>> import nas_proxy as nas
     >>> DataSettings(name="digits", image_size=16) == nas.dataset("digits", image_size=16)
@@ -53,6 +55,7 @@ class DataSettings(Options):
     val_fraction: Annotated[float, Bound(gt=0, lt=1)] = 0.2
     seed: NonNegativeInt = 0
     download: bool = False
+    ship: bool = False
 
     def __post_init__(self) -> None:
         if self.name != "digits":

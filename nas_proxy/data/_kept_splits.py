@@ -30,7 +30,7 @@ Identity = list[tuple[str, int, int]]
 """Name, size and time of each file of a source, or what else tells one content from another."""
 
 _CODE = [Path(__file__).with_name(name) for name in ("sources.py", "splits.py", "transforms.py")]
-_NOT_IN_NAME = ("root", "download")  # where the files are; which files they are is in the identity
+_NOT_IN_NAME = ("root", "download", "ship")  # where they are; which they are is in the identity
 
 
 def identity_below(folder: Path, *patterns: str) -> Identity:

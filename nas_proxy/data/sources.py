@@ -39,6 +39,7 @@ from nas_proxy.data.folder import (
     read_images,
     user_cache_folder,
 )
+from nas_proxy.data.given import given_splits
 from nas_proxy.data.splits import shared_images, stratified_split
 from nas_proxy.data.transforms import channel_statistics, resize
 from nas_proxy.errors import DataError, did_you_mean
@@ -91,6 +92,9 @@ def load_splits(
             f"data.name: there is no data set {settings.name!r}; "
             f"{did_you_mean(settings.name, DATASETS)}"
         )
+    given = given_splits(settings)
+    if given is not None:
+        return given
     source = DATASETS[settings.name]
     identity = source.identity(settings)
     kept = read_kept(settings, identity, source.licence) if identity else None

@@ -10,15 +10,27 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from itertools import count, islice
 from time import perf_counter, time
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from nas_proxy.cluster.settings import RaySettings
+from nas_proxy.core.pools import OpenPool
+from nas_proxy.data.sources import DataSettings
 from nas_proxy.errors import ConfigError, PluginError, did_you_mean
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.processes import WorkerLostError, WorkerPool, serve_imports
-from nas_proxy.types import Architecture, Evaluation, Fidelity, Progress, Status, no_progress
+from nas_proxy.types import (
+    Architecture,
+    Evaluation,
+    Fidelity,
+    Progress,
+    Splits,
+    Status,
+    no_progress,
+)
 
 
 class Evaluator(Protocol):
@@ -78,10 +90,11 @@ class Executor(Protocol):
     - Results may come in any order, and no evaluation may depend on what its worker did before:
       callers bring them into order, and the same job gives the same figures everywhere.
     - An architecture that cannot be evaluated is an answer, which the evaluator gives itself. A
-      worker that is lost, be it killed, out of memory or with its machine, costs its own
-      evaluation alone: the answer is `lost_evaluation`, and it is not tried again, for it may be
-      the architecture that kills its workers. Whatever else is raised, such as by `build`, goes to
-      the future and ends the study.
+      worker that is lost, be it killed or out of memory, costs its own evaluation alone: the
+      answer is `lost_evaluation`, and it is not tried again, for it may be the architecture that
+      kills its workers. Only where its whole machine was lost is it begun again elsewhere, and not
+      without end. Whatever else is raised, such as by `build`, goes to the future and ends the
+      study.
     - When the block that opened the executor ends, whatever it still does ends too.
 
     Attributes:
@@ -98,17 +111,71 @@ class Executor(Protocol):
         """Start an evaluation, or queue it."""
 
 
+@runtime_checkable
+class ElsewhereExecutor(Executor, Protocol):
+    """One whose workers are on other machines, and can be lent."""
+
+    @property
+    def words(self) -> str:
+        """Where it works at the moment, for whoever watches."""
+
+    @property
+    def open_pool(self) -> OpenPool:
+        """Opens a pool of its workers for something else, such as distilling."""
+
+    def start(self) -> object:
+        """Find the workers now, so that what stands in the way is said before any work.
+
+        Raises:
+            UserError: If there are none, or they do not fit the study.
+        """
+
+
+def place_words(executor: Executor) -> str:
+    """Where an executor works, such as `2 nodes, 8 slots`; empty where that is plain."""
+    return executor.words if isinstance(executor, ElsewhereExecutor) else ""
+
+
+def start_workers(executor: Executor) -> None:
+    """Let an executor find its workers, if they are elsewhere; errors as of its `start`."""
+    if isinstance(executor, ElsewhereExecutor):
+        executor.start()
+
+
+def pool_of(executor: Executor) -> OpenPool | None:
+    """What opens a pool of an executor's workers; None: processes of this machine will do."""
+    return executor.open_pool if isinstance(executor, ElsewhereExecutor) else None
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What workers on other machines need to know of a study before they are given work.
+
+    Attributes:
+        ray: Of `executor: ray`.
+        data: The images as workers find them; None: they need none.
+        splits: The same as the driver has them.
+        say: Told what a person should know.
+    """
+
+    ray: RaySettings = field(default_factory=RaySettings)
+    data: DataSettings | None = None
+    splits: Splits | None = None
+    say: Callable[[str], None] = lambda words: None
+
+
 @dataclass(frozen=True)
 class ExecutorKind:
     """What is known of an executor before it is opened.
 
     Attributes:
-        open: From the number of workers to the executor, which stops with the block.
+        open: From the number of workers, and what they need to know, to the executor, which stops
+            with the block.
         beside_driver: Whether its workers share the driver's machine, and so disturb what the
             driver times there meanwhile.
     """
 
-    open: Callable[[int], AbstractContextManager[Executor]]
+    open: Callable[[int, Workplace], AbstractContextManager[Executor]]
     beside_driver: bool
 
 
@@ -136,19 +203,22 @@ def executor_kind(name: str) -> ExecutorKind:
     return _KINDS[name]
 
 
-def open_executor(name: str, num_workers: int) -> AbstractContextManager[Executor]:
+def open_executor(
+    name: str, num_workers: int, workplace: Workplace | None = None
+) -> AbstractContextManager[Executor]:
     """An executor that stops with the block.
 
     Args:
         name: `serial` evaluates in this process when `submit` is called. `processes` starts
             workers, each with one torch thread; one that dies costs its own evaluation alone.
-            Others are known once they are registered.
+            `ray` has slots on the nodes of a cluster. Others are known once they are registered.
         num_workers: Evaluations at the same time, such as processes to start; `serial` has one.
+        workplace: What workers on other machines need to know; None: nothing.
 
     Raises:
         ConfigError: If there is no executor of this name.
     """
-    return executor_kind(name).open(num_workers)
+    return executor_kind(name).open(num_workers, workplace or Workplace())
 
 
 def lost_evaluation(
@@ -224,12 +294,13 @@ def evaluate_jobs(
             waiting.remove(future)
             log.append(future.result())
             num_done += 1
-            progress(num_done, num_total)
+            where = place_words(executor)
+            progress(num_done, num_total, *filter(None, [where]))
     found = [log.get(*job) for job in jobs]
     return [evaluation for evaluation in found if evaluation is not None]
 
 
-class _EvaluatorCache:
+class EvaluatorCache:
     """The evaluator of the factory that was used last: phases of a study follow one another."""
 
     def __init__(self) -> None:
@@ -239,6 +310,7 @@ class _EvaluatorCache:
     def evaluate(
         self, factory: EvaluatorFactory, architecture: Architecture, seed: int
     ) -> Evaluation:
+        """Evaluate; what the evaluator needs is loaded if the one before was another."""
         if not isinstance(factory, PartFactory):
             evaluator, build_seconds = self._built(factory)
         else:
@@ -262,7 +334,7 @@ class _SerialExecutor:
     num_workers = 1
 
     def __init__(self) -> None:
-        self._evaluators = _EvaluatorCache()
+        self._evaluators = EvaluatorCache()
 
     def submit(
         self, factory: EvaluatorFactory, architecture: Architecture, seed: int
@@ -273,7 +345,7 @@ class _SerialExecutor:
 
 
 @contextmanager
-def _open_serial(num_workers: int) -> Iterator[Executor]:
+def _open_serial(num_workers: int, workplace: Workplace) -> Iterator[Executor]:
     yield _SerialExecutor()
 
 
@@ -333,17 +405,25 @@ class _ProcessExecutor:
 
 
 @contextmanager
-def _open_processes(num_workers: int) -> Iterator[Executor]:
+def _open_processes(num_workers: int, workplace: Workplace) -> Iterator[Executor]:
     with WorkerPool(_evaluate, num_workers) as pool:
         yield _ProcessExecutor(pool, num_workers)
 
 
+def _open_ray(num_workers: int, workplace: Workplace) -> AbstractContextManager[Executor]:
+    # By its name: it is above this module, and nobody else needs it.
+    above: Any = import_module("nas_proxy.evaluate.on_cluster")
+    found: AbstractContextManager[Executor] = above.open_on_cluster(num_workers, workplace)
+    return found
+
+
 register_executor("serial", ExecutorKind(_open_serial, beside_driver=False))
 register_executor("processes", ExecutorKind(_open_processes, beside_driver=True))
+register_executor("ray", ExecutorKind(_open_ray, beside_driver=False))
 
 # What follows runs in a worker process.
 serve_imports("nas_proxy.evaluate.factory")
-_worker_evaluators = _EvaluatorCache()
+_worker_evaluators = EvaluatorCache()
 
 
 def _evaluate(job: Job) -> Evaluation:

@@ -91,6 +91,15 @@ class NetworkEvaluatorFactory:
     num_slots: int = 1
     warm_up: WarmUp | None = None
 
+    @property
+    def state_folder(self) -> Path | None:
+        """Where files of its evaluations lie; None: there are none."""
+        return self.keep
+
+    def with_state_in(self, folder: Path) -> NetworkEvaluatorFactory:
+        """The same with these files in another folder."""
+        return replace(self, keep=folder)
+
     def build(self) -> NetworkEvaluator:
         """Load the images and put them on the device, every one at the size of the training."""
         splits = load_splits(self.data)

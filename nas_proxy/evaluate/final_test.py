@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,6 +46,15 @@ class FinalTestFactory:
     device: str
     fidelity: Fidelity
     keep: Path
+
+    @property
+    def state_folder(self) -> Path | None:
+        """Where files of its evaluations lie; None: there are none."""
+        return self.keep
+
+    def with_state_in(self, folder: Path) -> FinalTestFactory:
+        """The same with these files in another folder."""
+        return replace(self, keep=folder)
 
     def build(self) -> FinalTest:
         """Load the test images, at the size of the training."""

@@ -39,6 +39,15 @@ class CheckpointFactory:
         """What all jobs together cost."""
         return self.whole.fidelity
 
+    @property
+    def state_folder(self) -> Path | None:
+        """Where files of its evaluations lie."""
+        return self.folder
+
+    def with_state_in(self, folder: Path) -> CheckpointFactory:
+        """The same with these files in another folder."""
+        return replace(self, folder=folder)
+
     def build(self) -> NetworkEvaluator:
         """Load the images, and stop trainings where they pause."""
         return self.part_of(self.whole.build())

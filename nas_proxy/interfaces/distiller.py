@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nas_proxy.core.costs import CostMeter
+from nas_proxy.core.pools import OpenPool
 from nas_proxy.interfaces.search_space import SearchSpace
 from nas_proxy.options import Options
 from nas_proxy.plugin_calls import GuardedCalls
@@ -54,6 +55,7 @@ class DistillContext:
         space: The one that is searched, for a method that `draws_from_space`.
         fetch_model: From `models:/...` to the model's file; None where there is no registry.
         costs: Counts what the set costs; a method may name a part with `costs.measure`.
+        open_pool: Opens the workers; None: processes of this machine.
 
     >>> DistillContext(num_workers=2).device
     device(type='cpu')
@@ -69,6 +71,7 @@ class DistillContext:
     space: SearchSpace | None = None
     fetch_model: Callable[[str], Path] | None = None
     costs: CostMeter = field(default_factory=CostMeter, compare=False)
+    open_pool: OpenPool | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

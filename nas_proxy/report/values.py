@@ -18,16 +18,33 @@ from nas_proxy.validate.values import Point, RankReport
 
 
 @dataclass(frozen=True)
+class NodeShare:
+    """What a node of a cluster did for a study.
+
+    Attributes:
+        name: Of the node.
+        num_evaluations: Those that have a result.
+        seconds: What they took, in all.
+    """
+
+    name: str
+    num_evaluations: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Environment:
     """Where the report was made.
 
     Attributes:
         hardware: In words.
         versions: Of the libraries.
+        nodes: What was evaluated on nodes of a cluster; empty where all was done on one machine.
     """
 
     hardware: str
     versions: Mapping[str, str]
+    nodes: tuple[NodeShare, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas_proxy.errors import EvaluationError, PluginError, StudyError, first_line, required
-from nas_proxy.evaluate.executors import Executor
+from nas_proxy.evaluate.executors import Executor, place_words
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.search._proposals import Proposer
 from nas_proxy.search.importance import choice_importances
@@ -419,7 +419,8 @@ class Search:
         self._idle_draws = sum(t.number > last and t.state.is_finished() for t in trials)
 
     def _note(self) -> str:
-        return "no success yet" if self._best is None else f"best score {self._best:.4g}"
+        best = "no success yet" if self._best is None else f"best score {self._best:.4g}"
+        return ", ".join(filter(None, [best, place_words(self._executor)]))
 
 
 def _in_words(sizes: dict[str, float]) -> str:

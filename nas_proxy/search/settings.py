@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from nas_proxy.cluster.settings import RaySettings
 from nas_proxy.core.extras import is_installed, missing_words
 from nas_proxy.errors import did_you_mean, masked, refuse_masked
 from nas_proxy.evaluate.executors import executor_kind
@@ -105,10 +106,11 @@ class SearchSettings(Options):
             end, or as far as a cascade's stages let it go.
         constraints: What candidates must not exceed; those that do are not trained.
         executor: Where candidates are trained. `serial`: in this process. `processes`: worker
-            processes.
+            processes. `ray`: slots on the nodes of a cluster, see `ray`.
         num_workers: Candidates that are trained at the same time, unless the executor is `serial`;
             on a CPU one process per core is best. With a pruner twice as many are open at a time
             with every executor, which so finds the same.
+        ray: The cluster of `executor: ray`.
         storage: `journal`: a file in the study's folder. Otherwise the URL of a database, such as
             `postgresql://user:password@host/name`, which a dashboard or the driver of another
             machine can join. User and password are not kept: write the URL again to go on.
@@ -124,6 +126,7 @@ class SearchSettings(Options):
     constraints: Constraints = field(default_factory=Constraints)
     executor: str = "serial"
     num_workers: PositiveInt = 2
+    ray: RaySettings = field(default_factory=RaySettings)
     storage: str = "journal"
     guard: GuardSettings = field(default_factory=GuardSettings)
 
@@ -162,6 +165,11 @@ class SearchSettings(Options):
     def costs(self) -> tuple[str, ...]:
         """The objectives beside the score."""
         return tuple(name for name in self.objectives if name != SCORE)
+
+    @property
+    def slots_per_device(self) -> int:
+        """How many workers of a cluster share one GPU."""
+        return self.ray.slots_per_gpu if self.executor == "ray" else 1
 
     @property
     def needs_latency(self) -> bool:

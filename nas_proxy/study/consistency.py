@@ -103,6 +103,7 @@ def contradictions(
     faults += _retrain_faults(sections, space)
     faults += _validation_faults(sections, space)
     faults += _latency_faults(sections)
+    faults += _ray_faults(sections)
     pruner = sections.search.pruner
     if pruner is not None:
         faults += pruner_faults(pruner, sections.recipe, sections.train, sections.score)
@@ -172,6 +173,27 @@ def _latency_faults(sections: Checked) -> list[str]:
         "the latency that is measured there; use executor: serial, or leave latency out of "
         "search.objectives and search.constraints"
     ]
+
+
+def _ray_faults(sections: Checked) -> list[str]:
+    """What a cluster cannot do, found before one is looked for."""
+    search, device, faults = sections.search, sections.device, []
+    if search.executor != "ray":
+        return []
+    if not is_installed("ray"):
+        faults.append(f"search.executor: {missing_words('ray')}, or use processes")
+    if device.startswith("cuda:"):
+        faults.append(
+            f"device: {device} is one GPU of this machine, and a slot of search.ray sees its own "
+            "share alone; write device: cuda"
+        )
+    if (device == "cpu") != (search.ray.num_gpus == 0):
+        mend = "search.ray.num_gpus: 1, or a fraction" if device != "cpu" else "device: cuda"
+        faults.append(
+            f"search.ray: slots have num_gpus {search.ray.num_gpus:g}, but networks are trained on "
+            f"device {device}; set {mend}"
+        )
+    return faults
 
 
 def _retrain_faults(sections: Checked, space: SearchSpace | None) -> list[str]:

@@ -97,7 +97,7 @@ class StudyContext:
             proxy_file=self.layout.proxy_dataset,
             arithmetic=self.arithmetic,
             cuda_graph=self.config.cuda_graph,
-            num_slots=self.executor.num_workers if beside else 1,
+            num_slots=self.executor.num_workers if beside else self.config.search.slots_per_device,
         )
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nas_proxy.evaluate.log import EvaluationLog
+from nas_proxy.report.values import NodeShare
 from nas_proxy.search.resources import LatencyLog
 
 
@@ -35,6 +36,17 @@ class StudyLogs:
         if path not in self._latencies:
             self._latencies[path] = LatencyLog(path)
         return self._latencies[path]
+
+    def node_shares(self) -> tuple[NodeShare, ...]:
+        """What the nodes of clusters did, as far as logs have been read; none for this machine."""
+        seconds: dict[str, list[float]] = {}
+        for log in self._evaluations.values():
+            for evaluation in log:
+                if evaluation.node:
+                    seconds.setdefault(evaluation.node, []).append(evaluation.seconds)
+        return tuple(
+            NodeShare(name, len(each), sum(each)) for name, each in sorted(seconds.items())
+        )
 
     def forget(self, folder: Path) -> None:
         """Read anew what lies in `folder`, which was removed or got another name."""

@@ -20,7 +20,7 @@ from nas_proxy.core.plugin_source import source_files
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.sources import load_splits
 from nas_proxy.errors import ConfigError, StudyError, did_you_mean
-from nas_proxy.evaluate.executors import open_executor
+from nas_proxy.evaluate.executors import Workplace, open_executor, start_workers
 from nas_proxy.evaluate_proxy.result import ProxyAccuracy, ProxyReplay
 from nas_proxy.interfaces import TransferSpace
 from nas_proxy.report.values import StudyReport
@@ -96,6 +96,8 @@ def run_pipeline(
             display.say(notice)
         write_atomically(config.layout.config, config.to_yaml())
         left = announce(plan_stages(asked, study, repeated), study)
+        if left.seconds:
+            start_workers(study.executor)
         study.forget()  # what calibrate finds now may be another recipe
         wanted = [stage for stage in asked if stage.is_wanted(config)]
         for stage in asked:
@@ -225,7 +227,8 @@ def open_study(
             config.study_name,
             code=source_files(config.space, config.distiller),
         )
-        executor = open_executor(config.search.executor, config.search.num_workers)
+        workplace = Workplace(config.search.ray, config.data, splits, display.say)
+        executor = open_executor(config.search.executor, config.search.num_workers, workplace)
         with tracker, executor as running:
             tracker.study.params(used_parameters(config, STAGES))
             tracker.study.tags({"hardware": hardware(torch.device(config.device))})

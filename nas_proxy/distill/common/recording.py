@@ -53,5 +53,7 @@ def map_in_workers(
     """`map_in_processes` with the context's workers, whose seconds count as if one did it all."""
     if min(context.num_workers, len(items)) <= 1:
         return map_in_processes(function, items, 1)
-    results = map_in_processes(Timed(function), items, context.num_workers)
+    results = map_in_processes(
+        Timed(function), items, context.num_workers, open_pool=context.open_pool
+    )
     return context.costs.of_workers(results)

@@ -13,6 +13,7 @@ from nas_proxy.data.pictures import write_image_grid
 from nas_proxy.data.proxy_dataset import ProxyDataset
 from nas_proxy.data.transforms import denormalise
 from nas_proxy.errors import DivergedError, StudyError, UserError
+from nas_proxy.evaluate.executors import pool_of
 from nas_proxy.interfaces import CalibrationSample, DistillContext, DistillTask
 from nas_proxy.report.values import Cost
 from nas_proxy.reproducibility import derive_seed, make_generator
@@ -66,7 +67,7 @@ class Distill(Stage):
     version = 3
     reads = (
         Section(name="seed", when=_DISTILS),
-        Section(name="data", free=("root", "download")),
+        Section(name="data", free=("root", "download", "ship")),
         Section(name="distill", free=("num_workers",), when=_DISTILS),
         Section(name="recipe", keys=(), when=_ITS_WORD),
         Section(name="space", when=_LOOKS_AT_THE_SPACE),
@@ -130,6 +131,7 @@ def _distill(study: StudyContext) -> None:
             calibration=sample,
             space=config.space if config.distiller.draws_from_space else None,
             costs=costs,
+            open_pool=pool_of(study.executor),
         )
         try:
             task = DistillTask(

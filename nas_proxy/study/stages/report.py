@@ -92,7 +92,9 @@ def collect(study: StudyContext) -> StudyReport:
         ),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=Environment(
-            hardware(study.device), {**versions(), **_own_code(config.resolved)}
+            hardware(study.device),
+            {**versions(), **_own_code(config.resolved)},
+            study.logs.node_shares(),  # of all logs, which the ledger has read
         ),
         data=_data(study.splits),
         proxy_dataset=ProxySummary.of(proxy_dataset),

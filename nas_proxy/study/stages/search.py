@@ -69,7 +69,7 @@ class Search(Stage):
         Section(name="seed"),
         Section(name="space"),
         *RANKED_BY,
-        Section(name="search", free=("executor", "num_workers"), growing="n_trials"),
+        Section(name="search", free=("executor", "num_workers", "ray"), growing="n_trials"),
     )
     sources = (IMAGES, SPACE, PROXY_DATASET, RECIPE)
 

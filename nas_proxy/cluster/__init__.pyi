@@ -1,0 +1,3 @@
+from .settings import RaySettings
+
+__all__ = ["RaySettings"]
