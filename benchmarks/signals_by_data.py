@@ -60,6 +60,13 @@ DUELS = (
     (DISTILLED, PAIR, RANDOM, PAIR),
     (DISTILLED, ("val_accuracy",), RANDOM, ("val_accuracy",)),
     (DISTILLED, ("val_accuracy",), STREAM, ("val_accuracy",)),
+    # Each read as recipes that ship read it.
+    (DISTILLED, ("train_loss_mean",), STREAM, ("val_loss",)),
+    (RANDOM, ("train_loss_mean",), STREAM, ("val_loss",)),
+    # All read in one way.
+    (DISTILLED, ("train_loss_tail",), STREAM, ("train_loss_tail",)),
+    (RANDOM, ("train_loss_tail",), STREAM, ("train_loss_tail",)),
+    (DISTILLED, ("train_loss_tail",), RANDOM, ("train_loss_tail",)),
 )
 BEST = (0.4, 0.2)
 PLAIN = ("calibrate=null", "recipe=configured")
