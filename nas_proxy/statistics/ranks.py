@@ -6,8 +6,9 @@ on stacks of samples at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy
@@ -41,10 +42,13 @@ class Estimate:
     high: float | None
 
     def __str__(self) -> str:
-        """As in `.81 [.70, .88]`."""
+        """As in `.81 [.70, .88]`; an interval never reads as a point: `1.00 [.99, 1.00]`."""
         if self.low is None or self.high is None:
             return f"{decimal(self.value)} (no interval)"
-        return f"{decimal(self.value)} [{decimal(self.low)}, {decimal(self.high)}]"
+        low, high = decimal(self.low), decimal(self.high)
+        if low == high and self.low < self.high:
+            low = decimal(math.floor(100 * self.low) / 100)
+        return f"{decimal(self.value)} [{low}, {high}]"
 
 
 @dataclass(frozen=True)
@@ -80,29 +84,45 @@ class Statistic:
         return np.concatenate(found)
 
 
-def _fisher(one_swap: Callable[[float], float], least_spread: float) -> Interval:
+@dataclass(frozen=True)
+class _Fisher:
     """See `intervals.fisher`.
 
-    Args:
-        one_swap: What one swap of neighbours takes from the perfect correlation of n.
+    Attributes:
+        one_swap: What one swap of neighbours takes from the perfect correlation of n without ties.
         least_spread: See there.
+        among_ties: What it takes from Spearman's rho of the sample at least, where ties make
+            neighbours lie further apart.
     """
 
-    def interval(value: float, left_out: Values, confidence: float) -> Ends:
+    one_swap: Callable[[float], float]
+    least_spread: float
+    among_ties: float = 0.0
+
+    def __call__(self, value: float, left_out: Values, confidence: float) -> Ends:
         n = len(left_out)
-        limits = (1 - one_swap(n), 1 - one_swap(n - 1))
+        limits = [1 - max(self.one_swap(num), self.among_ties) for num in (n, n - 1)]
         return fisher(
-            value, left_out, limits=limits, least_spread=least_spread, confidence=confidence
+            value,
+            left_out,
+            limits=(limits[0], limits[1]),
+            least_spread=self.least_spread,
+            confidence=confidence,
         )
 
-    return interval
+    def on(self, scores: Values, reference: Values) -> _Fisher:
+        """The interval that counts the ties of a sample, `(n,)` each."""
+        sides = [_centred_ranks(scores), _centred_ranks(reference)]
+        gaps = [np.diff(np.unique(side)).min() for side in sides]
+        spreads = [np.sqrt((side**2).sum()) for side in sides]
+        return replace(self, among_ties=float(np.prod(gaps) / np.prod(spreads)))
 
 
 def _spearman(scores: Values, reference: Values) -> Values:
     return _correlation(_centred_ranks(scores), _centred_ranks(reference))
 
 
-_RHO = _fisher(lambda n: 12 / (n * (n * n - 1)), least_spread=0.7)
+_RHO = _Fisher(lambda n: 12 / (n * (n * n - 1)), least_spread=0.7)
 
 spearman = Statistic(_spearman, _RHO)
 """Spearman's rho; ties get their mean rank; NaN where one side is constant."""
@@ -138,7 +158,7 @@ def spearman_within(strata: Sequence[int]) -> Statistic:
 
     return Statistic(
         lambda scores, reference: _correlation(ranked(scores), ranked(reference)),
-        _fisher(one_swap, least_spread=0.7),
+        _Fisher(one_swap, least_spread=0.7),
         without_each,
     )
 
@@ -164,7 +184,7 @@ def _tau(both: Values, first: Values, second: Values) -> Values:
 
 
 kendall = Statistic(
-    _kendall, _fisher(lambda n: 4 / (n * (n - 1)), least_spread=0.45), _kendall_without_each
+    _kendall, _Fisher(lambda n: 4 / (n * (n - 1)), least_spread=0.45), _kendall_without_each
 )
 """Kendall's tau-b, which corrects for ties; NaN where one side is constant."""
 
@@ -295,7 +315,10 @@ def estimate(
     left_out = statistic.left_out(scores, reference)
     if not np.isfinite(left_out).all():
         return Estimate(value, None, None)
-    return Estimate(value, *statistic.interval(value, left_out, confidence))
+    interval = statistic.interval
+    if isinstance(interval, _Fisher):
+        interval = interval.on(scores, reference)
+    return Estimate(value, *interval(value, left_out, confidence))
 
 
 def resampled(

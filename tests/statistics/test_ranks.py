@@ -172,6 +172,25 @@ def test_a_perfect_sample_is_no_point(n, sign):
         assert ends == pytest.approx([expected, 1])
 
 
+@pytest.mark.parametrize("groups", [2, 4])
+def test_a_perfect_sample_with_ties_is_as_uncertain_as_one_exchange_between_them(groups):
+    """Twenty architectures with two values each way order one pair of groups, not twenty."""
+    tied = np.repeat(np.arange(float(groups)), 20 // groups)
+    exchanged = tied.copy()
+    last, first = 20 // groups - 1, 20 // groups
+    exchanged[[last, first]] = exchanged[[first, last]]
+    found = judged(ranks.spearman, tied, tied)
+    half = stats.t.ppf(0.975, 18) * 0.7 / math.sqrt(17)
+    expected = math.tanh(math.atanh(float(ranks.spearman(exchanged, tied))) - half)
+    assert (found.low, found.high) == pytest.approx((expected, 1))
+    assert found.low < judged(ranks.spearman, np.arange(20.0), np.arange(20.0)).low
+
+
+def test_no_interval_reads_as_a_point():
+    rising = np.arange(20.0)
+    assert str(judged(ranks.spearman, rising, rising)) == "1.00 [.99, 1.00]"
+
+
 @given(columns=pairs(min_size=10, max_size=14))
 def test_the_interval_contains_the_value(columns):
     for statistic in (ranks.spearman, ranks.kendall):
