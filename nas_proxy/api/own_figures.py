@@ -69,13 +69,15 @@ def rank_report(
     >>> print(report.judged.spearman)
     .98 [.82, 1.00]
     """
-    columns = dict(controls or {})
+    columns, own_sizes = _by_name(controls, "controls"), _by_name(sizes, "sizes")
     if hasattr(scores, "columns"):
         name, scores, references, reference_name, further = _of_frame(
             scores, references, reference_name
         )
         columns = {**further, **columns}
-    table = _Table.of({name: scores, **columns}, references, dict(sizes or {}), reference_name)
+    if name in columns:
+        raise UserError(f"{name!r} is the name of the score and of a control; rename one of them")
+    table = _Table.of({name: scores, **columns}, references, own_sizes, reference_name)
     settings = read_options(BestPart, {"best_fraction": best_fraction, "k": k})
     rankings = [
         table.ranking(each, "proxy" if each == name else "control") for each in (name, *columns)
@@ -90,6 +92,14 @@ def rank_report(
         reference_seconds=0.0,
     )
     return replace(report, verdict=" ".join(filter(None, (report.verdict, table.left_out))))
+
+
+def _by_name(given: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise UserError(
+            f"{what} must be a mapping from names to figures, got {type(given).__name__}"
+        )
+    return dict(given or {})
 
 
 def _of_frame(
@@ -181,8 +191,11 @@ def _by_architecture(given: Any, what: str) -> _Figures:
         keys, values = list(given.keys()), list(given.values())
     elif hasattr(given, "index") and hasattr(given, "to_numpy"):  # a pandas Series
         keys, values = given.index.tolist(), given.to_numpy()
+    elif isinstance(given, set | frozenset):
+        raise UserError(f"{what} is a set, whose figures have no order; give a list or a mapping")
     else:
-        values = given if hasattr(given, "__len__") else _listed(given, what)
+        values = given.detach().cpu() if hasattr(given, "detach") else given  # a tensor
+        values = values if hasattr(given, "__len__") else _listed(values, what)
         keys = list(range(len(values)))
     texts = [str(key) for key in keys]
     twice = [text for text, count in Counter(texts).items() if count > 1]

@@ -97,6 +97,7 @@ def test_few_have_no_interval():
         (([1, 2], [1, 2]), r"2 architecture\(s\) have a reference"),
         (([[1, 2], [3, 4], [5, 6]], [1, 2, 3]), "one figure for each architecture"),
         ((3, [1, 2, 3]), "must be figures, or a mapping"),
+        (({1.0, 2.0, 3.0}, [1, 2, 3]), "a set, whose figures have no order"),
         ((pd.DataFrame({"a": [1, 2, 3]}), "b"), "there is no column 'b'"),
         ((pd.DataFrame({"a": [1, 2, 3]}), "a"), "no column beside the references"),
         ((pd.Series([1, 2, 3], index=["x", "x", "y"]), [1, 2, 3]), "'x' is named twice"),
@@ -105,6 +106,23 @@ def test_few_have_no_interval():
 def test_what_is_no_figure_is_refused(given, sentence):
     with pytest.raises(nas.UserError, match=sentence):
         nas.rank_report(*given)
+
+
+@pytest.mark.parametrize(
+    ("controls", "sentence"),
+    [
+        ([[1, 2, 3]], "controls must be a mapping from names to figures, got list"),
+        ({"the score": [1, 2, 3]}, "'the score' is the name of the score and of a control"),
+    ],
+)
+def test_controls_have_names_of_their_own(controls, sentence):
+    with pytest.raises(nas.UserError, match=sentence):
+        nas.rank_report([1, 2, 3], [1, 2, 3], controls=controls)
+
+
+def test_a_tensor_that_is_trained_through_is_a_list_of_figures():
+    scores = torch.tensor(SCORE, requires_grad=True)
+    assert nas.rank_report(scores, REFERENCE).judged == nas.rank_report(SCORE, REFERENCE).judged
 
 
 def test_options_are_checked():
