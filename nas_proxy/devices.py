@@ -20,6 +20,11 @@ def is_gpu(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def cuda_version() -> str:
+    """Of the CUDA that torch was built for; `none` for a build without."""
+    return torch.version.cuda or "none"
+
+
 def num_gpus() -> int:
     """How many GPUs torch sees."""
     return torch.cuda.device_count()

@@ -13,8 +13,8 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from nas_proxy import plugin_files, testing
 from nas_proxy import registry as registry_module
-from nas_proxy import testing
 from nas_proxy.registry import DISTILLERS, SCORES, SEARCH_SPACES
 from nas_proxy.types import ImageDataset
 
@@ -72,12 +72,15 @@ def _registries():
     known = [(registry._classes, dict(registry._classes)) for registry in registries]
     known += [(registry._sent, dict(registry._sent)) for registry in registries]
     known.append((registry_module._BY_REFERENCE, dict(registry_module._BY_REFERENCE)))
+    files = dict(plugin_files._loaded)
     yield
     for held, before in known:
         for name in held.keys() - before.keys():
             found = held[name]
             if not getattr(found, "__module__", "nas_proxy").startswith("nas_proxy."):
                 del held[name]
+    for file in plugin_files._loaded.keys() - files.keys():  # or later workers would import it
+        del plugin_files._loaded[file]
 
 
 # Tests that share what needs seconds to be imported or started, and that one worker of pytest-xdist

@@ -29,7 +29,7 @@ def class_texts(module: str, class_name: str, names: Collection[str]) -> dict[st
         (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), None
     )
     if defined is None:
-        origin = _origin(tree, class_name)
+        origin = _origin(module, tree, class_name)
         # Of another library, such as ABC: it knows nothing of plug-ins.
         return class_texts(origin, class_name, names) if origin.startswith("nas_proxy.") else {}
     found: dict[str, str] = {}
@@ -50,14 +50,16 @@ def _parsed(module: str) -> ast.Module:
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise ValueError(f"{module} has no source text")
-    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    file = Path(spec.origin)
+    stub = file.with_suffix(".pyi")  # of a package whose names are imported when they are asked for
+    return ast.parse((stub if stub.is_file() else file).read_text(encoding="utf-8"))
 
 
-def _origin(tree: ast.Module, name: str) -> str:
-    """The module that `name` is imported from; empty if it is not."""
+def _origin(module: str, tree: ast.Module, name: str) -> str:
+    """The module that `name` is imported from in the text of `module`; empty if it is not."""
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and any(alias.name == name for alias in node.names):
-            return node.module or ""
+            return f"{module}.{node.module}" if node.level else node.module or ""
     return ""
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import keyword
+import sys
+import sysconfig
+from importlib.machinery import PathFinder
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -30,7 +32,7 @@ def new_space(file: Path) -> None:
             f"{file} cannot be imported: take a name of letters, digits and _ that ends in .py, "
             "such as my_space.py"
         )
-    if find_spec(file.stem) is not None and not file.exists():
+    if _is_installed(file.stem) and not file.exists():
         raise ConfigError(
             f"{file.name} would hide the installed module {file.stem!r} from whatever is run in "
             "its folder; take another name, such as my_space.py"
@@ -54,3 +56,9 @@ def new_space(file: Path) -> None:
 def _filled(template: str, file: Path) -> str:
     text = files("nas_proxy.cli").joinpath("templates", template).read_text(encoding="utf-8")
     return Template(text).substitute(file=file.name, stem=file.stem)
+
+
+def _is_installed(name: str) -> bool:
+    """Whether Python or a library brings a module of that name; the user's own do not count."""
+    spec = PathFinder.find_spec(name, sorted({*sysconfig.get_paths().values()}))
+    return spec is not None or name in sys.builtin_module_names

@@ -6,9 +6,8 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
-
 from nas_proxy.core.environment import versions
+from nas_proxy.devices import cuda_version
 
 _COMPARED = ("nas-proxy", "torch", "torchvision", "numpy")
 
@@ -41,7 +40,7 @@ def compared_versions() -> dict[str, str]:
     """Versions in which all processes of a study have to agree."""
     found = {name: version for name, version in versions().items() if name in _COMPARED}
     python = ".".join(platform.python_version_tuple()[:2])
-    return {"Python": python, **found, "CUDA": torch.version.cuda or "none"}
+    return {"Python": python, **found, "CUDA": cuda_version()}
 
 
 def start_fault(report: SlotReport, versions: Mapping[str, str], source_hash: str) -> str:

@@ -42,7 +42,7 @@ class PackedFloats(Sequence[float]):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PackedFloats):
             return self._values == other._values
-        return isinstance(other, tuple) and tuple(self._values) == other
+        return tuple(self._values) == other if isinstance(other, tuple) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(tuple(self._values))

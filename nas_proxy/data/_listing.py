@@ -34,8 +34,8 @@ class FolderListing:
         is_test: bool, `(len(files),)`; None where the folder has no test part of its own.
         class_names: The names of the class folders, sorted as torchvision's ImageFolder does.
         left_out: Other files of the class folders, relative to `root`; hidden ones do not count.
-        unread: Files in folders within class folders or beside `train`, likewise, and images beside
-            class folders.
+        unread: Files in folders within class folders, likewise, and images beside class folders and
+            in folders beside `train`.
     """
 
     root: Path
@@ -229,13 +229,13 @@ def _unread(root: Path, train: Path, test: Path | None) -> Iterator[Path]:
     parts = [train] if test is None else [train, test]
     for folder in (root, *(part for part in parts if part != root)):
         for entry in _entries(folder):
-            if not _is_folder(entry) and entry.name.lower().endswith(IMAGE_ENDINGS):
+            if not _is_folder(entry) and _is_image(folder / entry.name):
                 yield folder / entry.name
     if train != root:  # of test and val the one that is not read is named by itself
         known = (train.name, "test", "val")
         for name in _subfolders(root):
             if name not in known:
-                yield from _files_below(root / name)
+                yield from filter(_is_image, _files_below(root / name))
     for part in parts:
         for name in _subfolders(part):
             for nested in _subfolders(part / name):
@@ -246,6 +246,10 @@ def _files_below(root: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(each for each in folders if not _is_hidden(each))
         yield from (Path(folder, file) for file in sorted(files) if not _is_hidden(file))
+
+
+def _is_image(path: Path) -> bool:
+    return path.name.lower().endswith(IMAGE_ENDINGS)
 
 
 def _only_in(part: Path, names: Iterable[str], others: Container[str]) -> str:

@@ -52,7 +52,7 @@ def test_no_section_of_what_is_written_holds_a_secret(address):
             **TINY,
             "tracking": {"uri": address},
             "search": {"storage": address},
-            "data": {"root": address},
+            "data": {"name": "cifar10", "root": address},
         }
     )
     assert "secret" in repr(config.tracking.uri)

@@ -278,8 +278,8 @@ def test_a_truth_table_is_checked_before_anything_is_distilled(nas_proxy, tmp_pa
 def test_a_proxy_file_of_another_data_set(nas_proxy, tmp_path: Path) -> None:
     assert nas_proxy("distill", "tiny.yaml").status == 0
     file = tmp_path / "results/tiny/distill/proxy.safetensors"
-    use = [f"distill={{name: file, path: {file}, images_per_class: 2}}", "study_name=other"]
-    assert nas_proxy("distill", "tiny.yaml", *use).status == 0
+    use = [f"distill={{name: file, path: {file}, images_per_class: 2}}"]
+    assert nas_proxy("distill", "tiny.yaml", *use, "study_name=other").status == 0
     # Another split of the same data: its images may be among those that judge.
     leaking = nas_proxy("distill", "tiny.yaml", *use, "data.seed=1", "study_name=leaking")
     assert_one_sentence(leaking, "search-training split")

@@ -83,7 +83,7 @@ class SideBySide(Silent):
 
 
 def test_work_of_several_processes_costs_what_it_would_cost_one(monkeypatch):
-    def side_by_side(function, items, num_workers):
+    def side_by_side(function, items, num_workers, **_):
         assert num_workers == 4
         with ThreadPoolExecutor(num_workers) as pool:
             yield from pool.map(unpack(pack(function)), items)

@@ -105,10 +105,12 @@ def test_no_section_that_changes_results_is_forgotten() -> None:
     assert declared | beside | {"evaluate_proxy", "pretrain"} == SECTIONS
 
 
+ELSEWHERE = {"data": {"name": "cifar10", "root": "elsewhere"}}
+BEFORE = {**MINIMAL, "data": {"name": "cifar10", "root": "here"}}
 CHANGES = [
     ("distill", {"distill": {"name": "random_subset", "images_per_class": 3}}, "images_per_class"),
     ("distill", {"distill": {"name": "random_subset", "num_workers": 3}}, ""),
-    ("distill", {"data": {"root": "elsewhere"}}, ""),
+    ("distill", ELSEWHERE, ""),
     ("distill", {"seed": 1}, "seed: 0 -> 1"),
     ("calibrate", {"train": {"num_steps": 6}}, "train.num_steps: 5 -> 6"),
     (
@@ -128,8 +130,8 @@ CHANGES = [
 
 @pytest.mark.parametrize(("name", "change", "refused"), CHANGES)
 def test_a_change_is_refused_or_allowed_as_declared(tmp_path, name, change, refused) -> None:
-    before = check_config({**MINIMAL, "results": str(tmp_path)})
-    now = check_config({**MINIMAL, **change, "results": str(tmp_path)})
+    before = check_config({**BEFORE, "results": str(tmp_path)})
+    now = check_config({**BEFORE, **change, "results": str(tmp_path)})
     stage = next(each for each in STAGES if each.name == name)
     path = before.layout.stage(name)
     assert StageFolder(path, 1, stage.sections(before)).open(force=False)
@@ -151,12 +153,12 @@ def test_a_change_is_refused_or_allowed_as_declared(tmp_path, name, change, refu
         ({"distill": {"name": "random_subset", "images_per_class": 3}}, "images_per_class"),
         ({"validate": {**MINIMAL["validate"], "k": 3}}, "validate.k"),
         ({"retrain": {**MINIMAL["retrain"], "num_seeds": 2}}, "retrain.num_seeds: 3 -> 2"),
-        ({"search": {"n_trials": 99}, "data": {"root": "elsewhere"}}, ""),
+        ({"search": {"n_trials": 99}, **ELSEWHERE}, ""),
     ],
 )
 def test_a_finished_study_refuses_what_any_of_its_stages_read(tmp_path, change, refused) -> None:
-    before = check_config({**MINIMAL, "results": str(tmp_path)})
-    now = check_config({**MINIMAL, **change, "results": str(tmp_path)})
+    before = check_config({**BEFORE, "results": str(tmp_path)})
+    now = check_config({**BEFORE, **change, "results": str(tmp_path)})
     for stage in STAGES:
         if not stage.always_runs:
             folder = StageFolder(before.layout.stage(stage.name), 1, stage.sections(before))

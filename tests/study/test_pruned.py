@@ -140,7 +140,7 @@ class Elsewhere:
 def test_another_executor_finds_the_same(pruned, tmp_path, monkeypatch):
     monkeypatch.setattr(executors, "_KINDS", dict(executors._KINDS))
     register_executor(
-        "elsewhere", ExecutorKind(lambda _: nullcontext(Elsewhere()), beside_driver=False)
+        "elsewhere", ExecutorKind(lambda *_: nullcontext(Elsewhere()), beside_driver=False)
     )
     study(tmp_path, search={**SEARCH, "executor": "elsewhere"})
     assert rows(tmp_path) == rows(pruned[0])
