@@ -228,13 +228,8 @@ def started(tmp_path, *arguments, script):
     )
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "script",
-        *(pytest.param(way, marks=pytest.mark.exhaustive) for way in ("pipe", "-c", "-m", "guard")),
-    ],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("how", ["script", "pipe", "-c", "-m", "guard"])
 def test_what_python_was_started_with_is_not_run_again_and_travels_to_workers(tmp_path, how):
     guarded = "if __name__ == '__main__':" + SCRIPT.replace("\n", "\n    ")
     (tmp_path / "helpers.py").write_text("def halved(number):\n    return number / 2\n")

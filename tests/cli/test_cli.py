@@ -131,6 +131,7 @@ def test_ctrl_c_exits_as_shells_expect_and_says_what_goes_on(
     assert outcome.errors.strip() == ("nas-proxy: stopped; the same command continues where it was")
 
 
+@pytest.mark.exhaustive
 def test_a_reader_that_has_read_enough_ends_a_command_without_a_word() -> None:
     read, write = os.pipe()
     os.close(read)

@@ -59,6 +59,7 @@ def on_node(space, tmp_path):
     return outcome.stdout.splitlines()
 
 
+@pytest.mark.exhaustive
 def test_a_plugin_is_found_under_the_drivers_name_where_its_file_is_not(tmp_path, monkeypatch):
     home = tmp_path / "home"
     home.mkdir()

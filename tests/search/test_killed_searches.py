@@ -131,8 +131,9 @@ def test_killed_after_any_number_of_told_trials(kind, num_workers, tmp_path):
         assert (found(outcome), stored(storage)) == expected
 
 
+@pytest.mark.exhaustive
 @by_search
-@pytest.mark.parametrize("every", [47, pytest.param(1, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("every", [47, 1])
 def test_killed_before_any_write(kind, every, tmp_path):
     """Also between two parameters of a proposal, and again while it takes up its work."""
     expected = undisturbed(kind, tmp_path, Instant(2))

@@ -175,6 +175,7 @@ def test_the_validation_judges_the_whole_at_what_it_paid(labelled):
     assert not {n for n in names if "stage_2" in n}  # known of those alone that went on
 
 
+@pytest.mark.exhaustive
 def test_a_search_in_worker_processes_finds_the_same(labelled, tmp_path):
     folder, _ = labelled
     search = {"n_trials": 8, "sampler": "random", "executor": "processes", "num_workers": 2}
