@@ -85,11 +85,13 @@ def _registries():
 
 # Tests that share what needs seconds to be imported or started, and that one worker of pytest-xdist
 # runs for it: the exporter of ONNX files and MLflow with its store and server; the process that
-# studies in processes of their own are forked from; the one that workers are forked from.
+# studies in processes of their own are forked from; the one that workers are forked from; clusters,
+# whose processes some of these count.
 TOGETHER = {
     "models": ("tests/export/", "tests/compress/", "tests/tracking/"),
     "processes": ("tests/study/test_pipeline.py", "tests/study/test_retrain_killed.py"),
     "workers": ("tests/evaluate/test_executors.py", "tests/define_by_run/test_studies.py"),
+    "cluster": ("tests/cluster/",),
 }
 # Files that one worker runs each: their fixtures start processes, run a study or draw a report.
 WHOLE_FILES = (

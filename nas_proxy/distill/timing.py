@@ -93,8 +93,8 @@ class Pace:
         return self._now - self.started + left * each
 
 
-class _EnoughError(Exception):
-    """Ends a distillation that was timed for long enough."""
+class _EnoughError(BaseException):
+    """Ends a distillation that was timed for long enough; no fault of its code, and not for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,7 @@ import pytest
 from nas_proxy.data import proxy_card
 from nas_proxy.evaluate.log import EvaluationLog
 from nas_proxy.study.context import StudyContext
-from nas_proxy.types import Evaluation
-from tests.study.fixed_study import STUDY, run
+from tests.study.fixed_study import STUDY, run, steady_cost
 
 KEPT = Path(__file__).parent / "fixed_study.json"
 # Of training in single precision: another processor adds in another order, and an image or two of
@@ -102,11 +101,7 @@ def steady_costs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     The cheapest trusted recipe is chosen, and these trainings take about as long as one another.
     """
-
-    def cost(study: StudyContext, evaluation: Evaluation) -> float:
-        return 2.0 if evaluation.fidelity.dataset_id == study.splits.spec.source_hash else 1.0
-
-    monkeypatch.setattr(StudyContext, "cost", cost)
+    monkeypatch.setattr(StudyContext, "cost", steady_cost)
 
 
 @pytest.mark.slow
