@@ -1,12 +1,16 @@
 """A small Ray cluster on this machine, whose nodes can be killed."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+NUM_FAULTS = int(os.environ.get("NAS_PROXY_FAULTS", "2"))
+SECONDS = 1.0  # of an evaluation in tests of faults
 STORE_BYTES = 80 * 2**20
 _STAND_IN = str(Path(__file__).with_name("stand_in_agent.py"))
 _AGENTS = (os.path.join("dashboard", "agent.py"), os.path.join("agent", "main.py"))
@@ -72,3 +76,24 @@ def processes_of(node):
 
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
     return [raylet.pid, *(child.pid for child in raylet.children(recursive=True))]
+
+
+def say(words):
+    sys.stdout.write(f"{words}\n")
+    sys.stdout.flush()
+
+
+def until(condition, seconds=900):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.05)
+
+
+def num_different(log):
+    """Evaluations of a log, in which none may be twice."""
+    found = [
+        json.loads(line)["architecture"]["genotype"][1] for line in log.read_text().splitlines()
+    ]
+    assert len(found) == len(set(found))
+    return len(found)

@@ -4,11 +4,9 @@ Twenty times, with the figures printed: `NAS_PROXY_FAULTS=20 pytest -m exhaustiv
 tests/cluster/test_faults.py`.
 """
 
-import json
 import os
 import random
 import signal
-import sys
 import threading
 import time
 
@@ -17,34 +15,19 @@ import pytest
 from nas_proxy.cluster.settings import RaySettings
 from nas_proxy.evaluate.executors import Workplace, evaluate_all, open_executor
 from nas_proxy.evaluate.log import EvaluationLog
-from tests.cluster.helpers_ray import node_options, processes_of
+from tests.cluster.helpers_ray import (
+    NUM_FAULTS,
+    SECONDS,
+    node_options,
+    num_different,
+    processes_of,
+    say,
+    until,
+)
 from tests.evaluate.helpers import ScriptedFactory
 from tests.evaluate.test_executors import scripts
 
 pytestmark = pytest.mark.exhaustive
-NUM_FAULTS = int(os.environ.get("NAS_PROXY_FAULTS", "2"))
-SECONDS = 1.0
-
-
-def say(words):
-    sys.stdout.write(f"{words}\n")
-    sys.stdout.flush()
-
-
-def until(condition, seconds=900):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.05)
-
-
-def num_different(log):
-    """Evaluations of a log, in which none may be twice."""
-    found = [
-        json.loads(line)["architecture"]["genotype"][1] for line in log.read_text().splitlines()
-    ]
-    assert len(found) == len(set(found))
-    return len(found)
 
 
 def kill_node(cluster, node):

@@ -4,8 +4,6 @@ Twenty times, with the figures printed: `NAS_PROXY_FAULTS=20 pytest -m exhaustiv
 tests/cluster/test_killed_driver.py`.
 """
 
-import json
-import os
 import random
 import subprocess
 import sys
@@ -15,31 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.cluster.helpers_ray import NUM_FAULTS, SECONDS, num_different, say, until
+
 pytestmark = pytest.mark.exhaustive
 ROOT = Path(__file__).parents[2]
-NUM_FAULTS = int(os.environ.get("NAS_PROXY_FAULTS", "2"))
-SECONDS = 1.0
-
-
-def say(words):
-    sys.stdout.write(f"{words}\n")
-    sys.stdout.flush()
-
-
-def until(condition, seconds=900):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.05)
-
-
-def num_different(log):
-    """Evaluations of a log, in which none may be twice."""
-    found = [
-        json.loads(line)["architecture"]["genotype"][1] for line in log.read_text().splitlines()
-    ]
-    assert len(found) == len(set(found))
-    return len(found)
 
 
 def test_a_driver_is_killed_at_a_random_moment_and_goes_on(ray_cluster, tmp_path):
